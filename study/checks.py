@@ -1,0 +1,34 @@
+"""Range checks whose failures name the field, the value received and what is legal. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.errors import InvalidInputError
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer; True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_count(field: str, value: object, *, least: int = 1) -> None:
+    """Raise InvalidInputError unless the value is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInputError(field=field, received=value, legal=f"a whole number of at least {least}")
+
+
+def check_choice(field: str, value: object, legal: Sequence[str]) -> None:
+    """Raise InvalidInputError unless the value is one of the legal words."""
+    if value not in legal:
+        raise InvalidInputError(field=field, received=value, legal="one of " + ", ".join(legal))
+
+
+def check_range(field: str, value: object, low: float, high: float, *, also: str = "", above_low: bool = False) -> None:
+    """Raise InvalidInputError unless low <= value <= high (low < value with `above_low`); NaN is outside."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    inside = number and low <= value <= high and not (above_low and value == low)  # type: ignore[operator]
+    if not inside:
+        start = f"above {low:g} up to" if above_low else f"from {low:g} to"
+        legal = f"a number {start} {high:g}" + (f", or {also}" if also else "")
+        raise InvalidInputError(field=field, received=value, legal=legal)

@@ -1,0 +1,191 @@
+"""The bill of a trial, summed from its ledger: seconds, energy and carbon, by phase, with waste apart.
+
+Energy of a node's CPU and RAM is charged by the trial's share of the node's cores, that of a GPU by the fraction the
+trial was allotted. Carbon is energy × intensity of the grid × PUE, computed here so that it can be drawn again for
+another country. A sum with an unmeasured part is unmeasured (None), never too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from study.records import TRAINING_PHASES, AttemptHeader, CostInterval, Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What some stretches of work cost. None is unmeasured.
+
+    Attributes:
+        seconds: wall time.
+        cpu_kwh, gpu_kwh, ram_kwh: the trial's share of the energy; energy_kwh: their sum.
+        co2_kg: kg CO2 equivalent.
+    """
+
+    seconds: float
+    cpu_kwh: float | None
+    gpu_kwh: float | None
+    ram_kwh: float | None
+    co2_kg: float | None
+
+    @property
+    def energy_kwh(self) -> float | None:
+        """Sum of the three parts."""
+        return _sum((self.cpu_kwh, self.gpu_kwh, self.ram_kwh))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSegment:
+    """One attempt's part of the bill.
+
+    Attributes:
+        header: who worked, on what, measured how.
+        charge: everything the attempt did; by_phase: the same by phase.
+        waste: the part that the next attempt had to do again.
+        iteration_start, iteration_stop: training iterations covered, half open.
+        started_at, ended_at: seconds since the epoch.
+    """
+
+    header: AttemptHeader
+    charge: Charge
+    by_phase: dict[Phase, Charge]
+    waste: Charge
+    iteration_start: int
+    iteration_stop: int
+    started_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """The whole cost of a trial over all attempts.
+
+    Attributes:
+        training: the training loop with its validation batches, waste included: runtime in the papers' sense.
+        total: all phases; waste: work done again after an interruption, contained in both.
+        segments: one per attempt.
+    """
+
+    training: Charge
+    total: Charge
+    waste: Charge
+    by_phase: dict[Phase, Charge]
+    segments: tuple[CostSegment, ...]
+
+
+def bill(
+    attempts: Sequence[AttemptHeader],
+    intervals: Sequence[CostInterval],
+    *,
+    carbon_intensity_kg_per_kwh: float | None = None,
+    pue: float | None = None,
+) -> Bill:
+    """Sum a trial's intervals.
+
+    Args:
+        attempts: headers by attempt.
+        intervals: what they did; those of an attempt without a header are passed over.
+        carbon_intensity_kg_per_kwh: used instead of the recorded one, to redraw for another grid.
+        pue: likewise.
+    """
+    rates = {a.attempt: _rate(a, carbon_intensity_kg_per_kwh, pue) for a in attempts}
+    known = [i for i in intervals if i.attempt in rates]
+    segments = tuple(_segment(header, known, rates, _lost_from(header, attempts)) for header in attempts)
+    charges = [(i.phase, _charge(i, _header(attempts, i), rates[i.attempt])) for i in known]
+    return Bill(
+        training=total(c for phase, c in charges if phase in TRAINING_PHASES),
+        total=total(c for _, c in charges),
+        waste=total(segment.waste for segment in segments),
+        by_phase={phase: total(c for p, c in charges if p is phase) for phase in Phase},
+        segments=segments,
+    )
+
+
+def total(charges: Iterable[Charge]) -> Charge:
+    """Sum of charges; a part unmeasured in one is unmeasured in the sum."""
+    rows = list(charges)
+    return Charge(
+        seconds=sum(c.seconds for c in rows),
+        cpu_kwh=_sum(c.cpu_kwh for c in rows),
+        gpu_kwh=_sum(c.gpu_kwh for c in rows),
+        ram_kwh=_sum(c.ram_kwh for c in rows),
+        co2_kg=_sum(c.co2_kg for c in rows),
+    )
+
+
+def _segment(
+    header: AttemptHeader, intervals: Sequence[CostInterval], rates: dict[int, float], lost_from: int | None
+) -> CostSegment:
+    mine = [i for i in intervals if i.attempt == header.attempt]
+    charges = [(i, _charge(i, header, rates[header.attempt])) for i in mine]
+    trained = [i for i in mine if i.phase is Phase.TRAINING]
+    return CostSegment(
+        header=header,
+        charge=total(c for _, c in charges),
+        by_phase={phase: total(c for i, c in charges if i.phase is phase) for phase in Phase},
+        waste=total(_scaled(c, _lost_share(i, lost_from)) for i, c in charges),
+        iteration_start=header.resumed_from_iteration,
+        iteration_stop=max((i.iteration_stop for i in trained), default=header.resumed_from_iteration),
+        started_at=header.started_at,
+        ended_at=max((i.started_at + i.seconds for i in mine), default=header.started_at),
+    )
+
+
+def _lost_from(header: AttemptHeader, attempts: Sequence[AttemptHeader]) -> int | None:
+    """First iteration that a later attempt trained again, None when there is no later attempt."""
+    later = [a.resumed_from_iteration for a in attempts if a.attempt > header.attempt]
+    return min(later, default=None)
+
+
+def _lost_share(interval: CostInterval, lost_from: int | None) -> float:
+    if lost_from is None or interval.phase is Phase.SETUP:
+        return 0.0
+    if interval.phase is Phase.FINAL_VALIDATION:
+        return 1.0
+    length = interval.iteration_stop - interval.iteration_start
+    if length == 0:
+        return float(interval.iteration_stop > lost_from)
+    return min(length, max(0, interval.iteration_stop - lost_from)) / length
+
+
+def _charge(interval: CostInterval, header: AttemptHeader, rate: float) -> Charge:
+    cpu = _times(interval.cpu_kwh, header.cpu_share)
+    ram = _times(interval.ram_kwh, header.cpu_share)
+    gpu = _times(interval.gpu_kwh, header.gpu_share)
+    energy = _sum((cpu, gpu, ram))
+    return Charge(seconds=interval.seconds, cpu_kwh=cpu, gpu_kwh=gpu, ram_kwh=ram, co2_kg=_times(energy, rate))
+
+
+def _scaled(charge: Charge, share: float) -> Charge:
+    if share == 0:
+        return Charge(seconds=0.0, cpu_kwh=0.0, gpu_kwh=0.0, ram_kwh=0.0, co2_kg=0.0)
+    return Charge(
+        seconds=charge.seconds * share,
+        cpu_kwh=_times(charge.cpu_kwh, share),
+        gpu_kwh=_times(charge.gpu_kwh, share),
+        ram_kwh=_times(charge.ram_kwh, share),
+        co2_kg=_times(charge.co2_kg, share),
+    )
+
+
+def _rate(header: AttemptHeader, intensity: float | None, pue: float | None) -> float:
+    meter = header.meter
+    return (meter.carbon_intensity_kg_per_kwh if intensity is None else intensity) * (meter.pue if pue is None else pue)
+
+
+def _header(attempts: Sequence[AttemptHeader], interval: CostInterval) -> AttemptHeader:
+    return next(a for a in attempts if a.attempt == interval.attempt)
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    amount = 0.0
+    for value in values:
+        if value is None:
+            return None
+        amount += value
+    return amount

@@ -1,0 +1,394 @@
+"""The curriculum: which patch size and batch size a training iteration gets.
+
+A *chain* is the list of patch sizes a network can grow through, from the smallest it can process to the full patch of
+the plan, one divisor of one axis at a time (PGPS, MICCAI 2024, section 2.1). `Axes` picks a point of the study's search
+space: where the chain starts, how many of its sizes are used, how the batch grows and how long the training is. From a
+`Geometry` and `Axes`, `resolve` makes a `Curriculum`: the stage table, and a lookup from iteration to stage.
+
+Axis order is that of the nnU-Net plan everywhere. Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from study.checks import check_choice, check_count, check_range, is_whole
+from study.errors import InvalidInputError
+
+Size = tuple[int, ...]
+ChainOrder = Literal["cyclic", "smallest-first"]
+StageOrder = Literal["growing", "shrinking", "random"]
+Allocation = Literal["even", "reference"]
+
+CHAIN_ORDERS: tuple[ChainOrder, ...] = ("cyclic", "smallest-first")
+STAGE_ORDERS: tuple[StageOrder, ...] = ("growing", "shrinking", "random")
+ALLOCATIONS: tuple[Allocation, ...] = ("even", "reference")
+STEPWISE: Literal["stepwise"] = "stepwise"
+SMALLEST_BUDGET = 0.1
+
+# PGPS+ as published starts its recursion at two samples whatever the plan's batch size is.
+STEPWISE_LAST_BATCH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What a network and its plan allow.
+
+    Attributes:
+        patch_size: full patch P in voxels per axis, one to three axes.
+        divisors: product of the strides of each axis; every legal size is a multiple of it.
+        batch_size: samples per batch at the full patch.
+        min_bottleneck_voxels: fewest voxels the deepest feature map may have in training. InstanceNorm needs two.
+
+    Raises:
+        InvalidInputError: an entry is not positive, or the patch is not a multiple of its divisor.
+    """
+
+    patch_size: Size
+    divisors: Size
+    batch_size: int
+    min_bottleneck_voxels: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.patch_size) <= 3:
+            raise InvalidInputError(field="patch size", received=self.patch_size, legal="one to three axes")
+        if len(self.divisors) != len(self.patch_size):
+            raise InvalidInputError(
+                field="divisors", received=self.divisors, legal=f"one per axis of the patch {self.patch_size}"
+            )
+        for name, size in (("patch size", self.patch_size), ("divisors", self.divisors)):
+            if any(not is_whole(n) or n < 1 for n in size):
+                raise InvalidInputError(field=name, received=size, legal="whole numbers of at least 1")
+        if not is_whole(self.batch_size) or self.batch_size < 1:
+            raise InvalidInputError(field="batch size", received=self.batch_size, legal="a whole number of at least 1")
+        for axis, (voxels, divisor) in enumerate(zip(self.patch_size, self.divisors, strict=True)):
+            if voxels % divisor:
+                raise InvalidInputError(
+                    field=f"patch size, axis {axis}", received=voxels, legal=f"a multiple of the divisor {divisor}"
+                )
+
+    @property
+    def patch_voxels(self) -> int:
+        """V(P), voxels of one full patch."""
+        return math.prod(self.patch_size)
+
+    def processable(self, size: Size) -> bool:
+        """Whether normalisation leaves enough voxels in the deepest feature map at this patch size."""
+        bottleneck = math.prod(n // d for n, d in zip(size, self.divisors, strict=True))
+        return bottleneck >= self.min_bottleneck_voxels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """One point of the search space of curricula. Every field is dimensionless, so it fits every dataset.
+
+    Attributes:
+        chain: order in which axes grow. `cyclic` is the MICCAI paper's, `smallest-first` the follow-up's.
+        min_patch: where the chain starts, 0 (smallest legal size) to 1 (the full patch, so constant patch size).
+        stages: how many sizes of that chain are used, evenly spread, the full patch always among them; None or more
+            than there are means all.
+        batch_growth: exponent g of b = floor(B (V(P)/V)^g): 0 keeps the batch, 1 keeps voxels per batch. `stepwise` is
+            the PGPS+ rule: as many samples as fit in the voxels of the next stage's batch.
+        shared_crops: draw several crops from one volume, so that at most about B volumes are opened per batch.
+        order: `growing`, `shrinking` (a control), or `random`: every iteration draws one of the sizes (RPSS).
+        budget: share of the iterations per epoch that is trained, 0.1 to 1; epochs stay, so the learning rate anneals.
+        allocation: `even` spreads iterations to stages at iteration granularity; `reference` is the published
+            code's: whole epochs, the last stage takes the remainder.
+
+    Raises:
+        InvalidInputError: a field is outside its range.
+    """
+
+    chain: ChainOrder = "cyclic"
+    min_patch: float = 0.0
+    stages: int | None = None
+    batch_growth: float | Literal["stepwise"] = 0.0
+    shared_crops: bool = False
+    order: StageOrder = "growing"
+    budget: float = 1.0
+    allocation: Allocation = "even"
+
+    def __post_init__(self) -> None:
+        check_choice("chain", self.chain, CHAIN_ORDERS)
+        check_choice("order", self.order, STAGE_ORDERS)
+        check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_range("min_patch", self.min_patch, 0.0, 1.0)
+        check_range("budget", self.budget, SMALLEST_BUDGET, 1.0)
+        if self.batch_growth != STEPWISE:
+            check_range("batch_growth", self.batch_growth, 0.0, 1.0, also=f"the word {STEPWISE!r}")
+        if not isinstance(self.shared_crops, bool):
+            raise InvalidInputError(field="shared_crops", received=self.shared_crops, legal="true or false")
+        if self.stages is not None and (not is_whole(self.stages) or self.stages < 1):
+            raise InvalidInputError(
+                field="stages", received=self.stages, legal="a whole number of at least 1, or nothing for all"
+            )
+
+
+SCHEMES: Mapping[str, Axes] = {
+    "cps": Axes(min_patch=1.0),
+    "pgps": Axes(),
+    "pgps+": Axes(batch_growth=STEPWISE),
+    "rpss": Axes(order="random"),
+    "efficiency": Axes(chain="smallest-first", shared_crops=True),
+    "performance": Axes(chain="smallest-first", batch_growth=1.0, shared_crops=True),
+}
+"""The published curricula as points of the space: constant patch size, PGPS, PGPS+, random patch size sampling (MICCAI
+2024, sections 2.2, 2.3 and 3.1), Efficiency and Performance (arXiv 2510.23241)."""
+
+
+def named_axes(scheme: str, **overrides: Any) -> Axes:
+    """The axes of a named scheme, some of them overridden; None leaves a field as the scheme has it.
+
+    Raises:
+        InvalidInputError: unknown scheme, or an override outside its range.
+    """
+    if scheme not in SCHEMES:
+        raise InvalidInputError(field="scheme", received=scheme, legal="one of " + ", ".join(SCHEMES))
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(SCHEMES[scheme], **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One row of the stage table.
+
+    Attributes:
+        patch_size: voxels per axis.
+        batch_size: samples per batch.
+        crops_per_volume: crops taken from each volume opened for a batch.
+        first_iteration: index of the first iteration of this stage (in random order: of its first draw).
+        iterations: how many iterations train at this stage.
+    """
+
+    patch_size: Size
+    batch_size: int
+    crops_per_volume: int
+    first_iteration: int
+    iterations: int
+
+    @property
+    def voxels_per_iteration(self) -> int:
+        """Voxels in one batch, channels not counted."""
+        return math.prod(self.patch_size) * self.batch_size
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the whole stage."""
+        return self.voxels_per_iteration * self.iterations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """A resolved curriculum: the stage table and the lookup from iteration to stage.
+
+    Attributes:
+        geometry: what it was resolved for.
+        stages: the table, in the order trained (for random draws: by size).
+        random_draws: whether every iteration draws its stage by itself.
+        seed: seeds those draws; otherwise unused.
+        total_iterations: length of the training.
+    """
+
+    geometry: Geometry
+    stages: tuple[Stage, ...]
+    random_draws: bool
+    seed: int
+    total_iterations: int
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [stage.first_iteration for stage in self.stages]
+
+    def stage_index(self, iteration: int) -> int:
+        """Index in `stages` of the stage that an iteration trains at, in O(log stages).
+
+        Raises:
+            InvalidInputError: the iteration is outside 0 … total_iterations - 1.
+        """
+        if not 0 <= iteration < self.total_iterations:
+            raise InvalidInputError(
+                field="iteration", received=iteration, legal=f"0 to {self.total_iterations - 1} in this curriculum"
+            )
+        if self.random_draws:
+            return _draw(self.seed, iteration, len(self.stages))
+        return bisect_right(self._starts, iteration) - 1
+
+    def stage_at(self, iteration: int) -> Stage:
+        """The stage that an iteration trains at; see `stage_index`."""
+        return self.stages[self.stage_index(iteration)]
+
+    @property
+    def voxels(self) -> int:
+        """Voxels trained on over the whole curriculum."""
+        return sum(stage.voxels for stage in self.stages)
+
+    @property
+    def voxel_share(self) -> float:
+        """Voxels relative to as many iterations at constant full patch and plan batch size (CPS)."""
+        full = self.geometry.patch_voxels * self.geometry.batch_size * self.total_iterations
+        return self.voxels / full
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether this is conventional training: the full patch at the plan's batch size throughout."""
+        only = self.stages[0]
+        full = (self.geometry.patch_size, self.geometry.batch_size)
+        return len(self.stages) == 1 and (only.patch_size, only.batch_size) == full
+
+
+def scaled_iterations_per_epoch(iterations_per_epoch: int, budget: float) -> int:
+    """Iterations per epoch that a budget leaves: rounded half up, at least one.
+
+    Raises:
+        InvalidInputError: iterations or budget outside their range.
+    """
+    check_count("iterations_per_epoch", iterations_per_epoch)
+    check_range("budget", budget, SMALLEST_BUDGET, 1.0)
+    return max(1, math.floor(iterations_per_epoch * budget + 0.5))
+
+
+def patch_chain(geometry: Geometry, order: ChainOrder = "cyclic") -> list[Size]:
+    """Every patch size of the growth order, smallest processable first, the full patch last.
+
+    Each size differs from the next by one divisor on one axis. When no smaller size is processable the chain is {P}.
+    """
+    check_choice("chain", order, CHAIN_ORDERS)
+    grow = _grow_cyclic if order == "cyclic" else _grow_smallest_first
+    sizes = grow(geometry)
+    usable = [size for size in sizes if geometry.processable(size)]
+    return usable or [geometry.patch_size]
+
+
+def resolve(
+    geometry: Geometry, axes: Axes, *, epochs: int = 1000, iterations_per_epoch: int = 250, seed: int = 0
+) -> Curriculum:
+    """The stage table of a point of the search space.
+
+    Args:
+        geometry: full patch, divisors and batch size of the plan.
+        axes: the point; see `named_axes` for the published ones.
+        epochs: E, at least 1. A budget does not change it.
+        iterations_per_epoch: I at full budget, at least 1.
+        seed: seeds the draws of a random order.
+
+    Returns:
+        A curriculum of epochs × scaled iterations per epoch. Fewer iterations (or, with `reference` allocation, epochs)
+        than stages merge stages: sizes are left out evenly, the full patch is kept.
+
+    Raises:
+        InvalidInputError: epochs, iterations or axes outside their range.
+    """
+    check_count("epochs", epochs)
+    per_epoch = scaled_iterations_per_epoch(iterations_per_epoch, axes.budget)
+    total = epochs * per_epoch
+    sizes = _chosen_sizes(geometry, axes)
+    random_draws = axes.order == "random" and len(sizes) > 1
+    if not random_draws:
+        sizes = _spread(sizes, epochs if axes.allocation == "reference" else total)
+    rows = list(zip(sizes, _batch_sizes(geometry, sizes, axes), strict=True))
+    if axes.order == "shrinking":
+        rows.reverse()
+    if random_draws:
+        spans = _random_spans(len(rows), total, seed)
+    else:
+        spans = _spans(len(rows), epochs, per_epoch, axes.allocation)
+    stages = tuple(_stage(geometry, axes, *row, *span) for row, span in zip(rows, spans, strict=True))
+    return Curriculum(geometry=geometry, stages=stages, random_draws=random_draws, seed=seed, total_iterations=total)
+
+
+def _stage(geometry: Geometry, axes: Axes, size: Size, batch: int, first: int, iterations: int) -> Stage:
+    crops = math.ceil(batch / geometry.batch_size) if axes.shared_crops else 1
+    return Stage(
+        patch_size=size, batch_size=batch, crops_per_volume=crops, first_iteration=first, iterations=iterations
+    )
+
+
+def _grow_cyclic(geometry: Geometry) -> list[Size]:
+    full, divisors = geometry.patch_size, geometry.divisors
+    size = [min(2 * divisors[0], full[0]), *divisors[1:]]
+    sizes, axis = [tuple(size)], 0
+    while tuple(size) != full:
+        axis = (axis + 1) % len(full)
+        if size[axis] < full[axis]:
+            size[axis] = min(size[axis] + divisors[axis], full[axis])
+            sizes.append(tuple(size))
+    return sizes
+
+
+def _grow_smallest_first(geometry: Geometry) -> list[Size]:
+    full, divisors = geometry.patch_size, geometry.divisors
+    size = list(divisors)
+    sizes = [tuple(size)]
+    while tuple(size) != full:
+        growing = [axis for axis in range(len(full)) if size[axis] < full[axis]]
+        axis = min(growing, key=lambda a: size[a] + divisors[a])
+        size[axis] = min(size[axis] + divisors[axis], full[axis])
+        sizes.append(tuple(size))
+    return sizes
+
+
+def _chosen_sizes(geometry: Geometry, axes: Axes) -> list[Size]:
+    chain = patch_chain(geometry, axes.chain)
+    start = math.floor(axes.min_patch * (len(chain) - 1) + 0.5)
+    return _spread(chain[start:], axes.stages or len(chain))
+
+
+def _spread(sizes: list[Size], count: int) -> list[Size]:
+    """At most `count` of the sizes, evenly spread, both ends among them; of one, the last."""
+    if count >= len(sizes):
+        return sizes
+    if count == 1:
+        return sizes[-1:]
+    last = len(sizes) - 1
+    return [sizes[(2 * i * last + count - 1) // (2 * (count - 1))] for i in range(count)]
+
+
+def _batch_sizes(geometry: Geometry, sizes: Sequence[Size], axes: Axes) -> list[int]:
+    growth = axes.batch_growth
+    if growth == "stepwise":
+        return _stepwise_batch_sizes(geometry.batch_size, sizes)
+    # A tiny lift keeps powers that are whole numbers (V(P)/V)^1 from falling below them in floating point.
+    return [
+        math.floor(geometry.batch_size * (geometry.patch_voxels / math.prod(size)) ** growth * (1 + 1e-12))
+        for size in sizes
+    ]
+
+
+def _stepwise_batch_sizes(plan_batch: int, sizes: Sequence[Size]) -> list[int]:
+    batches = [STEPWISE_LAST_BATCH]
+    for smaller, larger in zip(reversed(sizes[:-1]), reversed(sizes[1:]), strict=True):
+        batches.append(batches[-1] * math.prod(larger) // math.prod(smaller))
+    return [max(batch, plan_batch) for batch in reversed(batches)]
+
+
+def _spans(count: int, epochs: int, per_epoch: int, allocation: Allocation) -> list[tuple[int, int]]:
+    """(first iteration, iterations) of each of `count` consecutive stages."""
+    total = epochs * per_epoch
+    if allocation == "reference":
+        starts = [i * (epochs // count) * per_epoch for i in range(count)]
+    else:
+        starts = [i * total // count for i in range(count)]
+    return [(start, stop - start) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
+
+
+def _random_spans(count: int, total: int, seed: int) -> list[tuple[int, int]]:
+    first, drawn = [total] * count, [0] * count
+    for iteration in range(total):
+        index = _draw(seed, iteration, count)
+        first[index] = min(first[index], iteration)
+        drawn[index] += 1
+    return list(zip(first, drawn, strict=True))
+
+
+def _draw(seed: int, iteration: int, count: int) -> int:
+    """A uniform draw from range(count) that depends on (seed, iteration) alone: SplitMix64 (Steele et al. 2014)."""
+    mask = (1 << 64) - 1
+    z = (seed * 0xD1342543DE82EF95 + iteration * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return ((z ^ (z >> 31)) * count) >> 64

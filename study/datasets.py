@@ -1,0 +1,193 @@
+"""Where prepared data lies and whether a trial can run on it: folders, dataset names, plans, splits.
+
+Two ways to point at data: `--data DIR` (with `nnUNet_raw` and `nnUNet_preprocessed` inside), or nnU-Net's environment
+variables. Prepared data may be read-only, provided nnU-Net's `splits_final.json` exists: otherwise every trial would
+race to write it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study import files
+from study.errors import InvalidInputError, MissingDataError
+from study.plan import NetworkPlan, read_plan
+from study.records import sha256_of_json
+
+RAW_VARIABLE = "nnUNet_raw"
+PREPARED_VARIABLE = "nnUNet_preprocessed"
+DEFAULT_PLANS = "nnUNetPlans"
+# nnU-Net's own: five folds, seeded 12345.
+FOLDS, SPLIT_SEED = 5, 12345
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPaths:
+    """Absolute paths of nnU-Net's raw and preprocessed folders; raw is None when only prepared data is known."""
+
+    raw: Path | None
+    preprocessed: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Training and validation cases of one fold."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Over both lists."""
+        return sha256_of_json([self.training, self.validation])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDataset:
+    """A dataset's folder under `nnUNet_preprocessed`.
+
+    Attributes:
+        name: nnU-Net's name, `Dataset004_Hippocampus`.
+        folder: absolute path.
+        description: content of dataset.json.
+    """
+
+    name: str
+    folder: Path
+    description: dict[str, Any]
+
+    def plans_names(self) -> list[str]:
+        """Names of all plans prepared for this dataset."""
+        return sorted(path.stem for path in self.folder.glob("*.json") if _is_plans(path))
+
+    def choose_plans(self, name: str | None) -> str:
+        """The named plans; without a name the only ones there are, or nnU-Net's default.
+
+        Raises:
+            MissingDataError: no such plans, or none is meant.
+        """
+        names = self.plans_names()
+        if not names:
+            raise MissingDataError(f"no plans in {self.folder}; run `python -m study prepare`")
+        default = names[0] if len(names) == 1 else DEFAULT_PLANS
+        chosen = default if name is None else name
+        if chosen not in names:
+            raise MissingDataError(f"plans: received {name!r}, legal for {self.name} is one of {', '.join(names)}")
+        return chosen
+
+    def plan(self, plans: str, configuration: str) -> NetworkPlan:
+        """One configuration of one plan; see `plan.read_plan` for errors."""
+        return read_plan(self.folder / f"{plans}.json", configuration)
+
+    def check_preprocessed(self, plan: NetworkPlan) -> None:
+        """Raise MissingDataError unless the configuration's preprocessed cases are there."""
+        folder = self.folder / plan.data_identifier
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise MissingDataError(
+                f"no preprocessed cases for {self.name} {plan.plans} {plan.configuration} at {folder}; "
+                f"run `python -m study prepare` or `nnUNetv2_preprocess -c {plan.configuration}`"
+            )
+
+    def split(self, fold: int) -> Split:
+        """Cases of one fold.
+
+        Raises:
+            MissingDataError: no splits_final.json, see `ensure_splits`.
+            InvalidInputError: the file has no such fold.
+        """
+        path = self.folder / "splits_final.json"
+        if not path.exists():
+            raise MissingDataError(f"no {path}; run `python -m study prepare` where the folder can be written")
+        splits = files.read_json(path)
+        if not 0 <= fold < len(splits):
+            raise InvalidInputError(field="fold", received=fold, legal=f"0 to {len(splits) - 1} ({path.name})")
+        return Split(training=tuple(splits[fold]["train"]), validation=tuple(splits[fold]["val"]))
+
+    def ensure_splits(self, data_identifier: str) -> None:
+        """Write nnU-Net's own five-fold split if the dataset has none.
+
+        Raises:
+            MissingDataError: there is none and the folder cannot be written.
+        """
+        path = self.folder / "splits_final.json"
+        if path.exists():
+            return
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+        cases = sorted({p.name.split(".")[0] for p in (self.folder / data_identifier).glob("*.pkl")})
+        if len(cases) < FOLDS:
+            raise MissingDataError(f"{self.name} has {len(cases)} preprocessed cases, five folds need at least {FOLDS}")
+        try:
+            files.write_json(path, generate_crossval_split(cases, seed=SPLIT_SEED, n_splits=FOLDS))
+        except OSError as error:
+            raise MissingDataError(
+                f"{path} is missing and cannot be written ({error.strerror}); trials would race to make it: "
+                "create it once with `nnUNetv2_train` or in a writable copy"
+            ) from error
+
+
+def data_paths(data: Path | None) -> DataPaths:
+    """Folders under `--data`, or those of nnU-Net's environment variables.
+
+    Raises:
+        MissingDataError: neither is given.
+    """
+    if data is not None:
+        root = data.expanduser().resolve()
+        return DataPaths(raw=root / RAW_VARIABLE, preprocessed=root / PREPARED_VARIABLE)
+    prepared, raw = os.environ.get(PREPARED_VARIABLE), os.environ.get(RAW_VARIABLE)
+    if not prepared:
+        raise MissingDataError(f"no data folder: give --data DIR or set {PREPARED_VARIABLE} as nnU-Net does")
+    return DataPaths(raw=Path(raw).resolve() if raw else None, preprocessed=Path(prepared).resolve())
+
+
+def find_dataset(paths: DataPaths, dataset: str | int) -> PreparedDataset:
+    """The prepared dataset of an id (`4`), or a full name.
+
+    Raises:
+        MissingDataError: none or several match, or its dataset.json is missing or broken.
+    """
+    names = sorted(p.name for p in paths.preprocessed.glob("Dataset*_*") if p.is_dir())
+    matches = [name for name in names if _is_named(name, str(dataset))]
+    if len(matches) != 1:
+        found = ", ".join(matches or names) or "nothing"
+        raise MissingDataError(
+            f"dataset: received {str(dataset)!r}, found {found} in {paths.preprocessed}; "
+            "run `python -m study prepare`, or give the full name"
+        )
+    folder = paths.preprocessed / matches[0]
+    return PreparedDataset(name=matches[0], folder=folder, description=_description(folder))
+
+
+def dataset_id(name: str) -> int:
+    """The number in a dataset's name."""
+    return int(name[len("Dataset") : len("Dataset") + 3])
+
+
+def _is_named(name: str, wanted: str) -> bool:
+    if re.fullmatch(r"\d{1,3}", wanted):
+        return name.startswith(f"Dataset{int(wanted):03d}_")
+    return name == wanted
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description = files.read_json(folder / "dataset.json")
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{folder / 'dataset.json'} is missing or broken: {error}") from error
+    if not isinstance(description, dict) or "labels" not in description:
+        raise MissingDataError(f"{folder / 'dataset.json'} names no labels")
+    return description
+
+
+def _is_plans(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and "plans_name" in document and "configurations" in document

@@ -1,0 +1,54 @@
+"""One tree of errors: every error a user can cause or cure derives from `StudyError`.
+
+A message says what was received, what is legal and what to do about it, on one line. The command line prints that line
+and exits with code 2; `--debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+
+class StudyError(Exception):
+    """Root of the tree: catch this to catch everything the study raises on purpose."""
+
+
+class InvalidInputError(StudyError):
+    """A value the caller gave is not legal.
+
+    Args:
+        field: name of the option, key or argument, as the user wrote it.
+        received: the offending value.
+        legal: what would have been accepted, in words.
+        remedy: what to do, if `legal` does not say it already.
+    """
+
+    def __init__(self, *, field: str, received: object, legal: str, remedy: str = "") -> None:
+        self.field = field
+        self.received = received
+        self.legal = legal
+        self.remedy = remedy
+        message = f"{field}: received {received!r}, legal is {legal}"
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+class MissingDataError(StudyError):
+    """A dataset, plan, split or folder that the work needs is not there or not readable."""
+
+
+class DataIntegrityError(StudyError):
+    """A dataset is there and contradicts itself: unknown labels, shapes that differ, wrong case count."""
+
+
+class MachineError(StudyError):
+    """The machine cannot do what was asked: no CUDA, no write permission, a missing package."""
+
+
+class LedgerError(StudyError):
+    """A study folder belongs to another study, is in use, or was written by a newer version."""
+
+
+class TrialInterrupted(StudyError):
+    """A trial was asked to stop; its checkpoint and costs are on disk and the same command resumes it."""
+
+
+class TrialFailedError(StudyError):
+    """A trial's training broke; the ledger holds the reason and the log."""

@@ -1,0 +1,284 @@
+"""The ledger: one folder per trial, append-only records. The only truth about what ran and what it cost.
+
+    STUDY/
+      study.json                 schema, creation, the space that the study belongs to (none for hand-made trials)
+      points.jsonl               which point of the search space became which trials
+      trials/ID/
+        spec.json                the TrialSpec
+        attempts/000.json        one AttemptHeader per process that worked on the trial
+        costs.jsonl              CostInterval records
+        epochs.jsonl             EpochReport records
+        events.jsonl             started, interrupted, failed, finished
+        result.json              the TrialResult; its presence means finished
+        lock                     held (flock) by the process that works on the trial
+        log.txt                  what nnU-Net and our process printed
+        results/                 nnU-Net results folder with the model
+
+Sums are taken when read, so nothing is counted twice: an iteration that a crash made the next attempt train again is a
+cost of the attempt that lost it, and shown as waste.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from study import files
+from study.errors import LedgerError
+from study.records import (
+    AttemptHeader,
+    CostInterval,
+    EpochReport,
+    TrialResult,
+    TrialSpec,
+    record_to_json,
+)
+
+SCHEMA_VERSION = 1
+# At most this many characters of a failure's reason are kept: the log has the rest.
+REASON_LENGTH = 500
+
+
+class TrialState(str, Enum):
+    """Where a trial stands, derived from its folder."""
+
+    NEW = "new"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """One trial's folder; every method reads the disk, so several processes may look at the same trial."""
+
+    path: Path
+
+    @property
+    def trial_id(self) -> str:
+        """The trial's identity, also the folder's name."""
+        return self.path.name
+
+    @property
+    def results_path(self) -> Path:
+        """The nnU-Net results folder (`nnUNet_results`) of this trial alone."""
+        return self.path / "results"
+
+    @property
+    def log_path(self) -> Path:
+        """What the trial's processes printed."""
+        return self.path / "log.txt"
+
+    def spec(self) -> TrialSpec:
+        """The specification."""
+        return TrialSpec.from_json(files.read_json(self.path / "spec.json"))
+
+    def state(self) -> TrialState:
+        """The state now: a result means finished, a held lock running, else what the last event says."""
+        if (self.path / "result.json").exists():
+            return TrialState.FINISHED
+        if _is_locked(self.path / "lock"):
+            return TrialState.RUNNING
+        events = self.events()
+        if not events:
+            return TrialState.NEW
+        return TrialState.FAILED if events[-1]["event"] == TrialState.FAILED.value else TrialState.INTERRUPTED
+
+    def result(self) -> TrialResult | None:
+        """The result, None before the trial finished."""
+        path = self.path / "result.json"
+        return TrialResult.from_json(files.read_json(path)) if path.exists() else None
+
+    def attempts(self) -> list[AttemptHeader]:
+        """Headers of all attempts, in order."""
+        paths = sorted((self.path / "attempts").glob("*.json"))
+        return [AttemptHeader.from_json(files.read_json(path)) for path in paths]
+
+    def cost_intervals(self) -> list[CostInterval]:
+        """Every recorded stretch of every attempt, in order of writing."""
+        return [CostInterval.from_json(line) for line in files.read_lines(self.path / "costs.jsonl")]
+
+    def epochs(self) -> list[EpochReport]:
+        """One report per epoch; of an epoch trained twice, the later attempt's."""
+        reports = (EpochReport.from_json(line) for line in files.read_lines(self.path / "epochs.jsonl"))
+        return sorted({report.epoch: report for report in reports}.values(), key=lambda report: report.epoch)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened when: dictionaries with `event`, `time` (seconds since the epoch), `attempt` and details."""
+        return list(files.read_lines(self.path / "events.jsonl"))
+
+    def failure_reason(self) -> str | None:
+        """Why the last attempt failed, in one line; None unless the trial is failed."""
+        events = self.events()
+        return events[-1].get("reason", "") if self.state() is TrialState.FAILED and events else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the trial's lock.
+
+        Raises:
+            LedgerError: another process works on the trial.
+        """
+        with (self.path / "lock").open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise LedgerError(
+                    f"trial {self.trial_id} is being trained by another process; wait for it or stop it first"
+                ) from None
+            yield
+
+    def begin_attempt(self, header: AttemptHeader) -> None:
+        """Record that a process starts to work on the trial."""
+        files.write_json(self.path / "attempts" / f"{header.attempt:03d}.json", record_to_json(header))
+        self.append_event("started", attempt=header.attempt, iteration=header.resumed_from_iteration)
+
+    def append_cost(self, interval: CostInterval) -> None:
+        """Record one stretch of work, durably."""
+        files.append_line(self.path / "costs.jsonl", record_to_json(interval))
+
+    def append_epoch(self, report: EpochReport) -> None:
+        """Record the end of an epoch, durably."""
+        files.append_line(self.path / "epochs.jsonl", record_to_json(report))
+
+    def append_event(self, event: str, **details: Any) -> None:
+        """Record an event, durably."""
+        files.append_line(self.path / "events.jsonl", {"event": event, "time": time.time(), **details})
+
+    def fail(self, *, attempt: int, reason: str) -> None:
+        """Record that the training broke."""
+        self.append_event(TrialState.FAILED.value, attempt=attempt, reason=" ".join(reason.split())[:REASON_LENGTH])
+
+    def finish(self, result: TrialResult, *, attempt: int) -> None:
+        """Store the result; the trial is finished from here on."""
+        files.write_json(self.path / "result.json", record_to_json(result))
+        self.append_event(TrialState.FINISHED.value, attempt=attempt)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A study folder. Use `create` to write to one and `open` to read one."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path) -> Ledger:
+        """A study folder that exists.
+
+        Raises:
+            LedgerError: the folder is absent, no study, or written by a newer version.
+        """
+        if not root.is_dir():
+            raise LedgerError(f"no study at {root}: the folder does not exist")
+        if not (root / "study.json").exists():
+            raise LedgerError(f"{root} is not a study folder (no study.json in it)")
+        ledger = cls(root)
+        schema = ledger.header().get("schema")
+        if schema != SCHEMA_VERSION:
+            raise LedgerError(
+                f"{root} has ledger schema {schema}, this version reads {SCHEMA_VERSION}; update pgps-study"
+            )
+        return ledger
+
+    @classmethod
+    def create(cls, root: Path, *, space: Mapping[str, Any] | None = None) -> Ledger:
+        """The study folder at `root`, made if absent.
+
+        Args:
+            root: an absent or empty folder, or the folder of the same study.
+            space: identity of the search space; None (a hand-made trial) fits every study folder.
+
+        Raises:
+            LedgerError: the folder holds something else, another study, or cannot be written.
+        """
+        if (root / "study.json").exists():
+            ledger = cls.open(root)
+            ledger._check_same_space(space)
+            return ledger
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if any(root.iterdir()):
+                raise LedgerError(f"{root} holds other files and no study.json; name an empty or new folder")
+            header = {"schema": SCHEMA_VERSION, "created_at": time.time(), "space": space}
+            files.write_json(root / "study.json", header)
+        except OSError as error:
+            raise LedgerError(f"cannot write to {root}: {error.strerror}; name a folder you may write to") from error
+        return cls(root)
+
+    def header(self) -> dict[str, Any]:
+        """Content of study.json."""
+        try:
+            header = files.read_json(self.root / "study.json")
+        except ValueError as error:
+            raise LedgerError(f"{self.root / 'study.json'} is not readable JSON: {error}") from error
+        if not isinstance(header, dict):
+            raise LedgerError(f"{self.root / 'study.json'} is not a study header")
+        return header
+
+    def trials(self) -> list[TrialFolder]:
+        """All trials, oldest specification first."""
+        found = (self.root / "trials").glob("*/spec.json")
+        return [TrialFolder(path.parent) for path in sorted(found, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """The folder of a trial by identity, whether it exists or not."""
+        return TrialFolder(self.root / "trials" / trial_id)
+
+    def add(self, spec: TrialSpec) -> TrialFolder:
+        """The folder of a trial, made with its specification if it is new.
+
+        Raises:
+            LedgerError: the folder cannot be written.
+        """
+        folder = self.trial(spec.trial_id)
+        try:
+            if not (folder.path / "spec.json").exists():
+                files.write_json(folder.path / "spec.json", spec.to_json())
+        except OSError as error:
+            raise LedgerError(f"cannot write to {folder.path}: {error.strerror}") from error
+        return folder
+
+    def add_point(self, point: Mapping[str, Any], trial_ids: list[str]) -> None:
+        """Record which trials a point of the search space became; a known pair is not written twice."""
+        record = {"point": dict(point), "trial_ids": trial_ids}
+        if record not in self.points():
+            files.append_line(self.root / "points.jsonl", record)
+
+    def points(self) -> list[dict[str, Any]]:
+        """Points proposed so far, oldest first: `point` (name -> value) and `trial_ids`."""
+        return list(files.read_lines(self.root / "points.jsonl"))
+
+    def _check_same_space(self, space: Mapping[str, Any] | None) -> None:
+        stored = self.header().get("space")
+        if space is None or stored == space:
+            return
+        if stored is None:
+            raise LedgerError(f"{self.root} holds hand-made trials, not this study; name another --out")
+        changed = sorted(key for key in {*stored, *space} if stored.get(key) != space.get(key))
+        raise LedgerError(
+            f"{self.root} belongs to another study: {', '.join(changed)} differ; "
+            "name another --out, or undo the change to continue this one"
+        )
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,387 @@
+"""What passes between the parts: the specification of a trial, and the reports, costs and result it leaves.
+
+Everything here is frozen, keyword-only and converts to and from plain JSON. A `TrialSpec` is everything that decides a
+result; its hash is the trial's identity, so the same spec run twice is the same trial. Identity is taken over the
+resolved stage table, not the axes: two points that resolve to the same table are the same trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import Any, Literal, Self
+
+from study.checks import check_choice, check_count, check_range, is_whole
+from study.curriculum import Axes, Curriculum, Geometry, Stage
+from study.errors import InvalidInputError
+
+Optimizer = Literal["sgd", "adamw"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
+# nnU-Net's own for SGD. For AdamW, what trained a small plan in a few hundred iterations.
+DEFAULT_LEARNING_RATES: Mapping[str, float] = {"sgd": 1e-2, "adamw": 3e-3}
+DEFAULT_MOMENTA: Mapping[str, float] = {"sgd": 0.99, "adamw": 0.9}
+# nnU-Net's 0.33 for constant patch size, one half for curricula (MICCAI 2024, section 2.3).
+CONSTANT_FOREGROUND_OVERSAMPLING = 0.33
+CURRICULUM_FOREGROUND_OVERSAMPLING = 0.5
+TRIAL_ID_LENGTH = 12
+
+
+class Phase(str, Enum):
+    """What a second of a trial was spent on."""
+
+    SETUP = "setup"
+    TRAINING = "training"
+    ONLINE_VALIDATION = "online_validation"
+    FINAL_VALIDATION = "final_validation"
+
+
+# Runtime in the sense of the papers: the training loop, whose validation batches nnU-Net runs every epoch.
+TRAINING_PHASES = (Phase.TRAINING, Phase.ONLINE_VALIDATION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a trial trains, besides its curriculum. The defaults are nnU-Net's.
+
+    Attributes:
+        optimizer: `sgd` (Nesterov) or `adamw`.
+        initial_learning_rate: of the polynomial decay over epochs; None takes the optimizer's default.
+        momentum: of SGD, or the first beta of AdamW; None takes the optimizer's default.
+        weight_decay: as the optimizer defines it.
+        epochs: E, each ending with a step of the learning rate.
+        iterations_per_epoch: I at full budget.
+        foreground_oversampling: share of samples centred on foreground; None is 0.33 for constant patch size and 0.5
+            for every curriculum.
+        validation_every_epochs: how often the fixed validation batches are evaluated; the last epoch always is.
+        validation_batches: how many of them there are.
+        test_time_mirroring: whether the final validation predicts with mirroring.
+        compile_network: torch.compile on CUDA. Off by default: every stage is a new shape and compiles anew.
+
+    Raises:
+        InvalidInputError: a value is outside its range.
+    """
+
+    optimizer: Optimizer = "sgd"
+    initial_learning_rate: float | None = None
+    momentum: float | None = None
+    weight_decay: float = 3e-5
+    epochs: int = 1000
+    iterations_per_epoch: int = 250
+    foreground_oversampling: float | None = None
+    validation_every_epochs: int = 1
+    validation_batches: int = 50
+    test_time_mirroring: bool = True
+    compile_network: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("epochs", "iterations_per_epoch", "validation_every_epochs", "validation_batches"):
+            check_count(name, getattr(self, name))
+        if self.initial_learning_rate is not None:
+            check_range("initial_learning_rate", self.initial_learning_rate, 0, 10, above_low=True)
+        if self.momentum is not None:
+            check_range("momentum", self.momentum, 0, 0.9999)
+        check_range("weight_decay", self.weight_decay, 0, 10)
+        if self.foreground_oversampling is not None:
+            check_range("foreground_oversampling", self.foreground_oversampling, 0, 1)
+        for name in ("test_time_mirroring", "compile_network"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInputError(field=name, received=getattr(self, name), legal="true or false")
+
+    def resolved(self, *, constant_patch_size: bool) -> TrainingSettings:
+        """The same settings with every default that depends on others filled in."""
+        oversampling = CONSTANT_FOREGROUND_OVERSAMPLING if constant_patch_size else CURRICULUM_FOREGROUND_OVERSAMPLING
+        return replace(
+            self,
+            initial_learning_rate=_given(self.initial_learning_rate, DEFAULT_LEARNING_RATES[self.optimizer]),
+            momentum=_given(self.momentum, DEFAULT_MOMENTA[self.optimizer]),
+            foreground_oversampling=_given(self.foreground_oversampling, oversampling),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """Everything that decides a trial's result.
+
+    Attributes:
+        dataset: nnU-Net's name, `Dataset004_Hippocampus`.
+        plans: name of the plans, `nnUNetPlans`.
+        configuration: `3d_fullres`, …
+        fold: of the dataset's cross-validation split.
+        seed: of weights, batches and random draws.
+        scheme: name the axes started from; a label, not part of the identity.
+        axes: the point of the search space; kept for analysis, not part of the identity.
+        curriculum: the resolved stage table.
+        training: resolved settings.
+        plans_sha256: of the plans' content.
+        split_sha256: of the fold's training and validation cases.
+    """
+
+    dataset: str
+    plans: str
+    configuration: str
+    fold: int
+    seed: int
+    scheme: str
+    axes: Axes
+    curriculum: Curriculum
+    training: TrainingSettings
+    plans_sha256: str
+    split_sha256: str
+
+    def __post_init__(self) -> None:
+        for name in ("fold", "seed"):
+            if not is_whole(getattr(self, name)) or getattr(self, name) < 0:
+                raise InvalidInputError(field=name, received=getattr(self, name), legal="a whole number of at least 0")
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Iterations per epoch after the budget."""
+        return self.curriculum.total_iterations // self.training.epochs
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the spec that decides the result, as JSON. Without random draws the curriculum needs no seed."""
+        data = self.to_json()
+        for label in ("scheme", "axes"):
+            del data[label]
+        if not self.curriculum.random_draws:
+            del data["curriculum"]["seed"]
+        data["training"]["iterations_per_epoch"] = self.iterations_per_epoch
+        return data
+
+    @property
+    def trial_id(self) -> str:
+        """First twelve hexadecimal digits of the SHA-256 of the identity."""
+        return sha256_of_json(self.identity())[:TRIAL_ID_LENGTH]
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole spec as plain JSON."""
+        return record_to_json(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        curriculum = data["curriculum"]
+        return cls(
+            **{
+                **data,
+                "axes": Axes(**data["axes"]),
+                "training": TrainingSettings(**data["training"]),
+                "curriculum": Curriculum(
+                    **{
+                        **curriculum,
+                        "geometry": Geometry(**_tuples(curriculum["geometry"])),
+                        "stages": tuple(Stage(**_tuples(stage)) for stage in curriculum["stages"]),
+                    }
+                ),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """State of a training at the end of one epoch.
+
+    Attributes:
+        epoch: index of the epoch that ended.
+        iteration: iterations trained so far, of the whole training.
+        stage: index of the last iteration's stage; `patch_size` and `batch_size` are that stage's.
+        learning_rate: of this epoch.
+        training_loss: mean over the epoch's iterations.
+        validation_loss, pseudo_dice: over the fixed validation batches at the full patch; None when not evaluated.
+        pseudo_dice_per_class: same order as nnU-Net's foreground labels or regions; NaN becomes None.
+        training_seconds: seconds in the training loop so far, summed over attempts, redone iterations not counted.
+        voxels: voxels trained on so far, redone iterations not counted.
+    """
+
+    epoch: int
+    iteration: int
+    stage: int
+    patch_size: tuple[int, ...]
+    batch_size: int
+    learning_rate: float
+    training_loss: float
+    validation_loss: float | None
+    pseudo_dice: float | None
+    pseudo_dice_per_class: tuple[float | None, ...]
+    training_seconds: float
+    voxels: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json` of any record here."""
+        return cls(**_tuples(data))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostInterval:
+    """One stretch of one attempt: what it did, how long it took, what energy the whole node used meanwhile.
+
+    Attributes:
+        attempt: index of the process that did it.
+        phase: what it was spent on.
+        stage: index of the curriculum's stage, None outside the training loop.
+        iteration_start, iteration_stop: training iterations covered, half open; equal outside training.
+        started_at: seconds since the epoch.
+        seconds: wall time.
+        cpu_kwh, gpu_kwh, ram_kwh: energy as the meter gave it, before sharing; None is unmeasured, never 0.
+    """
+
+    attempt: int
+    phase: Phase
+    stage: int | None
+    iteration_start: int
+    iteration_stop: int
+    started_at: float
+    seconds: float
+    cpu_kwh: float | None
+    gpu_kwh: float | None
+    ram_kwh: float | None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(**{**data, "phase": Phase(data["phase"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeterReading:
+    """Cumulative energy of the node's measured parts since a meter started; None is unmeasured."""
+
+    cpu_kwh: float | None
+    gpu_kwh: float | None
+    ram_kwh: float | None
+
+
+UNMEASURED = MeterReading(cpu_kwh=None, gpu_kwh=None, ram_kwh=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeterInfo:
+    """How energy was measured and what its carbon is.
+
+    Attributes:
+        name: `codecarbon` or `none`; version: of that library.
+        methods: per part (`cpu`, `gpu`, `ram`): `measured`, `estimated`, `absent` or `unmeasured`.
+        country: ISO 3166 alpha-3 code, or `world` for the average.
+        carbon_intensity_kg_per_kwh: of that grid.
+        pue: power usage effectiveness of the data centre.
+    """
+
+    name: str
+    version: str
+    methods: Mapping[str, str]
+    country: str
+    carbon_intensity_kg_per_kwh: float
+    pue: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptHeader:
+    """One process that worked on a trial, written before it starts to train.
+
+    Attributes:
+        resumed_from_iteration: first iteration this attempt trains.
+        cpus, gpus: what the trial was allotted; cpus_of_node: what the node has; the ratio is the share of the node's
+            CPU and RAM energy that the trial is charged. A fraction of a GPU is charged that fraction.
+        concurrent_trials: how many trials the study runs on the node at most.
+        gpu_ids: integer NVML indices that were measured.
+        device: `cpu` or `cuda`; data_workers: processes that make batches.
+    """
+
+    attempt: int
+    started_at: float
+    hostname: str
+    pid: int
+    resumed_from_iteration: int
+    device: str
+    cpu_name: str
+    gpu_names: tuple[str, ...]
+    gpu_ids: tuple[int, ...]
+    cpus: float
+    cpus_of_node: int
+    gpus: float
+    concurrent_trials: int
+    data_workers: int
+    meter: MeterInfo
+    versions: Mapping[str, str]
+
+    @property
+    def cpu_share(self) -> float:
+        """Share of the node's CPU and RAM energy charged to the trial."""
+        return min(1.0, self.cpus / self.cpus_of_node)
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of the measured GPUs' energy charged to the trial."""
+        return min(1.0, self.gpus) if self.gpu_ids else 1.0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(**{**_tuples(data), "meter": MeterInfo(**data["meter"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a finished trial achieved; what it cost is in the ledger's cost intervals.
+
+    Attributes:
+        dice: mean foreground Dice of nnU-Net's own validation of the fold.
+        dice_per_class: mean Dice by label or region.
+        dice_per_case: mean over foreground classes, by case; None where no class is in case or prediction.
+        dice_per_case_and_class: case -> label -> Dice.
+        iterations, voxels: of the whole training, each counted once.
+        voxel_share: relative to as many iterations of CPS.
+        weights_sha256: over names, shapes, types and bytes of the final weights.
+    """
+
+    dice: float
+    dice_per_class: Mapping[str, float | None]
+    dice_per_case: Mapping[str, float | None]
+    dice_per_case_and_class: Mapping[str, Mapping[str, float | None]]
+    iterations: int
+    voxels: int
+    voxel_share: float
+    weights_sha256: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(**data)
+
+
+def record_to_json(record: Any) -> dict[str, Any]:
+    """A record as plain JSON: tuples as lists, enums by value, NaN and infinities as null."""
+    data: dict[str, Any] = _plain(asdict(record))
+    return data
+
+
+def sha256_of_json(data: Any) -> str:
+    """SHA-256 of the canonical JSON of plain data."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

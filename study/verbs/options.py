@@ -1,0 +1,68 @@
+"""Options that several verbs share, and what they resolve to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from study.checks import is_whole
+from study.curriculum import ALLOCATIONS, CHAIN_ORDERS, SCHEMES, STAGE_ORDERS, STEPWISE, Axes, named_axes
+from study.errors import InvalidInputError
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """`--data`."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with nnUNet_raw and nnUNet_preprocessed inside; without it nnU-Net's variables are used",
+    )
+
+
+def add_curriculum_options(parser: argparse.ArgumentParser) -> None:
+    """`--scheme` and the axes that override it."""
+    group = parser.add_argument_group("curriculum (the flags after --scheme override its axes)")
+    group.add_argument("--scheme", default="pgps", help=f"one of {', '.join(SCHEMES)} (default: pgps)")
+    group.add_argument("--min-patch", type=number, metavar="0..1", help="where the chain starts: 0 smallest, 1 full")
+    group.add_argument("--stages", type=whole, metavar="N", help="how many sizes of the chain are used")
+    group.add_argument("--batch-growth", type=growth, metavar=f"0..1|{STEPWISE}", help="0 constant, 1 constant voxels")
+    group.add_argument("--budget", type=number, metavar="0.1..1", help="share of the iterations per epoch")
+    group.add_argument("--allocation", help=f"iterations to stages: {' or '.join(ALLOCATIONS)}")
+    group.add_argument("--chain", help=f"growth order of axes: {' or '.join(CHAIN_ORDERS)}")
+    group.add_argument("--order", help=f"order of stages: {', '.join(STAGE_ORDERS)}")
+
+
+def axes_from(args: argparse.Namespace) -> Axes:
+    """The axes that the curriculum options name; see `named_axes` for errors."""
+    names = ("min_patch", "stages", "batch_growth", "budget", "allocation", "chain", "order")
+    return named_axes(args.scheme, **{name: getattr(args, name) for name in names})
+
+
+def number(text: str) -> Any:
+    """A number, or the text itself, which the check of the field then refuses in its own words."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def whole(text: str) -> Any:
+    """A whole number, or the text itself; see `number`."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def growth(text: str) -> Any:
+    """A batch growth: a number or `stepwise`; see `number`."""
+    return text if text == STEPWISE else number(text)
+
+
+def need_whole(field: str, value: Any) -> int:
+    """Raise InvalidInputError unless an option's value is a whole number."""
+    if not is_whole(value):
+        raise InvalidInputError(field=field, received=value, legal="a whole number")
+    return int(value)
