@@ -12,10 +12,12 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_count(field: str, value: object, *, least: int = 1) -> None:
-    """Raise InvalidInputError unless the value is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInputError(field=field, received=value, legal=f"a whole number of at least {least}")
+def check_count(field: str, value: object, *, least: int = 1, most: int | None = None) -> None:
+    """Raise InvalidInputError unless the value is a whole number of at least `least` and, if given, at most `most`."""
+    inside = is_whole(value) and least <= value and (most is None or value <= most)  # type: ignore[operator]
+    if not inside:
+        legal = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InvalidInputError(field=field, received=value, legal=f"a whole number {legal}")
 
 
 def check_choice(field: str, value: object, legal: Sequence[str]) -> None:

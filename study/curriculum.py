@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from study.checks import check_choice, check_count, check_range, is_whole
+from study.checks import check_choice, check_count, check_range
 from study.errors import InvalidInputError
 
 Size = tuple[int, ...]
@@ -30,6 +30,10 @@ STAGE_ORDERS: tuple[StageOrder, ...] = ("growing", "shrinking", "random")
 ALLOCATIONS: tuple[Allocation, ...] = ("even", "reference")
 STEPWISE: Literal["stepwise"] = "stepwise"
 SMALLEST_BUDGET = 0.1
+# Bounds of what is computed at all, far above any training: nnU-Net trains 250,000 iterations through 9 to 17 sizes.
+LARGEST_NUMBER = 1_000_000
+MOST_SIZES = 10_000
+MOST_ITERATIONS = 10_000_000
 
 # PGPS+ as published starts its recursion at two samples whatever the plan's batch size is.
 STEPWISE_LAST_BATCH = 2
@@ -46,7 +50,8 @@ class Geometry:
         min_bottleneck_voxels: fewest voxels the deepest feature map may have in training. InstanceNorm needs two.
 
     Raises:
-        InvalidInputError: an entry is not positive, or the patch is not a multiple of its divisor.
+        InvalidInputError: an entry is no whole number from 1 to a million, the axes differ in number, the patch is not
+            a multiple of its divisors, or more than ten thousand sizes lie between divisors and patch.
     """
 
     patch_size: Size
@@ -55,22 +60,21 @@ class Geometry:
     min_bottleneck_voxels: int = 2
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.patch_size) <= 3:
-            raise InvalidInputError(field="patch size", received=self.patch_size, legal="one to three axes")
+        # A list, as JSON has it, is taken too: compared with a tuple it would never equal the full patch.
+        object.__setattr__(self, "patch_size", _checked_size("patch size", self.patch_size))
+        object.__setattr__(self, "divisors", _checked_size("divisors", self.divisors))
+        check_count("batch size", self.batch_size, most=LARGEST_NUMBER)
+        check_count("min_bottleneck_voxels", self.min_bottleneck_voxels, most=LARGEST_NUMBER)
         if len(self.divisors) != len(self.patch_size):
-            raise InvalidInputError(
-                field="divisors", received=self.divisors, legal=f"one per axis of the patch {self.patch_size}"
-            )
-        for name, size in (("patch size", self.patch_size), ("divisors", self.divisors)):
-            if any(not is_whole(n) or n < 1 for n in size):
-                raise InvalidInputError(field=name, received=size, legal="whole numbers of at least 1")
-        if not is_whole(self.batch_size) or self.batch_size < 1:
-            raise InvalidInputError(field="batch size", received=self.batch_size, legal="a whole number of at least 1")
+            legal = f"one per axis of the patch {self.patch_size}"
+            raise InvalidInputError(field="divisors", received=self.divisors, legal=legal)
         for axis, (voxels, divisor) in enumerate(zip(self.patch_size, self.divisors, strict=True)):
             if voxels % divisor:
-                raise InvalidInputError(
-                    field=f"patch size, axis {axis}", received=voxels, legal=f"a multiple of the divisor {divisor}"
-                )
+                legal = f"a multiple of the divisor {divisor}"
+                raise InvalidInputError(field=f"patch size, axis {axis}", received=voxels, legal=legal)
+        if sum(p // d for p, d in zip(self.patch_size, self.divisors, strict=True)) > MOST_SIZES:
+            legal = f"at most {MOST_SIZES} sizes above the divisors {self.divisors}"
+            raise InvalidInputError(field="patch size", received=self.patch_size, legal=legal)
 
     @property
     def patch_voxels(self) -> int:
@@ -123,10 +127,8 @@ class Axes:
             check_range("batch_growth", self.batch_growth, 0.0, 1.0, also=f"the word {STEPWISE!r}")
         if not isinstance(self.shared_crops, bool):
             raise InvalidInputError(field="shared_crops", received=self.shared_crops, legal="true or false")
-        if self.stages is not None and (not is_whole(self.stages) or self.stages < 1):
-            raise InvalidInputError(
-                field="stages", received=self.stages, legal="a whole number of at least 1, or nothing for all"
-            )
+        if self.stages is not None:
+            check_count("stages", self.stages)
 
 
 SCHEMES: Mapping[str, Axes] = {
@@ -147,8 +149,7 @@ def named_axes(scheme: str, **overrides: Any) -> Axes:
     Raises:
         InvalidInputError: unknown scheme, or an override outside its range.
     """
-    if scheme not in SCHEMES:
-        raise InvalidInputError(field="scheme", received=scheme, legal="one of " + ", ".join(SCHEMES))
+    check_choice("scheme", scheme, tuple(SCHEMES))
     given = {name: value for name, value in overrides.items() if value is not None}
     return replace(SCHEMES[scheme], **given)
 
@@ -161,7 +162,8 @@ class Stage:
         patch_size: voxels per axis.
         batch_size: samples per batch.
         crops_per_volume: crops taken from each volume opened for a batch.
-        first_iteration: index of the first iteration of this stage (in random order: of its first draw).
+        first_iteration: index of the first iteration of this stage; in random order of its first draw, or the length of
+            the training if it is never drawn.
         iterations: how many iterations train at this stage.
     """
 
@@ -210,10 +212,7 @@ class Curriculum:
         Raises:
             InvalidInputError: the iteration is outside 0 … total_iterations - 1.
         """
-        if not 0 <= iteration < self.total_iterations:
-            raise InvalidInputError(
-                field="iteration", received=iteration, legal=f"0 to {self.total_iterations - 1} in this curriculum"
-            )
+        check_count("iteration", iteration, least=0, most=self.total_iterations - 1)
         if self.random_draws:
             return _draw(self.seed, iteration, len(self.stages))
         return bisect_right(self._starts, iteration) - 1
@@ -230,8 +229,7 @@ class Curriculum:
     @property
     def voxel_share(self) -> float:
         """Voxels relative to as many iterations at constant full patch and plan batch size (CPS)."""
-        full = self.geometry.patch_voxels * self.geometry.batch_size * self.total_iterations
-        return self.voxels / full
+        return self.voxels / (self.geometry.patch_voxels * self.geometry.batch_size * self.total_iterations)
 
     @property
     def is_constant(self) -> bool:
@@ -247,7 +245,7 @@ def scaled_iterations_per_epoch(iterations_per_epoch: int, budget: float) -> int
     Raises:
         InvalidInputError: iterations or budget outside their range.
     """
-    check_count("iterations_per_epoch", iterations_per_epoch)
+    check_count("iterations_per_epoch", iterations_per_epoch, most=MOST_ITERATIONS)
     check_range("budget", budget, SMALLEST_BUDGET, 1.0)
     return max(1, math.floor(iterations_per_epoch * budget + 0.5))
 
@@ -258,10 +256,14 @@ def patch_chain(geometry: Geometry, order: ChainOrder = "cyclic") -> list[Size]:
     Each size differs from the next by one divisor on one axis. When no smaller size is processable the chain is {P}.
     """
     check_choice("chain", order, CHAIN_ORDERS)
-    grow = _grow_cyclic if order == "cyclic" else _grow_smallest_first
-    sizes = grow(geometry)
-    usable = [size for size in sizes if geometry.processable(size)]
-    return usable or [geometry.patch_size]
+    sizes = _grow_cyclic(geometry) if order == "cyclic" else _grow_smallest_first(geometry)
+    return [size for size in sizes if geometry.processable(size)] or [geometry.patch_size]
+
+
+def available_sizes(geometry: Geometry, axes: Axes) -> list[Size]:
+    """The part of the chain that `min_patch` leaves, before `stages` and the length of the training thin it out."""
+    chain = patch_chain(geometry, axes.chain)
+    return chain[math.floor(axes.min_patch * (len(chain) - 1) + 0.5) :]
 
 
 def resolve(
@@ -274,31 +276,40 @@ def resolve(
         axes: the point; see `named_axes` for the published ones.
         epochs: E, at least 1. A budget does not change it.
         iterations_per_epoch: I at full budget, at least 1.
-        seed: seeds the draws of a random order.
+        seed: seeds the draws of a random order, at least 0.
 
     Returns:
         A curriculum of epochs × scaled iterations per epoch. Fewer iterations (or, with `reference` allocation, epochs)
         than stages merge stages: sizes are left out evenly, the full patch is kept.
 
     Raises:
-        InvalidInputError: epochs, iterations or axes outside their range.
+        InvalidInputError: epochs, iterations, their product (ten million at most) or the seed outside their range.
     """
-    check_count("epochs", epochs)
+    check_count("epochs", epochs, most=MOST_ITERATIONS)
+    check_count("seed", seed, least=0)
     per_epoch = scaled_iterations_per_epoch(iterations_per_epoch, axes.budget)
     total = epochs * per_epoch
-    sizes = _chosen_sizes(geometry, axes)
+    check_count("epochs times iterations_per_epoch times budget", total, most=MOST_ITERATIONS)
+    available = available_sizes(geometry, axes)
+    sizes = _spread(available, axes.stages or len(available))
     random_draws = axes.order == "random" and len(sizes) > 1
     if not random_draws:
         sizes = _spread(sizes, epochs if axes.allocation == "reference" else total)
     rows = list(zip(sizes, _batch_sizes(geometry, sizes, axes), strict=True))
     if axes.order == "shrinking":
         rows.reverse()
-    if random_draws:
-        spans = _random_spans(len(rows), total, seed)
-    else:
-        spans = _spans(len(rows), epochs, per_epoch, axes.allocation)
+    count = len(rows)
+    spans = _random_spans(count, total, seed) if random_draws else _spans(count, epochs, per_epoch, axes.allocation)
     stages = tuple(_stage(geometry, axes, *row, *span) for row, span in zip(rows, spans, strict=True))
     return Curriculum(geometry=geometry, stages=stages, random_draws=random_draws, seed=seed, total_iterations=total)
+
+
+def _checked_size(field: str, size: object) -> Size:
+    if not isinstance(size, list | tuple) or not 1 <= len(size) <= 3:
+        raise InvalidInputError(field=field, received=size, legal="one to three whole numbers, one per axis")
+    for axis, number in enumerate(size):
+        check_count(f"{field}, axis {axis}", number, most=LARGEST_NUMBER)
+    return tuple(size)
 
 
 def _stage(geometry: Geometry, axes: Axes, size: Size, batch: int, first: int, iterations: int) -> Stage:
@@ -330,12 +341,6 @@ def _grow_smallest_first(geometry: Geometry) -> list[Size]:
         size[axis] = min(size[axis] + divisors[axis], full[axis])
         sizes.append(tuple(size))
     return sizes
-
-
-def _chosen_sizes(geometry: Geometry, axes: Axes) -> list[Size]:
-    chain = patch_chain(geometry, axes.chain)
-    start = math.floor(axes.min_patch * (len(chain) - 1) + 0.5)
-    return _spread(chain[start:], axes.stages or len(chain))
 
 
 def _spread(sizes: list[Size], count: int) -> list[Size]:

@@ -97,16 +97,21 @@ class PreparedDataset:
         """Cases of one fold.
 
         Raises:
-            MissingDataError: no splits_final.json, see `ensure_splits`.
+            MissingDataError: no splits_final.json, see `ensure_splits`, or a broken one.
             InvalidInputError: the file has no such fold.
         """
         path = self.folder / "splits_final.json"
         if not path.exists():
             raise MissingDataError(f"no {path}; run `python -m study prepare` where the folder can be written")
-        splits = files.read_json(path)
+        try:
+            splits = [Split(training=tuple(s["train"]), validation=tuple(s["val"])) for s in files.read_json(path)]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise MissingDataError(
+                f"{path} is no split as nnU-Net writes it ({type(error).__name__}: {error})"
+            ) from error
         if not 0 <= fold < len(splits):
             raise InvalidInputError(field="fold", received=fold, legal=f"0 to {len(splits) - 1} ({path.name})")
-        return Split(training=tuple(splits[fold]["train"]), validation=tuple(splits[fold]["val"]))
+        return splits[fold]
 
     def ensure_splits(self, data_identifier: str) -> None:
         """Write nnU-Net's own five-fold split if the dataset has none.
@@ -117,9 +122,14 @@ class PreparedDataset:
         path = self.folder / "splits_final.json"
         if path.exists():
             return
+        from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
         from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-        cases = sorted({p.name.split(".")[0] for p in (self.folder / data_identifier).glob("*.pkl")})
+        folder = str(self.folder / data_identifier)
+        try:
+            cases = sorted(infer_dataset_class(folder).get_identifiers(folder))
+        except (AssertionError, LookupError, OSError) as error:
+            raise MissingDataError(f"{folder} holds no preprocessed cases as nnU-Net writes them ({error})") from error
         if len(cases) < FOLDS:
             raise MissingDataError(f"{self.name} has {len(cases)} preprocessed cases, five folds need at least {FOLDS}")
         try:
@@ -179,7 +189,9 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         description = files.read_json(folder / "dataset.json")
     except (OSError, ValueError) as error:
-        raise MissingDataError(f"{folder / 'dataset.json'} is missing or broken: {error}") from error
+        raise MissingDataError(
+            f"{folder / 'dataset.json'} is missing or broken ({error}); `python -m study prepare` makes it"
+        ) from error
     if not isinstance(description, dict) or "labels" not in description:
         raise MissingDataError(f"{folder / 'dataset.json'} names no labels")
     return description

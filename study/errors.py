@@ -6,6 +6,9 @@ and exits with code 2; `--debug` adds the traceback.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class StudyError(Exception):
     """Root of the tree: catch this to catch everything the study raises on purpose."""
@@ -28,6 +31,10 @@ class InvalidInputError(StudyError):
         self.remedy = remedy
         message = f"{field}: received {received!r}, legal is {legal}"
         super().__init__(f"{message}; {remedy}" if remedy else message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By field, because this travels from process to process and exceptions are rebuilt from positions otherwise.
+        return partial(type(self), **{name: vars(self)[name] for name in ("field", "received", "legal", "remedy")}), ()
 
 
 class MissingDataError(StudyError):

@@ -21,6 +21,7 @@ cost of the attempt that lost it, and shown as waste.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ from study.records import (
 )
 
 SCHEMA_VERSION = 1
+# Locks that this process holds, by descriptor.
+_HELD: set[int] = set()
 # At most this many characters of a failure's reason are kept: the log has the rest.
 REASON_LENGTH = 500
 
@@ -125,16 +128,22 @@ class TrialFolder:
         """Hold the trial's lock.
 
         Raises:
-            LedgerError: another process works on the trial.
+            LedgerError: another process works on the trial, or its folder cannot be written.
         """
-        with (self.path / "lock").open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        try:
+            handle = (self.path / "lock").open("a")
+        except OSError as error:
+            raise LedgerError(f"cannot write to {self.path}: {error.strerror}") from error
+        with handle:
+            if not _acquire(handle.fileno()):
                 raise LedgerError(
                     f"trial {self.trial_id} is being trained by another process; wait for it or stop it first"
-                ) from None
-            yield
+                )
+            _HELD.add(handle.fileno())
+            try:
+                yield
+            finally:
+                _HELD.discard(handle.fileno())
 
     def begin_attempt(self, header: AttemptHeader) -> None:
         """Record that a process starts to work on the trial."""
@@ -217,7 +226,7 @@ class Ledger:
         """Content of study.json."""
         try:
             header = files.read_json(self.root / "study.json")
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise LedgerError(f"{self.root / 'study.json'} is not readable JSON: {error}") from error
         if not isinstance(header, dict):
             raise LedgerError(f"{self.root / 'study.json'} is not a study header")
@@ -248,7 +257,7 @@ class Ledger:
 
     def add_point(self, point: Mapping[str, Any], trial_ids: list[str]) -> None:
         """Record which trials a point of the search space became; a known pair is not written twice."""
-        record = {"point": dict(point), "trial_ids": trial_ids}
+        record = _as_stored({"point": dict(point), "trial_ids": trial_ids})
         if record not in self.points():
             files.append_line(self.root / "points.jsonl", record)
 
@@ -258,15 +267,21 @@ class Ledger:
 
     def _check_same_space(self, space: Mapping[str, Any] | None) -> None:
         stored = self.header().get("space")
-        if space is None or stored == space:
+        if space is None or stored == _as_stored(space):
             return
         if stored is None:
             raise LedgerError(f"{self.root} holds hand-made trials, not this study; name another --out")
-        changed = sorted(key for key in {*stored, *space} if stored.get(key) != space.get(key))
+        changed = sorted(key for key in {*stored, *space} if stored.get(key) != _as_stored(space).get(key))
         raise LedgerError(
             f"{self.root} belongs to another study: {', '.join(changed)} differ; "
             "name another --out, or undo the change to continue this one"
         )
+
+
+def _as_stored(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data as it reads back: tuples are lists."""
+    stored: dict[str, Any] = json.loads(json.dumps(data))
+    return stored
 
 
 def _is_locked(path: Path) -> bool:
@@ -275,10 +290,31 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
+        return not _flock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+
+
+def _acquire(descriptor: int) -> bool:
+    """Take the exclusive lock unless a worker has it; whoever asks for the state shares it for an instant only."""
+    while not _flock(descriptor, fcntl.LOCK_EX):
+        if not _flock(descriptor, fcntl.LOCK_SH):
+            return False
+    return True
+
+
+def _drop_inherited_locks() -> None:
+    """Close a forked child's copies of the locks: a loader that outlives its killed trial must not keep them held."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_drop_inherited_locks)
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

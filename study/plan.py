@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.checks import check_choice
 from study.curriculum import Geometry
-from study.errors import InvalidInputError, MissingDataError
+from study.errors import MissingDataError
 from study.records import sha256_of_json
 
 
@@ -42,27 +43,29 @@ def read_plan(path: Path, configuration: str) -> NetworkPlan:
     """Read one configuration of a plans file.
 
     Raises:
-        MissingDataError: no such file, or it is no nnU-Net plans document.
+        MissingDataError: no such file, or it is no plans document as nnU-Net 2.8 writes it.
         InvalidInputError: no such configuration, or one whose patch does not fit its strides.
     """
     try:
         document = json.loads(path.read_text())
-        configurations = document["configurations"]
+        return plan_from_document(document, document["configurations"], configuration)
     except FileNotFoundError:
         raise MissingDataError(f"no plans at {path}; `python -m study prepare` makes them") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MissingDataError(f"{path} is no nnU-Net plans file ({type(error).__name__}: {error})") from error
-    return plan_from_document(document, configurations, configuration)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise MissingDataError(
+            f"{path} is no plans file as nnU-Net 2.8 writes it ({type(error).__name__}: {error}); plan it again"
+        ) from error
 
 
 def plan_from_document(
     document: Mapping[str, Any], configurations: Mapping[str, Any], configuration: str
 ) -> NetworkPlan:
-    """The plan of one configuration of a parsed document; see `read_plan`."""
-    if configuration not in configurations:
-        raise InvalidInputError(
-            field="configuration", received=configuration, legal="one of " + ", ".join(configurations)
-        )
+    """The plan of one configuration of a parsed document; see `read_plan`.
+
+    Raises:
+        InvalidInputError: no such configuration, or one whose patch does not fit its strides.
+    """
+    check_choice("configuration", configuration, list(configurations))
     settings = inherited(configurations, configuration)
     return NetworkPlan(
         dataset=document["dataset_name"],

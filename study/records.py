@@ -88,6 +88,10 @@ class TrainingSettings:
         check_range("weight_decay", self.weight_decay, 0, 10)
         if self.foreground_oversampling is not None:
             check_range("foreground_oversampling", self.foreground_oversampling, 0, 1)
+        for name in ("initial_learning_rate", "momentum", "weight_decay", "foreground_oversampling"):
+            if getattr(self, name) is not None:
+                # 0 and 0.0 are the same setting; as JSON they would be two identities.
+                object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("test_time_mirroring", "compile_network"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidInputError(field=name, received=getattr(self, name), legal="true or false")
@@ -362,8 +366,8 @@ def record_to_json(record: Any) -> dict[str, Any]:
 
 
 def sha256_of_json(data: Any) -> str:
-    """SHA-256 of the canonical JSON of plain data."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """SHA-256 of the canonical JSON of plain data, NaN and infinities as null."""
+    text = json.dumps(_plain(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,0 +1,84 @@
+"""What a report rests on: how many trials in which state, folds, seeds, hardware, versions, what is estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.caveats import estimated_parts, words_of
+from analysis.units import amount, counted
+
+# Order of states in sentences.
+_STATES = ("finished", "running", "interrupted", "failed", "unreadable", "new")
+
+
+def basis(trials: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str]]:
+    """Facts about the trials of a report, as pairs of heading and sentence; those without an answer are left out."""
+    facts = [
+        ("Studies", ", ".join(sorted(set(trials["study"])))),
+        ("Trials", states(trials)),
+        ("Configurations", f"{len(points)} with a finished trial" if len(points) else ""),
+        ("Datasets", ", ".join(sorted(words_of(trials["dataset"])))),
+        ("Folds", _numbers(trials["fold"])),
+        ("Seeds", _numbers(trials["seed"])),
+        ("Hardware", ", ".join(sorted(words_of(trials["hardware"])))),
+        ("Energy", _energy(trials)),
+        ("Grid", _grid(trials)),
+        ("Cost of everything", _whole_cost(trials)),
+        ("Versions", "; ".join(sorted(words_of(trials["versions"])))),
+    ]
+    return [(heading, sentence) for heading, sentence in facts if sentence]
+
+
+def states(trials: pd.DataFrame) -> str:
+    """`12 trials: 10 finished, 2 failed`."""
+    counts = trials["state"].value_counts()
+    parts = [f"{counts[state]} {state}" for state in _STATES if state in counts]
+    return f"{counted(len(trials), 'trial')}: {', '.join(parts)}" if parts else "no trials"
+
+
+def energy_source(trials: pd.DataFrame) -> str:
+    """How energy was read: `codecarbon 3.3.2: cpu estimated, gpu absent, ram estimated`; empty when nothing ran."""
+    pairs = trials[["meter", "energy_methods"]].dropna().drop_duplicates()
+    return "; ".join(f"{_meter(meter)}: {methods}" for meter, methods in pairs.itertuples(index=False))
+
+
+def _meter(name: str) -> str:
+    return "no meter" if name == "none" else name
+
+
+def _energy(trials: pd.DataFrame) -> str:
+    source = energy_source(trials)
+    parts = estimated_parts(trials["energy_methods"])
+    return f"{source}. Estimated parts are models, not readings: {', '.join(parts)}." if parts else source
+
+
+def _grid(trials: pd.DataFrame) -> str:
+    measured = trials[trials["total_co2_kg"].notna()]
+    pairs = measured[["country", "carbon_rate"]].dropna().drop_duplicates()
+    return "; ".join(f"{country}, {rate} kg CO₂ per kWh × PUE" for country, rate in pairs.itertuples(index=False))
+
+
+def _whole_cost(trials: pd.DataFrame) -> str:
+    seconds = trials["total_seconds"].sum()
+    if not seconds:
+        return ""
+    waste = trials["waste_seconds"].sum()
+    lost = f", of which {amount(waste, 's')} lost to interruptions" if waste else ""
+    energies = [_sum(trials, name, unit) for name, unit in (("total_energy_kwh", "kWh"), ("total_co2_kg", "kg"))]
+    return f"{amount(seconds, 's')} of trials{lost}; energy {energies[0]}; CO₂ {energies[1]}"
+
+
+def _sum(trials: pd.DataFrame, name: str, unit: str) -> str:
+    ran = trials[trials["total_seconds"].notna()]
+    missing = int(ran[name].isna().sum())
+    if missing == len(ran):
+        return "not measured"
+    total = amount(ran[name].sum(), unit)
+    return f"more than {total} (not measured in {counted(missing, 'trial')})" if missing else total
+
+
+def _numbers(values: pd.Series[int]) -> str:
+    numbers: Sequence[int] = sorted(set(values.dropna()))
+    return ", ".join(map(str, numbers))

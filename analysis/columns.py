@@ -1,0 +1,167 @@
+"""The columns of the tables: name, label, unit, dtype and meaning of every one, in one place.
+
+Missing is missing everywhere (NaN, NA, an empty cell of a CSV): of a trial that has not finished, of energy that was
+not measured. No column holds 0 for "unknown". Units are those of the files; pages and figures scale them for reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["str", "Int64", "float64", "boolean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: in frames and files.
+        label: on pages and axes, without the unit.
+        unit: as printed after the label; empty for counts, words and shares.
+        dtype: in pandas.
+        decimals: digits after the point on pages; None keeps three significant ones of amounts with a unit.
+        meaning: in words.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    dtype: Dtype
+    decimals: int | None = None
+    meaning: str
+
+
+def _words(name: str, label: str, meaning: str) -> Column:
+    return Column(name=name, label=label, dtype="str", meaning=meaning)
+
+
+def _count(name: str, label: str, meaning: str, unit: str = "") -> Column:
+    return Column(name=name, label=label, unit=unit, dtype="Int64", meaning=meaning)
+
+
+def _number(name: str, label: str, meaning: str, unit: str = "", decimals: int | None = None) -> Column:
+    return Column(name=name, label=label, unit=unit, dtype="float64", decimals=decimals, meaning=meaning)
+
+
+def _flag(name: str, label: str, meaning: str) -> Column:
+    return Column(name=name, label=label, dtype="boolean", meaning=meaning)
+
+
+_POINT_ID = _words("point_id", "Configuration id", "the same for all folds and seeds of one configuration")
+
+_IDENTITY = (
+    _words("study", "Study", "name of the study's folder"),
+    _words("trial_id", "Trial", "identity of the trial, also its folder's name"),
+    _POINT_ID,
+    _words("state", "State", "new, running, interrupted, failed, finished, or unreadable"),
+    _words("failure", "Reason", "why a trial failed or cannot be read"),
+)
+
+_SETTING = (
+    _words("dataset", "Dataset", "nnU-Net's name"),
+    _words("plans", "Plans", "name of the nnU-Net plans"),
+    _words("configuration", "Configuration", "of those plans"),
+    _count("fold", "Fold", "of the dataset's cross-validation split"),
+    _count("seed", "Seed", "of weights, batches and random draws"),
+    _words("scheme", "Scheme", "name that the axes started from"),
+    _words("method", "Method", "published scheme with this very stage table, `other` if there is none"),
+    _words("chain", "Chain", "order in which the axes of the patch grow"),
+    _number("min_patch", "Smallest patch", "where the chain starts: 0 smallest legal size, 1 full patch"),
+    _count("stages", "Stages asked for", "sizes of the chain to use; missing means all"),
+    _words("batch_growth", "Batch growth", "exponent from 0 (constant) to 1 (constant voxels), or the word stepwise"),
+    _flag("shared_crops", "Shared crops", "several crops from one volume"),
+    _words("order", "Order", "growing, shrinking or random"),
+    _number("budget", "Budget", "share of the iterations per epoch that is trained"),
+    _words("allocation", "Allocation", "how iterations are spread to stages"),
+    _count("n_stages", "Stages", "in the resolved stage table"),
+    _words("stage_table", "Stage table", "JSON list of patch_size, batch_size, first_iteration, iterations"),
+    _count("iterations", "Iterations", "of the whole training"),
+    _words("optimizer", "Optimizer", "sgd or adamw"),
+    _number("initial_learning_rate", "Learning rate", "before the first epoch"),
+    _number("momentum", "Momentum", "of SGD, or the first beta of AdamW"),
+    _number("weight_decay", "Weight decay", "as the optimizer defines it"),
+    _count("epochs", "Epochs", "steps of the learning rate"),
+    _count("iterations_per_epoch", "Iterations per epoch", "at full budget"),
+    _number("foreground_oversampling", "Foreground share", "of samples centred on foreground"),
+    _count("validation_every_epochs", "Validation every", "epochs between online validations", "epochs"),
+    _count("validation_batches", "Validation batches", "in one online validation"),
+    _flag("test_time_mirroring", "Mirroring", "in the final validation"),
+    _flag("compile_network", "Compiled", "torch.compile on CUDA"),
+)
+
+_OUTCOME = (
+    _number("dice", "Dice", "mean foreground Dice of nnU-Net's validation of the whole fold", decimals=4),
+    _number("runtime_seconds", "Training time", "training loop with online validation, all attempts, waste too", "s"),
+    _number("energy_kwh", "Training energy", "of the same, the trial's share of the machine", "kWh"),
+    _number("co2_kg", "Training CO₂", "of the same: energy × intensity of the grid × PUE, CO₂ equivalents", "kg"),
+    _number("total_seconds", "Total time", "set-up, training and final validation", "s"),
+    _number("total_energy_kwh", "Total energy", "of the same", "kWh"),
+    _number("total_co2_kg", "Total CO₂", "of the same", "kg"),
+    _number("waste_seconds", "Wasted time", "work done again after an interruption, contained in the total", "s"),
+    _number("voxels", "Voxels", "trained on, each iteration counted once", decimals=0),
+    _number("voxel_share", "Voxel share", "voxels relative to as many iterations of CPS", decimals=3),
+    _words("weights_sha256", "Weights", "SHA-256 of the final weights"),
+)
+
+_CIRCUMSTANCE = (
+    _count("attempts", "Attempts", "processes that worked on the trial"),
+    _words("hardware", "Hardware", "CPU and GPU names"),
+    _words("device", "Device", "cpu or cuda"),
+    _number("cpus", "CPUs", "allotted to the trial"),
+    _number("gpus", "GPUs", "allotted to the trial"),
+    _count("concurrent_trials", "Trials at once", "on the machine, at most"),
+    _words("energy_methods", "Energy by part", "measured, estimated, absent or unmeasured, for CPU, GPU and RAM"),
+    _words("meter", "Meter", "what read the energy, with its version"),
+    _words("country", "Country", "whose grid the CO₂ is for, ISO 3166 alpha-3"),
+    _words("carbon_rate", "Carbon rate", "kg CO₂ per kWh × PUE"),
+    _words("versions", "Versions", "of Python and libraries"),
+)
+
+TRIAL_COLUMNS: tuple[Column, ...] = (*_IDENTITY, *_SETTING, *_OUTCOME, *_CIRCUMSTANCE)
+"""Columns of the table of trials, in order."""
+
+# What tells folds and seeds apart; a configuration is everything else.
+_REPLICATION = ("fold", "seed")
+SETTING_NAMES: tuple[str, ...] = tuple(c.name for c in _SETTING if c.name not in _REPLICATION)
+"""Columns that are the same in all folds and seeds of a configuration."""
+
+MEASURED_NAMES: tuple[str, ...] = tuple(c.name for c in _OUTCOME if c.dtype == "float64")
+"""Columns that are averaged over the folds and seeds of a configuration."""
+
+CIRCUMSTANCE_NAMES: tuple[str, ...] = tuple(c.name for c in _CIRCUMSTANCE if c.name != "attempts")
+"""Columns that say where and how the costs arose."""
+
+POINT_COLUMNS: tuple[Column, ...] = (
+    _POINT_ID,
+    *(c for c in _SETTING if c.name in SETTING_NAMES),
+    *(c for c in _OUTCOME if c.name in MEASURED_NAMES),
+    _number("dice_min", "Lowest Dice", "of the averaged trials", decimals=4),
+    _number("dice_max", "Highest Dice", "of the averaged trials", decimals=4),
+    _count("n_trials", "Trials", "averaged"),
+    _count("n_folds", "Folds", "different folds among them"),
+    _count("n_seeds", "Seeds", "different seeds among them"),
+    _words("folds", "Folds used", "the folds, separated by spaces"),
+    _words("seeds", "Seeds used", "the seeds, separated by spaces"),
+    *(
+        _words(c.name, c.label, f"{c.meaning}; different ones separated by ` | `")
+        for c in _CIRCUMSTANCE
+        if c.name in CIRCUMSTANCE_NAMES
+    ),
+    _words("trial_ids", "Trials", "their identities, separated by spaces"),
+    _words("studies", "Studies", "folders they come from; different ones separated by ` | `"),
+    _words("summary", "Curriculum", "the configuration in a few words"),
+)
+"""Columns of the table of points: trials of one configuration, averaged over folds and seeds."""
+
+FRONT_NUMBER = _count("number", "No.", "of a point on the front, by rising cost; as in the figure")
+
+BY_NAME = {column.name: column for column in (*POINT_COLUMNS, *TRIAL_COLUMNS, FRONT_NUMBER)}
+"""Every column by name."""
+
+
+def dtypes(columns: Iterable[Column]) -> dict[str, Dtype]:
+    """Name to pandas dtype."""
+    return {column.name: column.dtype for column in columns}

@@ -1,0 +1,141 @@
+"""Points: trials of one configuration averaged over folds and seeds, as the searcher was told them.
+
+A configuration is the dataset, plans, resolved curriculum and training settings. Only finished trials count: the cost
+so far of one that is not finished would look like a bargain. A trial that two of the studies ran counts twice. The
+columns are documented in `columns.POINT_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+
+from analysis.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
+from analysis.frame import FINISHED
+from analysis.methods import METHOD_LABELS, OTHER
+from study.records import TrainingSettings
+
+if TYPE_CHECKING:
+    from pandas.api.typing import DataFrameGroupBy
+
+    Groups: TypeAlias = DataFrameGroupBy[Any, Any]
+
+# Settings worth a word in a point's summary when they differ between the points of a dataset, and how they read.
+_TOLD_IF_DIFFERENT = {
+    "plans": "{}",
+    "configuration": "{}",
+    "budget": "budget {:.0%}",
+    "allocation": "{} allocation",
+    "optimizer": "{}",
+    "initial_learning_rate": "rate {:g}",
+    "momentum": "momentum {:g}",
+    "weight_decay": "decay {:g}",
+    "epochs": "{} epochs",
+    "iterations_per_epoch": "{} iterations per epoch",
+    "foreground_oversampling": "{:.0%} foreground",
+}
+# Its default follows from whether the patch size is constant, so it is told only where it differs within a method.
+_FOLLOWS_METHOD = "foreground_oversampling"
+
+
+def average_points(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration that has a finished trial, in the order of the trials.
+
+    Args:
+        trials: a frame as `frame.read_studies` gives it.
+
+    Returns:
+        Columns of `columns.POINT_COLUMNS`. A cost that is missing in one of the averaged trials is missing in the mean.
+    """
+    finished = trials[trials["state"] == FINISHED]
+    if finished.empty:
+        return pd.DataFrame(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
+    groups = finished.groupby(["dataset", "point_id"], sort=False)
+    key = ["dataset", "point_id"]
+    settings = finished.drop_duplicates(key)[["point_id", *SETTING_NAMES]].set_index(key)
+    points = pd.concat([settings, _means(groups), _counts(groups), _origins(groups)], axis=1).reset_index()
+    points["summary"] = summaries(points)
+    return points[[c.name for c in POINT_COLUMNS]].astype(dtypes(POINT_COLUMNS))
+
+
+def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
+    """A point's axes as plain JSON, named as in `study.curriculum.Axes`."""
+    growth, stages = point["batch_growth"], point["stages"]
+    return {
+        "chain": point["chain"],
+        "min_patch": float(point["min_patch"]),
+        "stages": None if pd.isna(stages) else int(stages),
+        "batch_growth": growth if growth.isalpha() else float(growth),
+        "shared_crops": bool(point["shared_crops"]),
+        "order": point["order"],
+        "budget": float(point["budget"]),
+        "allocation": point["allocation"],
+    }
+
+
+def training_of(point: pd.Series[Any]) -> dict[str, Any]:
+    """A point's training settings as plain JSON, named as in `study.records.TrainingSettings`."""
+    names = [field.name for field in fields(TrainingSettings)]
+    return {name: value.item() if hasattr(value := point[name], "item") else value for name in names}
+
+
+def summaries(points: pd.DataFrame) -> list[str]:
+    """Each configuration in a few words: its curriculum, and the settings in which a dataset's points differ."""
+    told = {dataset: _differing(rows) for dataset, rows in points.groupby("dataset")}
+    return [
+        ", ".join([_curriculum_words(row), *_setting_words(row, told[row["dataset"]])]) for _, row in points.iterrows()
+    ]
+
+
+def _means(groups: Groups) -> pd.DataFrame:
+    means = groups[list(MEASURED_NAMES)].mean(skipna=False)
+    dice = groups["dice"]
+    return pd.concat([means, dice.min().rename("dice_min"), dice.max().rename("dice_max")], axis=1)
+
+
+def _counts(groups: Groups) -> pd.DataFrame:
+    counts = {"n_trials": groups.size(), "n_folds": groups["fold"].nunique(), "n_seeds": groups["seed"].nunique()}
+    return pd.DataFrame(counts)
+
+
+def _origins(groups: Groups) -> pd.DataFrame:
+    columns = {name: groups[name].agg(_different) for name in CIRCUMSTANCE_NAMES}
+    columns |= {"folds": groups["fold"].agg(_sorted_numbers), "seeds": groups["seed"].agg(_sorted_numbers)}
+    columns |= {"trial_ids": groups["trial_id"].agg(" ".join), "studies": groups["study"].agg(_different)}
+    return pd.DataFrame(columns)
+
+
+def _different(values: pd.Series[Any]) -> str:
+    words = (f"{v:g}" if isinstance(v, float) else str(v) for v in values.dropna())
+    return " | ".join(dict.fromkeys(words))
+
+
+def _sorted_numbers(values: pd.Series[Any]) -> str:
+    return " ".join(str(n) for n in sorted(set(values)))
+
+
+def _differing(points: pd.DataFrame) -> list[str]:
+    """Names of the settings that differ between the points of a dataset."""
+    differing = [name for name in _TOLD_IF_DIFFERENT if points[name].nunique() > 1]
+    constant = points["method"] == "cps"
+    follows = all(part[_FOLLOWS_METHOD].nunique() == 1 for _, part in points.groupby(constant))
+    return [name for name in differing if name != _FOLLOWS_METHOD or not follows]
+
+
+def _setting_words(point: pd.Series[Any], names: Iterable[str]) -> list[str]:
+    return [_TOLD_IF_DIFFERENT[name].format(point[name]) for name in names]
+
+
+def _curriculum_words(point: pd.Series[Any]) -> str:
+    if point["method"] != OTHER:
+        return METHOD_LABELS[point["method"]]
+    stages = json.loads(point["stage_table"])
+    first, batches = stages[0]["patch_size"], [stage["batch_size"] for stage in stages]
+    words = f"{len(stages)} stage{'s' * (len(stages) > 1)} from {'×'.join(map(str, first))}"
+    if point["order"] != "growing":
+        words += f" {point['order']}"
+    return words if len(set(batches)) == 1 else f"{words}, batch {batches[0]}–{batches[-1]}"

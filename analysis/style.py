@@ -1,0 +1,107 @@
+"""How things look, the same everywhere: colour and marker of each method, inks, sizes of figures.
+
+The colours of methods are Okabe and Ito's, which people with the common colour-blindnesses tell apart, and the markers
+differ too. Files get the light colours; a page replaces each by a CSS variable of the same name, so that it follows
+light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paint:
+    """A colour of files (`light`) with its counterpart on dark pages; `name` is that of its CSS variable."""
+
+    name: str
+    light: str
+    dark: str
+
+
+INK = Paint(name="ink", light="#1f2328", dark="#e8ebef")
+MUTED = Paint(name="muted", light="#59626d", dark="#a3adb8")
+RULE = Paint(name="rule", light="#c9ced4", dark="#4a525c")
+GRID = Paint(name="grid", light="#e7eaed", dark="#2b3138")
+SHADE = Paint(name="shade", light="#f4f6f8", dark="#1d2228")
+SURFACE = Paint(name="surface", light="#ffffff", dark="#14181d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodStyle:
+    """Colour, matplotlib marker and relative area of a method's points."""
+
+    paint: Paint
+    marker: str
+    area: float = 1.0
+
+
+METHOD_STYLES: Mapping[str, MethodStyle] = {
+    "cps": MethodStyle(paint=Paint(name="cps", light="#3f4650", dark="#d0d5db"), marker="s", area=0.85),
+    "pgps": MethodStyle(paint=Paint(name="pgps", light="#0072b2", dark="#4a9be0"), marker="o"),
+    "pgps+": MethodStyle(paint=Paint(name="pgps-plus", light="#d55e00", dark="#f28a3d"), marker="P", area=1.15),
+    "rpss": MethodStyle(paint=Paint(name="rpss", light="#009e73", dark="#2cc398"), marker="*", area=1.7),
+    "efficiency": MethodStyle(paint=Paint(name="efficiency", light="#cc79a7", dark="#e39ac3"), marker="v", area=1.1),
+    "performance": MethodStyle(paint=Paint(name="performance", light="#e69f00", dark="#f5b92e"), marker="^", area=1.1),
+    "other": MethodStyle(paint=Paint(name="searched", light="#56b4e9", dark="#9fd8fb"), marker="D", area=0.7),
+}
+"""Style of each method, in the order of legends."""
+
+PAINTS: tuple[Paint, ...] = (INK, MUTED, RULE, GRID, SHADE, SURFACE, *(s.paint for s in METHOD_STYLES.values()))
+"""Every colour in use; no two are the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Size of a figure in inches, before its footnote adds height.
+
+    Attributes:
+        width, plot_width, plot_height: of the figure and of the plot in it.
+        left: from the figure's edge to the plot.
+        rail: whether legend and key stand in a rail to the right; otherwise the legend is below and there is no key.
+        line_letters: letters that a line of title and footnote holds.
+        notes: whether the footnote is in the figure; a page prints it below.
+    """
+
+    width: float
+    plot_width: float
+    plot_height: float
+    left: float
+    rail: bool
+    line_letters: int
+    notes: bool = True
+
+
+FILE = Layout(width=10.3, plot_width=5.75, plot_height=3.85, left=0.8, rail=True, line_letters=180)
+WIDE = replace(FILE, notes=False)
+NARROW = Layout(width=4.3, plot_width=3.4, plot_height=3.3, left=0.72, rail=False, line_letters=58, notes=False)
+"""`FILE` for pictures on their own, `WIDE` and `NARROW` for pages."""
+
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK.light,
+    # A dollar sign in a name is a dollar sign.
+    "text.parse_math": False,
+    "axes.edgecolor": RULE.light,
+    "axes.labelcolor": INK.light,
+    "axes.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID.light,
+    "grid.linewidth": 0.8,
+    "xtick.color": RULE.light,
+    "ytick.color": RULE.light,
+    "xtick.labelcolor": MUTED.light,
+    "ytick.labelcolor": MUTED.light,
+    "legend.frameon": False,
+    "figure.facecolor": SURFACE.light,
+    "axes.facecolor": SURFACE.light,
+    "savefig.facecolor": SURFACE.light,
+    "svg.hashsalt": "pgps-study",
+}
+"""matplotlib's settings for every figure."""

@@ -1,0 +1,1 @@
+"""One module per verb of `python -m analysis`: EXAMPLES, add_arguments(parser), run(args) -> exit code."""

@@ -1,0 +1,94 @@
+"""`python -m analysis front`: the non-dominated configurations of one or several studies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.front import Front
+
+EXAMPLES = """  python -m analysis front studies/hippo
+  python -m analysis front studies/hippo --objectives dice,co2_kg --by budget
+  python -m analysis front studies/hippo --objectives dice,runtime_seconds,co2_kg --json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument("studies", nargs="+", type=Path, metavar="DIR", help="study folder")
+    parser.add_argument(
+        "--objectives",
+        default="dice,runtime_seconds",
+        metavar="A,B,…",
+        help="what to compare (default: %(default)s); a wrong name lists the legal ones",
+    )
+    parser.add_argument("--by", metavar="COLUMN", help="a front for each value of a column, for example budget")
+    parser.add_argument("--json", action="store_true", help="print a JSON list, remarks on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the front."""
+    from analysis.caveats import caveats, left_out
+    from analysis.frame import read_studies
+    from analysis.front import pareto_front
+    from analysis.points import average_points
+
+    trials = read_studies(args.studies)
+    front = pareto_front(average_points(trials), args.objectives.split(","), by=args.by)
+    if args.json:
+        print(json.dumps([point_as_json(point, front) for _, point in front.best.iterrows()], indent=1))
+    elif not front.best.empty:
+        _print_table(front)
+    for sentence in [*_nothing(front, trials), *left_out(front), *caveats(front)]:
+        print(sentence, file=sys.stderr)
+    return 0
+
+
+def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
+    """One point: its trials, what it is (axes, stage table, training settings), its objectives."""
+    from analysis.points import axes_of, training_of
+
+    return {
+        "dataset": point["dataset"],
+        "plans": point["plans"],
+        "configuration": point["configuration"],
+        "summary": point["summary"],
+        "scheme": point["scheme"],
+        "method": point["method"],
+        "axes": axes_of(point),
+        "stages": json.loads(point["stage_table"]),
+        "training": training_of(point),
+        "objectives": {objective.name: float(point[objective.name]) for objective in front.objectives},
+        "trial_ids": point["trial_ids"].split(),
+        "folds": [int(fold) for fold in point["folds"].split()],
+        "seeds": [int(seed) for seed in point["seeds"].split()],
+        "studies": point["studies"].split(" | "),
+    }
+
+
+def _print_table(front: Front) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from analysis.tables import readable
+
+    groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
+    objectives = [objective.name for objective in front.objectives]
+    text = readable(front.best, ["number", *groups, "summary", *objectives, "folds", "n_seeds", "trial_ids"])
+    table = Table(title=f"{len(front.best)} of {len(front.points)} points are on the front", title_justify="left")
+    for heading, numeric in zip(text.headings, text.numeric, strict=True):
+        table.add_column(heading.replace("[", r"\["), justify="right" if numeric else "left", overflow="fold")
+    for row in text.rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    Console().print(table)
+
+
+def _nothing(front: Front, trials: pd.DataFrame) -> list[str]:
+    from analysis.basis import states
+
+    return [f"nothing on the front: {states(trials)}"] if front.best.empty else []

@@ -1,0 +1,311 @@
+"""Iteration-indexed batches: batch i is a pure function of (seed, i), so nothing has to be restarted or restored.
+
+A map-style dataset draws one nnU-Net batch for an `Item`, after seeding numpy, torch and random from the item alone. A
+torch DataLoader serves the items of a training in order: the iterations of an epoch, then its validation batches. Stage
+changes therefore restart no worker, a resumed training needs no state of any generator, and the number of workers does
+not change a result. Validation batches depend on their index only and have the full patch, so that curves of different
+trials compare pair by pair.
+
+Arrays are (batch, channels, *patch size) in plan axis order, as nnU-Net's own loader gives them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, _compute_kernel_size, blur_dimension
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from study.curriculum import Curriculum, Stage
+from study.records import CONSTANT_FOREGROUND_OVERSAMPLING
+
+Batch = dict[str, Any]
+
+_TRAINING_STREAM, _VALIDATION_STREAM, _WEIGHTS_STREAM, _FORWARD_STREAM = range(4)
+# nnU-Net widens the crop before rotation and scaling by these, whatever the transform itself draws from.
+_CROP_SCALE_RANGE = (0.85, 1.25)
+# Kernel width in standard deviations, the default of batchgeneratorsv2's blur.
+_BLUR_TRUNCATE = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One batch to draw: training iteration `index`, or fixed validation batch `index`."""
+
+    index: int
+    validation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """nnU-Net's augmentation decisions, taken once at the full patch so that a stage does not change them.
+
+    Attributes:
+        rotation: range in radians; dummy_2d: whether axis 0 is left out of spatial transforms.
+        mirror_axes: axes that training mirrors.
+    """
+
+    rotation: tuple[float, float]
+    dummy_2d: bool
+    mirror_axes: tuple[int, ...]
+
+    def crop_size(self, patch_size: tuple[int, ...]) -> list[int]:
+        """Voxels to cut out per axis so that a rotated, scaled patch has no empty corners."""
+        size = [int(n) for n in get_patch_size(patch_size, *[self.rotation] * 3, _CROP_SCALE_RANGE)]
+        return [patch_size[0], *size[1:]] if self.dummy_2d else size
+
+
+def seed_everything(stream: int, seed: int, index: int) -> None:
+    """Seed numpy, torch and random from (stream, seed, index)."""
+    state = np.random.SeedSequence([stream, seed, index]).generate_state(4, np.uint32)
+    np.random.seed(state[0])
+    random.seed(int(state[1]))
+    torch.manual_seed(int(state[2]) << 32 | int(state[3]))
+
+
+def seed_weights(seed: int) -> None:
+    """Seed the draw of initial weights."""
+    seed_everything(_WEIGHTS_STREAM, seed, 0)
+
+
+def seed_forward(seed: int, iteration: int) -> None:
+    """Seed what a forward pass may draw, so that it does not depend on who drew the batch."""
+    seed_everything(_FORWARD_STREAM, seed, iteration)
+
+
+class StageLoader(nnUNetDataLoader):
+    """nnU-Net's loader, able to take several crops from each volume it opens (arXiv 2510.23241).
+
+    With one crop per volume it is nnU-Net's own. With more, ceil(batch / crops) volumes are drawn; every crop of a
+    volume is of one kind, random and foreground-centred volumes alternating in the share of the oversampling.
+    """
+
+    def __init__(self, *args: Any, crops_per_volume: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.crops_per_volume = crops_per_volume
+        if crops_per_volume > 1:
+            self._data = _OpenOnce(self._data)
+            self.get_do_oversample = self._is_foreground_volume
+
+    def get_indices(self) -> list[str]:
+        """Case identifiers of the samples of one batch."""
+        volumes = math.ceil(self.batch_size / self.crops_per_volume)
+        drawn = np.random.choice(self.indices, volumes, replace=True)
+        return [str(case) for case in np.repeat(drawn, self.crops_per_volume)[: self.batch_size]]
+
+    def _is_foreground_volume(self, sample: int) -> bool:
+        volume, share = sample // self.crops_per_volume, self.oversample_foreground_percent
+        return math.floor((volume + 1) * share) > math.floor(volume * share)
+
+
+class _OpenOnce:
+    """A dataset that remembers the case it loaded last."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._last: tuple[str, Any] | None = None
+
+    def load_case(self, case: str) -> Any:
+        if self._last is None or self._last[0] != case:
+            self._last = (case, self._dataset.load_case(case))
+        return self._last[1]
+
+
+class RepeatableBlur(GaussianBlurTransform):  # type: ignore[misc]
+    """nnU-Net's blur without its stopwatch.
+
+    The original times convolution against FFT for each new shape and keeps the faster: the choice, and with it the last
+    bits of a batch, would depend on the load of the machine. An axis too short for the kernel's reflection, which no
+    full patch has, is left as it is.
+    """
+
+    def _benchmark_wrapper(self, img: torch.Tensor, sigma: float, dim_to_blur: int) -> torch.Tensor:
+        reach = _compute_kernel_size(sigma, truncate=_BLUR_TRUNCATE) // 2
+        if img.shape[dim_to_blur + 1] <= reach:
+            return img
+        blurred: torch.Tensor = blur_dimension(img, sigma, dim_to_blur, truncate=_BLUR_TRUNCATE)
+        return blurred
+
+
+def make_repeatable(transforms: ComposeTransforms) -> ComposeTransforms:
+    """The same transforms with every blur replaced by `RepeatableBlur`."""
+    return ComposeTransforms([_repeatable(transform) for transform in transforms.transforms])
+
+
+def _repeatable(transform: BasicTransform) -> BasicTransform:
+    if not isinstance(transform, RandomTransform) or not isinstance(transform.transform, GaussianBlurTransform):
+        return transform
+    blur = transform.transform
+    replacement = RepeatableBlur(
+        blur_sigma=blur.blur_sigma,
+        synchronize_channels=blur.synchronize_channels,
+        synchronize_axes=blur.synchronize_axes,
+        p_per_channel=blur.p_per_channel,
+        benchmark=True,
+    )
+    return RandomTransform(replacement, apply_probability=transform.apply_probability)
+
+
+class Batches(Dataset[Batch]):
+    """Every batch of one training, by `Item`.
+
+    Args:
+        trainer: an initialised nnU-Net trainer: gives label manager, transforms and plan.
+        curriculum: the stage table.
+        seed: of the training batches.
+        foreground_oversampling: share of training samples centred on foreground.
+        augmentation: decisions taken at the full patch.
+        training_cases: nnU-Net dataset of the fold's training cases; validation_cases likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        trainer: Any,
+        curriculum: Curriculum,
+        seed: int,
+        foreground_oversampling: float,
+        augmentation: Augmentation,
+        training_cases: Any,
+        validation_cases: Any,
+    ) -> None:
+        self._labels = trainer.label_manager
+        self._curriculum = curriculum
+        self._seed = seed
+        self._oversampling = foreground_oversampling
+        self._augmentation = augmentation
+        self._cases = (training_cases, validation_cases)
+        self._transforms = _TransformFactory(trainer, augmentation)
+        self._loaders: dict[int | None, StageLoader] = {}
+
+    def __getitem__(self, item: Item) -> Batch:
+        """Draw one batch: `data` (batch, channels, *patch), `target` likewise per deep supervision scale, `keys`."""
+        if item.validation:
+            seed_everything(_VALIDATION_STREAM, 0, item.index)
+            return self._draw(None)
+        seed_everything(_TRAINING_STREAM, self._seed, item.index)
+        return self._draw(self._curriculum.stage_index(item.index))
+
+    def _draw(self, stage: int | None) -> Batch:
+        if stage not in self._loaders:
+            self._loaders[stage] = self._validation_loader() if stage is None else self._training_loader(stage)
+        batch: Batch = self._loaders[stage].generate_train_batch()
+        return {**batch, "keys": [str(key) for key in batch["keys"]]}
+
+    def _training_loader(self, index: int) -> StageLoader:
+        stage: Stage = self._curriculum.stages[index]
+        return StageLoader(
+            self._cases[0],
+            stage.batch_size,
+            self._augmentation.crop_size(stage.patch_size),
+            stage.patch_size,
+            self._labels,
+            oversample_foreground_percent=self._oversampling,
+            transforms=self._transforms.training(stage.patch_size),
+            crops_per_volume=stage.crops_per_volume,
+        )
+
+    def _validation_loader(self) -> StageLoader:
+        geometry = self._curriculum.geometry
+        return StageLoader(
+            self._cases[1],
+            geometry.batch_size,
+            geometry.patch_size,
+            geometry.patch_size,
+            self._labels,
+            oversample_foreground_percent=CONSTANT_FOREGROUND_OVERSAMPLING,
+            transforms=self._transforms.validation(),
+            crops_per_volume=1,
+        )
+
+
+class _TransformFactory:
+    """Makes nnU-Net's transforms for a patch size; holds nothing that cannot travel to a worker process."""
+
+    def __init__(self, trainer: Any, augmentation: Augmentation) -> None:
+        labels = trainer.label_manager
+        self._make_training = trainer.get_training_transforms
+        self._make_validation = trainer.get_validation_transforms
+        self._scales = trainer._get_deep_supervision_scales()
+        self._augmentation = augmentation
+        self._mask_for_norm = trainer.configuration_manager.use_mask_for_norm
+        self._labelling = {
+            "is_cascaded": trainer.is_cascaded,
+            "foreground_labels": labels.foreground_labels,
+            "regions": labels.foreground_regions if labels.has_regions else None,
+            "ignore_label": labels.ignore_label,
+        }
+
+    def training(self, patch_size: tuple[int, ...]) -> ComposeTransforms:
+        augmentation = self._augmentation
+        return make_repeatable(
+            self._make_training(
+                patch_size,
+                augmentation.rotation,
+                self._scales,
+                augmentation.mirror_axes,
+                augmentation.dummy_2d,
+                use_mask_for_norm=self._mask_for_norm,
+                **self._labelling,
+            )
+        )
+
+    def validation(self) -> BasicTransform:
+        return self._make_validation(self._scales, **self._labelling)
+
+
+class Schedule(Sampler[Item]):
+    """The items of a training in order, from an iteration on.
+
+    After each epoch that is validated come the validation batches: every `validation_every_epochs`, and the last.
+    """
+
+    def __init__(
+        self,
+        *,
+        start_iteration: int,
+        epochs: int,
+        iterations_per_epoch: int,
+        validation_every_epochs: int,
+        validation_batches: int,
+    ) -> None:
+        self.start_iteration = start_iteration
+        self.epochs = epochs
+        self.iterations_per_epoch = iterations_per_epoch
+        self.validation_every_epochs = validation_every_epochs
+        self.validation_batches = validation_batches
+
+    def validates(self, epoch: int) -> bool:
+        """Whether an epoch ends with validation."""
+        return (epoch + 1) % self.validation_every_epochs == 0 or epoch == self.epochs - 1
+
+    def __iter__(self) -> Iterator[Item]:
+        """Items in the order they are used."""
+        for iteration in range(self.start_iteration, self.epochs * self.iterations_per_epoch):
+            yield Item(index=iteration)
+            epoch, position = divmod(iteration, self.iterations_per_epoch)
+            if position == self.iterations_per_epoch - 1 and self.validates(epoch):
+                yield from (Item(index=index, validation=True) for index in range(self.validation_batches))
+
+
+def make_loader(batches: Batches, schedule: Schedule, *, workers: int, pin_memory: bool) -> DataLoader[Batch]:
+    """A loader that yields the schedule's batches in order; its processes live as long as its iterator."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=schedule,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )

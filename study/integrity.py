@@ -1,0 +1,144 @@
+"""Whether a raw dataset contradicts itself. nnU-Net's own verification decides; this says in one line what it found.
+
+nnU-Net prints pages and asserts. When it refuses a dataset, the files are looked through with its own readers until the
+first contradiction, and that is named: file, what was found, what is legal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from study import files
+from study.errors import DataIntegrityError
+
+REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
+SHOWN = 3
+Cases = dict[str, dict[str, Any]]
+"""By identifier: `images`, one path per channel, and `label`."""
+
+
+def verify_dataset(folder: Path, *, workers: int) -> None:
+    """Verify a raw dataset with nnU-Net, all cases.
+
+    Raises:
+        DataIntegrityError: the dataset contradicts itself.
+    """
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    try:
+        verify_dataset_integrity(str(folder), workers)
+    except Exception as error:  # nnU-Net asserts, raises, and its readers raise what they like
+        print(f"nnU-Net refuses the dataset: {type(error).__name__}: {error}", flush=True)
+        first_line = str(error).strip().splitlines()[:1]
+        reason = _diagnosis(folder) or f"{folder}: nnU-Net refuses it: {' '.join(first_line)}"
+        raise DataIntegrityError(reason) from error
+
+
+def first_problem(folder: Path) -> str | None:
+    """The first contradiction of a raw dataset in one line, None when there is none."""
+    try:
+        description = files.read_json(folder / "dataset.json")
+    except (OSError, ValueError) as error:
+        return f"{folder / 'dataset.json'} cannot be read as JSON: {error}"
+    problem = next(_description_problems(folder, description), None)
+    if problem is not None:
+        return problem
+    cases = _cases(folder, description)
+    return next(chain(_file_problems(folder, description, cases), _case_problems(description, cases)), None)
+
+
+def _diagnosis(folder: Path) -> str | None:
+    try:
+        return first_problem(folder)
+    except Exception:  # nnU-Net's own message is left then
+        return None
+
+
+def _description_problems(folder: Path, description: dict[str, Any]) -> Iterator[str]:
+    path = folder / "dataset.json"
+    missing = [key for key in REQUIRED_KEYS if key not in description]
+    if missing:
+        yield f"{path} lacks {', '.join(missing)}; nnU-Net needs {', '.join(REQUIRED_KEYS)}"
+        return
+    values = _legal_labels(description)
+    if values != list(range(len(values))):
+        yield f"{path}: label values are {_words(values)}, legal are consecutive ones: 0 1 2 …"
+
+
+def _file_problems(folder: Path, description: dict[str, Any], cases: Cases) -> Iterator[str]:
+    hidden = [name for name in cases if name.startswith(".")]
+    if hidden:
+        yield f"{folder / 'imagesTr'} has {len(hidden)} hidden files like {hidden[0]}… that are no images; delete them"
+    if not cases or len(cases) != description["numTraining"]:
+        yield f"{folder / 'dataset.json'}: numTraining is {description['numTraining']}, found are {len(cases)} cases"
+    for case in cases.values():
+        for path in (*case["images"], case["label"]):
+            if not Path(path).exists():
+                yield f"{path} is missing; every training image needs a label"
+
+
+def _case_problems(description: dict[str, Any], cases: Cases) -> Iterator[str]:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    ending, example = description["file_ending"], next(iter(cases.values()))["images"][0]
+    try:
+        reader = determine_reader_writer_from_dataset_json(description, example)()
+    except RuntimeError:
+        yield f"{example} cannot be read as {ending} by nnU-Net"
+        return
+    for case in cases.values():
+        yield from _contradictions(reader, case, len(description["channel_names"]), _legal_labels(description))
+
+
+def _contradictions(reader: Any, case: dict[str, Any], channels: int, legal: list[int]) -> Iterator[str]:
+    import numpy as np
+
+    images, label = case["images"], case["label"]
+    try:
+        image, image_properties = _read(reader.read_images, images, images[0])
+        labels, label_properties = _read(reader.read_seg, label, label)
+    except DataIntegrityError as error:
+        yield str(error)
+        return
+    if len(image) != channels:
+        yield f"{images[0]}: the case has {len(image)} channels, dataset.json names {channels}"
+    unknown = sorted(set(np.unique(labels[~np.isnan(labels)]).tolist()) - set(legal))
+    if np.isnan(image).any() or np.isnan(labels).any():
+        yield f"{images[0] if np.isnan(image).any() else label} holds voxels that are not a number (NaN)"
+    if image.shape[1:] != labels.shape[1:]:
+        yield f"{label}: shape {_words(labels.shape[1:])}, but that of its image is {_words(image.shape[1:])}"
+    if not np.allclose(image_properties["spacing"], label_properties["spacing"]):
+        spacings = _words(label_properties["spacing"]), _words(image_properties["spacing"])
+        yield f"{label}: spacing {spacings[0]} mm, but that of its image is {spacings[1]} mm"
+    if unknown:
+        shown = _words(unknown[:SHOWN]) + (" …" if len(unknown) > SHOWN else "")
+        yield f"{label}: label value {shown} is not in dataset.json, legal is one of {_words(legal)}"
+
+
+def _read(read: Callable[[Any], tuple[Any, dict[str, Any]]], given: Any, path: str) -> tuple[Any, dict[str, Any]]:
+    try:
+        return read(given)
+    except Exception as error:  # every reader has its own
+        detail = " ".join(str(error).split()) or "its channels differ in shape or spacing"
+        raise DataIntegrityError(f"{path} cannot be read: {detail}") from error
+
+
+def _cases(folder: Path, description: dict[str, Any]) -> Cases:
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    cases: Cases = get_filenames_of_train_images_and_targets(str(folder), description)
+    return cases
+
+
+def _legal_labels(description: dict[str, Any]) -> list[int]:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    manager = LabelManager(description["labels"], regions_class_order=description.get("regions_class_order"))
+    return [*manager.all_labels, *([manager.ignore_label] if manager.has_ignore_label else [])]
+
+
+def _words(values: Any) -> str:
+    return " ".join(f"{value:g}" for value in values)

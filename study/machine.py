@@ -1,0 +1,116 @@
+"""What this machine is and what a trial may use of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from study import __version__
+from study.checks import check_choice
+from study.errors import InvalidInputError, MachineError
+
+DEVICES = ("auto", "cpu", "cuda")
+# nnU-Net's own number of augmentation processes beside a GPU.
+MOST_DATA_WORKERS = 12
+RECORDED_PACKAGES = ("nnunetv2", "torch", "codecarbon", "ray", "optuna", "numpy", "batchgeneratorsv2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a trial is allotted.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`.
+        cpus: cores, None for all of the node; gpus: whole or a fraction of one, None for one if the device is CUDA.
+        data_workers: processes that draw batches, None to derive from cores.
+        concurrent_trials: how many trials share the node at most.
+    """
+
+    device: str = "auto"
+    cpus: float | None = None
+    gpus: float | None = None
+    data_workers: int | None = None
+    concurrent_trials: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("device", self.device, DEVICES)
+        for name, value, least in (("cpus", self.cpus, 0.0), ("gpus", self.gpus, -1.0)):
+            if value is not None and not value > least:
+                raise InvalidInputError(field=name, received=value, legal="a positive number")
+        if self.data_workers is not None and self.data_workers < 0:
+            raise InvalidInputError(field="data_workers", received=self.data_workers, legal="0 or more")
+
+    @property
+    def usable_cpus(self) -> float:
+        """Cores the trial counts as using."""
+        return float(usable_cores()) if self.cpus is None else self.cpus
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch, and processes of the final validation."""
+        return max(1, int(self.usable_cpus))
+
+    def workers_for(self, device: str) -> int:
+        """Data workers on a resolved device: none on a single core, one beside CPU training, many beside a GPU."""
+        if self.data_workers is not None:
+            return self.data_workers
+        if device == "cuda":
+            return max(1, min(MOST_DATA_WORKERS, self.threads - 1))
+        return 0 if self.threads == 1 else 1
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(device: str) -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        MachineError: CUDA was asked for and torch sees none.
+    """
+    check_choice("device", device, DEVICES)
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise MachineError(
+            f"device: received 'cuda', but torch {torch.__version__} sees no CUDA device here; "
+            "use --device cpu, or check the driver with `python -m study doctor`"
+        )
+    return "cpu"
+
+
+def cpu_name() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def hostname() -> str:
+    """This node's name."""
+    return socket.gethostname()
+
+
+def versions() -> Mapping[str, str]:
+    """Versions that a result may depend on."""
+    found = {"python": platform.python_version(), "pgps-study": __version__}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,207 @@
+"""Where the images come from: a folder of the Medical Segmentation Decathlon, or a raw dataset of nnU-Net's.
+
+Either becomes a dataset in nnU-Net's raw folder. A Decathlon task is converted by nnU-Net's own converter, aside, and
+renamed into place when whole. A raw dataset is used where it lies, through a symbolic link: it is needed for preparing
+only, and a copy would double it. Sources may be read-only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from study import files
+from study.checks import check_count
+from study.datasets import RAW_VARIABLE
+from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.records import sha256_of_json
+
+MARKER_NAME = "pgps_source.json"
+HIGHEST_ID = 999
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A folder with images and labels.
+
+    Attributes:
+        kind: `msd` (Medical Segmentation Decathlon) or `raw` (nnU-Net).
+        folder: absolute path.
+        dataset: name it gets, `Dataset004_Hippocampus`.
+    """
+
+    kind: Literal["msd", "raw"]
+    folder: Path
+    dataset: str
+
+    def inventory(self) -> str:
+        """See `inventory`."""
+        return inventory(self.folder)
+
+
+def msd_source(folder: Path, dataset_id: int | None = None) -> Source:
+    """A task of the Medical Segmentation Decathlon.
+
+    Args:
+        folder: with dataset.json, imagesTr and labelsTr.
+        dataset_id: of nnU-Net; None takes the number in the folder's name.
+
+    Raises:
+        InvalidInputError: no such folder, not a task, or no id.
+    """
+    return _source("msd", folder, r"Task(\d+)_(.+)", dataset_id)
+
+
+def raw_source(folder: Path, dataset_id: int | None = None) -> Source:
+    """A raw dataset of nnU-Net's.
+
+    Args:
+        folder: with dataset.json, imagesTr and labelsTr, or dataset.json listing files elsewhere.
+        dataset_id: None takes the number in the folder's name.
+
+    Raises:
+        InvalidInputError: no such folder, no dataset, or no id.
+    """
+    return _source("raw", folder, r"Dataset(\d{3})_(.+)", dataset_id)
+
+
+def inventory(folder: Path) -> str:
+    """SHA-256 over names and sizes of dataset.json, images and labels: cheap, and the same for a moved folder."""
+    paths = [folder / "dataset.json", *_visible(folder / "imagesTr"), *_visible(folder / "labelsTr")]
+    return sha256_of_json([[str(p.relative_to(folder)), p.stat().st_size] for p in paths])
+
+
+def is_converted_from(raw_folder: Path, source: Source) -> bool:
+    """Whether a raw dataset was made from this Decathlon task as it is now."""
+    marker = raw_folder / MARKER_NAME
+    return marker.exists() and bool(files.read_json(marker).get("inventory") == source.inventory())
+
+
+def link(source: Source, raw_root: Path) -> None:
+    """Make a raw dataset visible in nnU-Net's raw folder."""
+    target = raw_root / source.dataset
+    if target.exists() and target.resolve() == source.folder:
+        return
+    raw_root.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source.folder, target_is_directory=True)
+
+
+def convert(source: Source, raw_root: Path, *, workers: int, note: Note) -> None:
+    """Convert a Decathlon task with nnU-Net's converter. nnU-Net's raw folder is set for the duration by the caller.
+
+    Args:
+        source: the task.
+        raw_root: nnU-Net's raw folder; the result appears there when whole.
+        workers: processes.
+        note: told what had to be assumed.
+
+    Raises:
+        DataIntegrityError: dataset.json does not describe a task.
+    """
+    from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
+
+    aside = conversion_folder(raw_root, source)
+    task = _staged_task(source, aside / "source", note)
+    os.environ[RAW_VARIABLE] = str(aside)
+    convert_msd_dataset(str(task), dataset_number(source.dataset), workers)
+    made = aside / source.dataset
+    files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": source.inventory()})
+    made.rename(raw_root / source.dataset)
+    shutil.rmtree(aside)
+
+
+def conversion_folder(raw_root: Path, source: Source) -> Path:
+    """Where a task is while it is being converted."""
+    return raw_root / f".preparing-{source.dataset}"
+
+
+def dataset_number(dataset: str) -> int:
+    """4 for `Dataset004_Hippocampus`."""
+    return int(dataset.split("_")[0].removeprefix("Dataset"))
+
+
+def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, dataset_id: int | None) -> Source:
+    folder = _checked_folder(f"--{kind}", given)
+    # Of the path as given: a link's target may have any name.
+    folder_name = given.expanduser().absolute().name
+    match = re.fullmatch(pattern, folder_name)
+    if dataset_id is None and match is None:
+        legal, remedy = f"a number from 1 to {HIGHEST_ID}", f"the folder's name {folder_name!r} holds none"
+        raise InvalidInputError(field="--id", received="nothing", legal=legal, remedy=remedy)
+    number = dataset_id if dataset_id is not None or match is None else int(match.group(1))
+    check_count("--id", number, most=HIGHEST_ID)
+    name = match.group(2) if match else folder_name
+    if kind == "msd" or not match:
+        # nnU-Net's converter splits the name at underscores.
+        name = re.sub(r"[^A-Za-z0-9]", "", name) or "Task"
+    return Source(kind=kind, folder=folder, dataset=f"Dataset{number:03d}_{name}")
+
+
+def _checked_folder(option: str, given: Path) -> Path:
+    folder = given.expanduser().resolve()
+    if not (folder / "dataset.json").is_file():
+        legal = "a folder with dataset.json, imagesTr and labelsTr"
+        raise InvalidInputError(field=option, received=str(given), legal=legal)
+    described = _read_description(folder)
+    for part in ("imagesTr", "labelsTr"):
+        if "dataset" not in described and not (folder / part).is_dir():
+            raise MissingDataError(f"{option}: {given} has dataset.json but no {part}; the download is incomplete")
+    return folder
+
+
+def _staged_task(source: Source, parent: Path, note: Note) -> Path:
+    """A folder of links with all that nnU-Net's converter insists on, which many downloads lack."""
+    task = parent / f"Task{dataset_number(source.dataset):03d}_{source.dataset.split('_', 1)[1]}"
+    task.mkdir(parents=True)
+    for part in ("imagesTr", "labelsTr"):
+        (task / part).symlink_to(source.folder / part, target_is_directory=True)
+    if (source.folder / "imagesTs").is_dir():
+        (task / "imagesTs").symlink_to(source.folder / "imagesTs", target_is_directory=True)
+    else:
+        (task / "imagesTs").mkdir()
+    files.write_json(task / "dataset.json", _completed_description(source.folder, note))
+    return task
+
+
+def _completed_description(folder: Path, note: Note) -> dict[str, Any]:
+    description = _read_description(folder)
+    labels = description.get("labels")
+    if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
+        raise DataIntegrityError(
+            f'{folder / "dataset.json"}: labels are {labels!r}, legal is a name by value: {{"0": "background", …}}'
+        )
+    if "modality" not in description:
+        description["modality"] = description.get("channel_names") or _assumed_channels(folder, note)
+    description.setdefault("numTraining", sum(1 for _ in _visible(folder / "labelsTr")))
+    return {"training": [], "test": [], **description}
+
+
+def _assumed_channels(folder: Path, note: Note) -> dict[str, str]:
+    import nibabel
+
+    image: Any = nibabel.load(next(_visible(folder / "imagesTr")))
+    channels = image.shape[3] if len(image.shape) == 4 else 1
+    note("dataset.json names no modality: every image is normalised by itself (z-score), which is wrong for CT")
+    return {str(n): f"channel {n}" for n in range(channels)}
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description = files.read_json(folder / "dataset.json")
+    except (OSError, ValueError) as error:
+        raise DataIntegrityError(f"{folder / 'dataset.json'} cannot be read as JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise DataIntegrityError(f"{folder / 'dataset.json'} holds no JSON object")
+    return description
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files of a folder in order, without the leftovers of macOS (`._name`) that real downloads contain."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return iter(sorted(p for p in found if not p.name.startswith(".")))

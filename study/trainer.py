@@ -1,0 +1,490 @@
+"""The nnU-Net trainer with a curriculum: a subclass of stock nnU-Net 2.8, found by its own command lines.
+
+What changes against nnU-Net: batches come from `batches.py` (iteration-indexed, patch and batch size by stage), the loop
+can stop and resume at any iteration, and optimiser and validation follow `TrainingSettings`. Network, loss, steps,
+augmentation, mixed precision and the final sliding-window validation are nnU-Net's own.
+
+Attach a `Task` before `initialize`. Without one, as under `nnUNetv2_train -tr nnUNetTrainerPGPS`, the trainer follows
+PGPS as published with nnU-Net's own settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from study import checkpoints
+from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
+from study.curriculum import Curriculum, named_axes, resolve
+from study.errors import TrialFailedError, TrialInterrupted
+from study.plan import plan_from_document
+from study.records import EpochReport, Phase, TrainingSettings
+
+# An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
+REPORT_INTERVAL_SECONDS = 10.0
+NOT_VALIDATED = (None, None, ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterationReport:
+    """One training iteration: its index, stage, loss, and where its wall time went.
+
+    `fetch_seconds` waited for the batch, `step_seconds` was forward, backward and optimiser step.
+    """
+
+    iteration: int
+    stage: int
+    loss: float
+    fetch_seconds: float
+    step_seconds: float
+
+
+class Observer(Protocol):
+    """What a training tells whoever runs it."""
+
+    def iteration_done(self, report: IterationReport) -> None:
+        """Called after every training iteration."""
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """Called after every epoch, its validation included."""
+
+    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`."""
+
+    def stop_requested(self) -> bool:
+        """Whether to write a checkpoint and raise TrialInterrupted."""
+
+
+class SilentObserver:
+    """An observer that does nothing and never stops a training."""
+
+    def iteration_done(self, report: IterationReport) -> None:
+        """Ignore the report."""
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """Ignore the report."""
+
+    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        """Ignore the stretch."""
+
+    def stop_requested(self) -> bool:
+        """Never."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train.
+
+    Attributes:
+        curriculum: the stage table.
+        settings: resolved training settings.
+        seed: of weights and batches.
+        data_workers: processes that draw batches; 0 draws them in this one. Does not change the result.
+        previous_stage: folder with the previous stage's segmentations, for cascades.
+        observer: who is told.
+    """
+
+    curriculum: Curriculum
+    settings: TrainingSettings
+    seed: int
+    data_workers: int = 0
+    previous_stage: Path | None = None
+    observer: Observer = SilentObserver()
+
+
+class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801 - nnU-Net's naming
+    """Trains the configuration of a plan along a curriculum. See the module's text."""
+
+    # nnU-Net reflects on this signature: no parameter may be added.
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's default
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.task: Task | None = None
+        self.iteration = 0
+        self.training_seconds = 0.0
+        self.voxels = 0
+        self._epoch_losses: list[float] = []
+        self._checkpoint_clock = checkpoints.CheckpointClock()
+
+    # --- set-up ------------------------------------------------------------------------------------------------
+
+    def attach(self, task: Task) -> None:
+        """Take on what to train; call before `initialize`."""
+        self.task = task
+        settings = task.settings
+        self.num_epochs = settings.epochs
+        self.num_iterations_per_epoch = task.curriculum.total_iterations // settings.epochs
+        self.num_val_iterations_per_epoch = settings.validation_batches
+        self.initial_lr = settings.initial_learning_rate
+        self.weight_decay = settings.weight_decay
+        self.oversample_foreground_percent = settings.foreground_oversampling
+        if task.previous_stage is not None:
+            self.folder_with_segs_from_previous_stage = str(task.previous_stage)
+
+    def initialize(self) -> None:
+        """Build network, optimiser and loss from seeded weights."""
+        if self.task is None:
+            self.attach(self._published_task())
+        self._allow_a_compilation_per_stage()
+        seed_weights(self._task.seed)
+        super().initialize()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """Optimiser of the settings, learning rate annealed polynomially to zero over the epochs."""
+        settings = self._task.settings
+        parameters, rate, decay = self.network.parameters(), self.initial_lr, self.weight_decay
+        momentum = float(settings.momentum or 0.0)
+        if settings.optimizer == "adamw":
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+                parameters, rate, betas=(momentum, 0.999), weight_decay=decay
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                parameters, rate, weight_decay=decay, momentum=momentum, nesterov=momentum > 0
+            )
+        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+
+    def get_dataloaders(self) -> tuple[Iterator[Any], None]:
+        """One iterator over training and validation batches in the order of use, from the current iteration on."""
+        augmentation = self._augmentation()
+        training_cases, validation_cases = self.get_tr_and_val_datasets()
+        task = self._task
+        batches = Batches(
+            trainer=self,
+            curriculum=task.curriculum,
+            seed=task.seed,
+            foreground_oversampling=self.oversample_foreground_percent,
+            augmentation=augmentation,
+            training_cases=training_cases,
+            validation_cases=validation_cases,
+        )
+        loader = make_loader(
+            batches, self._schedule(), workers=task.data_workers, pin_memory=self.device.type == "cuda"
+        )
+        return iter(loader), None
+
+    def plot_network_architecture(self) -> None:
+        """Do nothing: nnU-Net's plot needs a library that is gone."""
+
+    def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Write to nnU-Net's log file only: the terminal belongs to the progress display."""
+        super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
+
+    # --- the loop ----------------------------------------------------------------------------------------------
+
+    def run_training(self) -> None:
+        """Train from the current iteration to the end; see `Observer.stop_requested` for stopping.
+
+        Raises:
+            TrialInterrupted: a stop was requested; the checkpoint is written.
+            TrialFailedError: the loss is no longer a number.
+        """
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        if self.dataloader_train is None:
+            self.on_train_start()
+        for epoch in range(self.current_epoch, self.num_epochs):
+            self._train_epoch(epoch)
+        self.on_train_end()
+
+    def on_train_end(self) -> None:
+        """Write the final checkpoint, drop the interim ones, stop the loader's processes."""
+        self._save(final=True)
+        self.logger.plot_progress_png(self.output_folder)
+        self.dataloader_train = None
+        self.print_to_log_file("Training done.")
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's own prediction and evaluation of the fold, with test-time mirroring as the settings say."""
+        axes = self.inference_allowed_mirroring_axes
+        if not self._task.settings.test_time_mirroring:
+            self.inference_allowed_mirroring_axes = None
+        try:
+            super().perform_actual_validation(save_probabilities)
+        finally:
+            self.inference_allowed_mirroring_axes = axes
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.on_epoch_start()
+        self.on_train_epoch_start()
+        self._train_iterations(stop=(epoch + 1) * self.num_iterations_per_epoch)
+        self._check_losses(epoch)
+        self.on_train_epoch_end([{"loss": np.array(loss)} for loss in self._epoch_losses])
+        validation = self._validate_epoch(epoch)
+        self.logger.log("epoch_end_timestamps", time.time(), epoch)
+        self._task.observer.epoch_done(self._epoch_report(epoch, validation))
+        self._epoch_losses = []
+        self.current_epoch += 1
+        if self.current_epoch < self.num_epochs and self._checkpoint_clock.due(epoch_ended=True):
+            self._save()
+
+    def _train_iterations(self, *, stop: int) -> None:
+        stretch = _Stretch(self)
+        while self.iteration < stop:
+            stage = self._task.curriculum.stage_index(self.iteration)
+            if not self._task.curriculum.random_draws:
+                stretch.enter(stage)
+            self._train_iteration(stage)
+            if self._task.observer.stop_requested():
+                stretch.close()
+                self._save()
+                raise TrialInterrupted(f"stopped after iteration {self.iteration} of {self._total}")
+            if stretch.seconds >= REPORT_INTERVAL_SECONDS:
+                stretch.close()
+            if self._checkpoint_clock.due(epoch_ended=False):
+                stretch.close()
+                self._save()
+                stretch.reopen()
+        stretch.close()
+
+    def _train_iteration(self, stage: int) -> None:
+        started = time.perf_counter()
+        batch = next(self.dataloader_train)
+        fetched = time.perf_counter()
+        seed_forward(self._task.seed, self.iteration)
+        loss = float(self.train_step(batch)["loss"])
+        done = time.perf_counter()
+        self._epoch_losses.append(loss)
+        self.voxels += self._task.curriculum.stages[stage].voxels_per_iteration
+        report = IterationReport(
+            iteration=self.iteration,
+            stage=stage,
+            loss=loss,
+            fetch_seconds=fetched - started,
+            step_seconds=done - fetched,
+        )
+        self.iteration += 1
+        self._task.observer.iteration_done(report)
+
+    def _validate_epoch(self, epoch: int) -> tuple[float | None, float | None, tuple[float | None, ...]]:
+        """(loss, mean foreground Dice, Dice per class) over the fixed batches; all absent when not due."""
+        if not self._schedule().validates(epoch):
+            self._repeat_logged_validation()
+            return NOT_VALIDATED
+        started = time.perf_counter()
+        with torch.no_grad():
+            self.on_validation_epoch_start()
+            outputs = [self.validation_step(next(self.dataloader_train)) for _ in range(self._validation_batches)]
+            self.on_validation_epoch_end(outputs)
+        self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
+        loss, dice = (float(self.logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
+        per_class = self.logger.get_value("dice_per_class_or_region", step=-1)
+        return loss, _finite(dice), tuple(_finite(float(value)) for value in per_class)
+
+    def _repeat_logged_validation(self) -> None:
+        """nnU-Net's log wants a value per epoch for its progress.png; the ledger's report says None."""
+        log = self.logger.local_logger.my_fantastic_logging
+        classes = len(self.label_manager.foreground_regions or self.label_manager.foreground_labels)
+        for key, first in (
+            ("val_losses", math.nan),
+            ("mean_fg_dice", 0.0),
+            ("ema_fg_dice", 0.0),
+            ("dice_per_class_or_region", [math.nan] * classes),
+        ):
+            log[key].append(log[key][-1] if log[key] else first)
+
+    def _check_losses(self, epoch: int) -> None:
+        if not all(math.isfinite(loss) for loss in self._epoch_losses):
+            raise TrialFailedError(f"training loss is not finite in epoch {epoch}; lower the learning rate")
+
+    def _epoch_report(
+        self, epoch: int, validation: tuple[float | None, float | None, tuple[float | None, ...]]
+    ) -> EpochReport:
+        stage = self._task.curriculum.stages[self._stage_of_last]
+        loss, dice, per_class = validation
+        return EpochReport(
+            epoch=epoch,
+            iteration=self.iteration,
+            stage=self._stage_of_last,
+            patch_size=stage.patch_size,
+            batch_size=stage.batch_size,
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            training_loss=float(np.mean(self._epoch_losses)),
+            validation_loss=loss,
+            pseudo_dice=dice,
+            pseudo_dice_per_class=per_class,
+            training_seconds=self.training_seconds,
+            voxels=self.voxels,
+        )
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def _save(self, *, final: bool = False) -> None:
+        started = time.perf_counter()
+        network = getattr(self.network, "_orig_mod", self.network)
+        checkpoints.save(Path(self.output_folder), self._checkpoint(network.state_dict()), final=final)
+        cost_seconds = time.perf_counter() - started
+        self._spend(Phase.TRAINING, self._stage_of_last, cost_seconds)
+        self._checkpoint_clock.written(cost_seconds)
+
+    def _checkpoint(self, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """nnU-Net's checkpoint with our position in the training as one more key."""
+        return {
+            "network_weights": weights,
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            checkpoints.STATE_KEY: {
+                "iteration": self.iteration,
+                "epoch_losses": self._epoch_losses,
+                "training_seconds": self.training_seconds,
+                "voxels": self.voxels,
+            },
+        }
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Continue from a checkpoint of this trainer, at the very iteration it was written."""
+        super().load_checkpoint(filename_or_checkpoint)
+        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
+        state = checkpoint[checkpoints.STATE_KEY]
+        self.iteration = state["iteration"]
+        self.training_seconds = state["training_seconds"]
+        self.voxels = state["voxels"]
+        self._epoch_losses = list(state["epoch_losses"])
+
+    # --- helpers -----------------------------------------------------------------------------------------------
+
+    @property
+    def _task(self) -> Task:
+        if self.task is None:
+            raise RuntimeError("attach a task before using the trainer")
+        return self.task
+
+    @property
+    def _total(self) -> int:
+        return self._task.curriculum.total_iterations
+
+    @property
+    def _validation_batches(self) -> int:
+        return self._task.settings.validation_batches
+
+    @property
+    def _stage_of_last(self) -> int:
+        return self._task.curriculum.stage_index(max(0, self.iteration - 1))
+
+    def _spend(self, phase: Phase, stage: int | None, seconds: float, *, start: int | None = None) -> None:
+        self.training_seconds += seconds
+        first = self.iteration if start is None else start
+        self._task.observer.interval_done(phase, stage, first, self.iteration, seconds)
+
+    def _schedule(self) -> Schedule:
+        return Schedule(
+            start_iteration=self.iteration,
+            epochs=self.num_epochs,
+            iterations_per_epoch=self.num_iterations_per_epoch,
+            validation_every_epochs=self._task.settings.validation_every_epochs,
+            validation_batches=self._validation_batches,
+        )
+
+    def _augmentation(self) -> Augmentation:
+        decisions = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        rotation, dummy_2d, _, mirror_axes = decisions
+        return Augmentation(rotation=rotation, dummy_2d=bool(dummy_2d), mirror_axes=tuple(mirror_axes or ()))
+
+    def _published_task(self) -> Task:
+        """PGPS as published, on this plan."""
+        document = self.plans_manager.plans
+        plan = plan_from_document(document, document["configurations"], self.configuration_name)
+        curriculum = resolve(plan.geometry, named_axes("pgps", allocation="reference"))
+        settings = TrainingSettings().resolved(constant_patch_size=curriculum.is_constant)
+        return Task(curriculum=curriculum, settings=settings, seed=0)
+
+    def _do_i_compile(self) -> bool:
+        return self._task.settings.compile_network and bool(super()._do_i_compile())
+
+    def _allow_a_compilation_per_stage(self) -> None:
+        """Dynamo runs further shapes eagerly, without a word, once it has compiled its limit of them."""
+        if self._do_i_compile():
+            import torch._dynamo
+
+            limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+            shapes = len(self._task.curriculum.stages) + 2
+            setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), shapes))
+
+
+class _Stretch:
+    """An open stretch of training iterations at one stage, reported when it closes."""
+
+    def __init__(self, trainer: nnUNetTrainerPGPS) -> None:
+        self._trainer = trainer
+        self._stage: int | None = None
+        self.reopen()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def enter(self, stage: int) -> None:
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+
+    def close(self) -> None:
+        if self._trainer.iteration > self._first:
+            self._trainer._spend(Phase.TRAINING, self._stage, self.seconds, start=self._first)
+        self.reopen()
+
+    def reopen(self) -> None:
+        self._first = self._trainer.iteration
+        self._started = time.perf_counter()
+
+
+def weights_sha256(network: torch.nn.Module) -> str:
+    """SHA-256 over names, shapes, types and bytes of a network's weights, in order of names."""
+    digest = hashlib.sha256()
+    state = getattr(network, "_orig_mod", network).state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cuda_device_uuids() -> tuple[str, ...]:
+    """Universal identifiers of the CUDA devices this process sees, in CUDA's order."""
+    if not torch.cuda.is_available():
+        return ()
+    return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count()))
+
+
+def cuda_device_names() -> tuple[str, ...]:
+    """Names of the CUDA devices this process sees, in CUDA's order."""
+    return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Limit torch's threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,422 @@
+"""One trial, without Ray: train along the curriculum, validate the fold, leave model, costs and result in the ledger.
+
+`run_trial` is idempotent: a finished trial returns its stored result, an interrupted one continues at the iteration its
+newest readable checkpoint holds. Every second is charged: set-up, training, validation, and what a crash made to be done
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study import files
+from study.costs import Bill, bill
+from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, find_dataset
+from study.emissions import Meter, make_meter, nvml_indices
+from study.errors import LedgerError, StudyError, TrialFailedError, TrialInterrupted
+from study.ledger import Ledger, TrialFolder
+from study.machine import Resources, cpu_name, hostname, resolve_device, versions
+from study.records import (
+    UNMEASURED,
+    AttemptHeader,
+    CostInterval,
+    EpochReport,
+    MeterReading,
+    Phase,
+    TrialResult,
+    TrialSpec,
+)
+
+RESULTS_VARIABLE = "nnUNet_results"
+EXTENSION_VARIABLE = "nnUNet_extTrainer"
+EXTENSION_FOLDER = Path(__file__).resolve().parent / "nnunet_ext"
+TRAINER_NAME = "nnUNetTrainerPGPS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """How energy is measured; see `emissions.check_energy_settings`."""
+
+    meter: str = "codecarbon"
+    country: str | None = None
+    pue: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and with what a trial runs; none of it decides the result.
+
+    Attributes:
+        data: folders with prepared data.
+        resources: what the trial is allotted.
+        energy: how energy is measured.
+        previous_stage: segmentations of the previous stage, for cascades.
+    """
+
+    data: DataPaths
+    resources: Resources = Resources()
+    energy: Energy = Energy()
+    previous_stage: Path | None = None
+
+
+class Progress:
+    """Follows a trial; override what is of interest."""
+
+    def begin(self, spec: TrialSpec, first_iteration: int) -> None:
+        """The training starts, or resumes, at an iteration."""
+
+    def iteration_done(self, report: Any) -> None:
+        """One training iteration is done (`trainer.IterationReport`)."""
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """One epoch is done."""
+
+    def phase(self, phase: Phase) -> None:
+        """Another kind of work starts."""
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal handler; the training stops at the next iteration, anything else at once."""
+
+    requested: bool = False
+    in_training: bool = False
+
+    def signal(self, *_: object) -> None:
+        """Handle SIGINT or SIGTERM."""
+        self.requested = True
+        if not self.in_training:
+            raise TrialInterrupted("stopped outside the training loop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTrial:
+    """A result and its bill."""
+
+    folder: TrialFolder
+    spec: TrialSpec
+    result: TrialResult
+    bill: Bill
+
+
+def run_trial(
+    spec: TrialSpec,
+    ledger: Ledger,
+    workplace: Workplace,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> FinishedTrial:
+    """Run a trial to its end, or return what it left when it has already finished.
+
+    Args:
+        spec: what to train.
+        ledger: where it is kept.
+        workplace: data, resources, meter.
+        progress: told what happens.
+        stop: asked after every iteration.
+
+    Raises:
+        TrialInterrupted: stopped on request; the same call resumes.
+        TrialFailedError: the training broke; the reason is in the ledger.
+        StudyError: data, device or ledger are not fit for it; nothing was started.
+    """
+    folder = ledger.add(spec)
+    if folder.result() is None:
+        with folder.locked():
+            _Attempt(spec, folder, workplace, progress or Progress(), stop or StopRequest()).run()
+    return finished_trial(folder)
+
+
+def finished_trial(folder: TrialFolder) -> FinishedTrial:
+    """A finished trial as the ledger holds it.
+
+    Raises:
+        LedgerError: the trial is not finished.
+    """
+    result = folder.result()
+    if result is None:
+        raise LedgerError(f"trial {folder.trial_id} has no result; it is {folder.state().value}")
+    costs = bill(folder.attempts(), folder.cost_intervals())
+    return FinishedTrial(folder=folder, spec=folder.spec(), result=result, bill=costs)
+
+
+def check_workplace(spec: TrialSpec, workplace: Workplace) -> None:
+    """Raise StudyError when the prepared data is missing or has changed since the specification was made."""
+    dataset = find_dataset(workplace.data, spec.dataset)
+    plan = dataset.plan(spec.plans, spec.configuration)
+    dataset.check_preprocessed(plan)
+    if plan.sha256 != spec.plans_sha256 or dataset.split(spec.fold).sha256 != spec.split_sha256:
+        raise LedgerError(
+            f"plans or splits of {spec.dataset} have changed since trial {spec.trial_id} was specified; "
+            "restore them, or start a new study"
+        )
+
+
+class _Attempt:
+    """One process' work on one trial."""
+
+    def __init__(
+        self, spec: TrialSpec, folder: TrialFolder, workplace: Workplace, progress: Progress, stop: StopRequest
+    ) -> None:
+        self._spec, self._folder, self._workplace = spec, folder, workplace
+        self._progress, self._stop = progress, stop
+        self._index = len(folder.attempts())
+        self._started_at, self._started = time.time(), time.perf_counter()
+        self._meter: Meter | None = None
+        self._last_reading: MeterReading = UNMEASURED
+
+    def run(self) -> None:
+        check_workplace(self._spec, self._workplace)
+        device = resolve_device(self._workplace.resources.device)
+        try:
+            with _nnunet_environment(self._folder, self._workplace):
+                self._train_and_validate(device)
+        except TrialInterrupted as interruption:
+            self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+            self._folder.fail(attempt=self._index, reason=reason)
+            raise TrialFailedError(f"trial {self._folder.trial_id}: {reason}; see {self._folder.log_path}") from error
+        finally:
+            if self._meter is not None:
+                self._meter.stop()
+
+    def _train_and_validate(self, device: str) -> None:
+        from study.trainer import cpu_threads, weights_sha256
+
+        with cpu_threads(self._workplace.resources.threads):
+            trainer = self._make_trainer(device)
+            self._begin(trainer, device)
+            unfinished = trainer.iteration < self._spec.curriculum.total_iterations
+            if unfinished:
+                trainer.on_train_start()
+            self._record(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._seconds_so_far())
+            if unfinished:
+                self._train(trainer)
+            trainer.set_deep_supervision_enabled(True)
+            checksum = weights_sha256(trainer.network)
+            summary = self._validate(trainer)
+        self._folder.finish(_result(self._spec, trainer, checksum, summary), attempt=self._index)
+
+    def _make_trainer(self, device: str) -> Any:
+        import torch
+
+        from study.checkpoints import newest_readable
+        from study.trainer import Task, nnUNetTrainerPGPS
+
+        spec, workplace = self._spec, self._workplace
+        dataset = find_dataset(workplace.data, spec.dataset)
+        plans = files.read_json(dataset.folder / f"{spec.plans}.json")
+        trainer = nnUNetTrainerPGPS(
+            {**plans, "continue_training": False},
+            spec.configuration,
+            spec.fold,
+            dataset.description,
+            torch.device(device),
+        )
+        trainer.attach(
+            Task(
+                curriculum=spec.curriculum,
+                settings=spec.training,
+                seed=spec.seed,
+                data_workers=workplace.resources.workers_for(device),
+                previous_stage=workplace.previous_stage,
+                observer=self,
+            )
+        )
+        trainer.initialize()
+        checkpoint = newest_readable(Path(trainer.output_folder), self._note)
+        if checkpoint is not None:
+            trainer.load_checkpoint(str(checkpoint))
+        return trainer
+
+    def _begin(self, trainer: Any, device: str) -> None:
+        from study.trainer import cuda_device_names, cuda_device_uuids
+
+        resources, energy = self._workplace.resources, self._workplace.energy
+        on_gpu = device == "cuda"
+        gpu_ids = nvml_indices(cuda_device_uuids()[:1]) if on_gpu else ()
+        self._meter = make_meter(energy.meter, country=energy.country, pue=energy.pue, gpu_ids=gpu_ids)
+        header = AttemptHeader(
+            attempt=self._index,
+            started_at=self._started_at,
+            hostname=hostname(),
+            pid=os.getpid(),
+            resumed_from_iteration=trainer.iteration,
+            device=device,
+            cpu_name=cpu_name(),
+            gpu_names=cuda_device_names()[:1] if on_gpu else (),
+            gpu_ids=gpu_ids,
+            cpus=resources.usable_cpus,
+            cpus_of_node=os.cpu_count() or 1,
+            gpus=(1.0 if resources.gpus is None else resources.gpus) if on_gpu else 0.0,
+            concurrent_trials=resources.concurrent_trials,
+            data_workers=resources.workers_for(device),
+            meter=self._meter.start(),
+            versions=versions(),
+        )
+        self._folder.begin_attempt(header)
+        self._last_reading = self._meter.read()
+        self._progress.begin(self._spec, trainer.iteration)
+
+    def _train(self, trainer: Any) -> None:
+        self._progress.phase(Phase.TRAINING)
+        self._stop.in_training = True
+        try:
+            trainer.run_training()
+        finally:
+            self._stop.in_training = False
+
+    def _validate(self, trainer: Any) -> dict[str, Any]:
+        self._progress.phase(Phase.FINAL_VALIDATION)
+        started = time.perf_counter()
+        trainer.perform_actual_validation()
+        last = trainer.iteration
+        self._record(Phase.FINAL_VALIDATION, None, last, last, time.perf_counter() - started)
+        summary: dict[str, Any] = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
+        return summary
+
+    # What the trainer tells its observer.
+
+    def iteration_done(self, report: Any) -> None:
+        self._progress.iteration_done(report)
+
+    def epoch_done(self, report: EpochReport) -> None:
+        self._folder.append_epoch(report)
+        self._progress.epoch_done(report)
+
+    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        self._record(phase, stage, start, stop, seconds)
+
+    def stop_requested(self) -> bool:
+        return self._stop.requested
+
+    def _record(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        reading = self._meter.read() if self._meter is not None else UNMEASURED
+        before, self._last_reading = self._last_reading, reading
+        interval = CostInterval(
+            attempt=self._index,
+            phase=phase,
+            stage=stage,
+            iteration_start=start,
+            iteration_stop=stop,
+            started_at=time.time() - seconds,
+            seconds=seconds,
+            cpu_kwh=_difference(reading.cpu_kwh, before.cpu_kwh),
+            gpu_kwh=_difference(reading.gpu_kwh, before.gpu_kwh),
+            ram_kwh=_difference(reading.ram_kwh, before.ram_kwh),
+        )
+        self._folder.append_cost(interval)
+
+    def _seconds_so_far(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _note(self, text: str) -> None:
+        self._folder.append_event("note", attempt=self._index, text=text)
+
+
+def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
+    """Environment variables under which stock nnU-Net finds a trial's data and model.
+
+    nnU-Net gives every training of one dataset, plan and configuration the same folder, so each trial has its own root.
+    """
+    variables = {PREPARED_VARIABLE: str(data.preprocessed), RESULTS_VARIABLE: str(folder.results_path.resolve())}
+    if data.raw is not None:
+        variables[RAW_VARIABLE] = str(data.raw)
+    return variables
+
+
+def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
+    """The stock nnU-Net command that predicts with a trial's model."""
+    return (
+        f"{RESULTS_VARIABLE}={folder.results_path.resolve()} {EXTENSION_VARIABLE}={EXTENSION_FOLDER} "
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {spec.dataset} -tr {TRAINER_NAME} -p {spec.plans} "
+        f"-c {spec.configuration} -f {spec.fold}"
+    )
+
+
+@contextmanager
+def _nnunet_environment(folder: TrialFolder, workplace: Workplace) -> Iterator[None]:
+    # nnU-Net reads the number of processes once, when it is first imported.
+    changed = {
+        **nnunet_variables(folder, workplace.data),
+        "nnUNet_def_n_proc": str(workplace.resources.threads),
+        "nnUNet_n_proc_DA": "1",
+    }
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, Any]) -> TrialResult:
+    ending = trainer.dataset_json["file_ending"]
+    dice = float(summary["foreground_mean"]["Dice"])
+    if not math.isfinite(dice):
+        raise TrialFailedError("the validation's mean foreground Dice is not a number: no class in case or prediction")
+    cases = {
+        Path(case["reference_file"]).name.removesuffix(ending): {
+            str(label): _number(metrics["Dice"]) for label, metrics in case["metrics"].items()
+        }
+        for case in summary["metric_per_case"]
+    }
+    return TrialResult(
+        dice=dice,
+        dice_per_class={str(label): _number(metrics["Dice"]) for label, metrics in summary["mean"].items()},
+        dice_per_case={case: _mean(list(labels.values())) for case, labels in cases.items()},
+        dice_per_case_and_class=cases,
+        iterations=spec.curriculum.total_iterations,
+        voxels=trainer.voxels,
+        voxel_share=spec.curriculum.voxel_share,
+        weights_sha256=checksum,
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _difference(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else max(0.0, now - before)
+
+
+def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: str, given: Path | None) -> Path | None:
+    """The previous stage's segmentations that a cascade reads; None for any other configuration.
+
+    Raises:
+        LedgerError: a cascade without them.
+    """
+    previous = dataset.plan(plans, configuration).previous_stage
+    if previous is None:
+        return None
+    results = os.environ.get(RESULTS_VARIABLE)
+    stock = f"nnUNetTrainer__{plans}__{previous}"
+    default = Path(results) / dataset.name / stock / "predicted_next_stage" / configuration if results else None
+    folder = given or default
+    if folder is None or not folder.is_dir():
+        raise LedgerError(
+            f"{configuration} is a cascade and needs the segmentations of {previous}: received {folder or 'none'}; "
+            "give --previous-stage DIR, the `predicted_next_stage` folder of that training"
+        )
+    return folder.resolve()

@@ -1,0 +1,179 @@
+"""Made-up studies, written through the real ledger: specs from real curricula, attempts, costs, results. And points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.columns import POINT_COLUMNS
+from study.curriculum import Geometry, named_axes, resolve
+from study.ledger import Ledger, TrialFolder
+from study.records import (
+    AttemptHeader,
+    CostInterval,
+    MeterInfo,
+    Phase,
+    TrainingSettings,
+    TrialResult,
+    TrialSpec,
+)
+
+# Finer in the last axis, so that no two schemes resolve to the same stage table.
+GEOMETRY = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 4), batch_size=2)
+CODECARBON = MeterInfo(
+    name="codecarbon",
+    version="3.3.2",
+    methods={"cpu": "estimated", "gpu": "absent", "ram": "estimated"},
+    country="FRA",
+    carbon_intensity_kg_per_kwh=0.05,
+    pue=1.2,
+)
+NO_METER = replace(CODECARBON, name="none", version="", methods=dict.fromkeys(("cpu", "gpu", "ram"), "unmeasured"))
+UNMEASURED = dict.fromkeys(("cpu_kwh", "gpu_kwh", "ram_kwh"))
+SETUP_SECONDS, FINAL_VALIDATION_SECONDS = 5.0, 20.0
+# Of the whole node, and the half of it that a trial with two of four cores is charged.
+NODE_KILOWATTS, CPU_SHARE = 0.05, 0.5
+
+
+def make_spec(
+    scheme: str = "pgps",
+    *,
+    dataset: str = "Dataset004_Hippocampus",
+    fold: int = 0,
+    seed: int = 0,
+    training: TrainingSettings | None = None,
+    geometry: Geometry = GEOMETRY,
+    **axes: Any,
+) -> TrialSpec:
+    """The specification of a trial of a named scheme, some of its axes overridden."""
+    training = training or TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20)
+    point = named_axes(scheme, **axes)
+    curriculum = resolve(
+        geometry, point, epochs=training.epochs, iterations_per_epoch=training.iterations_per_epoch, seed=seed
+    )
+    return TrialSpec(
+        dataset=dataset,
+        plans="nnUNetPlans",
+        configuration="3d_fullres",
+        fold=fold,
+        seed=seed,
+        scheme=scheme,
+        axes=point,
+        curriculum=curriculum,
+        training=training.resolved(constant_patch_size=curriculum.is_constant),
+        plans_sha256="0" * 64,
+        split_sha256=f"{fold:064d}",
+    )
+
+
+def make_header(attempt: int = 0, **changes: Any) -> AttemptHeader:
+    """The header of an attempt on a two-core share of a four-core machine without GPU."""
+    usual = AttemptHeader(
+        attempt=attempt,
+        started_at=1.0e9 + 1000 * attempt,
+        hostname="node",
+        pid=1,
+        resumed_from_iteration=0,
+        device="cpu",
+        cpu_name="Example CPU",
+        gpu_names=(),
+        gpu_ids=(),
+        cpus=2,
+        cpus_of_node=4,
+        gpus=0,
+        concurrent_trials=1,
+        data_workers=1,
+        meter=CODECARBON,
+        versions={"python": "3.11", "torch": "2.15.0"},
+    )
+    return replace(usual, **changes)
+
+
+def make_interval(
+    phase: Phase, seconds: float, *, attempt: int = 0, start: int = 0, stop: int = 0, **energy: Any
+) -> CostInterval:
+    """A stretch of work; by default the node's CPU takes 40 W, its RAM 10 W."""
+    hours = seconds / 3600
+    usual = {"cpu_kwh": 0.04 * hours, "gpu_kwh": 0.0, "ram_kwh": 0.01 * hours}
+    return CostInterval(
+        attempt=attempt,
+        phase=phase,
+        stage=0 if phase is Phase.TRAINING else None,
+        iteration_start=start,
+        iteration_stop=stop,
+        started_at=1.0e9,
+        seconds=seconds,
+        **{**usual, **energy},
+    )
+
+
+def make_result(spec: TrialSpec, dice: float) -> TrialResult:
+    """A result with one case and one class."""
+    return TrialResult(
+        dice=dice,
+        dice_per_class={"1": dice},
+        dice_per_case={"case": dice},
+        dice_per_case_and_class={"case": {"1": dice}},
+        iterations=spec.curriculum.total_iterations,
+        voxels=spec.curriculum.voxels,
+        voxel_share=spec.curriculum.voxel_share,
+        weights_sha256="ab" * 32,
+    )
+
+
+def start_trial(study: Ledger, spec: TrialSpec, *, seconds: float, measured: bool = True, **header: Any) -> TrialFolder:
+    """A trial that has trained for some seconds and not finished; a tenth of them was online validation."""
+    folder = study.add(spec)
+    folder.begin_attempt(make_header(**{**({} if measured else {"meter": NO_METER}), **header}))
+    energy = {} if measured else UNMEASURED
+    end = spec.curriculum.total_iterations
+    folder.append_cost(make_interval(Phase.SETUP, SETUP_SECONDS, **energy))
+    folder.append_cost(make_interval(Phase.TRAINING, 0.9 * seconds, start=0, stop=end, **energy))
+    folder.append_cost(make_interval(Phase.ONLINE_VALIDATION, 0.1 * seconds, start=end, stop=end, **energy))
+    return folder
+
+
+def finish_trial(
+    study: Ledger, spec: TrialSpec, *, dice: float, seconds: float, measured: bool = True, **header: Any
+) -> TrialFolder:
+    """A finished trial, with its final validation."""
+    folder = start_trial(study, spec, seconds=seconds, measured=measured, **header)
+    energy = {} if measured else UNMEASURED
+    folder.append_cost(make_interval(Phase.FINAL_VALIDATION, FINAL_VALIDATION_SECONDS, **energy))
+    folder.finish(make_result(spec, dice), attempt=0)
+    return folder
+
+
+def make_study(
+    root: Path, *, measured: bool = True, folds: tuple[int, ...] = (0,), budgets: tuple[float, ...] = (1.0,)
+) -> Ledger:
+    """A study of the six schemes and two searched curricula on every fold at every budget."""
+    study = Ledger.create(root)
+    points: list[tuple[str, dict[str, Any], float, float]] = [
+        ("cps", {}, 0.812, 94.0),
+        ("pgps", {}, 0.815, 36.0),
+        ("pgps+", {}, 0.818, 45.0),
+        ("rpss", {}, 0.790, 37.0),
+        ("efficiency", {}, 0.779, 31.0),
+        ("performance", {}, 0.821, 78.0),
+        ("pgps", {"min_patch": 0.4, "stages": 3}, 0.801, 52.0),
+        ("pgps", {"stages": 2, "batch_growth": 0.5}, 0.806, 33.0),
+    ]
+    for budget in budgets:
+        for fold in folds:
+            for scheme, axes, dice, seconds in points:
+                spec = make_spec(scheme, fold=fold, budget=budget, **axes)
+                reached = dice - 0.05 * (1 - budget) - 0.004 * fold
+                finish_trial(study, spec, dice=reached, seconds=seconds * budget + fold, measured=measured)
+    return study
+
+
+def make_points(**columns: list) -> pd.DataFrame:
+    """Points with the given columns; the rest is filled with what says nothing."""
+    count = len(next(iter(columns.values())))
+    blank = {"str": "x", "Int64": 1, "float64": 1.0, "boolean": True}
+    frame = pd.DataFrame({c.name: [blank[c.dtype]] * count for c in POINT_COLUMNS})
+    return frame.assign(point_id=[f"p{i}" for i in range(count)], folds="0", **columns)

@@ -1,0 +1,182 @@
+"""The table of trials: every trial is a row, every number is the ledger's, nothing unknown is 0."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ledgers import (
+    CODECARBON,
+    CPU_SHARE,
+    FINAL_VALIDATION_SECONDS,
+    NODE_KILOWATTS,
+    SETUP_SECONDS,
+    finish_trial,
+    make_header,
+    make_interval,
+    make_result,
+    make_spec,
+    make_study,
+    start_trial,
+)
+
+from analysis.columns import POINT_COLUMNS, TRIAL_COLUMNS
+from analysis.frame import read_studies
+from study.errors import LedgerError
+from study.ledger import Ledger
+from study.records import Phase
+
+
+def only_row(study: Ledger) -> pd.Series:
+    frame = read_studies([study.root])
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def test_columns_are_the_documented_ones_with_their_types(tmp_path: Path) -> None:
+    frame = read_studies([make_study(tmp_path / "study").root])
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
+
+
+def test_an_empty_study_has_the_same_columns_and_types(tmp_path: Path) -> None:
+    frame = read_studies([Ledger.create(tmp_path / "study").root])
+    assert frame.empty
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
+
+
+@pytest.mark.parametrize("columns", [TRIAL_COLUMNS, POINT_COLUMNS])
+def test_column_names_are_unique_and_every_column_is_explained(columns: tuple) -> None:
+    assert len({column.name for column in columns}) == len(columns)
+    assert all(column.label and column.meaning for column in columns)
+    for ending, unit in (("_seconds", "s"), ("_kwh", "kWh"), ("_kg", "kg")):
+        assert {column.unit for column in columns if column.name.endswith(ending)} == {unit}
+
+
+def test_a_row_says_what_the_trial_is(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "hippo")
+    spec = make_spec("pgps+", fold=2, seed=3, stages=4, budget=0.5)
+    finish_trial(study, spec, dice=0.8, seconds=30)
+    row = only_row(study)
+    assert (row["study"], row["trial_id"], row["state"]) == ("hippo", spec.trial_id, "finished")
+    assert (row["fold"], row["seed"], row["scheme"], row["stages"]) == (2, 3, "pgps+", 4)
+    assert (row["batch_growth"], row["budget"], row["chain"]) == ("stepwise", 0.5, "cyclic")
+    assert (row["optimizer"], row["initial_learning_rate"], row["epochs"]) == ("adamw", 3e-3, 10)
+    assert (row["n_stages"], row["iterations"]) == (4, 100)
+    assert (row["dice"], row["voxels"], row["weights_sha256"]) == (0.8, spec.curriculum.voxels, "ab" * 32)
+    stages = json.loads(row["stage_table"])
+    assert [stage["patch_size"] for stage in stages] == [list(s.patch_size) for s in spec.curriculum.stages]
+    assert [stage["iterations"] for stage in stages] == [s.iterations for s in spec.curriculum.stages]
+
+
+def test_costs_are_the_trials_share_of_the_machine(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec(), dice=0.8, seconds=36.0)
+    row = only_row(study)
+    kwh = 36.0 / 3600 * NODE_KILOWATTS * CPU_SHARE
+    total_seconds = 36.0 + SETUP_SECONDS + FINAL_VALIDATION_SECONDS
+    assert row["runtime_seconds"] == pytest.approx(36.0)
+    assert row["energy_kwh"] == pytest.approx(kwh)
+    rate = CODECARBON.carbon_intensity_kg_per_kwh * CODECARBON.pue
+    assert row["co2_kg"] == pytest.approx(kwh * rate)
+    assert row["total_seconds"] == pytest.approx(total_seconds)
+    assert row["total_co2_kg"] == pytest.approx(kwh * rate * total_seconds / 36.0)
+    assert row["waste_seconds"] == 0
+    assert row["energy_methods"] == "cpu estimated, gpu absent, ram estimated"
+    assert (row["meter"], row["country"], row["hardware"]) == ("codecarbon 3.3.2", "FRA", "Example CPU")
+
+
+def test_unmeasured_energy_is_missing_and_seconds_remain(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec(), dice=0.8, seconds=36.0, measured=False)
+    row = only_row(study)
+    assert row[["energy_kwh", "co2_kg", "total_energy_kwh", "total_co2_kg"]].isna().all()
+    assert row["runtime_seconds"] == pytest.approx(36.0)
+
+
+def test_a_finished_trial_without_cost_records_did_not_train_for_free(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    spec = make_spec()
+    folder = study.add(spec)
+    folder.begin_attempt(make_header())
+    folder.finish(make_result(spec, 0.8), attempt=0)
+    row = only_row(study)
+    assert row["dice"] == 0.8
+    assert row[["runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg"]].isna().all()
+
+
+def test_work_done_twice_is_counted_and_shown_as_waste(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    spec = make_spec()
+    folder = study.add(spec)
+    folder.begin_attempt(make_header(0))
+    folder.append_cost(make_interval(Phase.TRAINING, 10.0, attempt=0, start=0, stop=100))
+    folder.begin_attempt(make_header(1, resumed_from_iteration=50, gpu_names=("Example GPU", "Example GPU")))
+    folder.append_cost(make_interval(Phase.TRAINING, 15.0, attempt=1, start=50, stop=200))
+    folder.finish(make_result(spec, 0.8), attempt=1)
+    row = only_row(study)
+    assert row["attempts"] == 2
+    assert row["runtime_seconds"] == pytest.approx(25.0)
+    assert row["waste_seconds"] == pytest.approx(5.0)
+    assert row["hardware"] == "Example CPU | Example CPU + 2× Example GPU"
+
+
+def test_trials_in_every_state_are_rows(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    new = study.add(make_spec("cps"))
+    interrupted = start_trial(study, make_spec("pgps"), seconds=12)
+    failed = start_trial(study, make_spec("pgps+"), seconds=3)
+    failed.fail(attempt=0, reason="CUDA out\nof memory")
+    running = start_trial(study, make_spec("rpss"), seconds=7)
+    finished = finish_trial(study, make_spec("performance"), dice=0.8, seconds=30)
+    with running.locked():
+        frame = read_studies([study.root]).set_index("trial_id")
+    expected = {new: "new", interrupted: "interrupted", failed: "failed", running: "running", finished: "finished"}
+    assert frame["state"].to_dict() == {folder.trial_id: state for folder, state in expected.items()}
+    assert frame["failure"].dropna().to_dict() == {failed.trial_id: "CUDA out of memory"}
+    assert frame.loc[interrupted.trial_id, "runtime_seconds"] == pytest.approx(12)
+    assert frame.loc[new.trial_id, "attempts"] == 0
+    assert frame["dice"].notna().sum() == 1
+
+
+@pytest.mark.parametrize("name", ["spec.json", "result.json", "attempts/000.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "3"])
+def test_a_broken_file_makes_the_row_unreadable_and_leaves_the_others(tmp_path: Path, name: str, content: str) -> None:
+    study = Ledger.create(tmp_path / "study")
+    broken = finish_trial(study, make_spec("cps"), dice=0.7, seconds=90)
+    finish_trial(study, make_spec("pgps"), dice=0.8, seconds=30)
+    (broken.path / name).write_text(content)
+    frame = read_studies([study.root]).set_index("trial_id")
+    assert sorted(frame["state"]) == ["finished", "unreadable"]
+    assert "Error" in frame.loc[broken.trial_id, "failure"]
+
+
+def test_studies_concatenate_and_a_folder_named_twice_is_read_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        finish_trial(Ledger.create(tmp_path / name), make_spec(), dice=0.8, seconds=30)
+    frame = read_studies([tmp_path / "one", tmp_path / "two", tmp_path / "two" / ".." / "one"])
+    assert frame["study"].tolist() == ["one", "two"]
+
+
+def test_folders_with_the_same_name_are_told_apart_by_path(tmp_path: Path) -> None:
+    roots = [tmp_path / "a" / "hippo", tmp_path / "b" / "hippo"]
+    for root in roots:
+        finish_trial(Ledger.create(root), make_spec(), dice=0.8, seconds=30)
+    assert read_studies(roots)["study"].tolist() == [str(root) for root in roots]
+
+
+def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    newer = Ledger.create(tmp_path / "newer")
+    (newer.root / "study.json").write_text('{"schema": 99}')
+    broken = Ledger.create(tmp_path / "broken")
+    (broken.root / "study.json").write_text("{")
+    for root, words in (
+        (tmp_path / "absent", "does not exist"),
+        (tmp_path, "not a study folder"),
+        (newer.root, "update pgps-study"),
+        (broken.root, "not readable JSON"),
+    ):
+        with pytest.raises(LedgerError, match=words) as caught:
+            read_studies([root])
+        assert "\n" not in str(caught.value)

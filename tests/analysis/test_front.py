@@ -1,0 +1,183 @@
+"""Dominance: hand-drawn tables, brute force on random points, and what a front says about points left out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledgers import finish_trial, make_points, make_spec, make_study
+
+from analysis.caveats import caveats, left_out
+from analysis.columns import POINT_COLUMNS
+from analysis.frame import read_studies
+from analysis.front import nondominated, pareto_front
+from analysis.objectives import OBJECTIVES
+from analysis.points import average_points
+from study.errors import InvalidInputError
+from study.ledger import Ledger
+
+# Dice up, seconds down. Drawn by hand:      0.9 |              d
+#                                            0.8 |      b e    f(=b)
+#                                            0.7 |  a     c
+#                                                +---1---2--3---4- seconds
+TABLE = [
+    ("a", 0.7, 1.0, True),
+    ("b", 0.8, 2.0, True),
+    ("c", 0.7, 2.5, False),  # a is cheaper at the same Dice
+    ("d", 0.9, 4.0, True),
+    ("e", 0.8, 3.0, False),  # b is cheaper at the same Dice
+    ("f", 0.8, 2.0, True),  # a copy of b
+    ("g", 0.85, 4.0, False),  # d is better at the same cost
+]
+
+
+def test_the_hand_drawn_table() -> None:
+    values = [(dice, seconds) for _, dice, seconds, _ in TABLE]
+    assert nondominated(values, maximise=(True, False)).tolist() == [on_front for *_, on_front in TABLE]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([(0.8, 1.0, 5.0), (0.8, 2.0, 4.0), (0.8, 2.0, 5.0)], [True, True, False]),
+        ([(0.8, math.nan, 1.0), (0.1, 9.0, 9.0)], [False, True]),
+        ([(0.8, 1.0, -math.inf), (math.inf, 0.0, 0.0), (0.1, 9.0, 9.0)], [False, False, True]),
+        ([(math.nan, math.nan, math.nan)], [False]),
+        ([], []),
+    ],
+)
+def test_three_objectives_and_rows_that_are_no_numbers(values: list, expected: list[bool]) -> None:
+    assert nondominated(values, maximise=(True, False, False)).tolist() == expected
+
+
+def brute_force(rows: list[tuple[float, ...]], maximise: tuple[bool, ...]) -> list[bool]:
+    """The definition of dominance, spelled out."""
+    costs = [tuple(-x if up else x for x, up in zip(row, maximise, strict=True)) for row in rows]
+
+    def dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+    finite = [all(map(math.isfinite, cost)) for cost in costs]
+    return [
+        finite[i] and not any(finite[j] and dominates(other, cost) for j, other in enumerate(costs))
+        for i, cost in enumerate(costs)
+    ]
+
+
+# Few different values, so that ties and duplicates are common.
+VALUES = st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0, 1e-300, 1e300, math.nan, math.inf, -math.inf])
+
+
+@given(st.data(), st.integers(2, 5))
+@settings(max_examples=300, deadline=None)
+def test_against_brute_force(data: st.DataObject, objectives: int) -> None:
+    rows = data.draw(st.lists(st.tuples(*[VALUES | st.floats(-1, 1)] * objectives), max_size=25))
+    maximise = data.draw(st.tuples(*[st.booleans()] * objectives))
+    assert nondominated(rows, maximise=maximise).tolist() == brute_force(rows, maximise)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_a_front_is_never_empty_and_every_other_point_is_beaten_by_it(rows: list[tuple[float, float]]) -> None:
+    table = np.array(rows)
+    flags = nondominated(table, maximise=(True, False))
+    best = table[flags]
+    assert flags.any()
+    for dice, cost in table[~flags]:
+        assert ((best[:, 0] >= dice) & (best[:, 1] <= cost)).any()
+
+
+def test_numbers_run_along_the_front_and_copies_stay() -> None:
+    points = make_points(dice=[row[1] for row in TABLE], runtime_seconds=[row[2] for row in TABLE])
+    front = pareto_front(points, ("dice", "runtime_seconds"))
+    assert front.best["number"].tolist() == [1, 2, 3, 4]
+    assert front.best["point_id"].tolist() == ["p0", "p1", "p5", "p3"]
+    assert front.points["number"].isna().sum() == 3
+
+
+def test_points_without_a_value_are_dropped_and_counted() -> None:
+    points = make_points(
+        dice=[0.8, math.nan, 0.7, 0.9], runtime_seconds=[1.0, 2.0, math.inf, 3.0], co2_kg=[1.0, 1.0, 1.0, math.nan]
+    )
+    front = pareto_front(points, ("dice", "runtime_seconds", "co2_kg"))
+    assert front.points["point_id"].tolist() == ["p0"]
+    assert front.n_dropped == 3
+    assert front.dropped == {"dice": 1, "runtime_seconds": 1, "co2_kg": 1}
+    assert left_out(front) == [f"1 point left out, without a value for {name}." for name in front.dropped]
+
+
+def test_datasets_are_never_compared() -> None:
+    points = make_points(dataset=["A", "A", "B"], dice=[0.9, 0.8, 0.1], runtime_seconds=[1.0, 2.0, 99.0])
+    best = pareto_front(points, ("dice", "runtime_seconds")).best
+    assert best[["dataset", "number"]].to_numpy().tolist() == [["A", 1], ["B", 1]]
+
+
+def test_a_front_for_each_value_of_a_column() -> None:
+    points = make_points(budget=[0.5, 0.5, 1.0, 1.0], dice=[0.9, 0.8, 0.7, 0.6], runtime_seconds=[1.0, 2.0, 3.0, 4.0])
+    assert len(pareto_front(points, ("dice", "runtime_seconds")).best) == 1
+    best = pareto_front(points, ("dice", "runtime_seconds"), by="budget").best
+    assert best[["budget", "number"]].to_numpy().tolist() == [[0.5, 1], [1.0, 1]]
+
+
+def test_a_group_may_be_a_missing_value() -> None:
+    points = make_points(stages=[3, None], dice=[0.9, 0.8], runtime_seconds=[1.0, 2.0])
+    best = pareto_front(points.astype({"stages": "Int64"}), ("dice", "runtime_seconds"), by="stages").best
+    assert best["number"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("names", [("dice", "speed"), ("dice",), ("dice", "dice"), ()])
+def test_wrong_objectives_are_answered_with_the_legal_ones(names: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidInputError, match="runtime_seconds"):
+        pareto_front(make_points(dice=[0.5]), names)
+
+
+def test_a_wrong_group_column_is_answered_with_the_legal_ones() -> None:
+    with pytest.raises(InvalidInputError, match="budget"):
+        pareto_front(make_points(dice=[0.5]), ("dice", "voxels"), by="fold")
+
+
+def test_only_dice_is_maximised_and_every_objective_is_a_column() -> None:
+    assert [name for name, objective in OBJECTIVES.items() if objective.maximise] == ["dice"]
+    assert set(OBJECTIVES) <= {column.name for column in POINT_COLUMNS}
+    assert all(objective.label for objective in OBJECTIVES.values())
+
+
+def front_of(study: Ledger, *objectives: str):
+    return pareto_front(average_points(read_studies([study.root])), objectives)
+
+
+def test_mixed_hardware_is_said_of_costs_that_depend_on_it(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec("cps"), dice=0.8, seconds=90, cpu_name="Slow CPU")
+    finish_trial(study, make_spec("pgps"), dice=0.8, seconds=30, cpu_name="Fast CPU", concurrent_trials=4)
+    said = " ".join(caveats(front_of(study, "dice", "runtime_seconds")))
+    assert "different hardware" in said
+    assert "different numbers of trials" in said
+    assert "hardware" not in " ".join(caveats(front_of(study, "dice", "voxel_share")))
+
+
+def test_different_hardware_of_different_datasets_is_no_matter() -> None:
+    points = make_points(dataset=["A", "B"], hardware=["Slow CPU", "Fast CPU"], dice=[0.8, 0.8])
+    assert "hardware" not in " ".join(caveats(pareto_front(points, ("dice", "runtime_seconds"))))
+
+
+def test_estimated_energy_is_said_of_energy_alone(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", folds=(0, 1))
+    assert caveats(front_of(study, "dice", "runtime_seconds")) == []
+    assert caveats(front_of(study, "dice", "co2_kg")) == [
+        "Energy of CPU and RAM is estimated, not measured (codecarbon 3.3.2)."
+    ]
+
+
+def test_single_and_unequal_folds_are_said(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme, folds in (("cps", (0, 1)), ("pgps", (0,))):
+        for fold in folds:
+            finish_trial(study, make_spec(scheme, fold=fold), dice=0.8, seconds=30)
+    said = caveats(front_of(study, "dice", "runtime_seconds"))
+    assert any("one fold (hollow): 1 of 2 points" in sentence for sentence in said)
+    assert any("different folds" in sentence for sentence in said)

@@ -1,0 +1,135 @@
+"""Averaging over folds and seeds, and which published scheme a curriculum is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ledgers import finish_trial, make_spec, make_study, start_trial
+
+from analysis.columns import POINT_COLUMNS
+from analysis.frame import read_studies
+from analysis.methods import method_of, point_id
+from analysis.points import average_points, axes_of, training_of
+from study.curriculum import SCHEMES, Axes
+from study.ledger import Ledger
+from study.records import TrainingSettings, TrialSpec
+
+
+def points_of(study: Ledger) -> pd.DataFrame:
+    return average_points(read_studies([study.root]))
+
+
+def test_folds_and_seeds_become_one_point_with_their_mean(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for fold, seed, dice, seconds in ((0, 0, 0.80, 30), (1, 0, 0.84, 34), (1, 1, 0.82, 32)):
+        finish_trial(study, make_spec(fold=fold, seed=seed), dice=dice, seconds=seconds)
+    points = points_of(study)
+    assert len(points) == 1
+    point = points.iloc[0]
+    assert point["dice"] == pytest.approx(0.82)
+    assert (point["dice_min"], point["dice_max"]) == (0.80, 0.84)
+    assert point["runtime_seconds"] == pytest.approx(32)
+    assert (point["n_trials"], point["n_folds"], point["n_seeds"]) == (3, 2, 2)
+    assert (point["folds"], point["seeds"]) == ("0 1", "0 1")
+    assert len(point["trial_ids"].split()) == 3
+
+
+def test_seeds_of_random_draws_become_one_point_though_their_tables_differ(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    specs = [make_spec("rpss", seed=seed) for seed in (0, 1)]
+    assert specs[0].curriculum.stages != specs[1].curriculum.stages
+    for spec in specs:
+        finish_trial(study, spec, dice=0.8, seconds=30)
+    assert points_of(study)["n_seeds"].tolist() == [2]
+
+
+def test_what_decides_a_result_keeps_points_apart(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    slow = TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20, initial_learning_rate=1e-4)
+    different = [
+        make_spec(),
+        make_spec(budget=0.5),
+        make_spec("cps"),
+        make_spec(training=slow),
+        make_spec(dataset="Dataset001_Other"),
+    ]
+    for spec in different:
+        finish_trial(study, spec, dice=0.8, seconds=30)
+    assert len(points_of(study)) == len(different)
+
+
+def test_only_finished_trials_count(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec(fold=0), dice=0.8, seconds=30)
+    start_trial(study, make_spec(fold=1), seconds=1)
+    start_trial(study, make_spec("cps"), seconds=1)
+    points = points_of(study)
+    assert points["runtime_seconds"].tolist() == pytest.approx([30])
+    assert points["n_trials"].tolist() == [1]
+
+
+def test_a_cost_missing_in_one_fold_is_missing_in_the_mean(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec(fold=0), dice=0.8, seconds=30)
+    finish_trial(study, make_spec(fold=1), dice=0.8, seconds=30, measured=False)
+    point = points_of(study).iloc[0]
+    assert pd.isna(point["co2_kg"])
+    assert point["runtime_seconds"] == pytest.approx(30)
+
+
+def test_columns_and_types_are_the_documented_ones_even_without_points(tmp_path: Path) -> None:
+    documented = {column.name: column.dtype for column in POINT_COLUMNS}
+    for study in (make_study(tmp_path / "full"), Ledger.create(tmp_path / "empty")):
+        assert {name: str(dtype) for name, dtype in points_of(study).dtypes.items()} == documented
+
+
+def test_hardware_of_all_averaged_trials_is_named(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for fold, name in enumerate(("Slow CPU", "Fast CPU", "Slow CPU")):
+        finish_trial(study, make_spec(fold=fold), dice=0.8, seconds=30, cpu_name=name)
+    assert points_of(study)["hardware"].tolist() == ["Slow CPU | Fast CPU"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("budget", [1.0, 0.25])
+@pytest.mark.parametrize("allocation", ["even", "reference"])
+def test_a_named_scheme_is_recognised_at_any_budget(scheme: str, budget: float, allocation: str) -> None:
+    assert method_of(make_spec(scheme, budget=budget, allocation=allocation)) == scheme
+
+
+def test_the_method_follows_from_the_table_not_from_the_name() -> None:
+    assert method_of(make_spec("pgps", min_patch=1.0)) == "cps"
+    assert method_of(make_spec("pgps", batch_growth="stepwise")) == "pgps+"
+    assert method_of(make_spec("performance", batch_growth=0.0)) == "efficiency"
+    for axes in ({"stages": 3}, {"min_patch": 0.4}, {"order": "shrinking"}, {"batch_growth": 0.5}):
+        assert method_of(make_spec("pgps", **axes)) == "other"
+    assert method_of(make_spec("rpss", stages=3)) == "other"
+
+
+def test_the_summary_names_the_curriculum_and_what_differs(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", budgets=(1.0, 0.5))
+    summaries = set(points_of(study)["summary"])
+    assert {"CPS, budget 50%", "PGPS+, budget 100%", "2 stages from 16×8×4, batch 26–2, budget 100%"} <= summaries
+    single = make_study(tmp_path / "single")
+    assert {"CPS", "PGPS+", "3 stages from 32×32×12"} <= set(points_of(single)["summary"])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axes_and_training_come_back_as_they_went_in(tmp_path: Path, scheme: str) -> None:
+    study = Ledger.create(tmp_path / "study")
+    spec = make_spec(scheme, stages=3, budget=0.5)
+    finish_trial(study, spec, dice=0.8, seconds=30)
+    point = points_of(study).iloc[0]
+    assert Axes(**axes_of(point)) == spec.axes
+    assert TrainingSettings(**training_of(point)) == spec.training
+
+
+def test_fold_and_seed_do_not_change_the_identity_of_a_configuration() -> None:
+    def identity(**changes: int) -> str:
+        spec: TrialSpec = make_spec("rpss", **changes)
+        return point_id(spec)
+
+    assert identity(fold=0, seed=0) == identity(fold=3, seed=7)
+    assert point_id(make_spec("pgps")) != point_id(make_spec("rpss"))

@@ -1,0 +1,90 @@
+"""Walls between the parts: what may be imported by whom, and what must not be loaded where."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "nnunetv2", "ray", "optuna"}
+LIGHT_MODULES = ["study.curriculum", "study.plan", "study.records", "study.ledger", "study.costs", "analysis"]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages in a fresh interpreter after a statement."""
+    report = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{statement}; {report}"], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert answer.returncode == 0, answer.stderr
+    return set(answer.stdout.split())
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_importing_a_light_module_loads_neither_torch_nor_ray(module: str) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert module.partition(".")[0] in loaded
+    assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", [name for name in LIGHT_MODULES if name.startswith("study.")])
+def test_arithmetic_and_records_need_the_standard_library_alone(module: str) -> None:
+    third_party = loaded_by(f"import {module}") - loaded_by("pass") - set(sys.stdlib_module_names)
+    assert third_party == {"study"}
+
+
+def test_a_heavy_module_would_be_noticed() -> None:
+    assert "optuna" in loaded_by("import study.curriculum, optuna") & HEAVY
+
+
+def lint_imports(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
+    if script is None:
+        pytest.skip("import-linter is not installed")
+    command = [script, "--no-cache", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def test_the_contracts_between_the_modules_are_kept() -> None:
+    answer = lint_imports(REPOSITORY)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "0 broken" in answer.stdout
+
+
+def test_a_broken_contract_would_be_noticed(tmp_path: Path) -> None:
+    """The same contracts over the same modules, with one import that they forbid."""
+    for package in ("study", "analysis"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    with (tmp_path / "study" / "curriculum.py").open("a") as module:
+        module.write("\nimport study.ledger\n")
+    answer = lint_imports(tmp_path)
+    assert answer.returncode == 1
+    assert "study.curriculum is not allowed to import study.ledger" in answer.stdout
+
+
+def imports(source: str) -> set[str]:
+    """Top-level packages that a source imports anywhere, in functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_only_the_cluster_imports_ray() -> None:
+    """The contracts name modules; this finds those that nobody thought of naming."""
+    sources = [path for package in ("study", "analysis") for path in (REPOSITORY / package).rglob("*.py")]
+    users = {str(path.relative_to(REPOSITORY)) for path in sources if "ray" in imports(path.read_text())}
+    assert all(user.startswith("study/cluster") for user in users), users
+
+
+def test_imports_inside_functions_are_found() -> None:
+    assert imports("def f():\n    from ray.tune import Tuner\n    import os.path") == {"ray", "os"}

@@ -1,0 +1,111 @@
+"""The command line as a shell sees it: help of every verb without heavy imports, exit codes, one line for an error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from study import __main__, __version__
+from study.errors import InvalidInputError
+from study.verbs import plan as plan_verb
+
+HEAVY = {"torch", "nnunetv2", "ray", "pandas", "matplotlib"}
+LEGAL = ["--patch-size", "64", "--divisors", "16", "--batch-size", "2"]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def imported(listing: str) -> set[str]:
+    """Top-level packages in what `python -X importtime` writes to stderr."""
+    names = [line.rpartition("|")[2].strip() for line in listing.splitlines() if line.startswith("import time:")]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("verb", ["", *__main__.VERBS])
+def test_help_answers_without_loading_anything_heavy(verb: str) -> None:
+    answer = python("-X", "importtime", "-m", "study", *verb.split(), "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith(f"usage: python -m study {verb}".strip())
+    assert imported(answer.stderr) & HEAVY == set()
+    assert "argparse" in imported(answer.stderr)
+    if verb:
+        assert f"python -m study {verb}" in answer.stdout.partition("examples:")[2]
+
+
+def test_a_heavy_import_would_be_noticed() -> None:
+    answer = python("-X", "importtime", "-c", "import pandas.api")
+    assert imported(answer.stderr) & HEAVY == {"pandas"}
+
+
+def test_every_verb_has_a_line_in_the_help() -> None:
+    text = " ".join(python("-m", "study", "--help").stdout.split())
+    assert all(f"{verb} {summary}" in text for verb, summary in __main__.VERBS.items())
+
+
+def test_the_version_is_printed() -> None:
+    assert python("-m", "study", "--version").stdout.strip() == f"pgps-study {__version__}"
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["--bogus"], ["plan", "--bogus"]])
+def test_what_argparse_refuses_is_exit_code_two(words: list[str]) -> None:
+    answer = python("-m", "study", *words)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("usage: ")
+    assert "Traceback" not in answer.stderr
+
+
+def test_an_error_is_one_line_and_debug_adds_the_traceback() -> None:
+    plain = python("-m", "study", "plan", "--patch-size", "3")
+    debug = python("-m", "study", "plan", "--patch-size", "3", "--debug")
+    assert plain.returncode == debug.returncode == 2
+    assert plain.stderr.startswith("error: network options: received '--patch-size'")
+    assert plain.stderr.count("\n") == 1
+    assert debug.stderr.startswith("Traceback (most recent call last):")
+    assert debug.stderr.endswith(plain.stderr)
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(plan_verb, "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        __main__.main(["plan", *LEGAL])
+
+
+def test_an_interrupt_says_that_the_work_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(plan_verb, "run", interrupted)
+    assert __main__.main(["plan", *LEGAL]) == __main__.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted; the same command resumes\n"
+
+
+def test_words_of_the_user_stay_on_the_error_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(["plan", *LEGAL, "--scheme", "a\nb"]) == __main__.USER_ERROR
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_remedy_follows_the_legal_values() -> None:
+    error = InvalidInputError(field="--out", received="/", legal="a new folder", remedy="name another")
+    assert str(error) == "--out: received '/', legal is a new folder; name another"
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    command = [sys.executable, "-m", "study", "plan", *LEGAL]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        answer = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,185 @@
+"""The curriculum against the published numbers, chains worked by hand, and each axis by itself."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import pytest
+from examples import BRAIN, HIPPOCAMPUS, LUNG, batches, sizes
+
+from study.curriculum import (
+    ALLOCATIONS,
+    Geometry,
+    named_axes,
+    patch_chain,
+    resolve,
+    scaled_iterations_per_epoch,
+)
+
+BRAIN_CHAIN = [
+    *[(64, 32, 32), (64, 64, 32), (64, 64, 64), (96, 64, 64), (96, 96, 64), (96, 96, 96)],
+    *[(128, 96, 96), (128, 128, 96), (128, 128, 128)],
+]
+
+
+# ---------------------------------------------------------------------------------------------- published numbers
+
+
+@pytest.mark.parametrize(
+    ("geometry", "scheme", "published_percent"),
+    [
+        (BRAIN, "cps", 100.0),
+        (BRAIN, "pgps", 38.08),
+        (BRAIN, "pgps+", 51.78),
+        (LUNG, "pgps", 35.35),
+        (LUNG, "pgps+", 39.35),
+        (HIPPOCAMPUS, "pgps", 35.05),
+        (HIPPOCAMPUS, "pgps+", 35.23),
+    ],
+)
+def test_voxel_shares_of_table_1(geometry: Geometry, scheme: str, published_percent: float) -> None:
+    curriculum = resolve(geometry, named_axes(scheme, allocation="reference"), epochs=1000, iterations_per_epoch=250)
+    assert 100 * curriculum.voxel_share == pytest.approx(published_percent, abs=0.01)
+
+
+def test_batch_sizes_of_pgps_plus() -> None:
+    assert batches(resolve(BRAIN, named_axes("pgps+"))) == [24, 12, 6, 4, 3, 2, 2, 2, 2]
+    # The recursion starts at two whatever the plan says, and the plan's batch size is the floor of the result.
+    assert batches(resolve(HIPPOCAMPUS, named_axes("pgps+"))) == [24, 12, *[9] * 12]
+
+
+def test_batch_sizes_of_performance_fill_the_voxels_of_the_full_patch() -> None:
+    curriculum = resolve(BRAIN, named_axes("performance"))
+    assert batches(curriculum) == [64, 32, 16, 10, 7, 4, 3, 2, 2]
+    assert [stage.crops_per_volume for stage in curriculum.stages] == [32, 16, 8, 5, 4, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("scheme", ["cps", "pgps", "rpss", "efficiency"])
+def test_other_schemes_keep_the_batch_size(scheme: str) -> None:
+    assert set(batches(resolve(LUNG, named_axes(scheme)))) == {LUNG.batch_size}
+
+
+# ----------------------------------------------------------------------------------------------- chains by hand
+
+
+@pytest.mark.parametrize(
+    ("patch", "divisors", "order", "chain"),
+    [
+        ((64,), (16,), "cyclic", [(32,), (48,), (64,)]),
+        ((64,), (16,), "smallest-first", [(32,), (48,), (64,)]),
+        ((48, 64), (16, 16), "cyclic", [(32, 16), (32, 32), (48, 32), (48, 48), (48, 64)]),
+        ((64, 64), (16, 32), "cyclic", [(32, 32), (32, 64), (48, 64), (64, 64)]),
+        ((64, 64), (16, 32), "smallest-first", [(32, 32), (48, 32), (64, 32), (64, 64)]),
+        # The first axis cannot start at two divisors: it is clipped, and one voxel at the bottleneck is skipped.
+        ((16, 64), (16, 16), "cyclic", [(16, 32), (16, 48), (16, 64)]),
+        ((32, 32, 32), (32, 32, 32), "cyclic", [(32, 32, 32)]),
+        ((32, 32, 32), (32, 32, 32), "smallest-first", [(32, 32, 32)]),
+        ((128, 128, 128), (32, 32, 32), "cyclic", BRAIN_CHAIN),
+    ],
+)
+def test_chain_by_hand(patch: tuple[int, ...], divisors: tuple[int, ...], order: Any, chain: list[Any]) -> None:
+    assert patch_chain(Geometry(patch_size=patch, divisors=divisors, batch_size=2), order) == chain
+
+
+def test_chains_of_an_anisotropic_patch() -> None:
+    cyclic = [(32, 32, 32), (32, 64, 32), (32, 64, 64), (48, 64, 64), (48, 96, 64), (48, 96, 96)]
+    smallest = [(32, 32, 32), (48, 32, 32), (64, 32, 32), (64, 64, 32), (64, 64, 64), (80, 64, 64), (80, 96, 64)]
+    assert patch_chain(LUNG, "cyclic")[:6] == cyclic
+    assert patch_chain(LUNG, "smallest-first")[:7] == smallest
+
+
+def test_without_instance_norm_one_voxel_at_the_bottleneck_is_enough() -> None:
+    geometry = Geometry(patch_size=(32, 32), divisors=(16, 16), batch_size=2, min_bottleneck_voxels=1)
+    assert patch_chain(geometry, "smallest-first") == [(16, 16), (32, 16), (32, 32)]
+    assert patch_chain(geometry, "cyclic") == [(32, 16), (32, 32)]
+
+
+# ------------------------------------------------------------------------------------------------------- the axes
+
+
+def test_min_patch_moves_the_start_along_the_chain() -> None:
+    assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.5))) == BRAIN_CHAIN[4:]
+    assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.0))) == BRAIN_CHAIN
+
+
+@pytest.mark.parametrize("scheme", ["pgps", "rpss", "efficiency", "performance"])
+def test_min_patch_one_is_constant_patch_size(scheme: str) -> None:
+    curriculum = resolve(BRAIN, named_axes(scheme, min_patch=1.0), seed=3)
+    assert curriculum.stages == resolve(BRAIN, named_axes("cps")).stages
+    assert curriculum.is_constant
+    assert not curriculum.random_draws
+
+
+@pytest.mark.parametrize(("stages", "chosen"), [(1, [8]), (2, [0, 8]), (3, [0, 4, 8]), (4, [0, 3, 5, 8])])
+def test_stages_are_spread_over_the_chain(stages: int, chosen: list[int]) -> None:
+    assert sizes(resolve(BRAIN, named_axes("pgps", stages=stages))) == [BRAIN_CHAIN[i] for i in chosen]
+
+
+@pytest.mark.parametrize("stages", [9, 10, 10**30, None])
+def test_as_many_stages_as_sizes_or_more_are_all(stages: int | None) -> None:
+    assert sizes(resolve(BRAIN, named_axes("pgps", stages=stages))) == BRAIN_CHAIN
+
+
+def test_shrinking_trains_the_same_stages_backwards() -> None:
+    growing, shrinking = (resolve(BRAIN, named_axes("pgps+", order=order)) for order in ("growing", "shrinking"))
+    assert sizes(shrinking) == sizes(growing)[::-1]
+    assert batches(shrinking) == batches(growing)[::-1]
+    assert shrinking.stage_at(0).patch_size == BRAIN.patch_size
+
+
+def test_reference_allocation_gives_the_last_stage_the_remainder() -> None:
+    curriculum = resolve(BRAIN, named_axes("pgps", allocation="reference"), epochs=20, iterations_per_epoch=7)
+    assert [stage.iterations for stage in curriculum.stages] == [14] * 8 + [28]
+
+
+def test_even_allocation_cuts_inside_epochs() -> None:
+    curriculum = resolve(BRAIN, named_axes("pgps"), epochs=2, iterations_per_epoch=10)
+    assert [stage.iterations for stage in curriculum.stages] == [2, 2, 2, 2, 3, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize(
+    ("epochs", "chosen"), [(1, [8]), (2, [0, 8]), (4, [0, 3, 5, 8]), (8, [0, 1, 2, 3, 5, 6, 7, 8])]
+)
+def test_short_trainings_merge_stages_and_end_at_the_full_patch(allocation: str, epochs: int, chosen: Any) -> None:
+    curriculum = resolve(BRAIN, named_axes("pgps", allocation=allocation), epochs=epochs, iterations_per_epoch=1)
+    assert sizes(curriculum) == [BRAIN_CHAIN[i] for i in chosen]
+    assert curriculum.total_iterations == epochs
+
+
+def test_reference_allocation_merges_by_epochs_not_iterations() -> None:
+    curriculum = resolve(BRAIN, named_axes("pgps", allocation="reference"), epochs=2, iterations_per_epoch=250)
+    assert [(s.patch_size, s.iterations) for s in curriculum.stages] == [(BRAIN_CHAIN[0], 250), (BRAIN_CHAIN[-1], 250)]
+
+
+@pytest.mark.parametrize(("full", "budget", "scaled"), [(250, 1, 250), (250, 0.1, 25), (5, 0.5, 3), (1, 0.1, 1)])
+def test_a_budget_scales_iterations_and_keeps_epochs(full: int, budget: float, scaled: int) -> None:
+    assert scaled_iterations_per_epoch(full, budget) == scaled
+    curriculum = resolve(BRAIN, named_axes("cps", budget=budget), epochs=12, iterations_per_epoch=full)
+    assert curriculum.total_iterations == 12 * scaled
+
+
+# --------------------------------------------------------------------------------------------------- random draws
+
+
+def test_draws_depend_on_seed_and_iteration_alone() -> None:
+    short = resolve(BRAIN, named_axes("rpss"), epochs=1, iterations_per_epoch=500, seed=5)
+    long = resolve(BRAIN, named_axes("rpss"), epochs=3, iterations_per_epoch=500, seed=5)
+    other = resolve(BRAIN, named_axes("rpss"), epochs=1, iterations_per_epoch=500, seed=6)
+    draws = [short.stage_index(i) for i in range(500)]
+    assert draws == [long.stage_index(i) for i in range(500)]
+    assert draws != [other.stage_index(i) for i in range(500)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+def test_draws_are_near_uniform_and_successive_draws_independent(seed: int) -> None:
+    curriculum = resolve(BRAIN, named_axes("rpss"), epochs=81, iterations_per_epoch=1000, seed=seed)
+    draws = [curriculum.stage_index(i) for i in range(81_000)]
+    singles, pairs = Counter(draws), Counter(itertools.pairwise(draws))
+    assert len(singles) == 9
+    assert len(pairs) == 81
+    # Five standard deviations of a binomial around 9000 of 81,000, and around 1000.
+    assert all(abs(count - 9000) < 450 for count in singles.values())
+    assert all(abs(count - 1000) < 160 for count in pairs.values())

@@ -1,0 +1,157 @@
+"""Plans documents as nnU-Net writes them, and those it would not write."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.curriculum import Geometry
+from study.errors import InvalidInputError, MissingDataError
+from study.plan import NetworkPlan, read_plan
+
+INSTANCE_NORM = "torch.nn.modules.instancenorm.InstanceNorm3d"
+
+
+def configuration(patch_size: list[int], strides: Any, *, norm: str = INSTANCE_NORM) -> dict[str, Any]:
+    return {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "batch_size": 9,
+        "patch_size": patch_size,
+        "architecture": {"arch_kwargs": {"n_stages": len(strides), "strides": strides, "norm_op": norm}},
+    }
+
+
+DOCUMENT: dict[str, Any] = {
+    "dataset_name": "Dataset004_Hippocampus",
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "2d": configuration([56, 40], [[1, 1], [2, 2], [2, 2], [2, 2]], norm="torch.nn.InstanceNorm2d"),
+        "3d_fullres": configuration([40, 56, 40], [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]),
+        "anisotropic": configuration([20, 256, 256], [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
+        "whole_strides": configuration([32, 32, 32], [1, 2, 2, [1, 2, 2]]),
+        "batch_norm": configuration([32, 32, 32], [1, 2], norm="torch.nn.modules.batchnorm.BatchNorm3d"),
+        "no_norm": configuration([32, 32, 32], [1, 2], norm=""),
+        "3d_lowres": {"inherits_from": "3d_fullres", "data_identifier": "low", "batch_size": 4},
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+        "child_of_child": {"inherits_from": "3d_lowres", "patch_size": [40, 40, 40]},
+        "indivisible": {"inherits_from": "3d_fullres", "patch_size": [40, 57, 40]},
+        "orphan": {"inherits_from": "3d_absent"},
+        "ouroboros": {"inherits_from": "ouroboros"},
+        "bare": {},
+    },
+}
+
+
+def plan_of(document: Any, folder: Path, name: str) -> NetworkPlan:
+    path = folder / "nnUNetPlans.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return read_plan(path, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "patch_size", "divisors", "batch_size", "least"),
+    [
+        ("3d_fullres", (40, 56, 40), (8, 8, 8), 9, 2),
+        ("2d", (56, 40), (8, 8), 9, 2),
+        ("anisotropic", (20, 256, 256), (4, 16, 16), 9, 2),
+        ("whole_strides", (32, 32, 32), (4, 8, 8), 9, 2),
+        ("batch_norm", (32, 32, 32), (2, 2, 2), 9, 1),
+        ("no_norm", (32, 32, 32), (2, 2, 2), 9, 1),
+        ("3d_lowres", (40, 56, 40), (8, 8, 8), 4, 2),
+        ("child_of_child", (40, 40, 40), (8, 8, 8), 4, 2),
+    ],
+)
+def test_geometry_of_a_configuration(
+    tmp_path: Path, name: str, patch_size: Any, divisors: Any, batch_size: int, least: int
+) -> None:
+    expected = Geometry(patch_size=patch_size, divisors=divisors, batch_size=batch_size, min_bottleneck_voxels=least)
+    assert plan_of(DOCUMENT, tmp_path, name).geometry == expected
+
+
+def test_names_and_folders_of_a_configuration(tmp_path: Path) -> None:
+    plan = plan_of(DOCUMENT, tmp_path, "3d_cascade_fullres")
+    assert (plan.dataset, plan.plans) == ("Dataset004_Hippocampus", "nnUNetPlans")
+    assert (plan.configuration, plan.previous_stage) == ("3d_cascade_fullres", "3d_lowres")
+    assert plan.data_identifier == "nnUNetPlans_3d_fullres"
+    assert plan_of(DOCUMENT, tmp_path, "3d_lowres").previous_stage is None
+
+
+def test_the_hash_follows_the_content_not_the_order_of_keys(tmp_path: Path) -> None:
+    reordered = dict(reversed(DOCUMENT.items()))
+    changed = deepcopy(DOCUMENT)
+    changed["configurations"]["2d"]["batch_size"] = 10
+    original = plan_of(DOCUMENT, tmp_path, "3d_fullres").sha256
+    assert plan_of(reordered, tmp_path, "3d_fullres").sha256 == original
+    assert plan_of(changed, tmp_path, "3d_fullres").sha256 != original
+
+
+def test_statistics_that_are_not_numbers_are_hashed_all_the_same(tmp_path: Path) -> None:
+    document = {**DOCUMENT, "foreground_intensity_properties_per_channel": {"0": {"mean": float("nan")}}}
+    assert plan_of(document, tmp_path, "3d_fullres").sha256 != plan_of(DOCUMENT, tmp_path, "3d_fullres").sha256
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def test_an_unknown_configuration_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="configuration: received '3d', legal is one of 2d, 3d_fullres, "):
+        plan_of(DOCUMENT, tmp_path, "3d")
+
+
+def test_a_patch_that_does_not_fit_its_strides_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidInputError, match="patch size, axis 1: received 57, legal is a multiple of the divisor 8"
+    ):
+        plan_of(DOCUMENT, tmp_path, "indivisible")
+
+
+def without(*keys: str) -> dict[str, Any]:
+    document = deepcopy(DOCUMENT)
+    inner = document
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        ("", "2d"),
+        ('{"configurations": {', "2d"),
+        ("[]", "2d"),
+        ("7", "2d"),
+        ("null", "2d"),
+        ({"configurations": None}, "2d"),
+        ({"configurations": {"2d": 3}}, "2d"),
+        ({"configurations": {"2d": "text"}}, "2d"),
+        (DOCUMENT, "orphan"),
+        (DOCUMENT, "ouroboros"),
+        (DOCUMENT, "bare"),
+        (without("dataset_name"), "2d"),
+        (without("plans_name"), "2d"),
+        (without("configurations"), "2d"),
+        *((without("configurations", "2d", key), "2d") for key in ("batch_size", "patch_size", "data_identifier")),
+        (without("configurations", "2d", "architecture"), "2d"),
+        (without("configurations", "2d", "architecture", "arch_kwargs", "strides"), "2d"),
+        ({**DOCUMENT, "configurations": {"2d": configuration([64, 64], [[1], [2]])}}, "2d"),
+        ({**DOCUMENT, "configurations": {"2d": configuration([64, 64], "text")}}, "2d"),
+        ({**DOCUMENT, "configurations": {"2d": configuration(["x", 64], [1, 2])}}, "2d"),
+    ],
+)
+def test_a_document_nnunet_would_not_write_is_named_in_one_line(tmp_path: Path, document: Any, name: str) -> None:
+    with pytest.raises(MissingDataError) as caught:
+        plan_of(document, tmp_path, name)
+    assert str(tmp_path / "nnUNetPlans.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"no plans at .*; `python -m study prepare` makes them"):
+        read_plan(tmp_path / "absent.json", "2d")
+    with pytest.raises(MissingDataError, match="is no plans file as nnU-Net"):
+        read_plan(tmp_path, "2d")
