@@ -84,12 +84,15 @@ def seed_forward(seed: int, iteration: int) -> None:
     seed_everything(_FORWARD_STREAM, seed, iteration)
 
 
-class StageLoader(nnUNetDataLoader):
+class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
     """nnU-Net's loader, able to take several crops from each volume it opens (arXiv 2510.23241).
 
     With one crop per volume it is nnU-Net's own. With more, ceil(batch / crops) volumes are drawn; every crop of a
     volume is of one kind, random and foreground-centred volumes alternating in the share of the oversampling.
     """
+
+    _data: Any
+    oversample_foreground_percent: float
 
     def __init__(self, *args: Any, crops_per_volume: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

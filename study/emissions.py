@@ -15,11 +15,9 @@ from functools import cache
 from importlib import metadata, resources
 from typing import Any, Protocol
 
-from study.checks import check_choice, check_range
 from study.errors import InvalidInputError
-from study.records import UNMEASURED, MeterInfo, MeterReading
+from study.records import UNMEASURED, Energy, MeterInfo, MeterReading
 
-METERS = ("codecarbon", "none")
 WORLD = "world"
 # Seconds between CodeCarbon's own samples of power.
 SAMPLE_SECONDS = 5
@@ -128,7 +126,7 @@ class CodeCarbonMeter:
 
         totals = self._totals
 
-        class Keep(BaseOutput):  # type: ignore[misc]
+        class Keep(BaseOutput):
             def out(self, total: Any, delta: Any) -> None:
                 totals.append(total)
 
@@ -160,19 +158,11 @@ class CodeCarbonMeter:
         )
 
 
-def make_meter(name: str, *, country: str | None, pue: float, gpu_ids: Sequence[int]) -> Meter:
-    """The meter of a name; see `check_energy_settings` for errors."""
-    check_energy_settings(name, country=country, pue=pue)
-    if name == "none":
-        return NoMeter(country=country, pue=pue)
-    return CodeCarbonMeter(country=country, pue=pue, gpu_ids=gpu_ids)
-
-
-def check_energy_settings(name: str, *, country: str | None, pue: float) -> None:
-    """Raise InvalidInputError for an unknown meter, a country without a known grid, or a PUE outside 1 to 3."""
-    check_choice("meter", name, METERS)
-    check_country(country)
-    check_range("pue", pue, 1.0, 3.0)
+def make_meter(energy: Energy, gpu_ids: Sequence[int]) -> Meter:
+    """The meter of a study's energy settings, for the GPUs of one trial; see `check_country` for errors."""
+    if energy.meter == "none":
+        return NoMeter(country=energy.country, pue=energy.pue)
+    return CodeCarbonMeter(country=energy.country, pue=energy.pue, gpu_ids=gpu_ids)
 
 
 def check_country(country: str | None) -> None:

@@ -26,10 +26,10 @@ LABELS = {"background": 0, "body": 1, "bud": 2}
 CASES = 20
 SMALLEST_AXIS, LARGEST_AXIS = 40, 56
 # Brightness above the background's mean, in units of which the noise has NOISE.
-BODY, BUD, SPECK = 1.0, 0.65, 1.1
-NOISE = 0.3
-TEXTURE = 0.25
-DECOYS, SPECKS = 3, 12
+BODY, BUD, SPECK = 1.0, 1.6, 1.1
+NOISE = 0.2
+TEXTURE = 0.15
+DECOYS, SPECKS = 3, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +78,9 @@ def _anatomy(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[NDArr
     labels = np.zeros(shape, np.uint8)
     brightness = TEXTURE * _smooth_noise(random, shape, 3.0)
     center = np.array(shape) * random.uniform(0.38, 0.62, size=3)
-    radius = random.uniform(6.0, 8.5)
+    radius = random.uniform(7.0, 9.5)
     body = _blob(random, shape, center, radius)
-    bud = _blob(random, shape, center + _direction(random) * radius * 1.15, random.uniform(4.5, 6.0)) & ~body
+    bud = _blob(random, shape, center + _direction(random) * radius * 1.15, random.uniform(5.0, 7.0)) & ~body
     labels[body], labels[bud] = LABELS["body"], LABELS["bud"]
     near = _blob(random, shape, center, 2.2 * radius)
     for _ in range(DECOYS):

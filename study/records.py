@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -23,6 +24,7 @@ Optimizer = Literal["sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
 # nnU-Net's own for SGD. For AdamW, what trained a small plan in a few hundred iterations.
 DEFAULT_LEARNING_RATES: Mapping[str, float] = {"sgd": 1e-2, "adamw": 3e-3}
+METERS = ("codecarbon", "none")
 DEFAULT_MOMENTA: Mapping[str, float] = {"sgd": 0.99, "adamw": 0.9}
 # nnU-Net's 0.33 for constant patch size, one half for curricula (MICCAI 2024, section 2.3).
 CONSTANT_FOREGROUND_OVERSAMPLING = 0.33
@@ -105,6 +107,32 @@ class TrainingSettings:
             momentum=_given(self.momentum, DEFAULT_MOMENTA[self.optimizer]),
             foreground_oversampling=_given(self.foreground_oversampling, oversampling),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """How energy is measured and turned into CO2.
+
+    Attributes:
+        meter: `codecarbon` or `none`.
+        country: ISO 3166 alpha-3 code of the grid, None for the world's average. Only its shape is checked here,
+            `emissions.check_country` knows the grids.
+        pue: power usage effectiveness of the data centre, 1 to 10.
+
+    Raises:
+        InvalidInputError: a field is outside its range.
+    """
+
+    meter: str = "codecarbon"
+    country: str | None = None
+    pue: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("energy.meter", self.meter, METERS)
+        check_range("energy.pue", self.pue, 1, 10)
+        if self.country is not None and not re.fullmatch(r"[A-Z]{3}", str(self.country)):
+            legal = "a three-letter ISO 3166 code such as FRA or DEU, or null for the world's average"
+            raise InvalidInputError(field="energy.country", received=self.country, legal=legal)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The nnU-Net trainer with a curriculum: a subclass of stock nnU-Net 2.8, found by its own command lines.
 
-What changes against nnU-Net: batches come from `batches.py` (iteration-indexed, patch and batch size by stage), the loop
-can stop and resume at any iteration, and optimiser and validation follow `TrainingSettings`. Network, loss, steps,
-augmentation, mixed precision and the final sliding-window validation are nnU-Net's own.
+What changes against nnU-Net: batches come from `batches.py` (iteration-indexed, patch and batch size by stage), the
+loop can stop and resume at any iteration, and optimiser and validation follow `TrainingSettings`. Network, loss,
+steps, augmentation, mixed precision and the final sliding-window validation are nnU-Net's own.
 
 Attach a `Task` before `initialize`. Without one, as under `nnUNetv2_train -tr nnUNetTrainerPGPS`, the trainer follows
 PGPS as published with nnU-Net's own settings.
@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,11 +101,19 @@ class Task:
     seed: int
     data_workers: int = 0
     previous_stage: Path | None = None
-    observer: Observer = SilentObserver()
+    observer: Observer = field(default_factory=SilentObserver)
 
 
-class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801 - nnU-Net's naming
+class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     """Trains the configuration of a plan along a curriculum. See the module's text."""
+
+    # nnU-Net's attributes, which it does not annotate.
+    network: Any
+    optimizer: Any
+    initial_lr: Any
+    dataloader_train: Any
+    oversample_foreground_percent: Any
+    inference_allowed_mirroring_axes: Any
 
     # nnU-Net reflects on this signature: no parameter may be added.
     def __init__(
@@ -157,9 +165,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801 - nn
                 parameters, rate, betas=(momentum, 0.999), weight_decay=decay
             )
         else:
-            optimizer = torch.optim.SGD(
-                parameters, rate, weight_decay=decay, momentum=momentum, nesterov=momentum > 0
-            )
+            optimizer = torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=momentum, nesterov=momentum > 0)
         return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
 
     def get_dataloaders(self) -> tuple[Iterator[Any], None]:

@@ -1,8 +1,8 @@
 """One trial, without Ray: train along the curriculum, validate the fold, leave model, costs and result in the ledger.
 
-`run_trial` is idempotent: a finished trial returns its stored result, an interrupted one continues at the iteration its
-newest readable checkpoint holds. Every second is charged: set-up, training, validation, and what a crash made to be done
-again.
+`run_trial` is idempotent: a finished trial returns its stored result, an interrupted one continues at the iteration
+its newest readable checkpoint holds. Every second is charged: set-up, training, validation, and what a crash made to
+be done again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from study.records import (
     UNMEASURED,
     AttemptHeader,
     CostInterval,
+    Energy,
     EpochReport,
     MeterReading,
     Phase,
@@ -42,28 +43,19 @@ TRAINER_NAME = "nnUNetTrainerPGPS"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Energy:
-    """How energy is measured; see `emissions.check_energy_settings`."""
-
-    meter: str = "codecarbon"
-    country: str | None = None
-    pue: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Workplace:
     """Where and with what a trial runs; none of it decides the result.
 
     Attributes:
         data: folders with prepared data.
         resources: what the trial is allotted.
-        energy: how energy is measured.
+        energy: how energy is measured; its country has been checked.
         previous_stage: segmentations of the previous stage, for cascades.
     """
 
     data: DataPaths
-    resources: Resources = Resources()
-    energy: Energy = Energy()
+    resources: Resources = field(default_factory=Resources)
+    energy: Energy = field(default_factory=Energy)
     previous_stage: Path | None = None
 
 
@@ -243,10 +235,10 @@ class _Attempt:
     def _begin(self, trainer: Any, device: str) -> None:
         from study.trainer import cuda_device_names, cuda_device_uuids
 
-        resources, energy = self._workplace.resources, self._workplace.energy
+        resources = self._workplace.resources
         on_gpu = device == "cuda"
         gpu_ids = nvml_indices(cuda_device_uuids()[:1]) if on_gpu else ()
-        self._meter = make_meter(energy.meter, country=energy.country, pue=energy.pue, gpu_ids=gpu_ids)
+        self._meter = make_meter(self._workplace.energy, gpu_ids)
         header = AttemptHeader(
             attempt=self._index,
             started_at=self._started_at,

@@ -24,18 +24,19 @@ SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
 
 # A worker: takes the trial's lock, records an attempt, says so, and sleeps until it is killed.
 WORKER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from study.ledger import TrialFolder
+say = lambda word: os.write(1, f"{{word}}\\n".encode())
 folder = TrialFolder(Path(sys.argv[1]))
 with folder.locked():
     folder.append_event("started", attempt=0, iteration=0)
     {before}
-    print("working", flush=True)
+    say("working")
     time.sleep(600)
 """
 # What data loaders do: a forked child that outlives its killed parent. It says when it has begun.
-FORK_A_LOADER = "import os; os.fork() or (print(os.getpid(), flush=True), time.sleep(600))"
+FORK_A_LOADER = "os.fork() or (say(os.getpid()), time.sleep(600))"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ there are, `demands` what a trial gets of a machine, `space` the search space it
 
 from __future__ import annotations
 
-from study.spaces.demands import Energy, Resources
+from study.spaces.demands import Resources
 from study.spaces.document import load_space, space_from
 from study.spaces.domains import Choice, Domain, Fixed, Integer, LogUniform, Scalar, Uniform
 from study.spaces.space import GRID, OBJECTIVES, OPTUNA, RANDOM, Point, SearchSpace
@@ -24,7 +24,6 @@ __all__ = [
     "RANDOM",
     "Choice",
     "Domain",
-    "Energy",
     "Fixed",
     "Integer",
     "LogUniform",

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.errors import InvalidInputError
-from study.spaces.demands import Energy, Resources
+from study.records import Energy
+from study.spaces.demands import Resources
 from study.spaces.domains import Domain, Fixed, did_you_mean, domain_from
 from study.spaces.reading import read_yaml
 from study.spaces.settings import CURRICULUM_KEYS, DATASET, DEFAULTS, TRAINING_KEYS, as_dataset
@@ -37,7 +38,7 @@ class ResourcesBlock(_Block):
 
 
 class EnergyBlock(_Block):
-    """`energy`; see `demands.Energy`."""
+    """`energy`; see `records.Energy`."""
 
     meter: str = "codecarbon"
     country: str | None = None

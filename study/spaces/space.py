@@ -16,7 +16,8 @@ from typing import Any
 
 from study.checks import check_choice, check_count
 from study.errors import InvalidInputError
-from study.spaces.demands import Energy, Resources
+from study.records import Energy
+from study.spaces.demands import Resources
 from study.spaces.domains import Choice, Domain, Fixed, Scalar
 from study.spaces.settings import (
     DATASET,

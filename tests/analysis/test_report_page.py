@@ -151,11 +151,6 @@ def test_every_colour_of_a_figure_is_defined_for_light_and_dark(report: Report) 
         assert css.count(f"--{name}:") == 2
 
 
-def test_the_same_study_gives_the_same_page(study: Ledger, report: Report, tmp_path: Path) -> None:
-    again = write_report([study.root], tmp_path / "again")
-    assert again.page.read_bytes() == report.page.read_bytes()
-
-
 def test_unmeasured_carbon_is_explained_and_an_old_figure_of_it_goes(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", measured=False)
     old = study.root / "report" / "pareto_dice_co2.png"

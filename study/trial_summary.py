@@ -1,0 +1,74 @@
+"""A finished trial for people and for programs: Dice, cost, model. All figures come from the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from study.records import Phase
+from study.trial import FinishedTrial, predict_command
+
+
+def as_json(trial: FinishedTrial) -> dict[str, Any]:
+    """One object: result, cost of training, total cost, waste, attempts, model.
+
+    `runtime_seconds`, `energy_kwh` and `co2_kg` are of the training loop with its validation batches, over all attempts;
+    `total` adds set-up and the final validation. None is unmeasured.
+    """
+    bill, result = trial.bill, trial.result
+    return {
+        "trial_id": trial.folder.trial_id,
+        "scheme": trial.spec.scheme,
+        "dice": result.dice,
+        "dice_per_class": dict(result.dice_per_class),
+        "dice_per_case": dict(result.dice_per_case),
+        "runtime_seconds": bill.training.seconds,
+        "energy_kwh": bill.training.energy_kwh,
+        "co2_kg": bill.training.co2_kg,
+        "voxels": result.voxels,
+        "voxel_share": result.voxel_share,
+        "weights_sha256": result.weights_sha256,
+        "iterations": result.iterations,
+        "total": {
+            "seconds": bill.total.seconds,
+            "energy_kwh": bill.total.energy_kwh,
+            "co2_kg": bill.total.co2_kg,
+        },
+        "waste": {
+            "seconds": bill.waste.seconds,
+            "energy_kwh": bill.waste.energy_kwh,
+            "co2_kg": bill.waste.co2_kg,
+        },
+        "seconds_by_phase": {phase.value: charge.seconds for phase, charge in bill.by_phase.items()},
+        "attempts": len(bill.segments),
+        "folder": str(trial.folder.path),
+        "predict": predict_command(trial.folder, trial.spec),
+    }
+
+
+def as_text(trial: FinishedTrial) -> str:
+    """The same in a few lines."""
+    bill, result = trial.bill, trial.result
+    classes = ", ".join(f"{label}: {_dice(dice)}" for label, dice in result.dice_per_class.items())
+    validation_seconds = bill.by_phase[Phase.FINAL_VALIDATION].seconds
+    lines = [
+        f"trial {trial.folder.trial_id} ({trial.spec.scheme}) is finished",
+        f"Dice      {result.dice:.4f}   ({classes})",
+        f"training  {bill.training.seconds:.1f} s, {_energy(bill.training.energy_kwh, bill.training.co2_kg)}",
+        f"total     {bill.total.seconds:.1f} s with {validation_seconds:.1f} s of validation, "
+        f"{_energy(bill.total.energy_kwh, bill.total.co2_kg)}; {len(bill.segments)} attempt(s), "
+        f"{bill.waste.seconds:.1f} s wasted",
+        f"voxels    {result.voxels:.4g}, {100 * result.voxel_share:.2f} % of constant patch size",
+        f"weights   sha256 {result.weights_sha256}",
+        f"predict   {predict_command(trial.folder, trial.spec)}",
+    ]
+    return "\n".join(lines)
+
+
+def _dice(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _energy(energy_kwh: float | None, co2_kg: float | None) -> str:
+    if energy_kwh is None or co2_kg is None:
+        return "energy unmeasured"
+    return f"{1000 * energy_kwh:.3f} Wh, {1000 * co2_kg:.3f} g CO2"

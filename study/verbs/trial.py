@@ -1,0 +1,140 @@
+"""`trial`: one training without Ray. The same command resumes it, or prints the stored result when it has finished."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from study.curriculum import resolve
+from study.errors import MissingDataError
+from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
+from study.verbs.options import add_curriculum_options, add_data_option, axes_from, number, whole
+
+EXAMPLES = """\
+  python -m study trial --data data --dataset 4 --scheme pgps --out trials
+  python -m study trial --data data --dataset 4 --scheme pgps --optimizer adamw --epochs 10 \\
+      --iterations-per-epoch 40 --validation-batches 2 --no-mirroring --device cpu --out trials
+  python -m study trial --data data --dataset 4 --scheme cps --budget 0.25 --out trials --json
+"""
+TRAINING_OPTIONS = (
+    ("--initial-learning-rate", number, "X", "default: 0.01 with sgd, 0.003 with adamw"),
+    ("--momentum", number, "X", "of sgd, or first beta of adamw (default: 0.99, 0.9)"),
+    ("--weight-decay", number, "X", "default: 3e-5"),
+    ("--epochs", whole, "N", "default: 1000"),
+    ("--iterations-per-epoch", whole, "N", "at full budget (default: 250)"),
+    ("--foreground-oversampling", number, "0..1", "default: 0.5, with constant patch size 0.33"),
+    ("--validation-every-epochs", whole, "N", "default: 1"),
+    ("--validation-batches", whole, "N", "default: nnU-Net's 50"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `trial`."""
+    add_data_option(parser)
+    parser.add_argument("--dataset", required=True, metavar="ID|NAME", help="4 or Dataset004_Hippocampus")
+    parser.add_argument("--plans", metavar="NAME", help="default: the dataset's only plans, or nnUNetPlans")
+    parser.add_argument("--configuration", default="3d_fullres", help="default: 3d_fullres")
+    parser.add_argument("--fold", type=whole, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of weights and batches (default: 0)")
+    parser.add_argument("--previous-stage", type=Path, metavar="DIR", help="for a cascade: its predicted_next_stage")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="study folder, made if absent")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_curriculum_options(parser)
+    training = parser.add_argument_group("training (nnU-Net's unless given)")
+    training.add_argument("--optimizer", default="sgd", metavar="NAME", help=f"{' or '.join(OPTIMIZERS)}; default: sgd")
+    for option, convert, metavar, text in TRAINING_OPTIONS:
+        training.add_argument(option, type=convert, metavar=metavar, help=text)
+    training.add_argument("--no-mirroring", action="store_true", help="final validation without test-time mirroring")
+    training.add_argument("--compile", action="store_true", help="torch.compile on CUDA, anew for every stage")
+    machine = parser.add_argument_group("machine (does not change the result)")
+    machine.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    machine.add_argument("--cpus", type=whole, metavar="N", help="threads (default: all cores)")
+    machine.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches")
+    machine.add_argument("--meter", default="codecarbon", help=f"{' or '.join(METERS)} (default: codecarbon)")
+    machine.add_argument("--country", metavar="ISO3", help="grid of the CO2 figure (default: world average)")
+    machine.add_argument("--pue", type=number, default=1.0, metavar="X", help="of the data centre (default: 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, resume, or show what is stored."""
+    from study.emissions import check_country
+
+    energy = Energy(meter=args.meter, country=args.country, pue=args.pue)
+    check_country(args.country)
+    spec = _spec(args)
+    return _train(args, spec, energy)
+
+
+def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
+    from study.datasets import data_paths, find_dataset
+    from study.ledger import Ledger
+    from study.machine import Resources, resolve_device
+    from study.terminal import output_to
+    from study.trial import StopRequest, Workplace, previous_stage_folder, run_trial
+    from study.trial_progress import TerminalProgress
+    from study.trial_summary import as_json, as_text
+
+    paths = data_paths(args.data)
+    dataset = find_dataset(paths, args.dataset)
+    workplace = Workplace(
+        data=paths,
+        resources=Resources(device=args.device, cpus=args.cpus, data_workers=args.data_workers),
+        energy=energy,
+        previous_stage=previous_stage_folder(dataset, spec.plans, spec.configuration, args.previous_stage),
+    )
+    resolve_device(args.device)
+    ledger = Ledger.create(args.out)
+    stop = StopRequest()
+    with (
+        _stopping_on_signals(stop),
+        output_to(ledger.add(spec).log_path) as terminal,
+        TerminalProgress(terminal) as progress,
+    ):
+        trial = run_trial(spec, ledger, workplace, progress=progress, stop=stop)
+    print(json.dumps(as_json(trial)) if args.json else as_text(trial))
+    return 0
+
+
+def _spec(args: argparse.Namespace) -> TrialSpec:
+    from study.datasets import data_paths
+    from study.specs import make_spec, prepared_lookup
+
+    axes, training = axes_from(args), _training(args)
+    if args.dataset == "":
+        raise MissingDataError("dataset: received nothing, legal is an id such as 4, or a full name")
+    plan, split_sha256 = prepared_lookup(data_paths(args.data))(
+        args.dataset, args.plans, args.configuration, args.fold
+    )
+    resolve(plan.geometry, axes, epochs=training.epochs, iterations_per_epoch=training.iterations_per_epoch)
+    return make_spec(
+        plan=plan,
+        split_sha256=split_sha256,
+        fold=args.fold,
+        seed=args.seed,
+        scheme=args.scheme,
+        axes=axes,
+        training=training,
+    )
+
+
+def _training(args: argparse.Namespace) -> TrainingSettings:
+    names = [option.removeprefix("--").replace("-", "_") for option, *_ in TRAINING_OPTIONS]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return TrainingSettings(
+        optimizer=args.optimizer, test_time_mirroring=not args.no_mirroring, compile_network=args.compile, **given
+    )
+
+
+@contextmanager
+def _stopping_on_signals(stop: object) -> Iterator[None]:
+    handler = stop.signal  # type: ignore[attr-defined]
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number_, action in before.items():
+            signal.signal(number_, action)
