@@ -53,6 +53,10 @@ class LedgerError(StudyError):
     """A study folder belongs to another study, is in use, or was written by a newer version."""
 
 
+class TrialBusyError(LedgerError):
+    """Another process works on the trial."""
+
+
 class TrialInterrupted(StudyError):
     """A trial was asked to stop; its checkpoint and costs are on disk and the same command resumes it."""
 

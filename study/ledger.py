@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from study import files
-from study.errors import LedgerError
+from study.errors import LedgerError, TrialBusyError
 from study.records import (
     AttemptHeader,
     CostInterval,
@@ -128,7 +128,8 @@ class TrialFolder:
         """Hold the trial's lock.
 
         Raises:
-            LedgerError: another process works on the trial, or its folder cannot be written.
+            TrialBusyError: another process works on the trial.
+            LedgerError: its folder cannot be written.
         """
         try:
             handle = (self.path / "lock").open("a")
@@ -136,7 +137,7 @@ class TrialFolder:
             raise LedgerError(f"cannot write to {self.path}: {error.strerror}") from error
         with handle:
             if not _acquire(handle.fileno()):
-                raise LedgerError(
+                raise TrialBusyError(
                     f"trial {self.trial_id} is being trained by another process; wait for it or stop it first"
                 )
             _HELD.add(handle.fileno())

@@ -28,8 +28,8 @@ SMALLEST_AXIS, LARGEST_AXIS = 40, 56
 # Brightness above the background's mean, in units of which the noise has NOISE.
 BODY, BUD, SPECK = 1.0, 1.6, 1.1
 NOISE = 0.2
-TEXTURE = 0.15
-DECOYS, SPECKS = 3, 10
+TEXTURE = 0.12
+DECOYS, SPECKS = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def _anatomy(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[NDArr
     labels[body], labels[bud] = LABELS["body"], LABELS["bud"]
     near = _blob(random, shape, center, 2.2 * radius)
     for _ in range(DECOYS):
-        decoy = _blob(random, shape, random.uniform(4, np.array(shape) - 4), random.uniform(4.0, 6.0))
+        decoy = _blob(random, shape, random.uniform(4, np.array(shape) - 4), random.uniform(3.0, 4.5))
         brightness[decoy & ~near] = BUD
     for _ in range(SPECKS):
         speck = _blob(random, shape, random.uniform(2, np.array(shape) - 2), random.uniform(1.5, 2.5))

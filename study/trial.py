@@ -124,6 +124,9 @@ def run_trial(
     folder = ledger.add(spec)
     if folder.result() is None:
         with folder.locked():
+            # Another process may have finished it while this one waited for the disk.
+            if folder.result() is not None:
+                return finished_trial(folder)
             _Attempt(spec, folder, workplace, progress or Progress(), stop or StopRequest()).run()
     return finished_trial(folder)
 

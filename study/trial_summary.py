@@ -11,8 +11,8 @@ from study.trial import FinishedTrial, predict_command
 def as_json(trial: FinishedTrial) -> dict[str, Any]:
     """One object: result, cost of training, total cost, waste, attempts, model.
 
-    `runtime_seconds`, `energy_kwh` and `co2_kg` are of the training loop with its validation batches, over all attempts;
-    `total` adds set-up and the final validation. None is unmeasured.
+    `runtime_seconds`, `energy_kwh` and `co2_kg` are of the training loop with its validation batches, over all
+    attempts; `total` adds set-up and the final validation. None is unmeasured.
     """
     bill, result = trial.bill, trial.result
     return {

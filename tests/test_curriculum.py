@@ -102,6 +102,8 @@ def test_without_instance_norm_one_voxel_at_the_bottleneck_is_enough() -> None:
 def test_min_patch_moves_the_start_along_the_chain() -> None:
     assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.5))) == BRAIN_CHAIN[4:]
     assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.0))) == BRAIN_CHAIN
+    # 0.45 of eight steps is 3.6: the nearest size is the fourth above the smallest.
+    assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.45))) == BRAIN_CHAIN[4:]
 
 
 @pytest.mark.parametrize("scheme", ["pgps", "rpss", "efficiency", "performance"])
@@ -110,6 +112,18 @@ def test_min_patch_one_is_constant_patch_size(scheme: str) -> None:
     assert curriculum.stages == resolve(BRAIN, named_axes("cps")).stages
     assert curriculum.is_constant
     assert not curriculum.random_draws
+
+
+def test_batches_that_differ_from_the_plans_are_no_constant_training() -> None:
+    single = Geometry(patch_size=(64,), divisors=(16,), batch_size=1)
+    assert resolve(single, named_axes("cps")).is_constant
+    assert not resolve(single, named_axes("cps", batch_growth="stepwise")).is_constant
+
+
+def test_batch_growth_takes_powers_that_are_whole_numbers_for_whole() -> None:
+    geometry = Geometry(patch_size=(256,), divisors=(2,), batch_size=2)
+    # The smallest size is a 64th of the full patch, whose cube root is 4 (3.9999999999999996 in floating point).
+    assert batches(resolve(geometry, named_axes("pgps", batch_growth=1 / 3, stages=2))) == [8, 2]
 
 
 @pytest.mark.parametrize(("stages", "chosen"), [(1, [8]), (2, [0, 8]), (3, [0, 4, 8]), (4, [0, 3, 5, 8])])
@@ -171,6 +185,13 @@ def test_draws_depend_on_seed_and_iteration_alone() -> None:
     draws = [short.stage_index(i) for i in range(500)]
     assert draws == [long.stage_index(i) for i in range(500)]
     assert draws != [other.stage_index(i) for i in range(500)]
+
+
+def test_draws_are_those_of_splitmix64() -> None:
+    """Results must not change with our version: the first outputs that the generator's authors give for seed 0."""
+    outputs = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC]
+    curriculum = resolve(BRAIN, named_axes("rpss"), epochs=1, iterations_per_epoch=4, seed=0)
+    assert [curriculum.stage_index(i) for i in range(4)] == [9 * output >> 64 for output in outputs]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])

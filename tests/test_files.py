@@ -22,6 +22,15 @@ def test_json_is_written_and_read(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["document.json"]
 
 
+def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "document.json"
+    files.write_json(path, "old")
+    with path.open() as reader:
+        files.write_json(path, "new")
+        assert reader.read() == '"old"\n'
+    assert files.read_json(path) == "new"
+
+
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "document.json"
     files.write_json(path, "old")

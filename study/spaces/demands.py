@@ -12,8 +12,8 @@ class Resources:
     """What a trial gets of the machine. It decides how fast a study is, not what it finds.
 
     Attributes:
-        cpus: CPU cores of a trial, a fraction allowed.
-        gpus: share of one GPU, 0 to 1.
+        cpus: CPU cores of a trial, a fraction allowed; None is a node's cores, shared among its GPUs if it has any.
+        gpus: share of one GPU, 0 to 1; None is one where there are GPUs, else 0.
         concurrent: most trials at a time; None is as many as fit.
         data_workers: processes that make batches; None leaves it to the trial.
 
@@ -21,14 +21,16 @@ class Resources:
         InvalidInputError: a field is outside its range.
     """
 
-    cpus: float
-    gpus: float
+    cpus: float | None
+    gpus: float | None
     concurrent: int | None
     data_workers: int | None
 
     def __post_init__(self) -> None:
-        check_range("resources.cpus", self.cpus, 0, 1024, above_low=True)
-        check_range("resources.gpus", self.gpus, 0, 1)
+        if self.cpus is not None:
+            check_range("resources.cpus", self.cpus, 0, 1024, above_low=True)
+        if self.gpus is not None:
+            check_range("resources.gpus", self.gpus, 0, 1)
         if self.concurrent is not None:
             check_count("resources.concurrent", self.concurrent)
         if self.data_workers is not None:

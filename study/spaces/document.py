@@ -31,8 +31,8 @@ class _Block(BaseModel):
 class ResourcesBlock(_Block):
     """`resources`; see `demands.Resources`."""
 
-    cpus: float = 1
-    gpus: float = 0
+    cpus: float | None = None
+    gpus: float | None = None
     concurrent: int | None = None
     data_workers: int | None = None
 

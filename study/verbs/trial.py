@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from study.curriculum import resolve
-from study.errors import MissingDataError
 from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
 from study.verbs.options import add_curriculum_options, add_data_option, axes_from, number, whole
 
@@ -104,12 +102,7 @@ def _spec(args: argparse.Namespace) -> TrialSpec:
     from study.specs import make_spec, prepared_lookup
 
     axes, training = axes_from(args), _training(args)
-    if args.dataset == "":
-        raise MissingDataError("dataset: received nothing, legal is an id such as 4, or a full name")
-    plan, split_sha256 = prepared_lookup(data_paths(args.data))(
-        args.dataset, args.plans, args.configuration, args.fold
-    )
-    resolve(plan.geometry, axes, epochs=training.epochs, iterations_per_epoch=training.iterations_per_epoch)
+    plan, split_sha256 = prepared_lookup(data_paths(args.data))(args.dataset, args.plans, args.configuration, args.fold)
     return make_spec(
         plan=plan,
         split_sha256=split_sha256,

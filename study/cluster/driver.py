@@ -1,0 +1,219 @@
+"""The driver: starts Ray, runs the study's points on Tune, shows the ledger while it waits, and stops cleanly.
+
+Tune runs in a thread, so that this one can take signals. On the first Ctrl-C or SIGTERM a stop file appears in the
+study folder: every training writes a checkpoint and ends, on whatever node it is, and only then Ray goes down. A second
+signal goes down at once; the trainings then notice that nobody holds their pipe, and write their checkpoints too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray import tune
+
+from study.cluster.allotment import Allotment, Node, allot
+from study.cluster.searchers import Search, listed, optuna_search
+from study.cluster.work import Assignment, run_point
+from study.datasets import DataPaths
+from study.errors import LedgerError, MachineError, TrialInterrupted
+from study.ledger import Ledger, TrialState
+from study.machine import Resources, usable_cores
+from study.spaces import OPTUNA, SearchSpace
+from study.trial_process import Job
+
+REFRESH_SECONDS = 1.0
+# How long trainings may take to write their checkpoints when the study is stopped.
+STOP_GRACE_SECONDS = 120.0
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        space: what is searched; ledger: where it is kept; data: prepared data.
+        address: of a Ray cluster, None for one of our own on this machine.
+        previous_stage: for cascades.
+        on_refresh: called about once a second while trials run.
+    """
+
+    space: SearchSpace
+    ledger: Ledger
+    data: DataPaths
+    address: str | None = None
+    previous_stage: Path | None = None
+    on_refresh: Callable[[], None] = lambda: None
+
+
+def run_study(run: Run) -> Allotment:
+    """Run all points that have not finished; returns what each trial got.
+
+    Raises:
+        TrialInterrupted: stopped by a signal; the same call resumes.
+        MachineError: no node can hold a trial.
+    """
+    points = None if run.space.searcher == OPTUNA else list(run.space.points())
+    if run.address is None:
+        allot(run.space.resources, [local_node(run.space)])
+    with _ray(run), _stop_file(run.ledger.root) as stop_file:
+        allotment = allot(run.space.resources, _nodes())
+        search = listed(points) if points is not None else optuna_search(run.space, run.ledger)
+        if search.samples:
+            _fit(run, search, _assignment(run, points, allotment, stop_file), allotment, stop_file)
+    return allotment
+
+
+def local_node(space: SearchSpace) -> Node:
+    """This machine as a node; its GPUs are counted only if the space can use them, because that needs torch."""
+    gpus = 0
+    if space.resources.gpus != 0:
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Node(cpus=usable_cores(), gpus=gpus)
+
+
+@contextmanager
+def _ray(run: Run) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if run.address is None:
+            node = local_node(run.space)
+            ray.init(
+                num_cpus=int(node.cpus),
+                num_gpus=int(node.gpus),
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,
+                **quiet,
+            )
+        else:
+            ray.init(address=run.address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise MachineError(f"address: received {run.address!r}, no Ray cluster answers there ({error})") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _nodes() -> list[Node]:
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in alive]
+
+
+@contextmanager
+def _stop_file(root: Path) -> Iterator[Path]:
+    path = root.resolve() / f".stop-{uuid4().hex}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _assignment(
+    run: Run, points: Sequence[Mapping[str, Any]] | None, allotment: Allotment, stop_file: Path
+) -> Assignment:
+    resources = Resources(
+        device=allotment.device,
+        cpus=allotment.cpus,
+        gpus=allotment.gpus or None,
+        data_workers=run.space.resources.data_workers,
+        concurrent_trials=allotment.per_node,
+    )
+    template = Job(
+        study=str(run.ledger.root.resolve()),
+        trial_id="",
+        raw=None if run.data.raw is None else str(run.data.raw),
+        preprocessed=str(run.data.preprocessed),
+        resources=resources,
+        energy=run.space.energy,
+        previous_stage=None if run.previous_stage is None else str(run.previous_stage),
+        stop_file=str(stop_file),
+    )
+    return Assignment(space=run.space, points=points, data=run.data, template=template)
+
+
+def _fit(run: Run, search: Search, assignment: Assignment, allotment: Allotment, stop_file: Path) -> None:
+    tuner = _tuner(run, search, assignment, allotment)
+    failure: list[BaseException] = []
+    thread = threading.Thread(target=_call, args=(tuner.fit, failure), daemon=True)
+    with _signals_as_flag() as stopped:
+        thread.start()
+        while thread.is_alive() and not stopped.is_set():
+            thread.join(REFRESH_SECONDS)
+            run.on_refresh()
+        if stopped.is_set():
+            stop_file.touch()
+            _wait_for_trainings(run)
+            raise TrialInterrupted("the study was stopped; the same command resumes it")
+    if failure:
+        raise LedgerError(f"Ray Tune stopped: {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+
+
+def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotment) -> tune.Tuner:
+    # Tune's own folder is a scheduler's memory: a fresh one for every run, never read back.
+    name = time.strftime("%Y%m%d-%H%M%S-") + uuid4().hex[:6]
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    trainable = tune.with_resources(
+        tune.with_parameters(run_point, assignment=assignment), {"cpu": allotment.cpus, "gpu": allotment.gpus}
+    )
+    return tune.Tuner(
+        trainable,
+        param_space=search.parameters,
+        tune_config=tune.TuneConfig(
+            search_alg=search.algorithm,
+            num_samples=search.samples,
+            max_concurrent_trials=allotment.in_total,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(name=name, storage_path=str(run.ledger.root.resolve() / "tune"), verbose=0),
+    )
+
+
+def _call(fit: Callable[[], Any], failure: list[BaseException]) -> None:
+    try:
+        fit()
+    except BaseException as error:  # handed to the thread that waits
+        failure.append(error)
+
+
+@contextmanager
+def _signals_as_flag() -> Iterator[threading.Event]:
+    """The first signal sets the flag, a second one interrupts whatever is being waited for."""
+    flag = threading.Event()
+
+    def handle(*_: object) -> None:
+        if flag.is_set():
+            raise TrialInterrupted("the study was stopped at once; the same command resumes it")
+        flag.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _wait_for_trainings(run: Run) -> None:
+    deadline = time.monotonic() + STOP_GRACE_SECONDS
+    while time.monotonic() < deadline:
+        if not any(folder.state() is TrialState.RUNNING for folder in run.ledger.trials()):
+            return
+        run.on_refresh()
+        time.sleep(REFRESH_SECONDS)

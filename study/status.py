@@ -1,0 +1,173 @@
+"""The state of a study, read from its ledger alone: no Ray, and while the study runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.costs import bill
+from study.curriculum import Axes
+from study.errors import LedgerError
+from study.ledger import Ledger, TrialFolder, TrialState
+from study.records import TrialSpec
+from study.stage_table import size_text
+from study.trial import predict_command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STATE_STYLES = {
+    TrialState.FINISHED: "green",
+    TrialState.RUNNING: "cyan",
+    TrialState.FAILED: "red",
+    TrialState.INTERRUPTED: "yellow",
+    TrialState.NEW: "dim",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStatus:
+    """One line of the table; costs are of the training loop, None is unmeasured or not there yet.
+
+    Attributes:
+        iteration, total_iterations: progress of the training.
+        patch_size: of the last epoch's stage, voxels per axis.
+        pseudo_dice: of the last validated epoch; dice: of the final validation.
+        last_error: reason of the last failure, if the trial is failed.
+        log, predict: path of the log, and the command that predicts with a finished model.
+    """
+
+    trial_id: str
+    state: TrialState
+    scheme: str
+    axes: Axes
+    dataset: str
+    fold: int
+    seed: int
+    iteration: int
+    total_iterations: int
+    patch_size: tuple[int, ...] | None
+    pseudo_dice: float | None
+    dice: float | None
+    runtime_seconds: float
+    co2_kg: float | None
+    attempts: int
+    waste_seconds: float
+    last_error: str | None
+    log: str
+    predict: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain JSON."""
+        return {**asdict(self), "state": self.state.value}
+
+
+def study_status(ledger: Ledger) -> list[TrialStatus]:
+    """A line per trial, oldest first; of a trial whose folder cannot be read, its error."""
+    return [_status(folder) for folder in ledger.trials()]
+
+
+def rich_table(rows: Sequence[TrialStatus]) -> Table:
+    """The lines as a table for a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("trial", "state", "scheme", "budget"):
+        table.add_column(name, no_wrap=True)
+    for name in ("fold", "seed", "iteration", "patch", "Dice", "seconds", "g CO2", "attempts", "waste s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        state = Text(row.state.value, style=STATE_STYLES[row.state])
+        table.add_row(row.trial_id, state, _scheme(row), f"{100 * row.axes.budget:g} %", *_figures(row))
+    return table
+
+
+def counts(rows: Sequence[TrialStatus]) -> str:
+    """How many trials are in which state, in one line."""
+    number = Counter(row.state for row in rows)
+    return ", ".join(f"{number[state]} {state.value}" for state in TrialState if number[state]) or "no trials"
+
+
+def found(rows: Sequence[TrialStatus]) -> str:
+    """What a resumed study finds, in one line."""
+    finished = sum(row.state is TrialState.FINISHED for row in rows)
+    resumable = [row for row in rows if row.state in (TrialState.INTERRUPTED, TrialState.FAILED)]
+    where = ", ".join(f"{row.trial_id} at {row.iteration}" for row in resumable)
+    waste = sum(row.waste_seconds for row in rows)
+    return (
+        f"found {finished} finished, {len(resumable)} resumable{f' ({where})' if where else ''}; "
+        f"{waste:.1f} s wasted so far"
+    )
+
+
+def _status(folder: TrialFolder) -> TrialStatus:
+    try:
+        return _read(folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise LedgerError(f"{folder.path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _read(folder: TrialFolder) -> TrialStatus:
+    spec, state, result = folder.spec(), folder.state(), folder.result()
+    epochs, attempts, intervals = folder.epochs(), folder.attempts(), folder.cost_intervals()
+    costs = bill(attempts, intervals)
+    trained = max((i.iteration_stop for i in intervals), default=0)
+    dice = [epoch.pseudo_dice for epoch in epochs if epoch.pseudo_dice is not None]
+    return TrialStatus(
+        trial_id=folder.trial_id,
+        state=state,
+        scheme=spec.scheme,
+        axes=spec.axes,
+        dataset=spec.dataset,
+        fold=spec.fold,
+        seed=spec.seed,
+        iteration=trained,
+        total_iterations=spec.curriculum.total_iterations,
+        patch_size=_patch_at(spec, trained),
+        pseudo_dice=dice[-1] if dice else None,
+        dice=None if result is None else result.dice,
+        runtime_seconds=costs.training.seconds,
+        co2_kg=costs.training.co2_kg,
+        attempts=len(attempts),
+        waste_seconds=costs.waste.seconds,
+        last_error=folder.failure_reason(),
+        log=str(folder.log_path),
+        predict=None if result is None else predict_command(folder, spec),
+    )
+
+
+def _patch_at(spec: TrialSpec, trained: int) -> tuple[int, ...] | None:
+    return spec.curriculum.stage_at(trained - 1).patch_size if trained else None
+
+
+def _scheme(row: TrialStatus) -> str:
+    from study.curriculum import SCHEMES
+
+    named = SCHEMES.get(row.scheme)
+    changed = {name: value for name, value in asdict(row.axes).items() if named and value != getattr(named, name)}
+    shown = [f"{name}={_short(value)}" for name, value in changed.items() if name not in ("budget", "allocation")]
+    return " ".join([row.scheme, *shown])
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _figures(row: TrialStatus) -> list[str]:
+    # Before the final validation the pseudo Dice stands in, marked.
+    dice = f"{row.dice:.4f}" if row.dice is not None else "-" if row.pseudo_dice is None else f"~{row.pseudo_dice:.3f}"
+    return [
+        str(row.fold),
+        str(row.seed),
+        f"{row.iteration}/{row.total_iterations}",
+        size_text(row.patch_size) if row.patch_size else "-",
+        dice,
+        f"{row.runtime_seconds:.1f}",
+        "-" if row.co2_kg is None else f"{1000 * row.co2_kg:.3f}",
+        str(row.attempts),
+        f"{row.waste_seconds:.1f}",
+    ]

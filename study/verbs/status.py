@@ -1,0 +1,86 @@
+"""`status`: the table of a study's trials, from the ledger alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.errors import InvalidInputError
+from study.verbs.options import number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from study.ledger import Ledger
+    from study.status import TrialStatus
+
+EXAMPLES = """\
+  python -m study status studies/demo
+  python -m study status studies/demo --watch
+  python -m study status studies/demo --json
+"""
+WATCH_SECONDS = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `status`."""
+    parser.add_argument("study", type=Path, metavar="DIR", help="study folder")
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per trial")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        const=WATCH_SECONDS,
+        type=number,
+        metavar="SECONDS",
+        help=f"keep showing it (default: every {WATCH_SECONDS:g} s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, once or again and again."""
+    from study.ledger import Ledger
+    from study.status import study_status
+
+    ledger = Ledger.open(args.study)
+    if args.json:
+        print(json.dumps([row.to_json() for row in study_status(ledger)]))
+        return 0
+    if args.watch is not None:
+        return _watch(ledger, args.watch)
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    rows = study_status(ledger)
+    _print(console, rows)
+    return 0
+
+
+def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
+    from study.status import counts, rich_table
+
+    console.print(rich_table(rows))
+    console.print(counts(rows))
+    for row in rows:
+        if row.last_error:
+            console.print(f"{row.trial_id} failed: {row.last_error}; log: {row.log}")
+    finished = [row for row in rows if row.predict]
+    if finished:
+        best = max(finished, key=lambda row: row.dice or 0.0)
+        console.print(f"predict with the best model, {best.trial_id}:\n{best.predict}")
+
+
+def _watch(ledger: Ledger, seconds: object) -> int:
+    from rich.live import Live
+
+    from study.status import rich_table, study_status
+
+    if not isinstance(seconds, float | int) or not 0 < seconds < 3600:
+        raise InvalidInputError(field="watch", received=seconds, legal="seconds above 0 and under 3600")
+    with Live(rich_table(study_status(ledger)), auto_refresh=False) as live:
+        while True:
+            time.sleep(seconds)
+            live.update(rich_table(study_status(ledger)), refresh=True)
