@@ -7,7 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Columns of a table that goes to a file or pipe, where there is no width to fit.
+FILE_WIDTH = 200
 
 
 @contextmanager
@@ -32,3 +38,11 @@ def output_to(log: Path) -> Iterator[IO[str]]:
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)
+
+
+def wide_console() -> Console:
+    """A console on standard output whose tables are cut to a terminal's width, but not in a file or pipe."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=FILE_WIDTH)

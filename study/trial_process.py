@@ -106,7 +106,8 @@ def _terminate_after(wait: Any) -> None:
 
 
 def _until_stdin_closes() -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: a thread inside its buffer makes the interpreter abort when it exits.
+    while os.read(0, 1):
         pass
 
 

@@ -35,7 +35,6 @@ from study.trial_process import Job
 REFRESH_SECONDS = 1.0
 # How long trainings may take to write their checkpoints when the study is stopped.
 STOP_GRACE_SECONDS = 120.0
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +87,7 @@ def local_node(space: SearchSpace) -> Node:
 @contextmanager
 def _ray(run: Run) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
@@ -97,14 +97,15 @@ def _ray(run: Run) -> Iterator[None]:
                 num_cpus=int(node.cpus),
                 num_gpus=int(node.gpus),
                 include_dashboard=False,
-                _node_ip_address=LOOPBACK,
                 **quiet,
             )
         else:
             ray.init(address=run.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise MachineError(f"address: received {run.address!r}, no Ray cluster answers there ({error})") from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Failures are told from the ledger, in one line each.
+    for name in ("ray", "ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:

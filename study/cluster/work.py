@@ -86,7 +86,7 @@ def train(folder: TrialFolder, job: Job) -> None:
             time.sleep(BUSY_POLL_SECONDS)
         elif code == INTERRUPTED:
             raise TrialInterrupted(f"trial {folder.trial_id} was stopped; its checkpoint is written")
-        elif code != FINISHED:
+        elif code != FINISHED and folder.result() is None:
             raise TrialFailedError(_reason(folder, code))
 
 

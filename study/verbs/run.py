@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from study.datasets import DataPaths
     from study.ledger import Ledger
     from study.spaces import SearchSpace
 
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         return show(space, prepared_lookup(paths))
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
-    return start(space, args)
+    previous_stage = _previous_stage(space, args)
+    return start(space, paths, args.out, address=args.address, previous_stage=previous_stage)
 
 
 def load(args: argparse.Namespace) -> SearchSpace:
@@ -83,35 +85,53 @@ def load(args: argparse.Namespace) -> SearchSpace:
     )
 
 
-def start(space: SearchSpace, args: argparse.Namespace) -> int:
-    """Run the study with its live table, then print how it ended."""
-    from rich.console import Console
+def start(
+    space: SearchSpace,
+    paths: DataPaths,
+    out: Path,
+    *,
+    address: str | None = None,
+    previous_stage: Path | None = None,
+) -> int:
+    """Run the study with its live table, then print how it ended.
 
+    Args:
+        space: what is searched; its data has been checked.
+        paths: prepared data.
+        out: the study folder.
+        address: of a Ray cluster, None for one of our own that only this machine reaches.
+        previous_stage: for cascades.
+
+    Returns:
+        0, or 1 when trials have failed.
+    """
+    if address is None:
+        from study.cluster import keep_to_loopback
+
+        keep_to_loopback()
     from study.cluster.driver import Run, run_study
-    from study.datasets import data_paths
     from study.ledger import Ledger
     from study.status import counts, found, study_status
+    from study.terminal import wide_console
 
-    paths = data_paths(args.data)
-    known = (args.out / "study.json").exists()
-    ledger = Ledger.create(args.out, space=space.identity())
-    previous_stage = _previous_stage(space, args)
-    console = Console(highlight=False, soft_wrap=True)
-    if known:
-        console.print(found(study_status(ledger)))
+    ledger = Ledger.create(out, space=space.identity())
+    console = wide_console()
+    before = study_status(ledger)
+    if before:
+        console.print(found(before))
     with _LiveTable(ledger, console) as table:
         run_study(
             Run(
                 space=space,
                 ledger=ledger,
                 data=paths,
-                address=args.address,
+                address=address,
                 previous_stage=previous_stage,
                 on_refresh=table.refresh,
             )
         )
     rows = study_status(ledger)
-    console.print(f"{args.out}: {counts(rows)}")
+    console.print(f"{out}: {counts(rows)}")
     failed = [row for row in rows if row.last_error]
     for row in failed:
         console.print(f"{row.trial_id} failed: {row.last_error}; log: {row.log}")

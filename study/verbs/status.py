@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.watch is not None:
         return _watch(ledger, args.watch)
-    from rich.console import Console
+    from study.terminal import wide_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = wide_console()
     rows = study_status(ledger)
     _print(console, rows)
     return 0

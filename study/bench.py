@@ -1,0 +1,153 @@
+"""What a trial costs besides forward, backward and step: measured in a process of its own, figures from one run.
+
+`python -m study.bench JOB OUTPUT` is that process: it runs a trial and writes one record per iteration. `measure`
+starts it, watches the memory of its process tree, and reduces the records.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from study import files
+from study.costs import bill
+from study.errors import TrialFailedError
+from study.ledger import Ledger
+from study.records import Phase, TrialSpec
+from study.trial import Progress, run_trial
+from study.trial_process import Job
+
+MEMORY_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialBench:
+    """Figures of one run.
+
+    Attributes:
+        start_seconds: from the start of the process to the start of the first training iteration.
+        overhead_share: share of the training's wall time, validation excluded, that is not forward, backward and step:
+            waiting for batches, checkpoints, books.
+        fetch_share: the part of it that waited for batches.
+        stage_changes: how many there were.
+        stage_change_iterations: median over stage changes of what the first iteration of a stage takes longer than the
+            median iteration of that stage, in units of the latter; largest_stage_change_iterations: the largest.
+        iteration_seconds: median iteration, by stage.
+        peak_memory_mib: largest sum of proportional set sizes over the process tree.
+    """
+
+    start_seconds: float
+    overhead_share: float
+    fetch_share: float
+    stage_changes: int
+    stage_change_iterations: float
+    largest_stage_change_iterations: float
+    iteration_seconds: tuple[float, ...]
+    peak_memory_mib: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON."""
+        return asdict(self)
+
+
+class _Recorder(Progress):
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def iteration_done(self, report: Any) -> None:
+        self.rows.append({**asdict(report), "at": time.time()})
+
+
+def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBench:
+    """Run a trial once and measure it.
+
+    Args:
+        spec: what to train, at least four iterations per stage for meaningful medians.
+        ledger: a study folder of its own.
+        job: where and with what.
+        output: file for the records.
+
+    Raises:
+        TrialFailedError: the trial did not finish.
+    """
+    folder = ledger.add(spec)
+    started_at = time.time()
+    command = [sys.executable, "-m", "study.bench", job.to_json(), str(output)]
+    with folder.log_path.open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        peak_mib = _watch_memory(process)
+    if process.returncode or not output.exists():
+        raise TrialFailedError(f"the measured trial failed; see {folder.log_path}")
+    rows = files.read_json(output)
+    training_seconds = bill(folder.attempts(), folder.cost_intervals()).by_phase[Phase.TRAINING].seconds
+    return reduce_rows(rows, started_at=started_at, training_seconds=training_seconds, peak_memory_mib=peak_mib)
+
+
+def reduce_rows(
+    rows: Sequence[dict[str, float]], *, started_at: float, training_seconds: float, peak_memory_mib: float
+) -> TrialBench:
+    """The figures of one run from its iterations, in order; see `TrialBench`."""
+    first = rows[0]
+    fetch_seconds = sum(row["fetch_seconds"] for row in rows)
+    step_seconds = sum(row["step_seconds"] for row in rows)
+    stages = [[_whole(row) for row in rows if row["stage"] == stage] for stage in sorted({r["stage"] for r in rows})]
+    usual = [median(durations) for durations in stages]
+    excess = [(stage[0] - usual_) / usual_ for stage, usual_ in zip(stages[1:], usual[1:], strict=True)]
+    return TrialBench(
+        start_seconds=first["at"] - _whole(first) - started_at,
+        overhead_share=1 - step_seconds / training_seconds,
+        fetch_share=fetch_seconds / training_seconds,
+        stage_changes=len(excess),
+        stage_change_iterations=median(excess) if excess else 0.0,
+        largest_stage_change_iterations=max(excess, default=0.0),
+        iteration_seconds=tuple(usual),
+        peak_memory_mib=peak_memory_mib,
+    )
+
+
+def main() -> None:
+    """Run the job of the command line and write its iterations."""
+    job, output = Job.from_json(sys.argv[1]), Path(sys.argv[2])
+    ledger = Ledger.open(Path(job.study))
+    recorder = _Recorder()
+    run_trial(ledger.trial(job.trial_id).spec(), ledger, job.workplace(), progress=recorder)
+    files.write_json(output, json.loads(json.dumps(recorder.rows)))
+
+
+def _whole(row: dict[str, float]) -> float:
+    return row["fetch_seconds"] + row["step_seconds"]
+
+
+def _watch_memory(process: subprocess.Popen[bytes]) -> float:
+    """Wait for the process; the largest memory its tree had, in MiB."""
+    import psutil
+
+    peak_bytes = 0
+    tree = psutil.Process(process.pid)
+    while process.poll() is None:
+        peak_bytes = max(peak_bytes, _tree_bytes(psutil, tree))
+        time.sleep(MEMORY_POLL_SECONDS)
+    return peak_bytes / 2**20
+
+
+def _tree_bytes(psutil: Any, tree: Any) -> int:
+    total = 0
+    try:
+        for member in [tree, *tree.children(recursive=True)]:
+            # Proportional, so that what forked workers share is counted once.
+            info = member.memory_full_info()
+            total += getattr(info, "pss", info.rss)
+    except psutil.Error:  # a process ended while it was being looked at
+        return total
+    return total
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`bench`: what a trial costs besides the training itself, measured on this machine in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.verbs.options import add_curriculum_options, add_data_option, axes_from, need_whole, whole
+
+if TYPE_CHECKING:
+    from study.bench import TrialBench
+
+EXAMPLES = """\
+  python -m study bench trial
+  python -m study bench trial --data data --dataset 4 --scheme pgps --data-workers 2 --json
+"""
+BENCHMARKS = ("trial",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bench`."""
+    parser.add_argument("benchmark", choices=BENCHMARKS, help="what to measure")
+    add_data_option(parser)
+    parser.add_argument("--dataset", metavar="ID|NAME", help="default: the embedded data, made for the purpose")
+    parser.add_argument("--configuration", default="3d_fullres", help="default: 3d_fullres")
+    parser.add_argument("--epochs", type=whole, default=4, metavar="N", help="default: 4")
+    parser.add_argument("--iterations-per-epoch", type=whole, default=60, metavar="N", help="default: 60")
+    parser.add_argument("--data-workers", type=whole, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_curriculum_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory(prefix="pgps-bench-") as folder:
+        figures = _measure(args, Path(folder))
+    if args.json:
+        print(json.dumps(figures.to_json()))
+        return 0
+    print(
+        f"start to first iteration   {figures.start_seconds:.1f} s\n"
+        f"not forward/backward/step  {100 * figures.overhead_share:.1f} % of training time "
+        f"({100 * figures.fetch_share:.1f} % waiting for batches)\n"
+        f"stage change               {figures.stage_change_iterations:+.2f} ordinary iterations (median of "
+        f"{figures.stage_changes}, largest {figures.largest_stage_change_iterations:+.2f})\n"
+        f"ordinary iteration         {1000 * figures.iteration_seconds[0]:.0f} ms in the first stage, "
+        f"{1000 * figures.iteration_seconds[-1]:.0f} ms in the last\n"
+        f"peak memory                {figures.peak_memory_mib:.0f} MiB"
+    )
+    return 0
+
+
+def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
+    from study.bench import measure
+    from study.datasets import data_paths
+    from study.ledger import Ledger
+    from study.machine import Resources
+    from study.phantom import NAME
+    from study.records import Energy, TrainingSettings
+    from study.specs import make_spec, prepared_lookup
+    from study.trial_process import Job
+    from study.verbs.demo import prepare_phantoms
+
+    axes = axes_from(args)
+    training = TrainingSettings(
+        optimizer="adamw",
+        epochs=need_whole("--epochs", args.epochs),
+        iterations_per_epoch=args.iterations_per_epoch,
+        validation_batches=2,
+        test_time_mirroring=False,
+    )
+    resources = Resources(device=args.device, data_workers=args.data_workers)
+    paths = data_paths(args.data) if args.dataset else prepare_phantoms(folder / "data")
+    plan, split = prepared_lookup(paths)(args.dataset or NAME, None, args.configuration, 0)
+    spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=training)
+    ledger = Ledger.create(folder / "study")
+    job = Job(
+        study=str(ledger.root),
+        trial_id=spec.trial_id,
+        raw=None if paths.raw is None else str(paths.raw),
+        preprocessed=str(paths.preprocessed),
+        resources=resources,
+        energy=Energy(),
+        previous_stage=None,
+        stop_file="",
+    )
+    return measure(spec, ledger, job, folder / "iterations.json")
