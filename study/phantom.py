@@ -26,7 +26,7 @@ LABELS = {"background": 0, "body": 1, "bud": 2}
 CASES = 20
 SMALLEST_AXIS, LARGEST_AXIS = 40, 56
 # Brightness above the background's mean, in units of which the noise has NOISE.
-BODY, BUD, SPECK = 1.0, 1.6, 1.1
+BODY, BUD, DECOY, SPECK = 1.0, 1.7, 1.35, 1.1
 NOISE = 0.2
 TEXTURE = 0.12
 DECOYS, SPECKS = 2, 4
@@ -85,7 +85,7 @@ def _anatomy(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[NDArr
     near = _blob(random, shape, center, 2.2 * radius)
     for _ in range(DECOYS):
         decoy = _blob(random, shape, random.uniform(4, np.array(shape) - 4), random.uniform(3.0, 4.5))
-        brightness[decoy & ~near] = BUD
+        brightness[decoy & ~near] = DECOY
     for _ in range(SPECKS):
         speck = _blob(random, shape, random.uniform(2, np.array(shape) - 2), random.uniform(1.5, 2.5))
         brightness[speck & ~near] = SPECK

@@ -170,22 +170,22 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def get_dataloaders(self) -> tuple[Iterator[Any], None]:
         """One iterator over training and validation batches in the order of use, from the current iteration on."""
-        augmentation = self._augmentation()
+        workers, pin_memory = self._task.data_workers, self.device.type == "cuda"
+        loader = make_loader(self.make_batches(), self._schedule(), workers=workers, pin_memory=pin_memory)
+        return iter(loader), None
+
+    def make_batches(self) -> Batches:
+        """Every batch of the task, by index."""
         training_cases, validation_cases = self.get_tr_and_val_datasets()
-        task = self._task
-        batches = Batches(
+        return Batches(
             trainer=self,
-            curriculum=task.curriculum,
-            seed=task.seed,
+            curriculum=self._task.curriculum,
+            seed=self._task.seed,
             foreground_oversampling=self.oversample_foreground_percent,
-            augmentation=augmentation,
+            augmentation=self._augmentation(),
             training_cases=training_cases,
             validation_cases=validation_cases,
         )
-        loader = make_loader(
-            batches, self._schedule(), workers=task.data_workers, pin_memory=self.device.type == "cuda"
-        )
-        return iter(loader), None
 
     def plot_network_architecture(self) -> None:
         """Do nothing: nnU-Net's plot needs a library that is gone."""

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from prepared import data
+
+__all__ = ["data"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

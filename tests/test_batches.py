@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,341 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, blur_dimension
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from hypothesis import given
 from hypothesis import strategies as st
-from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_PATCH, NAME, SHORT, spec_of
+from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, NAME, plans_document, spec_of
 
 from study import files
-from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, make_loader
+from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_loader, make_repeatable
 from study.curriculum import Curriculum
 from study.datasets import data_paths
 from study.trainer import Task, nnUNetTrainerPGPS
+
+MakeTrainer = Callable[..., nnUNetTrainerPGPS]
+
+
+@pytest.fixture
+def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
+    """Builds a trainer of the phantoms with a task, no network yet."""
+    paths = data_paths(data)
+    monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    description = files.read_json(paths.preprocessed / NAME / "dataset.json")
+
+    def make(
+        scheme: str = "pgps", *, plans: str = CUBE, configuration: str = FULL, trainer: Any = nnUNetTrainerPGPS, **spec: Any
+    ) -> nnUNetTrainerPGPS:
+        what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
+        document = {**plans_document(data, plans), "continue_training": False}
+        made: nnUNetTrainerPGPS = trainer(document, configuration, 0, description, torch.device("cpu"))
+        made.attach(Task(curriculum=what.curriculum, settings=what.training, seed=what.seed))
+        return made
+
+    return make
+
+
+def curriculum_of(trainer: nnUNetTrainerPGPS) -> Curriculum:
+    assert trainer.task is not None
+    return trainer.task.curriculum
+
+
+def same(one: Batch, other: Batch) -> bool:
+    targets = zip(one["target"], other["target"], strict=True)
+    return (
+        one["keys"] == other["keys"]
+        and torch.equal(one["data"], other["data"])
+        and all(torch.equal(a, b) for a, b in targets)
+    )
+
+
+def first_items(curriculum: Curriculum) -> Iterator[tuple[Any, Item]]:
+    """Every stage with the item of its first iteration."""
+    for stage in curriculum.stages:
+        yield stage, Item(index=stage.first_iteration)
+
+
+# ------------------------------------------------------------------------------------------------------ by index alone
+
+
+@pytest.mark.parametrize("scheme", ["pgps", "rpss"])
+def test_a_batch_is_the_same_in_any_order_and_from_any_process(make_trainer: MakeTrainer, scheme: str) -> None:
+    trainer = make_trainer(scheme)
+    schedule = Schedule(
+        start_epoch=0,
+        start_iteration=0,
+        epochs=3,
+        iterations_per_epoch=8,
+        validation_every_epochs=2,
+        validation_batches=2,
+    )
+    items = list(schedule)
+    assert len(items) == 24 + 2 * 2
+
+    in_order = list(make_loader(trainer.make_batches(), schedule, workers=0, pin_memory=False))
+    by_workers = list(make_loader(trainer.make_batches(), schedule, workers=2, pin_memory=False))
+    backwards = trainer.make_batches()
+    for item, one, other in reversed(list(zip(items, in_order, by_workers, strict=True))):
+        assert same(one, other)
+        assert same(one, backwards[item])
+
+
+def test_batches_differ_by_index_and_by_seed(make_trainer: MakeTrainer) -> None:
+    batches, others = make_trainer("cps").make_batches(), make_trainer("cps", seed=1).make_batches()
+    drawn = [batches[Item(index=index)] for index in range(6)]
+    assert not any(same(drawn[i], drawn[j]) for i in range(6) for j in range(i))
+    assert not any(same(one, others[Item(index=index)]) for index, one in enumerate(drawn))
+    assert len({key for batch in drawn for key in batch["keys"]}) > 2
+
+
+def test_validation_batches_depend_on_their_index_alone(make_trainer: MakeTrainer) -> None:
+    trainers = [make_trainer("pgps"), make_trainer("cps", seed=3), make_trainer("performance", seed=1)]
+    validation = [[t.make_batches()[Item(index=i, validation=True)] for i in range(3)] for t in trainers]
+    for other in validation[1:]:
+        assert all(same(a, b) for a, b in zip(validation[0], other, strict=True))
+    assert not same(validation[0][0], validation[0][1])
+    assert all(batch["data"].shape == (2, 1, *CUBE_PATCH) for batch in validation[0])
+    held_out = set(trainers[0].do_split()[1])
+    assert {key for batch in validation[0] for key in batch["keys"]} <= held_out
+
+
+def test_training_batches_hold_no_validation_case(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("pgps")
+    batches, training_cases = trainer.make_batches(), set(trainer.do_split()[0])
+    assert {key for index in range(24) for key in batches[Item(index=index)]["keys"]} <= training_cases
+
+
+# ---------------------------------------------------------------------------------------------------------------- form
+
+
+@pytest.mark.parametrize(
+    ("scheme", "plans", "configuration"),
+    [("pgps", CUBE, FULL), ("performance", CUBE, FULL), ("pgps+", FLAT, FULL), ("pgps", "PlannedPlans", FLAT_2D)],
+)
+def test_every_stage_has_its_size_at_every_scale(
+    make_trainer: MakeTrainer, data: Path, scheme: str, plans: str, configuration: str
+) -> None:
+    trainer = make_trainer(scheme, plans=plans, configuration=configuration)
+    strides = plans_document(data, plans)["configurations"][configuration]["architecture"]["arch_kwargs"]["strides"]
+    reductions = np.cumprod(strides, axis=0)[:-1]
+    batches, curriculum = trainer.make_batches(), curriculum_of(trainer)
+    assert len(curriculum.stages) > 3
+    for stage, item in first_items(curriculum):
+        batch = batches[item]
+        assert batch["data"].shape == (stage.batch_size, 1, *stage.patch_size)
+        assert batch["data"].dtype == torch.float32
+        assert len(batch["target"]) == len(reductions)
+        for target, reduction in zip(batch["target"], reductions, strict=True):
+            size = tuple(n // r for n, r in zip(stage.patch_size, reduction, strict=True))
+            assert target.shape == (stage.batch_size, 1, *size)
+            assert set(target.unique().tolist()) <= {0, 1, 2}
+
+
+def test_a_flat_patch_keeps_its_2d_augmentation_in_every_stage(make_trainer: MakeTrainer) -> None:
+    calls: list[tuple[tuple[int, ...], bool]] = []
+
+    class Recording(nnUNetTrainerPGPS):
+        @staticmethod
+        def get_training_transforms(patch: Any, rotation: Any, scales: Any, axes: Any, flat: Any, **more: Any) -> Any:
+            calls.append((tuple(patch), flat))
+            return nnUNetTrainerPGPS.get_training_transforms(patch, rotation, scales, axes, flat, **more)
+
+    for plans, patch, flat in ((FLAT, FLAT_PATCH, True), (CUBE, CUBE_PATCH, False)):
+        trainer = make_trainer("pgps", plans=plans, trainer=Recording)
+        batches, stages = trainer.make_batches(), curriculum_of(trainer).stages
+        for _, item in first_items(curriculum_of(trainer)):
+            batches[item]
+        assert calls == [(stage.patch_size, flat) for stage in stages]
+        assert calls[-1][0] == patch
+        calls.clear()
+
+
+def test_short_axes_pass_through_the_whole_augmentation(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("pgps", plans=FLAT, training={"epochs": 1, "iterations_per_epoch": 400}, stages=2)
+    batches, small = trainer.make_batches(), curriculum_of(trainer).stages[0]
+    assert small.patch_size[0] == 2
+    # A blur comes to one sample in ten.
+    for index in range(60):
+        assert batches[Item(index=index)]["data"].isfinite().all()
+
+
+# ---------------------------------------------------------------------------------------------------------------- blur
+
+
+def flattened(transform: Any) -> Iterator[Any]:
+    yield transform
+    for inner in getattr(transform, "transforms", ()):
+        yield from flattened(inner)
+    if hasattr(transform, "transform"):
+        yield from flattened(transform.transform)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_no_blur_with_a_stopwatch_is_left(flat: bool) -> None:
+    stock = nnUNetTrainerPGPS.get_training_transforms((16, 32, 32), (-0.5, 0.5), [[1, 1, 1]], (0, 1, 2), flat)
+    timed = [t for t in flattened(stock) if isinstance(t, GaussianBlurTransform)]
+    assert [t.benchmark for t in timed] == [True]
+
+    kinds = [type(t) for t in flattened(make_repeatable(stock)) if isinstance(t, GaussianBlurTransform)]
+    assert kinds == [RepeatableBlur]
+    names = [type(t).__name__ for t in flattened(stock)]
+    repeatable = [type(t).__name__ for t in flattened(make_repeatable(stock))]
+    assert repeatable == [name.replace("GaussianBlurTransform", "RepeatableBlur") for name in names]
+    assert (Convert3DTo2DTransform.__name__ in repeatable) is flat
+
+
+def blur() -> RepeatableBlur:
+    return RepeatableBlur(blur_sigma=1.0, benchmark=True)
+
+
+def test_the_blur_is_nnunets_convolution() -> None:
+    image = torch.rand(2, 9, 12, 15)
+    expected = image
+    for axis in range(3):
+        expected = blur_dimension(expected, 1.0, axis, force_use_fft=False)
+    transform = blur()
+    assert torch.equal(transform(image=image.clone())["image"], expected)
+    assert transform.benchmark_use_fft == {}
+
+
+@pytest.mark.parametrize("voxels", [1, 2, 3])
+def test_an_axis_shorter_than_the_kernel_is_left_alone(voxels: int) -> None:
+    image = torch.rand(1, voxels, 8, 8)
+    stock = GaussianBlurTransform(blur_sigma=1.0, benchmark=True)
+    with pytest.raises(RuntimeError, match=r"[Pp]adding"):
+        stock(image=image.clone())
+    expected = blur_dimension(blur_dimension(image, 1.0, 1, force_use_fft=False), 1.0, 2, force_use_fft=False)
+    assert torch.equal(blur()(image=image.clone())["image"], expected)
+
+
+# --------------------------------------------------------------------------------------------------------- shared crops
+
+
+class Counting:
+    """A dataset that counts the cases it opens."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.identifiers = dataset.identifiers
+        self.opened: list[str] = []
+        self._dataset = dataset
+
+    def load_case(self, case: str) -> Any:
+        self.opened.append(case)
+        return self._dataset.load_case(case)
+
+
+def stage_loader(trainer: nnUNetTrainerPGPS, cases: Any, batch: int, crops: int, share: float) -> StageLoader:
+    return StageLoader(
+        cases,
+        batch,
+        (16, 16, 16),
+        (16, 16, 16),
+        trainer.label_manager,
+        oversample_foreground_percent=share,
+        transforms=None,
+        crops_per_volume=crops,
+    )
+
+
+@pytest.mark.parametrize(("batch", "crops"), [(7, 3), (8, 4), (5, 5), (4, 1)])
+def test_a_batch_opens_one_volume_for_so_many_crops(make_trainer: MakeTrainer, batch: int, crops: int) -> None:
+    trainer = make_trainer()
+    cases = Counting(trainer.get_tr_and_val_datasets()[0])
+    loader = stage_loader(trainer, cases, batch, crops, 0.5)
+    np.random.seed(0)
+    for _ in range(5):
+        cases.opened.clear()
+        drawn = loader.generate_train_batch()
+        assert drawn["data"].shape == (batch, 1, 16, 16, 16)
+        assert len(drawn["keys"]) == batch
+        assert len(cases.opened) <= math.ceil(batch / crops)
+        assert list(dict.fromkeys(drawn["keys"])) == list(dict.fromkeys(cases.opened))
+    crops_differ = not torch.equal(drawn["data"][0], drawn["data"][1])
+    assert crops_differ
+
+
+def test_the_performance_scheme_opens_about_a_plan_batch_of_volumes(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("performance")
+    batches, curriculum = trainer.make_batches(), curriculum_of(trainer)
+    assert max(stage.crops_per_volume for stage in curriculum.stages) > 10
+    for stage, item in first_items(curriculum):
+        keys = batches[item]["keys"]
+        assert len(keys) == stage.batch_size
+        assert len(set(keys)) <= math.ceil(stage.batch_size / stage.crops_per_volume) <= 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "crops", "share", "kinds"),
+    [
+        (12, 3, 0.5, "...fff...fff"),
+        (7, 3, 0.5, "......f"),
+        (8, 4, 0.33, "....ffff"),
+        (9, 3, 1.0, "fffffffff"),
+        (8, 4, 0.0, "........"),
+        (4, 1, 0.5, "..ff"),
+        (2, 1, 0.33, ".f"),
+    ],
+)
+def test_random_and_foreground_volumes_alternate(
+    make_trainer: MakeTrainer, batch: int, crops: int, share: float, kinds: str
+) -> None:
+    trainer = make_trainer()
+    loader = stage_loader(trainer, trainer.get_tr_and_val_datasets()[0], batch, crops, share)
+    assert "".join("f" if loader.get_do_oversample(sample) else "." for sample in range(batch)) == kinds
+
+
+def test_foreground_crops_hold_foreground(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    loader = stage_loader(trainer, trainer.get_tr_and_val_datasets()[0], 40, 4, 1.0)
+    np.random.seed(0)
+    labels = loader.generate_train_batch()["target"]
+    assert all((sample > 0).any() for sample in labels)
+
+
+# ------------------------------------------------------------------------------------------------------------ schedule
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> dict[str, int]:
+    names = ("epochs", "iterations_per_epoch", "validation_every_epochs", "validation_batches")
+    return {name: draw(st.integers(1, 6)) for name in names}
+
+
+@given(schedules())
+def test_validation_follows_its_epochs_and_the_last(length: dict[str, int]) -> None:
+    schedule = Schedule(start_epoch=0, start_iteration=0, **length)
+    items = list(schedule)
+    training = [item.index for item in items if not item.validation]
+    assert training == list(range(length["epochs"] * length["iterations_per_epoch"]))
+    for epoch in range(length["epochs"]):
+        due = (epoch + 1) % length["validation_every_epochs"] == 0 or epoch == length["epochs"] - 1
+        assert schedule.validates(epoch) is due
+        end = items.index(Item(index=(epoch + 1) * length["iterations_per_epoch"] - 1))
+        following = items[end + 1 : end + 1 + length["validation_batches"]]
+        fixed = [Item(index=index, validation=True) for index in range(length["validation_batches"])]
+        assert (following == fixed) is due
+    evaluations = sum(schedule.validates(epoch) for epoch in range(length["epochs"]))
+    assert len(items) == len(training) + evaluations * length["validation_batches"]
+
+
+@given(schedules(), st.data())
+def test_a_schedule_goes_on_from_any_iteration(length: dict[str, int], data: st.DataObject) -> None:
+    items = list(Schedule(start_epoch=0, start_iteration=0, **length))
+    per_epoch = length["iterations_per_epoch"]
+    done = data.draw(st.integers(0, length["epochs"] * per_epoch))
+    # After the last iteration of an epoch its validation may be missing or done.
+    validated = data.draw(st.booleans()) if done % per_epoch == 0 else True
+    epoch = done // per_epoch if validated or done == 0 else done // per_epoch - 1
+    rest = list(Schedule(start_epoch=epoch, start_iteration=done, **length))
+    assert rest == items[len(items) - len(rest) :]
+    assert [item.index for item in rest if not item.validation] == list(range(done, length["epochs"] * per_epoch))
+    if not validated and done:
+        before = items[: len(items) - len(rest)]
+        assert before[-1] == Item(index=done - 1)
+
+
+def test_a_batches_object_travels_to_a_process(make_trainer: MakeTrainer) -> None:
+    import pickle
+
+    batches: Batches = make_trainer().make_batches()
+    assert same(pickle.loads(pickle.dumps(batches))[Item(index=3)], batches[Item(index=3)])

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from study import __main__, __version__
+from study.commandline import INTERRUPTED, USER_ERROR
 from study.errors import InvalidInputError
 from study.verbs import plan as plan_verb
 
@@ -88,12 +89,12 @@ def test_an_interrupt_says_that_the_work_is_kept(
         return 0
 
     monkeypatch.setattr(plan_verb, "run", interrupted)
-    assert __main__.main(["plan", *LEGAL]) == __main__.INTERRUPTED
+    assert __main__.main(["plan", *LEGAL]) == INTERRUPTED
     assert capsys.readouterr().err == "interrupted; the same command resumes\n"
 
 
 def test_words_of_the_user_stay_on_the_error_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert __main__.main(["plan", *LEGAL, "--scheme", "a\nb"]) == __main__.USER_ERROR
+    assert __main__.main(["plan", *LEGAL, "--scheme", "a\nb"]) == USER_ERROR
     assert capsys.readouterr().err.count("\n") == 1
 
 

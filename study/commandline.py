@@ -1,0 +1,83 @@
+"""A command line of verbs, each in a module of its own; only the module of the verb asked for is imported.
+
+A verb's module has EXAMPLES, add_arguments(parser) and run(args) -> exit code. Errors a user can cure are one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from study import __version__
+from study.errors import StudyError, TrialInterrupted
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A command line.
+
+    Attributes:
+        name: as typed, `python -m study`.
+        description: what it is for.
+        package: where the verbs' modules are.
+        verbs: name -> what the verb does, without a capital or full stop.
+    """
+
+    name: str
+    description: str
+    package: str
+    verbs: Mapping[str, str]
+
+    def run(self, arguments: Sequence[str] | None = None) -> int:
+        """Run one verb. Returns its exit code, 2 for an error the user can cure, or 130 when interrupted."""
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        verb = next((word for word in words if word in self.verbs), None)
+        args = self.parser(verb).parse_args(words)
+        try:
+            return int(self._module(args.verb).run(args))
+        except TrialInterrupted as interruption:
+            return _interrupted(str(interruption))
+        except StudyError as error:
+            if args.debug:
+                traceback.print_exc()
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return USER_ERROR
+        except KeyboardInterrupt:
+            return _interrupted("interrupted")
+        except BrokenPipeError:
+            return 0
+
+    def parser(self, verb: str | None) -> argparse.ArgumentParser:
+        """The parser; options are added for `verb` alone, because they need its module."""
+        parser = argparse.ArgumentParser(
+            prog=self.name,
+            description=self.description,
+            epilog=f"`{self.name} VERB --help` has the options and examples of each verb.",
+        )
+        parser.add_argument("--version", action="version", version=f"pgps-study {__version__}")
+        verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+        for name, summary in self.verbs.items():
+            child = verbs.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+            child.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            if name == verb:
+                module = self._module(name)
+                child.description = f"{summary[0].upper()}{summary[1:]}."
+                child.epilog = f"examples:\n{module.EXAMPLES}"
+                module.add_arguments(child)
+        return parser
+
+    def _module(self, verb: str) -> ModuleType:
+        return importlib.import_module(f"{self.package}.{verb}")
+
+
+def _interrupted(text: str) -> int:
+    print(text if "same command" in text else f"{text}; the same command resumes", file=sys.stderr)
+    return INTERRUPTED
