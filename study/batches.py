@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,8 @@ class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
     """nnU-Net's loader, able to take several crops from each volume it opens (arXiv 2510.23241).
 
     With one crop per volume it is nnU-Net's own. With more, ceil(batch / crops) volumes are drawn; every crop of a
-    volume is of one kind, random and foreground-centred volumes alternating in the share of the oversampling.
+    volume is of one kind, random or foreground-centred. The kinds alternate and are as many as nnU-Net's rounding of
+    the oversampling makes of so many samples.
     """
 
     _data: Any
@@ -108,8 +110,9 @@ class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
         return [str(case) for case in np.repeat(drawn, self.crops_per_volume)[: self.batch_size]]
 
     def _is_foreground_volume(self, sample: int) -> bool:
-        volume, share = sample // self.crops_per_volume, self.oversample_foreground_percent
-        return math.floor((volume + 1) * share) > math.floor(volume * share)
+        volume, volumes = sample // self.crops_per_volume, math.ceil(self.batch_size / self.crops_per_volume)
+        foreground = volumes - round(volumes * (1 - self.oversample_foreground_percent))
+        return (volume + 1) * foreground // volumes > volume * foreground // volumes
 
 
 class _OpenOnce:
@@ -269,20 +272,28 @@ class _TransformFactory:
 
 
 class Schedule(Sampler[Item]):
-    """The items of a training in order, from an iteration on.
+    """The items of a training in order, from a position on.
 
     After each epoch that is validated come the validation batches: every `validation_every_epochs`, and the last.
+
+    Args:
+        start_epoch: the epoch to go on with.
+        start_iteration: the next iteration, in that epoch; its end when only its validation is missing.
+        epochs, iterations_per_epoch: length of the whole training.
+        validation_every_epochs, validation_batches: when and how much is validated.
     """
 
     def __init__(
         self,
         *,
+        start_epoch: int,
         start_iteration: int,
         epochs: int,
         iterations_per_epoch: int,
         validation_every_epochs: int,
         validation_batches: int,
     ) -> None:
+        self.start_epoch = start_epoch
         self.start_iteration = start_iteration
         self.epochs = epochs
         self.iterations_per_epoch = iterations_per_epoch
@@ -295,10 +306,10 @@ class Schedule(Sampler[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         """Items in the order they are used."""
-        for iteration in range(self.start_iteration, self.epochs * self.iterations_per_epoch):
-            yield Item(index=iteration)
-            epoch, position = divmod(iteration, self.iterations_per_epoch)
-            if position == self.iterations_per_epoch - 1 and self.validates(epoch):
+        for epoch in range(self.start_epoch, self.epochs):
+            first, stop = epoch * self.iterations_per_epoch, (epoch + 1) * self.iterations_per_epoch
+            yield from (Item(index=index) for index in range(max(first, self.start_iteration), stop))
+            if self.validates(epoch):
                 yield from (Item(index=index, validation=True) for index in range(self.validation_batches))
 
 
@@ -311,4 +322,14 @@ def make_loader(batches: Batches, schedule: Schedule, *, workers: int, pin_memor
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_trial,
     )
+
+
+def _leave_signals_to_the_trial(_: int) -> None:
+    """A terminal and some schedulers signal every process of a trial; it still needs its workers for its checkpoint.
+
+    They end with the loader, or within seconds of a trial that was killed.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

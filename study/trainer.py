@@ -398,6 +398,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def _schedule(self) -> Schedule:
         return Schedule(
+            start_epoch=self.current_epoch,
             start_iteration=self.iteration,
             epochs=self.num_epochs,
             iterations_per_epoch=self.num_iterations_per_epoch,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.records import Phase
+from study.costs import CostSegment
+from study.records import Phase, record_to_json
 from study.trial import FinishedTrial, predict_command
 
 
@@ -39,7 +40,7 @@ def as_json(trial: FinishedTrial) -> dict[str, Any]:
             "co2_kg": bill.waste.co2_kg,
         },
         "seconds_by_phase": {phase.value: charge.seconds for phase, charge in bill.by_phase.items()},
-        "attempts": len(bill.segments),
+        "attempts": [_segment(segment) for segment in bill.segments],
         "folder": str(trial.folder.path),
         "predict": predict_command(trial.folder, trial.spec),
     }
@@ -62,6 +63,25 @@ def as_text(trial: FinishedTrial) -> str:
         f"predict   {predict_command(trial.folder, trial.spec)}",
     ]
     return "\n".join(lines)
+
+
+def _segment(segment: CostSegment) -> dict[str, Any]:
+    header = segment.header
+    return {
+        "started_at": segment.started_at,
+        "ended_at": segment.ended_at,
+        "iteration_start": segment.iteration_start,
+        "iteration_stop": segment.iteration_stop,
+        "seconds": segment.charge.seconds,
+        "energy_kwh": segment.charge.energy_kwh,
+        "co2_kg": segment.charge.co2_kg,
+        "waste_seconds": segment.waste.seconds,
+        "hardware": {"host": header.hostname, "cpu": header.cpu_name, "gpus": list(header.gpu_names)},
+        "gpu_ids": list(header.gpu_ids),
+        "cpu_share": header.cpu_share,
+        "concurrent_trials": header.concurrent_trials,
+        "meter": record_to_json(header.meter),
+    }
 
 
 def _dice(value: float | None) -> str:
