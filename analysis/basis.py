@@ -57,7 +57,7 @@ def _energy(trials: pd.DataFrame) -> str:
 def _grid(trials: pd.DataFrame) -> str:
     measured = trials[trials["total_co2_kg"].notna()]
     pairs = measured[["country", "carbon_rate"]].dropna().drop_duplicates()
-    return "; ".join(f"{country}, {rate} kg CO₂ per kWh × PUE" for country, rate in pairs.itertuples(index=False))
+    return "; ".join(f"{country} grid: {rate}" for country, rate in pairs.itertuples(index=False))
 
 
 def _whole_cost(trials: pd.DataFrame) -> str:

@@ -116,7 +116,7 @@ _CIRCUMSTANCE = (
     _words("energy_methods", "Energy by part", "measured, estimated, absent or unmeasured, for CPU, GPU and RAM"),
     _words("meter", "Meter", "what read the energy, with its version"),
     _words("country", "Country", "whose grid the CO₂ is for, ISO 3166 alpha-3"),
-    _words("carbon_rate", "Carbon rate", "kg CO₂ per kWh × PUE"),
+    _words("carbon_rate", "Carbon rate", "carbon intensity of the grid and PUE"),
     _words("versions", "Versions", "of Python and libraries"),
 )
 

@@ -151,7 +151,7 @@ def _circumstances(attempts: Sequence[AttemptHeader]) -> dict[str, Any]:
         "energy_methods": _different(_pairs(a.meter.methods) for a in attempts),
         "meter": _different(f"{a.meter.name} {a.meter.version}".strip() for a in attempts),
         "country": _different(a.meter.country for a in attempts),
-        "carbon_rate": _different(f"{a.meter.carbon_intensity_kg_per_kwh:g} × {a.meter.pue:g}" for a in attempts),
+        "carbon_rate": _different(f"{a.meter.carbon_intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {a.meter.pue:g}" for a in attempts),
         "versions": _different(_pairs(a.versions) for a in attempts),
     }
 

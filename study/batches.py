@@ -112,7 +112,7 @@ class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
     def _is_foreground_volume(self, sample: int) -> bool:
         volume, volumes = sample // self.crops_per_volume, math.ceil(self.batch_size / self.crops_per_volume)
         foreground = volumes - round(volumes * (1 - self.oversample_foreground_percent))
-        return (volume + 1) * foreground // volumes > volume * foreground // volumes
+        return bool((volume + 1) * foreground // volumes > volume * foreground // volumes)
 
 
 class _OpenOnce:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from study.errors import TrialInterrupted
 from study.files import write_atomically
 
 FINAL, LATEST, PREVIOUS = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth"
@@ -68,6 +69,8 @@ def newest_readable(folder: Path, report: Report) -> Path | None:
             continue
         try:
             state = torch.load(path, map_location="cpu", weights_only=False)[STATE_KEY]
+        except TrialInterrupted:
+            raise
         except Exception as error:  # a damaged pickle may raise anything
             report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
             continue

@@ -22,6 +22,7 @@ from study.records import sha256_of_json
 RAW_VARIABLE = "nnUNet_raw"
 PREPARED_VARIABLE = "nnUNet_preprocessed"
 DEFAULT_PLANS = "nnUNetPlans"
+LABELS_FOLDER = "gt_segmentations"
 # nnU-Net's own: five folds, seeded 12345.
 FOLDS, SPLIT_SEED = 5, 12345
 
@@ -91,6 +92,19 @@ class PreparedDataset:
             raise MissingDataError(
                 f"no preprocessed cases for {self.name} {plan.plans} {plan.configuration} at {folder}; "
                 f"run `python -m study prepare` or `nnUNetv2_preprocess -c {plan.configuration}`"
+            )
+
+    def check_cases(self, plan: NetworkPlan, split: Split) -> None:
+        """Raise MissingDataError unless a fold's cases are preprocessed and what nnU-Net validates against is there."""
+        self.check_preprocessed(plan)
+        ending = self.description.get("file_ending", "")
+        wanted = [self.folder / plan.data_identifier / f"{case}.pkl" for case in (*split.training, *split.validation)]
+        wanted += [self.folder / LABELS_FOLDER / f"{case}{ending}" for case in split.validation]
+        missing = [path for path in wanted if not path.exists()]
+        if missing:
+            raise MissingDataError(
+                f"{len(missing)} files of {self.name} are missing, the first is {missing[0]}; "
+                "run `python -m study prepare` or `nnUNetv2_preprocess`, or correct splits_final.json"
             )
 
     def split(self, fold: int) -> Split:

@@ -57,7 +57,7 @@ class NoMeter:
 
 
 class CodeCarbonMeter:
-    """CodeCarbon's offline tracker on the whole node and the given GPUs.
+    """CodeCarbon's offline tracker on the whole node and the given GPUs. Whatever breaks in it, no training breaks.
 
     Args:
         country: ISO 3166 alpha-3 code, or None for the world average.
@@ -77,7 +77,7 @@ class CodeCarbonMeter:
             self._tracker = self._make_tracker()
             self._tracker.start()
             methods = self._methods() if self._read() is not UNMEASURED else None
-        except Exception:  # whatever breaks in a meter must not break a training
+        except Exception:
             methods = None
         if methods is None:
             self._tracker = None
@@ -85,16 +85,22 @@ class CodeCarbonMeter:
         return _info("codecarbon", version, methods, self._country, self._pue)
 
     def read(self) -> MeterReading:
-        """Measure now; unmeasured when CodeCarbon gives nothing."""
-        return self._read()
+        """Measure now; unmeasured when CodeCarbon gives nothing or breaks."""
+        try:
+            return self._read()
+        except Exception:
+            return UNMEASURED
 
     def stop(self) -> MeterReading:
         """Stop the tracker's threads and take its last measurement."""
         if self._tracker is None:
             return UNMEASURED
         self._totals.clear()
-        self._tracker.stop()
-        return self._reading()
+        try:
+            self._tracker.stop()
+            return self._reading()
+        except Exception:
+            return UNMEASURED
 
     def _read(self) -> MeterReading:
         if self._tracker is None:
@@ -152,6 +158,9 @@ class CodeCarbonMeter:
             force_cpu_power=None,
             force_ram_power=None,
             force_mode_cpu_load=False,
+            rapl_include_dram=False,
+            rapl_prefer_psys=False,
+            logger_preamble="",
             pue=1.0,
             wue=0.0,
             allow_multiple_runs=True,

@@ -11,12 +11,13 @@ from importlib import metadata
 from pathlib import Path
 
 from study import __version__
-from study.checks import check_choice
-from study.errors import InvalidInputError, MachineError
+from study.checks import check_choice, check_count, check_range
+from study.errors import MachineError
 
 DEVICES = ("auto", "cpu", "cuda")
 # nnU-Net's own number of augmentation processes beside a GPU.
 MOST_DATA_WORKERS = 12
+MOST_OF_A_NODE = 1024
 RECORDED_PACKAGES = ("nnunetv2", "torch", "codecarbon", "ray", "optuna", "numpy", "batchgeneratorsv2")
 
 
@@ -39,11 +40,12 @@ class Resources:
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
-        for name, value, least in (("cpus", self.cpus, 0.0), ("gpus", self.gpus, -1.0)):
-            if value is not None and not value > least:
-                raise InvalidInputError(field=name, received=value, legal="a positive number")
-        if self.data_workers is not None and self.data_workers < 0:
-            raise InvalidInputError(field="data_workers", received=self.data_workers, legal="0 or more")
+        if self.cpus is not None:
+            check_range("cpus", self.cpus, 0, MOST_OF_A_NODE, above_low=True)
+        if self.gpus is not None:
+            check_range("gpus", self.gpus, 0, MOST_OF_A_NODE)
+        if self.data_workers is not None:
+            check_count("data_workers", self.data_workers, least=0, most=MOST_OF_A_NODE)
 
     @property
     def usable_cpus(self) -> float:

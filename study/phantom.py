@@ -1,8 +1,8 @@
 """Made-up 3D images with labels, in nnU-Net's raw format: the data of the demo and of the tests.
 
-Each image shows one *body* (class 1) with a smaller *bud* (class 2) grown out of it in some direction. Decoys have the
-bud's look and size but hang on nothing, and specks are as bright as the body but tiny: whoever labels by brightness
-alone is wrong, context decides. Texture, noise, a bias field and a gain per image do the rest. No class is defined by a
+Each image shows one *body* (class 1) with a smaller, brighter *bud* (class 2) grown out of it in some direction. Lumps
+are as bright as the body and smaller, specks as bright as the bud and tiny: whoever labels by brightness alone is wrong,
+size and surroundings decide. Texture, noise, a bias field and a gain per image do the rest. No class is defined by a
 direction, so mirroring is a fair augmentation.
 
 Image `n` of a seed is a function of (seed, n) alone. Axis order is that of numpy and nnU-Net: z, y, x.
@@ -26,10 +26,10 @@ LABELS = {"background": 0, "body": 1, "bud": 2}
 CASES = 20
 SMALLEST_AXIS, LARGEST_AXIS = 40, 56
 # Brightness above the background's mean, in units of which the noise has NOISE.
-BODY, BUD, DECOY, SPECK = 1.0, 1.7, 1.35, 1.1
+BODY, BUD = 1.0, 1.7
 NOISE = 0.2
 TEXTURE = 0.12
-DECOYS, SPECKS = 2, 4
+LUMPS, SPECKS = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +78,15 @@ def _anatomy(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[NDArr
     labels = np.zeros(shape, np.uint8)
     brightness = TEXTURE * _smooth_noise(random, shape, 3.0)
     center = np.array(shape) * random.uniform(0.38, 0.62, size=3)
-    radius = random.uniform(7.0, 9.5)
+    radius = random.uniform(8.0, 10.5)
     body = _blob(random, shape, center, radius)
-    bud = _blob(random, shape, center + _direction(random) * radius * 1.15, random.uniform(5.0, 7.0)) & ~body
+    bud = _blob(random, shape, center + _direction(random) * radius * 1.2, random.uniform(6.0, 8.0)) & ~body
     labels[body], labels[bud] = LABELS["body"], LABELS["bud"]
     near = _blob(random, shape, center, 2.2 * radius)
-    for _ in range(DECOYS):
-        decoy = _blob(random, shape, random.uniform(4, np.array(shape) - 4), random.uniform(3.0, 4.5))
-        brightness[decoy & ~near] = DECOY
-    for _ in range(SPECKS):
-        speck = _blob(random, shape, random.uniform(2, np.array(shape) - 2), random.uniform(1.5, 2.5))
-        brightness[speck & ~near] = SPECK
+    for count, value, radii in ((LUMPS, BODY, (3.0, 4.5)), (SPECKS, BUD, (1.5, 2.2))):
+        for _ in range(count):
+            decoy = _blob(random, shape, random.uniform(2, np.array(shape) - 2), random.uniform(*radii))
+            brightness[decoy & ~near] = value
     brightness[bud], brightness[body] = BUD, BODY
     return labels, brightness
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from study import checkpoints
@@ -92,6 +93,7 @@ class Task:
         settings: resolved training settings.
         seed: of weights and batches.
         data_workers: processes that draw batches; 0 draws them in this one. Does not change the result.
+        validation_processes: of the final validation, None for nnU-Net's own number.
         previous_stage: folder with the previous stage's segmentations, for cascades.
         observer: who is told.
     """
@@ -100,6 +102,7 @@ class Task:
     settings: TrainingSettings
     seed: int
     data_workers: int = 0
+    validation_processes: int | None = None
     previous_stage: Path | None = None
     observer: Observer = field(default_factory=SilentObserver)
 
@@ -196,12 +199,17 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     # --- the loop ----------------------------------------------------------------------------------------------
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether nothing but the final validation is left to do."""
+        return bool(self.current_epoch >= self.num_epochs)
+
     def run_training(self) -> None:
         """Train from the current iteration to the end; see `Observer.stop_requested` for stopping.
 
         Raises:
             TrialInterrupted: a stop was requested; the checkpoint is written.
-            TrialFailedError: the loss is no longer a number.
+            TrialFailedError: loss or weights are no longer numbers.
         """
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -220,19 +228,21 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's own prediction and evaluation of the fold, with test-time mirroring as the settings say."""
-        axes = self.inference_allowed_mirroring_axes
+        axes, processes = self.inference_allowed_mirroring_axes, stock.default_num_processes
         if not self._task.settings.test_time_mirroring:
             self.inference_allowed_mirroring_axes = None
+        # nnU-Net read it from the environment when it was first imported, whoever did that.
+        stock.default_num_processes = self._task.validation_processes or processes
         try:
             super().perform_actual_validation(save_probabilities)
         finally:
-            self.inference_allowed_mirroring_axes = axes
+            self.inference_allowed_mirroring_axes, stock.default_num_processes = axes, processes
 
     def _train_epoch(self, epoch: int) -> None:
         self.on_epoch_start()
         self.on_train_epoch_start()
         self._train_iterations(stop=(epoch + 1) * self.num_iterations_per_epoch)
-        self._check_losses(epoch)
+        self._check_numbers(epoch)
         self.on_train_epoch_end([{"loss": np.array(loss)} for loss in self._epoch_losses])
         validation = self._validate_epoch(epoch)
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
@@ -244,22 +254,31 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def _train_iterations(self, *, stop: int) -> None:
         stretch = _Stretch(self)
-        while self.iteration < stop:
-            stage = self._task.curriculum.stage_index(self.iteration)
-            if not self._task.curriculum.random_draws:
-                stretch.enter(stage)
-            self._train_iteration(stage)
-            if self._task.observer.stop_requested():
-                stretch.close()
-                self._save()
-                raise TrialInterrupted(f"stopped after iteration {self.iteration} of {self._total}")
-            if stretch.seconds >= REPORT_INTERVAL_SECONDS:
-                stretch.close()
-            if self._checkpoint_clock.due(epoch_ended=False):
-                stretch.close()
-                self._save()
-                stretch.reopen()
-        stretch.close()
+        try:
+            while self.iteration < stop:
+                stage = self._task.curriculum.stage_index(self.iteration)
+                if not self._task.curriculum.random_draws:
+                    stretch.enter(stage)
+                self._train_iteration(stage)
+                self._pause(stretch)
+        finally:
+            stretch.close()
+
+    def _pause(self, stretch: _Stretch) -> None:
+        """What may come between two iterations: a stop, a report, a checkpoint."""
+        if self._task.observer.stop_requested():
+            stretch.close()
+            self._stop()
+        if stretch.seconds >= REPORT_INTERVAL_SECONDS:
+            stretch.close()
+        if self._checkpoint_clock.due(epoch_ended=False):
+            stretch.close()
+            self._save()
+            stretch.reopen()
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        raise TrialInterrupted(f"stopped after iteration {self.iteration} of {self._total}")
 
     def _train_iteration(self, stage: int) -> None:
         started = time.perf_counter()
@@ -286,14 +305,23 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._repeat_logged_validation()
             return NOT_VALIDATED
         started = time.perf_counter()
-        with torch.no_grad():
-            self.on_validation_epoch_start()
-            outputs = [self.validation_step(next(self.dataloader_train)) for _ in range(self._validation_batches)]
-            self.on_validation_epoch_end(outputs)
+        outputs = self._validation_outputs()
         self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
+        if self._task.observer.stop_requested():
+            self._stop()
+        self.on_validation_epoch_end(outputs)
         loss, dice = (float(self.logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
         per_class = self.logger.get_value("dice_per_class_or_region", step=-1)
         return loss, _finite(dice), tuple(_finite(float(value)) for value in per_class)
+
+    @torch.no_grad()
+    def _validation_outputs(self) -> list[dict[str, Any]]:
+        """nnU-Net's outputs for the fixed batches, or for the first of them when a stop is requested meanwhile."""
+        self.on_validation_epoch_start()
+        outputs: list[dict[str, Any]] = []
+        while len(outputs) < self._task.settings.validation_batches and not self._task.observer.stop_requested():
+            outputs.append(self.validation_step(next(self.dataloader_train)))
+        return outputs
 
     def _repeat_logged_validation(self) -> None:
         """nnU-Net's log wants a value per epoch for its progress.png; the ledger's report says None."""
@@ -307,9 +335,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         ):
             log[key].append(log[key][-1] if log[key] else first)
 
-    def _check_losses(self, epoch: int) -> None:
-        if not all(math.isfinite(loss) for loss in self._epoch_losses):
-            raise TrialFailedError(f"training loss is not finite in epoch {epoch}; lower the learning rate")
+    def _check_numbers(self, epoch: int) -> None:
+        """A network of NaN predicts background: without this a broken training would be a Dice of 0."""
+        weights = all(bool(torch.isfinite(tensor).all()) for tensor in self.network.parameters())
+        if not (weights and all(math.isfinite(loss) for loss in self._epoch_losses)):
+            what = "training loss is" if weights else "weights are"
+            raise TrialFailedError(f"{what} not finite in epoch {epoch}; lower the learning rate")
 
     def _epoch_report(
         self, epoch: int, validation: tuple[float | None, float | None, tuple[float | None, ...]]
@@ -384,10 +415,6 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         return self._task.curriculum.total_iterations
 
     @property
-    def _validation_batches(self) -> int:
-        return self._task.settings.validation_batches
-
-    @property
     def _stage_of_last(self) -> int:
         return self._task.curriculum.stage_index(max(0, self.iteration - 1))
 
@@ -403,7 +430,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             epochs=self.num_epochs,
             iterations_per_epoch=self.num_iterations_per_epoch,
             validation_every_epochs=self._task.settings.validation_every_epochs,
-            validation_batches=self._validation_batches,
+            validation_batches=self._task.settings.validation_batches,
         )
 
     def _augmentation(self) -> Augmentation:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -86,6 +87,11 @@ class StopRequest:
         """Handle SIGINT or SIGTERM."""
         self.requested = True
         if not self.in_training:
+            self.check()
+
+    def check(self) -> None:
+        """Raise TrialInterrupted when a stop has been requested."""
+        if self.requested:
             raise TrialInterrupted("stopped outside the training loop")
 
 
@@ -148,8 +154,9 @@ def check_workplace(spec: TrialSpec, workplace: Workplace) -> None:
     """Raise StudyError when the prepared data is missing or has changed since the specification was made."""
     dataset = find_dataset(workplace.data, spec.dataset)
     plan = dataset.plan(spec.plans, spec.configuration)
-    dataset.check_preprocessed(plan)
-    if plan.sha256 != spec.plans_sha256 or dataset.split(spec.fold).sha256 != spec.split_sha256:
+    split = dataset.split(spec.fold)
+    dataset.check_cases(plan, split)
+    if plan.sha256 != spec.plans_sha256 or split.sha256 != spec.split_sha256:
         raise LedgerError(
             f"plans or splits of {spec.dataset} have changed since trial {spec.trial_id} was specified; "
             "restore them, or start a new study"
@@ -192,11 +199,11 @@ class _Attempt:
         with cpu_threads(self._workplace.resources.threads):
             trainer = self._make_trainer(device)
             self._begin(trainer, device)
-            unfinished = trainer.iteration < self._spec.curriculum.total_iterations
-            if unfinished:
+            untrained = not trainer.is_trained
+            if untrained:
                 trainer.on_train_start()
             self._record(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._seconds_so_far())
-            if unfinished:
+            if untrained:
                 self._train(trainer)
             trainer.set_deep_supervision_enabled(True)
             checksum = weights_sha256(trainer.network)
@@ -225,6 +232,7 @@ class _Attempt:
                 settings=spec.training,
                 seed=spec.seed,
                 data_workers=workplace.resources.workers_for(device),
+                validation_processes=workplace.resources.threads,
                 previous_stage=workplace.previous_stage,
                 observer=self,
             )
@@ -271,13 +279,16 @@ class _Attempt:
             trainer.run_training()
         finally:
             self._stop.in_training = False
+        self._stop.check()
 
     def _validate(self, trainer: Any) -> dict[str, Any]:
         self._progress.phase(Phase.FINAL_VALIDATION)
         started = time.perf_counter()
-        trainer.perform_actual_validation()
-        last = trainer.iteration
-        self._record(Phase.FINAL_VALIDATION, None, last, last, time.perf_counter() - started)
+        try:
+            trainer.perform_actual_validation()
+        finally:
+            last = trainer.iteration
+            self._record(Phase.FINAL_VALIDATION, None, last, last, time.perf_counter() - started)
         summary: dict[str, Any] = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
         return summary
 
@@ -332,17 +343,20 @@ def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
 
 
 def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
-    """The stock nnU-Net command that predicts with a trial's model."""
+    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it."""
+    results, extension = shlex.quote(str(folder.results_path.resolve())), shlex.quote(str(EXTENSION_FOLDER))
+    attempts = folder.attempts()
+    device = f" -device {attempts[-1].device}" if attempts else ""
     return (
-        f"{RESULTS_VARIABLE}={folder.results_path.resolve()} {EXTENSION_VARIABLE}={EXTENSION_FOLDER} "
+        f"{RESULTS_VARIABLE}={results} {EXTENSION_VARIABLE}={extension} "
         f"nnUNetv2_predict -i INPUT -o OUTPUT -d {spec.dataset} -tr {TRAINER_NAME} -p {spec.plans} "
-        f"-c {spec.configuration} -f {spec.fold}"
+        f"-c {spec.configuration} -f {spec.fold}{device}"
     )
 
 
 @contextmanager
 def _nnunet_environment(folder: TrialFolder, workplace: Workplace) -> Iterator[None]:
-    # nnU-Net reads the number of processes once, when it is first imported.
+    # The number of processes is for those that nnU-Net spawns; this process may have imported it before.
     changed = {
         **nnunet_variables(folder, workplace.data),
         "nnUNet_def_n_proc": str(workplace.resources.threads),

@@ -34,7 +34,12 @@ def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     description = files.read_json(paths.preprocessed / NAME / "dataset.json")
 
     def make(
-        scheme: str = "pgps", *, plans: str = CUBE, configuration: str = FULL, trainer: Any = nnUNetTrainerPGPS, **spec: Any
+        scheme: str = "pgps",
+        *,
+        plans: str = CUBE,
+        configuration: str = FULL,
+        trainer: Any = nnUNetTrainerPGPS,
+        **spec: Any,
     ) -> nnUNetTrainerPGPS:
         what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
         document = {**plans_document(data, plans), "continue_training": False}
@@ -199,7 +204,7 @@ def blur() -> RepeatableBlur:
 
 
 def test_the_blur_is_nnunets_convolution() -> None:
-    image = torch.rand(2, 9, 12, 15)
+    image = torch.rand(1, 9, 12, 15)
     expected = image
     for axis in range(3):
         expected = blur_dimension(expected, 1.0, axis, force_use_fft=False)
@@ -259,9 +264,9 @@ def test_a_batch_opens_one_volume_for_so_many_crops(make_trainer: MakeTrainer, b
         assert drawn["data"].shape == (batch, 1, 16, 16, 16)
         assert len(drawn["keys"]) == batch
         assert len(cases.opened) <= math.ceil(batch / crops)
-        assert list(dict.fromkeys(drawn["keys"])) == list(dict.fromkeys(cases.opened))
-    crops_differ = not torch.equal(drawn["data"][0], drawn["data"][1])
-    assert crops_differ
+        assert len(set(drawn["keys"])) <= math.ceil(batch / crops)
+        assert set(cases.opened) <= set(drawn["keys"])
+        assert not torch.equal(drawn["data"][0], drawn["data"][1])
 
 
 def test_the_performance_scheme_opens_about_a_plan_batch_of_volumes(make_trainer: MakeTrainer) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from study import files
 from study.checks import check_choice
-from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset
+from study.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset
 from study.errors import InvalidInputError
 from study.integrity import verify_dataset
 from study.plan import inherited
@@ -30,7 +30,6 @@ from study.prepare.sources import Source, conversion_folder, convert, dataset_nu
 from study.small_plan import small_plans
 
 FINGERPRINT, DESCRIPTION, SPLITS = "dataset_fingerprint.json", "dataset.json", "splits_final.json"
-LABELS_FOLDER = "gt_segmentations"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
-from study.verbs.options import add_curriculum_options, add_data_option, axes_from, number, whole
+from study.verbs.options import add_curriculum_options, add_data_option, axes_from, need_whole, number, whole
 
 EXAMPLES = """\
   python -m study trial --data data --dataset 4 --scheme pgps --out trials
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--compile", action="store_true", help="torch.compile on CUDA, anew for every stage")
     machine = parser.add_argument_group("machine (does not change the result)")
     machine.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    machine.add_argument("--cpus", type=whole, metavar="N", help="threads (default: all cores)")
+    machine.add_argument("--cpus", type=number, metavar="X", help="threads (default: all cores)")
     machine.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches")
     machine.add_argument("--meter", default="codecarbon", help=f"{' or '.join(METERS)} (default: codecarbon)")
     machine.add_argument("--country", metavar="ISO3", help="grid of the CO2 figure (default: world average)")
@@ -101,12 +101,12 @@ def _spec(args: argparse.Namespace) -> TrialSpec:
     from study.datasets import data_paths
     from study.specs import make_spec, prepared_lookup
 
-    axes, training = axes_from(args), _training(args)
-    plan, split_sha256 = prepared_lookup(data_paths(args.data))(args.dataset, args.plans, args.configuration, args.fold)
+    axes, training, fold = axes_from(args), _training(args), need_whole("fold", args.fold)
+    plan, split_sha256 = prepared_lookup(data_paths(args.data))(args.dataset, args.plans, args.configuration, fold)
     return make_spec(
         plan=plan,
         split_sha256=split_sha256,
-        fold=args.fold,
+        fold=fold,
         seed=args.seed,
         scheme=args.scheme,
         axes=axes,
