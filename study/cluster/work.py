@@ -99,6 +99,7 @@ def _run_process(folder: TrialFolder, job: Job) -> int:
             stdout=log,
             stderr=log,
             env=_environment(),
+            start_new_session=True,
         )
     try:
         return process.wait()

@@ -1,0 +1,185 @@
+"""What a study will use on this machine and what is missing. Looks only; imports neither Ray nor nnU-Net."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+
+from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, data_paths, find_dataset
+from study.errors import StudyError
+from study.machine import cpu_name, usable_cores
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_TORCH, BROKEN_TORCH = (2, 6), "2.9."
+PACKAGES = ("nnunetv2", "torch", "torchvision", "ray", "optuna", "codecarbon", "pandas", "moocore", "matplotlib")
+RAPL = Path("/sys/class/powercap")
+SHARED_MEMORY = Path("/dev/shm")
+# Data workers hand batches over in shared memory; containers often have 64 MiB.
+SMALL_SHARED_MEMORY_BYTES = 512 * 2**20
+LITTLE_FREE_BYTES = 10 * 2**30
+
+
+class Verdict(str, Enum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    NOTE = "note"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the examination: what was looked at, what was found, what to do about it."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def examine(data: Path | None, out: Path) -> list[Finding]:
+    """Everything worth knowing before a study starts.
+
+    Args:
+        data: as given to `--data`, None for nnU-Net's variables.
+        out: where a study would be kept.
+    """
+    parts = (_python(), _packages(), _processor(), _gpus(), _energy(), _ray(), _storage(out), _data(data))
+    return [finding for part in parts for finding in part]
+
+
+def _python() -> Iterator[Finding]:
+    wanted = ".".join(map(str, OLDEST_PYTHON))
+    fit = sys.version_info[:2] >= OLDEST_PYTHON
+    yield _finding(
+        "Python", fit, f"{platform.python_version()} at {sys.executable}", f"install Python {wanted} or newer"
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    for package in PACKAGES:
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield _finding(package, False, "not installed", "pip install -c constraints.txt -e .")
+            continue
+        fit = package != "torch" or _is_supported_torch(version)
+        yield _finding(package, fit, version, "nnU-Net needs torch 2.6 or newer, and not 2.9")
+
+
+def _is_supported_torch(version: str) -> bool:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return (major, minor) >= OLDEST_TORCH and not version.startswith(BROKEN_TORCH)
+
+
+def _processor() -> Iterator[Finding]:
+    yield Finding(subject="CPU", verdict=Verdict.OK, found=f"{cpu_name()}, {usable_cores()} usable of {os.cpu_count()}")
+    try:
+        size = shutil.disk_usage(SHARED_MEMORY).total
+    except OSError:
+        return
+    remedy = "give the container more (docker --shm-size), or use --data-workers 0"
+    yield _note("shared memory", size >= SMALL_SHARED_MEMORY_BYTES, f"{_bytes(size)} at {SHARED_MEMORY}", remedy)
+
+
+def _gpus() -> Iterator[Finding]:
+    try:
+        import torch
+
+        names = [
+            f"{torch.cuda.get_device_name(i)} ({_bytes(torch.cuda.get_device_properties(i).total_memory)})"
+            for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        ]
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for the CPU"
+    except (ImportError, OSError, RuntimeError) as error:
+        yield _finding("GPU", False, f"torch does not load: {error}", "reinstall torch")
+        return
+    found = "; ".join(names) or f"none ({built})"
+    yield _note("GPU", bool(names), found, "trials train on the CPU: small plans and few iterations, or find a GPU")
+
+
+def _energy() -> Iterator[Finding]:
+    readable = any(os.access(path, os.R_OK) for path in RAPL.glob("*/energy_uj")) if RAPL.is_dir() else False
+    cpu = "measured (RAPL)" if readable else "estimated from load"
+    yield _note("energy of CPU", readable, cpu, f"make {RAPL}/*/energy_uj readable, where the machine has it")
+    yield Finding(subject="energy of RAM", verdict=Verdict.NOTE, found="estimated from its size, always")
+    gpus = _nvml_gpus()
+    found = (
+        "unmeasured: NVML does not answer" if gpus is None else f"measured (NVML) on {gpus} GPUs" if gpus else "absent"
+    )
+    yield Finding(subject="energy of GPU", verdict=Verdict.OK if gpus else Verdict.NOTE, found=found)
+
+
+def _nvml_gpus() -> int | None:
+    """GPUs that NVML sees; 0 without a driver, None when it cannot be asked."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError_LibraryNotFound:
+        return 0
+    except pynvml.NVMLError:
+        return None
+
+
+def _ray() -> Iterator[Finding]:
+    address = os.environ.get("RAY_ADDRESS")
+    found = f"RAY_ADDRESS is {address}" if address else "a local one is started for each run, on loopback"
+    yield Finding(subject="Ray cluster", verdict=Verdict.OK, found=found)
+
+
+def _storage(out: Path) -> Iterator[Finding]:
+    folder = out.expanduser().resolve()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable = os.access(existing, os.W_OK)
+    yield _finding("study folder", writable, str(folder), f"{existing} cannot be written: name another --out")
+    free = shutil.disk_usage(existing).free
+    remedy = "a trial keeps a model and its predictions of the validation fold; name an --out with more room"
+    yield _note("free space", free >= LITTLE_FREE_BYTES, _bytes(free), remedy)
+
+
+def _data(data: Path | None) -> Iterator[Finding]:
+    for variable in (RAW_VARIABLE, PREPARED_VARIABLE):
+        value = os.environ.get(variable)
+        yield Finding(subject=variable, verdict=Verdict.OK, found=value or "not set, --data is needed")
+    try:
+        paths = data_paths(data)
+    except StudyError as error:
+        yield Finding(subject="datasets", verdict=Verdict.NOTE, found="nowhere to look", remedy=str(error))
+        return
+    names = sorted(path.name for path in paths.preprocessed.glob("Dataset*_*") if path.is_dir())
+    if not names:
+        remedy = "python -m study prepare"
+        yield Finding(subject="datasets", verdict=Verdict.NOTE, found=f"none in {paths.preprocessed}", remedy=remedy)
+    for name in names:
+        try:
+            plans = find_dataset(paths, name).plans_names()
+            yield _note(name, bool(plans), f"plans {', '.join(plans) or 'none'}", "python -m study prepare")
+        except StudyError as error:
+            yield Finding(subject=name, verdict=Verdict.NOTE, found=str(error), remedy="python -m study prepare")
+
+
+def _finding(subject: str, fit: bool, found: str, remedy: str) -> Finding:
+    return _judged(subject, Verdict.OK if fit else Verdict.MISSING, found, remedy)
+
+
+def _note(subject: str, fit: bool, found: str, remedy: str) -> Finding:
+    return _judged(subject, Verdict.OK if fit else Verdict.NOTE, found, remedy)
+
+
+def _judged(subject: str, verdict: Verdict, found: str, remedy: str) -> Finding:
+    return Finding(subject=subject, verdict=verdict, found=found, remedy="" if verdict is Verdict.OK else remedy)
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"
