@@ -151,7 +151,7 @@ def _circumstances(attempts: Sequence[AttemptHeader]) -> dict[str, Any]:
         "energy_methods": _different(_pairs(a.meter.methods) for a in attempts),
         "meter": _different(f"{a.meter.name} {a.meter.version}".strip() for a in attempts),
         "country": _different(a.meter.country for a in attempts),
-        "carbon_rate": _different(f"{a.meter.carbon_intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {a.meter.pue:g}" for a in attempts),
+        "carbon_rate": _different(_carbon_rate(a) for a in attempts),
         "versions": _different(_pairs(a.versions) for a in attempts),
     }
 
@@ -173,3 +173,7 @@ def _different(words: Iterable[str]) -> str:
 
 def _word(growth: float | str) -> str:
     return growth if isinstance(growth, str) else f"{growth:g}"
+
+
+def _carbon_rate(attempt: AttemptHeader) -> str:
+    return f"{attempt.meter.carbon_intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {attempt.meter.pue:g}"

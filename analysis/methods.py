@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 
 from study.curriculum import SCHEMES, resolve
-from study.records import TRIAL_ID_LENGTH, TrialSpec, sha256_of_json
+from study.plain import sha256_of_json
+from study.records import TRIAL_ID_LENGTH, TrialSpec
 
 OTHER = "other"
 METHOD_LABELS = {

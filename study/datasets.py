@@ -16,8 +16,8 @@ from typing import Any
 
 from study import files
 from study.errors import InvalidInputError, MissingDataError
+from study.plain import sha256_of_json
 from study.plan import NetworkPlan, read_plan
-from study.records import sha256_of_json
 
 RAW_VARIABLE = "nnUNet_raw"
 PREPARED_VARIABLE = "nnUNet_preprocessed"

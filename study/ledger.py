@@ -33,13 +33,13 @@ from typing import Any
 
 from study import files
 from study.errors import LedgerError, TrialBusyError
+from study.plain import record_to_json
 from study.records import (
     AttemptHeader,
     CostInterval,
     EpochReport,
     TrialResult,
     TrialSpec,
-    record_to_json,
 )
 
 SCHEMA_VERSION = 1

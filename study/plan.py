@@ -15,7 +15,7 @@ from typing import Any
 from study.checks import check_choice
 from study.curriculum import Geometry
 from study.errors import MissingDataError
-from study.records import sha256_of_json
+from study.plain import sha256_of_json
 
 
 @dataclass(frozen=True, kw_only=True)

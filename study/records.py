@@ -7,18 +7,16 @@ resolved stage table, not the axes: two points that resolve to the same table ar
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, Self
 
 from study.checks import check_choice, check_count, check_range, is_whole
 from study.curriculum import Axes, Curriculum, Geometry, Stage
 from study.errors import InvalidInputError
+from study.plain import record_to_json, sha256_of_json, with_tuples
 
 Optimizer = Literal["sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
@@ -206,8 +204,8 @@ class TrialSpec:
                 "curriculum": Curriculum(
                     **{
                         **curriculum,
-                        "geometry": Geometry(**_tuples(curriculum["geometry"])),
-                        "stages": tuple(Stage(**_tuples(stage)) for stage in curriculum["stages"]),
+                        "geometry": Geometry(**with_tuples(curriculum["geometry"])),
+                        "stages": tuple(Stage(**with_tuples(stage)) for stage in curriculum["stages"]),
                     }
                 ),
             }
@@ -246,7 +244,7 @@ class EpochReport:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json` of any record here."""
-        return cls(**_tuples(data))
+        return cls(**with_tuples(data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,7 +353,7 @@ class AttemptHeader:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        return cls(**{**_tuples(data), "meter": MeterInfo(**data["meter"])})
+        return cls(**{**with_tuples(data), "meter": MeterInfo(**data["meter"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,33 +385,5 @@ class TrialResult:
         return cls(**data)
 
 
-def record_to_json(record: Any) -> dict[str, Any]:
-    """A record as plain JSON: tuples as lists, enums by value, NaN and infinities as null."""
-    data: dict[str, Any] = _plain(asdict(record))
-    return data
-
-
-def sha256_of_json(data: Any) -> str:
-    """SHA-256 of the canonical JSON of plain data, NaN and infinities as null."""
-    text = json.dumps(_plain(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _given(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -11,9 +11,9 @@ from study.costs import bill
 from study.curriculum import Axes
 from study.errors import LedgerError
 from study.ledger import Ledger, TrialFolder, TrialState
+from study.nnunet_paths import predict_command
 from study.records import TrialSpec
 from study.stage_table import size_text
-from study.trial import predict_command
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,14 +10,11 @@ PGPS as published with nnU-Net's own settings.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,84 +24,16 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from study import checkpoints
 from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
-from study.curriculum import Curriculum, named_axes, resolve
+from study.curriculum import named_axes, resolve
 from study.errors import TrialFailedError, TrialInterrupted
 from study.plan import plan_from_document
 from study.records import EpochReport, Phase, TrainingSettings
+from study.stretch import Stretch
+from study.task import IterationReport, Task
 
 # An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
 REPORT_INTERVAL_SECONDS = 10.0
 NOT_VALIDATED = (None, None, ())
-
-
-@dataclass(frozen=True, kw_only=True)
-class IterationReport:
-    """One training iteration: its index, stage, loss, and where its wall time went.
-
-    `fetch_seconds` waited for the batch, `step_seconds` was forward, backward and optimiser step.
-    """
-
-    iteration: int
-    stage: int
-    loss: float
-    fetch_seconds: float
-    step_seconds: float
-
-
-class Observer(Protocol):
-    """What a training tells whoever runs it."""
-
-    def iteration_done(self, report: IterationReport) -> None:
-        """Called after every training iteration."""
-
-    def epoch_done(self, report: EpochReport) -> None:
-        """Called after every epoch, its validation included."""
-
-    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
-        """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`."""
-
-    def stop_requested(self) -> bool:
-        """Whether to write a checkpoint and raise TrialInterrupted."""
-
-
-class SilentObserver:
-    """An observer that does nothing and never stops a training."""
-
-    def iteration_done(self, report: IterationReport) -> None:
-        """Ignore the report."""
-
-    def epoch_done(self, report: EpochReport) -> None:
-        """Ignore the report."""
-
-    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
-        """Ignore the stretch."""
-
-    def stop_requested(self) -> bool:
-        """Never."""
-        return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What to train.
-
-    Attributes:
-        curriculum: the stage table.
-        settings: resolved training settings.
-        seed: of weights and batches.
-        data_workers: processes that draw batches; 0 draws them in this one. Does not change the result.
-        validation_processes: of the final validation, None for nnU-Net's own number.
-        previous_stage: folder with the previous stage's segmentations, for cascades.
-        observer: who is told.
-    """
-
-    curriculum: Curriculum
-    settings: TrainingSettings
-    seed: int
-    data_workers: int = 0
-    validation_processes: int | None = None
-    previous_stage: Path | None = None
-    observer: Observer = field(default_factory=SilentObserver)
 
 
 class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
@@ -253,7 +182,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._save()
 
     def _train_iterations(self, *, stop: int) -> None:
-        stretch = _Stretch(self)
+        stretch = Stretch(lambda: self.iteration, self._spend_training)
         try:
             while self.iteration < stop:
                 stage = self._task.curriculum.stage_index(self.iteration)
@@ -264,7 +193,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         finally:
             stretch.close()
 
-    def _pause(self, stretch: _Stretch) -> None:
+    def _pause(self, stretch: Stretch) -> None:
         """What may come between two iterations: a stop, a report, a checkpoint."""
         if self._task.observer.stop_requested():
             stretch.close()
@@ -326,7 +255,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def _repeat_logged_validation(self) -> None:
         """nnU-Net's log wants a value per epoch for its progress.png; the ledger's report says None."""
         log = self.logger.local_logger.my_fantastic_logging
-        classes = len(self.label_manager.foreground_regions or self.label_manager.foreground_labels)
+        labels = self.label_manager
+        classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
         for key, first in (
             ("val_losses", math.nan),
             ("mean_fg_dice", 0.0),
@@ -337,9 +267,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def _check_numbers(self, epoch: int) -> None:
         """A network of NaN predicts background: without this a broken training would be a Dice of 0."""
-        weights = all(bool(torch.isfinite(tensor).all()) for tensor in self.network.parameters())
-        if not (weights and all(math.isfinite(loss) for loss in self._epoch_losses)):
-            what = "training loss is" if weights else "weights are"
+        losses = all(math.isfinite(loss) for loss in self._epoch_losses)
+        if not (losses and all(bool(torch.isfinite(tensor).all()) for tensor in self.network.parameters())):
+            what = "weights are" if losses else "training loss is"
             raise TrialFailedError(f"{what} not finite in epoch {epoch}; lower the learning rate")
 
     def _epoch_report(
@@ -423,6 +353,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         first = self.iteration if start is None else start
         self._task.observer.interval_done(phase, stage, first, self.iteration, seconds)
 
+    def _spend_training(self, stage: int | None, start: int, seconds: float) -> None:
+        self._spend(Phase.TRAINING, stage, seconds, start=start)
+
     def _schedule(self) -> Schedule:
         return Schedule(
             start_epoch=self.current_epoch,
@@ -457,67 +390,6 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
             shapes = len(self._task.curriculum.stages) + 2
             setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), shapes))
-
-
-class _Stretch:
-    """An open stretch of training iterations at one stage, reported when it closes."""
-
-    def __init__(self, trainer: nnUNetTrainerPGPS) -> None:
-        self._trainer = trainer
-        self._stage: int | None = None
-        self.reopen()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def enter(self, stage: int) -> None:
-        if stage != self._stage:
-            self.close()
-            self._stage = stage
-
-    def close(self) -> None:
-        if self._trainer.iteration > self._first:
-            self._trainer._spend(Phase.TRAINING, self._stage, self.seconds, start=self._first)
-        self.reopen()
-
-    def reopen(self) -> None:
-        self._first = self._trainer.iteration
-        self._started = time.perf_counter()
-
-
-def weights_sha256(network: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of a network's weights, in order of names."""
-    digest = hashlib.sha256()
-    state = getattr(network, "_orig_mod", network).state_dict()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def cuda_device_uuids() -> tuple[str, ...]:
-    """Universal identifiers of the CUDA devices this process sees, in CUDA's order."""
-    if not torch.cuda.is_available():
-        return ()
-    return tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count()))
-
-
-def cuda_device_names() -> tuple[str, ...]:
-    """Names of the CUDA devices this process sees, in CUDA's order."""
-    return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Limit torch's threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _finite(value: float) -> float | None:

@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from study import files
 from study.costs import Bill, bill
-from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, find_dataset
+from study.datasets import DataPaths, find_dataset
 from study.emissions import Meter, make_meter, nvml_indices
 from study.errors import LedgerError, StudyError, TrialFailedError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder
 from study.machine import Resources, cpu_name, hostname, resolve_device, versions
+from study.nnunet_paths import nnunet_environment
 from study.records import (
     UNMEASURED,
     AttemptHeader,
@@ -36,11 +35,6 @@ from study.records import (
     TrialResult,
     TrialSpec,
 )
-
-RESULTS_VARIABLE = "nnUNet_results"
-EXTENSION_VARIABLE = "nnUNet_extTrainer"
-EXTENSION_FOLDER = Path(__file__).resolve().parent / "nnunet_ext"
-TRAINER_NAME = "nnUNetTrainerPGPS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +174,7 @@ class _Attempt:
         check_workplace(self._spec, self._workplace)
         device = resolve_device(self._workplace.resources.device)
         try:
-            with _nnunet_environment(self._folder, self._workplace):
+            with nnunet_environment(self._folder, self._workplace.data, processes=self._workplace.resources.threads):
                 self._train_and_validate(device)
         except TrialInterrupted as interruption:
             self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
@@ -194,7 +188,7 @@ class _Attempt:
                 self._meter.stop()
 
     def _train_and_validate(self, device: str) -> None:
-        from study.trainer import cpu_threads, weights_sha256
+        from study.torch_tools import cpu_threads, weights_sha256
 
         with cpu_threads(self._workplace.resources.threads):
             trainer = self._make_trainer(device)
@@ -214,7 +208,8 @@ class _Attempt:
         import torch
 
         from study.checkpoints import newest_readable
-        from study.trainer import Task, nnUNetTrainerPGPS
+        from study.task import Task
+        from study.trainer import nnUNetTrainerPGPS
 
         spec, workplace = self._spec, self._workplace
         dataset = find_dataset(workplace.data, spec.dataset)
@@ -244,7 +239,7 @@ class _Attempt:
         return trainer
 
     def _begin(self, trainer: Any, device: str) -> None:
-        from study.trainer import cuda_device_names, cuda_device_uuids
+        from study.torch_tools import cuda_device_names, cuda_device_uuids
 
         resources = self._workplace.resources
         on_gpu = device == "cuda"
@@ -331,49 +326,6 @@ class _Attempt:
         self._folder.append_event("note", attempt=self._index, text=text)
 
 
-def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
-    """Environment variables under which stock nnU-Net finds a trial's data and model.
-
-    nnU-Net gives every training of one dataset, plan and configuration the same folder, so each trial has its own root.
-    """
-    variables = {PREPARED_VARIABLE: str(data.preprocessed), RESULTS_VARIABLE: str(folder.results_path.resolve())}
-    if data.raw is not None:
-        variables[RAW_VARIABLE] = str(data.raw)
-    return variables
-
-
-def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
-    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it."""
-    results, extension = shlex.quote(str(folder.results_path.resolve())), shlex.quote(str(EXTENSION_FOLDER))
-    attempts = folder.attempts()
-    device = f" -device {attempts[-1].device}" if attempts else ""
-    return (
-        f"{RESULTS_VARIABLE}={results} {EXTENSION_VARIABLE}={extension} "
-        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {spec.dataset} -tr {TRAINER_NAME} -p {spec.plans} "
-        f"-c {spec.configuration} -f {spec.fold}{device}"
-    )
-
-
-@contextmanager
-def _nnunet_environment(folder: TrialFolder, workplace: Workplace) -> Iterator[None]:
-    # The number of processes is for those that nnU-Net spawns; this process may have imported it before.
-    changed = {
-        **nnunet_variables(folder, workplace.data),
-        "nnUNet_def_n_proc": str(workplace.resources.threads),
-        "nnUNet_n_proc_DA": "1",
-    }
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, Any]) -> TrialResult:
     ending = trainer.dataset_json["file_ending"]
     dice = float(summary["foreground_mean"]["Dice"])
@@ -408,24 +360,3 @@ def _number(value: Any) -> float | None:
 
 def _difference(now: float | None, before: float | None) -> float | None:
     return None if now is None or before is None else max(0.0, now - before)
-
-
-def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: str, given: Path | None) -> Path | None:
-    """The previous stage's segmentations that a cascade reads; None for any other configuration.
-
-    Raises:
-        LedgerError: a cascade without them.
-    """
-    previous = dataset.plan(plans, configuration).previous_stage
-    if previous is None:
-        return None
-    results = os.environ.get(RESULTS_VARIABLE)
-    stock = f"nnUNetTrainer__{plans}__{previous}"
-    default = Path(results) / dataset.name / stock / "predicted_next_stage" / configuration if results else None
-    folder = given or default
-    if folder is None or not folder.is_dir():
-        raise LedgerError(
-            f"{configuration} is a cascade and needs the segmentations of {previous}: received {folder or 'none'}; "
-            "give --previous-stage DIR, the `predicted_next_stage` folder of that training"
-        )
-    return folder.resolve()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from study.costs import CostSegment
-from study.records import Phase, record_to_json
-from study.trial import FinishedTrial, predict_command
+from study.nnunet_paths import predict_command
+from study.plain import record_to_json
+from study.records import Phase
+from study.trial import FinishedTrial
 
 
 def as_json(trial: FinishedTrial) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +225,3 @@ def checkpoint_weights(path: Path) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def with_previous_stage(place: Workplace, folder: Path) -> Workplace:
-    """The same workplace for a cascade."""
-    return replace(place, previous_stage=folder)

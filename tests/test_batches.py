@@ -20,7 +20,8 @@ from study import files
 from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_loader, make_repeatable
 from study.curriculum import Curriculum
 from study.datasets import data_paths
-from study.trainer import Task, nnUNetTrainerPGPS
+from study.task import Task
+from study.trainer import nnUNetTrainerPGPS
 
 MakeTrainer = Callable[..., nnUNetTrainerPGPS]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from study.curriculum import ALLOCATIONS, SCHEMES
 from study.errors import InvalidInputError
+from study.plain import record_to_json, sha256_of_json
 from study.records import (
     TRIAL_ID_LENGTH,
     AttemptHeader,
@@ -23,8 +24,6 @@ from study.records import (
     TrainingSettings,
     TrialResult,
     TrialSpec,
-    record_to_json,
-    sha256_of_json,
 )
 
 

@@ -10,10 +10,25 @@ from __future__ import annotations
 import os
 
 
-def keep_to_loopback() -> None:
-    """Have a Ray cluster of our own listen on the loopback address only; call before ray is imported.
+# What is set by whoever runs a study counts, except where Ray would work against it.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # When a study is stopped, Tune's thread may outlive the cluster by an instant; it must not start another one.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+SETTINGS_OF_OUR_OWN = {
+    # Whoever reaches a Ray cluster can run code on it. Ray knows this setting as the one that keeps it from asking for
+    # firewall exceptions on desktops; on a server, too, it makes it listen on the loopback address only.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Trainings notice by their pipe that their worker is gone and write a checkpoint; Ray would kill them first.
+    "RAY_kill_child_processes_on_worker_exit": "0",
+}
 
-    Whoever reaches a Ray cluster can run code on it. Ray knows this setting as the one that keeps it from asking for
-    firewall exceptions on desktops; it does the same on a server.
-    """
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+def configure_ray(*, own_cluster: bool) -> None:
+    """Set Ray's environment variables, those of a cluster of our own too if it is one; call before ray is imported."""
+    for name, value in {**SETTINGS, **(SETTINGS_OF_OUR_OWN if own_cluster else {})}.items():
+        os.environ.setdefault(name, value)

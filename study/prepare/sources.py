@@ -19,7 +19,7 @@ from study import files
 from study.checks import check_count
 from study.datasets import RAW_VARIABLE
 from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
-from study.records import sha256_of_json
+from study.plain import sha256_of_json
 
 MARKER_NAME = "pgps_source.json"
 HIGHEST_ID = 999

@@ -140,7 +140,7 @@ def start(
 
 def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
     from study.datasets import data_paths, find_dataset
-    from study.trial import previous_stage_folder
+    from study.nnunet_paths import previous_stage_folder
 
     folder = None
     for name in space.datasets:

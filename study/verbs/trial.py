@@ -71,8 +71,9 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
     from study.datasets import data_paths, find_dataset
     from study.ledger import Ledger
     from study.machine import Resources, resolve_device
+    from study.nnunet_paths import previous_stage_folder
     from study.terminal import output_to
-    from study.trial import StopRequest, Workplace, previous_stage_folder, run_trial
+    from study.trial import StopRequest, Workplace, run_trial
     from study.trial_progress import TerminalProgress
     from study.trial_summary import as_json, as_text
 

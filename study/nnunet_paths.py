@@ -1,0 +1,83 @@
+"""Where nnU-Net looks: the variables of a trial's own results folder, the command that predicts with it, cascades."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset
+from study.errors import LedgerError
+from study.ledger import TrialFolder
+from study.records import TrialSpec
+
+RESULTS_VARIABLE = "nnUNet_results"
+EXTENSION_VARIABLE = "nnUNet_extTrainer"
+EXTENSION_FOLDER = Path(__file__).resolve().parent / "nnunet_ext"
+TRAINER_NAME = "nnUNetTrainerPGPS"
+
+
+def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
+    """Environment variables under which stock nnU-Net finds a trial's data and model.
+
+    nnU-Net gives every training of one dataset, plan and configuration the same folder, so each trial has its own root.
+    """
+    variables = {PREPARED_VARIABLE: str(data.preprocessed), RESULTS_VARIABLE: str(folder.results_path.resolve())}
+    if data.raw is not None:
+        variables[RAW_VARIABLE] = str(data.raw)
+    return variables
+
+
+def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
+    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it."""
+    results, extension = shlex.quote(str(folder.results_path.resolve())), shlex.quote(str(EXTENSION_FOLDER))
+    attempts = folder.attempts()
+    device = f" -device {attempts[-1].device}" if attempts else ""
+    return (
+        f"{RESULTS_VARIABLE}={results} {EXTENSION_VARIABLE}={extension} "
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {spec.dataset} -tr {TRAINER_NAME} -p {spec.plans} "
+        f"-c {spec.configuration} -f {spec.fold}{device}"
+    )
+
+
+@contextmanager
+def nnunet_environment(folder: TrialFolder, data: DataPaths, *, processes: int) -> Iterator[None]:
+    """Run a block under a trial's variables, with so many processes for what nnU-Net spawns."""
+    changed = {
+        **nnunet_variables(folder, data),
+        "nnUNet_def_n_proc": str(processes),
+        "nnUNet_n_proc_DA": "1",
+    }
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: str, given: Path | None) -> Path | None:
+    """The previous stage's segmentations that a cascade reads; None for any other configuration.
+
+    Raises:
+        LedgerError: a cascade without them.
+    """
+    previous = dataset.plan(plans, configuration).previous_stage
+    if previous is None:
+        return None
+    results = os.environ.get(RESULTS_VARIABLE)
+    stock = f"nnUNetTrainer__{plans}__{previous}"
+    default = Path(results) / dataset.name / stock / "predicted_next_stage" / configuration if results else None
+    folder = given or default
+    if folder is None or not folder.is_dir():
+        raise LedgerError(
+            f"{configuration} is a cascade and needs the segmentations of {previous}: received {folder or 'none'}; "
+            "give --previous-stage DIR, the `predicted_next_stage` folder of that training"
+        )
+    return folder.resolve()

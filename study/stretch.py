@@ -1,0 +1,42 @@
+"""A stretch of training iterations at one stage: timed while open, reported when it closes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Stretch:
+    """Times consecutive iterations of one stage.
+
+    Args:
+        position: gives the index of the next iteration.
+        report: told the stage, the first iteration and the seconds of every stretch that closes.
+    """
+
+    def __init__(self, position: Callable[[], int], report: Callable[[int | None, int, float], None]) -> None:
+        self._position, self._report = position, report
+        self._stage: int | None = None
+        self.reopen()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been open."""
+        return time.perf_counter() - self._started
+
+    def enter(self, stage: int) -> None:
+        """Go on at a stage; another one closes the stretch of the last."""
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+
+    def close(self) -> None:
+        """Report the iterations since it opened, if any, and open again."""
+        if self._position() > self._first:
+            self._report(self._stage, self._first, self.seconds)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open anew from here, leaving out the time since it closed."""
+        self._first = self._position()
+        self._started = time.perf_counter()

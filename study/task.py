@@ -1,0 +1,80 @@
+"""What a trainer is told to do and whom it tells: the trial keeps the books, the trainer trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from study.curriculum import Curriculum
+from study.records import EpochReport, Phase, TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterationReport:
+    """One training iteration: its index, stage, loss, and where its wall time went.
+
+    `fetch_seconds` waited for the batch, `step_seconds` was forward, backward and optimiser step.
+    """
+
+    iteration: int
+    stage: int
+    loss: float
+    fetch_seconds: float
+    step_seconds: float
+
+
+class Observer(Protocol):
+    """What a training tells whoever runs it."""
+
+    def iteration_done(self, report: IterationReport) -> None:
+        """Called after every training iteration."""
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """Called after every epoch, its validation included."""
+
+    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`."""
+
+    def stop_requested(self) -> bool:
+        """Whether to write a checkpoint and raise TrialInterrupted."""
+
+
+class SilentObserver:
+    """An observer that does nothing and never stops a training."""
+
+    def iteration_done(self, report: IterationReport) -> None:
+        """Ignore the report."""
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """Ignore the report."""
+
+    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        """Ignore the stretch."""
+
+    def stop_requested(self) -> bool:
+        """Never."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train.
+
+    Attributes:
+        curriculum: the stage table.
+        settings: resolved training settings.
+        seed: of weights and batches.
+        data_workers: processes that draw batches; 0 draws them in this one. Does not change the result.
+        validation_processes: of the final validation, None for nnU-Net's own number.
+        previous_stage: folder with the previous stage's segmentations, for cascades.
+        observer: who is told.
+    """
+
+    curriculum: Curriculum
+    settings: TrainingSettings
+    seed: int
+    data_workers: int = 0
+    validation_processes: int | None = None
+    previous_stage: Path | None = None
+    observer: Observer = field(default_factory=SilentObserver)

@@ -1,0 +1,161 @@
+"""Checkpoints: what is newest, what is left when a write breaks, and when the next one is due."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from study import checkpoints
+from study.checkpoints import (
+    FINAL,
+    LARGEST_SHARE,
+    LATEST,
+    LONGEST_INTERVAL_SECONDS,
+    PREVIOUS,
+    STATE_KEY,
+    CheckpointClock,
+    newest_readable,
+    save,
+)
+from study.errors import TrialInterrupted
+
+
+def checkpoint(iteration: int) -> dict[str, Any]:
+    return {"network_weights": {"w": torch.full((1000,), float(iteration))}, STATE_KEY: {"iteration": iteration}}
+
+
+def iteration_in(path: Path | None) -> int | None:
+    return None if path is None else torch.load(path, weights_only=False)[STATE_KEY]["iteration"]
+
+
+def found(folder: Path) -> tuple[int | None, list[str]]:
+    """Iteration of the newest readable checkpoint, and what was said about others."""
+    notes: list[str] = []
+    return iteration_in(newest_readable(folder, notes.append)), notes
+
+
+def test_the_newest_of_two_is_kept_and_found(tmp_path: Path) -> None:
+    assert found(tmp_path) == (None, [])
+    for iteration in (3, 6, 9):
+        save(tmp_path, checkpoint(iteration), final=False)
+        assert found(tmp_path) == (iteration, [])
+    assert {path.name for path in tmp_path.iterdir()} == {LATEST, PREVIOUS}
+    assert iteration_in(tmp_path / PREVIOUS) == 6
+
+
+def test_the_final_one_replaces_the_others(tmp_path: Path) -> None:
+    for iteration in (3, 6):
+        save(tmp_path, checkpoint(iteration), final=False)
+    save(tmp_path, checkpoint(9), final=True)
+    assert [path.name for path in tmp_path.iterdir()] == [FINAL]
+    assert found(tmp_path) == (9, [])
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_write_that_breaks_leaves_the_older_ones(tmp_path: Path, final: bool) -> None:
+    for iteration in (3, 6):
+        save(tmp_path, checkpoint(iteration), final=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(Exception, match="pickle"):
+        save(tmp_path, {**checkpoint(9), "bad": lambda: None}, final=final)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_crash_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    save(tmp_path, checkpoint(3), final=False)
+    (tmp_path / LATEST).replace(tmp_path / PREVIOUS)
+    (tmp_path / f".{LATEST}.new").write_bytes(b"whole, but not yet renamed")
+    assert found(tmp_path) == (3, [])
+    save(tmp_path, checkpoint(6), final=False)
+    assert found(tmp_path) == (6, [])
+    assert iteration_in(tmp_path / PREVIOUS) == 3
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def scramble(path: Path) -> None:
+    path.write_bytes(b"no checkpoint" * 100)
+
+
+def of_another_trainer(path: Path) -> None:
+    torch.save({"network_weights": {}}, path)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, scramble, of_another_trainer])
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: Any) -> None:
+    for iteration in (3, 6):
+        save(tmp_path, checkpoint(iteration), final=False)
+    damage(tmp_path / LATEST)
+    iteration, notes = found(tmp_path)
+    assert iteration == 3
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{LATEST} cannot be read (")
+
+    damage(tmp_path / PREVIOUS)
+    iteration, notes = found(tmp_path)
+    assert iteration is None
+    assert [note.partition(" ")[0] for note in notes] == [LATEST, PREVIOUS]
+
+
+def test_a_stop_while_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, checkpoint(3), final=False)
+
+    def signalled(*_: object, **__: object) -> None:
+        raise TrialInterrupted("a signal came")
+
+    monkeypatch.setattr(checkpoints.torch, "load", signalled)
+    with pytest.raises(TrialInterrupted):
+        found(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------------------- clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Moves the time that checkpoints go by; call it with seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
+
+
+def test_the_first_epoch_ends_with_a_checkpoint(clock: Any) -> None:
+    due = CheckpointClock()
+    clock(0.001)
+    assert due.due(epoch_ended=True)
+    assert not due.due(epoch_ended=False)
+
+
+def test_epochs_too_short_for_their_checkpoint_share_one(clock: Any) -> None:
+    due = CheckpointClock()
+    due.written(cost_seconds=1.0)
+    clock(0.9 / LARGEST_SHARE)
+    assert not due.due(epoch_ended=True)
+    clock(0.2 / LARGEST_SHARE)
+    assert due.due(epoch_ended=True)
+    assert not due.due(epoch_ended=False)
+
+
+def test_a_long_epoch_is_not_waited_for(clock: Any) -> None:
+    due = CheckpointClock()
+    due.written(cost_seconds=LONGEST_INTERVAL_SECONDS)
+    clock(LONGEST_INTERVAL_SECONDS - 1)
+    assert not due.due(epoch_ended=False)
+    assert not due.due(epoch_ended=True)
+    clock(1)
+    assert due.due(epoch_ended=False)
+    due.written(cost_seconds=1.0)
+    assert not due.due(epoch_ended=False)
