@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -315,6 +316,8 @@ class Schedule(Sampler[Item]):
 
 def make_loader(batches: Batches, schedule: Schedule, *, workers: int, pin_memory: bool) -> DataLoader[Batch]:
     """A loader that yields the schedule's batches in order; its processes live as long as its iterator."""
+    # Elsewhere, and from Python 3.14 on everywhere, the default starts each process with a new import of torch.
+    fork = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(
         batches,
         batch_size=None,
@@ -323,6 +326,7 @@ def make_loader(batches: Batches, schedule: Schedule, *, workers: int, pin_memor
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_trial,
+        multiprocessing_context=fork,
     )
 
 

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, data_paths, find_dataset
 from study.errors import StudyError
 from study.machine import cpu_name, usable_cores
 
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
 OLDEST_PYTHON = (3, 11)
-OLDEST_TORCH, BROKEN_TORCH = (2, 6), "2.9."
-PACKAGES = ("nnunetv2", "torch", "torchvision", "ray", "optuna", "codecarbon", "pandas", "moocore", "matplotlib")
+PROJECT, STOCK = "pgps-study", "nnunetv2"
 RAPL = Path("/sys/class/powercap")
 SHARED_MEMORY = Path("/dev/shm")
+CGROUP = Path("/sys/fs/cgroup")
 # Data workers hand batches over in shared memory; containers often have 64 MiB.
 SMALL_SHARED_MEMORY_BYTES = 512 * 2**20
 LITTLE_FREE_BYTES = 10 * 2**30
@@ -51,7 +55,7 @@ def examine(data: Path | None, out: Path) -> list[Finding]:
         data: as given to `--data`, None for nnU-Net's variables.
         out: where a study would be kept.
     """
-    parts = (_python(), _packages(), _processor(), _gpus(), _energy(), _ray(), _storage(out), _data(data))
+    parts = (_python(), _packages(), _processor(), _memory(), _gpus(), _energy(), _ray(), _storage(out), _data(data))
     return [finding for part in parts for finding in part]
 
 
@@ -64,23 +68,62 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    for package in PACKAGES:
+    remedy = "pip install -c constraints.txt -e ."
+    try:
+        wanted = required_versions()
+    except ImportError as error:  # also when the metadata of a package is not found
+        yield _finding(str(error.name), False, "not installed", remedy)
+        return
+    for package, versions in sorted(wanted.items()):
         try:
-            version = metadata.version(package)
+            found = metadata.version(package)
         except metadata.PackageNotFoundError:
-            yield _finding(package, False, "not installed", "pip install -c constraints.txt -e .")
+            yield _finding(package, False, f"not installed, needed is {versions or 'any'}", remedy)
             continue
-        fit = package != "torch" or _is_supported_torch(version)
-        yield _finding(package, fit, version, "nnU-Net needs torch 2.6 or newer, and not 2.9")
+        fit = versions.contains(found, prereleases=True)
+        yield _finding(package, fit, found if fit else f"{found}, needed is {versions}", remedy)
 
 
-def _is_supported_torch(version: str) -> bool:
-    major, minor = (int(part) for part in version.split(".")[:2])
-    return (major, minor) >= OLDEST_TORCH and not version.startswith(BROKEN_TORCH)
+def required_versions() -> dict[str, SpecifierSet]:
+    """Versions that work, by package: what this project declares, narrowed by what nnU-Net declares.
+
+    Raises:
+        ImportError: this project, nnU-Net or `packaging` is not installed.
+    """
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    wanted: dict[str, SpecifierSet] = {}
+    for project in (PROJECT, STOCK):
+        for requirement in map(Requirement, metadata.requires(project) or ()):
+            in_force = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if in_force and (project == PROJECT or requirement.name in wanted):
+                wanted[requirement.name] = wanted.get(requirement.name, SpecifierSet()) & requirement.specifier
+    return wanted
 
 
 def _processor() -> Iterator[Finding]:
-    yield Finding(subject="CPU", verdict=Verdict.OK, found=f"{cpu_name()}, {usable_cores()} usable of {os.cpu_count()}")
+    cores, limit = usable_cores(), container_cores(CGROUP)
+    found = f"{cpu_name()}, {cores} usable of {os.cpu_count()}"
+    if limit is not None and limit < cores:
+        found += f", of which the container's limit serves {limit:g}"
+    remedy = f"trials would run on {cores} cores and wait for each other: give --cpus {max(1, int(limit or 1))}"
+    yield _note("CPU", limit is None or limit >= cores, found, remedy)
+
+
+def container_cores(cgroup: Path) -> float | None:
+    """Cores that a control group's quota allows, None without one. Knows version 2 and version 1."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # `max` is no number: no limit
+        return None
+
+
+def _memory() -> Iterator[Finding]:
     try:
         size = shutil.disk_usage(SHARED_MEMORY).total
     except OSError:
@@ -141,11 +184,15 @@ def _ray() -> Iterator[Finding]:
 def _storage(out: Path) -> Iterator[Finding]:
     folder = out.expanduser().resolve()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    writable = os.access(existing, os.W_OK)
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
     yield _finding("study folder", writable, str(folder), f"{existing} cannot be written: name another --out")
-    free = shutil.disk_usage(existing).free
     remedy = "a trial keeps a model and its predictions of the validation fold; name an --out with more room"
-    yield _note("free space", free >= LITTLE_FREE_BYTES, _bytes(free), remedy)
+    yield _free_space("room for the study", existing, remedy)
+
+
+def _free_space(subject: str, folder: Path, remedy: str) -> Finding:
+    free = shutil.disk_usage(folder).free
+    return _note(subject, free >= LITTLE_FREE_BYTES, _bytes(free), remedy)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
@@ -157,6 +204,8 @@ def _data(data: Path | None) -> Iterator[Finding]:
     except StudyError as error:
         yield Finding(subject="datasets", verdict=Verdict.NOTE, found="nowhere to look", remedy=str(error))
         return
+    if paths.preprocessed.is_dir():
+        yield _free_space("room for data", paths.preprocessed, "preparing writes every image once more, as float32")
     names = sorted(path.name for path in paths.preprocessed.glob("Dataset*_*") if path.is_dir())
     if not names:
         remedy = "python -m study prepare"

@@ -2,6 +2,7 @@
 
     STUDY/
       study.json                 schema, creation, the space that the study belongs to (none for hand-made trials)
+      lock                       held (flock) by the process that runs the study
       points.jsonl               which point of the search space became which trials
       trials/ID/
         spec.json                the TrialSpec
@@ -131,20 +132,9 @@ class TrialFolder:
             TrialBusyError: another process works on the trial.
             LedgerError: its folder cannot be written.
         """
-        try:
-            handle = (self.path / "lock").open("a")
-        except OSError as error:
-            raise LedgerError(f"cannot write to {self.path}: {error.strerror}") from error
-        with handle:
-            if not _acquire(handle.fileno()):
-                raise TrialBusyError(
-                    f"trial {self.trial_id} is being trained by another process; wait for it or stop it first"
-                )
-            _HELD.add(handle.fileno())
-            try:
-                yield
-            finally:
-                _HELD.discard(handle.fileno())
+        busy = f"trial {self.trial_id} is being trained by another process; wait for it or stop it first"
+        with _locked(self.path / "lock", TrialBusyError(busy)):
+            yield
 
     def begin_attempt(self, header: AttemptHeader) -> None:
         """Record that a process starts to work on the trial."""
@@ -223,6 +213,17 @@ class Ledger:
             raise LedgerError(f"cannot write to {root}: {error.strerror}; name a folder you may write to") from error
         return cls(root)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study's lock: who runs the study as a whole does. Trials have their own.
+
+        Raises:
+            LedgerError: another process runs the study, or its folder cannot be written.
+        """
+        busy = f"{self.root} is being run by another process; stop that one first, or name another --out"
+        with _locked(self.root / "lock", LedgerError(busy)):
+            yield
+
     def header(self) -> dict[str, Any]:
         """Content of study.json."""
         try:
@@ -283,6 +284,22 @@ def _as_stored(data: Mapping[str, Any]) -> dict[str, Any]:
     """Plain data as it reads back: tuples are lists."""
     stored: dict[str, Any] = json.loads(json.dumps(data))
     return stored
+
+
+@contextmanager
+def _locked(path: Path, busy: LedgerError) -> Iterator[None]:
+    try:
+        handle = path.open("a")
+    except OSError as error:
+        raise LedgerError(f"cannot write to {path.parent}: {error.strerror}") from error
+    with handle:
+        if not _acquire(handle.fileno()):
+            raise busy
+        _HELD.add(handle.fileno())
+        try:
+            yield
+        finally:
+            _HELD.discard(handle.fileno())
 
 
 def _is_locked(path: Path) -> bool:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset
-from study.errors import LedgerError
+from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, Split
+from study.errors import LedgerError, MissingDataError
 from study.ledger import TrialFolder
+from study.plan import NetworkPlan
 from study.records import TrialSpec
 
 RESULTS_VARIABLE = "nnUNet_results"
@@ -76,8 +77,27 @@ def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: s
     default = Path(results) / dataset.name / stock / "predicted_next_stage" / configuration if results else None
     folder = given or default
     if folder is None or not folder.is_dir():
-        raise LedgerError(
-            f"{configuration} is a cascade and needs the segmentations of {previous}: received {folder or 'none'}; "
-            "give --previous-stage DIR, the `predicted_next_stage` folder of that training"
-        )
+        raise _needs_previous_stage(configuration, previous, folder)
     return folder.resolve()
+
+
+def check_previous_stage(plan: NetworkPlan, split: Split, folder: Path | None) -> None:
+    """Raise StudyError when a cascade lacks the previous stage's segmentation of a case of its fold."""
+    if plan.previous_stage is None:
+        return
+    if folder is None:
+        raise _needs_previous_stage(plan.configuration, plan.previous_stage, None)
+    there = {path.stem for path in folder.iterdir()}
+    missing = [case for case in (*split.training, *split.validation) if case not in there]
+    if missing:
+        raise MissingDataError(
+            f"{len(missing)} cases have no segmentation in {folder}, the first is {missing[0]}; "
+            f"train and validate all folds of {plan.previous_stage} first"
+        )
+
+
+def _needs_previous_stage(configuration: str, previous: str, received: Path | None) -> LedgerError:
+    return LedgerError(
+        f"{configuration} is a cascade and needs the segmentations of {previous}: received {received or 'none'}; "
+        f"give --previous-stage DIR, the folder predicted_next_stage/{configuration} of that training"
+    )

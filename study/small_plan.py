@@ -157,9 +157,8 @@ def _resized(depths: Sequence[int], stages: int, stock: Sequence[int]) -> list[i
 
 def _checked_topology(spacing_mm: Sequence[float], patch_size: tuple[int, ...]) -> Topology:
     found = topology(spacing_mm, patch_size)
-    smallest = 2 * SMALLEST_FEATURE_MAP_VOXELS
     if len(found.strides) < 2:
-        legal = f"sizes large enough to pool, at least two axes of {smallest} voxels or one of {smallest * 3 // 2}"
+        legal = f"sizes that nnU-Net pools, such as {3 * SMALLEST_FEATURE_MAP_VOXELS} voxels along the finest axis"
         raise InvalidInputError(field="--patch-size", received=patch_size, legal=legal)
     if found.padded_patch_size != patch_size:
         nearest = _nearest_legal(spacing_mm, patch_size, found)

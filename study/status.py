@@ -65,7 +65,11 @@ class TrialStatus:
 
 
 def study_status(ledger: Ledger) -> list[TrialStatus]:
-    """A line per trial, oldest first; of a trial whose folder cannot be read, its error."""
+    """A line per trial, oldest first.
+
+    Raises:
+        LedgerError: a trial's folder cannot be read.
+    """
     return [_status(folder) for folder in ledger.trials()]
 
 
@@ -131,7 +135,7 @@ def _read(folder: TrialFolder) -> TrialStatus:
         pseudo_dice=dice[-1] if dice else None,
         dice=None if result is None else result.dice,
         runtime_seconds=costs.training.seconds,
-        co2_kg=costs.training.co2_kg,
+        co2_kg=costs.training.co2_kg if trained else None,
         attempts=len(attempts),
         waste_seconds=costs.waste.seconds,
         last_error=folder.failure_reason(),

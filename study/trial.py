@@ -23,7 +23,7 @@ from study.emissions import Meter, make_meter, nvml_indices
 from study.errors import LedgerError, StudyError, TrialFailedError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder
 from study.machine import Resources, cpu_name, hostname, resolve_device, versions
-from study.nnunet_paths import nnunet_environment
+from study.nnunet_paths import check_previous_stage, nnunet_environment
 from study.records import (
     UNMEASURED,
     AttemptHeader,
@@ -150,6 +150,7 @@ def check_workplace(spec: TrialSpec, workplace: Workplace) -> None:
     plan = dataset.plan(spec.plans, spec.configuration)
     split = dataset.split(spec.fold)
     dataset.check_cases(plan, split)
+    check_previous_stage(plan, split, workplace.previous_stage)
     if plan.sha256 != spec.plans_sha256 or split.sha256 != spec.split_sha256:
         raise LedgerError(
             f"plans or splits of {spec.dataset} have changed since trial {spec.trial_id} was specified; "

@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from study.datasets import DataPaths
-from study.errors import TrialBusyError, TrialFailedError, TrialInterrupted
+from study.errors import StudyError, TrialBusyError, TrialFailedError, TrialInterrupted
 from study.ledger import Ledger
 from study.machine import Resources
 from study.records import Energy
@@ -26,6 +27,8 @@ from study.trial import StopRequest, Workplace, run_trial
 
 FINISHED, INTERRUPTED, FAILED, BUSY = 0, 3, 4, 5
 STOP_POLL_SECONDS = 0.5
+# How long a training may take to finish its iteration and write its checkpoint.
+STOP_GRACE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +75,15 @@ class Job:
 def main() -> int:
     """Run the job named on the command line; the exit code says how it ended."""
     job = Job.from_json(sys.argv[1])
-    folder = Ledger.open(Path(job.study)).trial(job.trial_id)
-    stop = StopRequest()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop.signal)
-    for watch in (_until_stdin_closes, lambda: _until_exists(Path(job.stop_file))):
-        threading.Thread(target=_terminate_after, args=(watch,), daemon=True).start()
-    with output_to(folder.log_path):
-        return _run(job, stop)
+    ledger = Ledger.open(Path(job.study))
+    with output_to(ledger.trial(job.trial_id).log_path):
+        return _run(job, ledger)
 
 
-def _run(job: Job, stop: StopRequest) -> int:
+def _run(job: Job, ledger: Ledger) -> int:
+    folder = ledger.trial(job.trial_id)
     try:
-        ledger = Ledger.open(Path(job.study))
-        run_trial(ledger.trial(job.trial_id).spec(), ledger, job.workplace(), stop=stop)
+        run_trial(folder.spec(), ledger, job.workplace(), stop=_stop_on_request(job))
     except TrialInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return INTERRUPTED
@@ -97,12 +95,29 @@ def _run(job: Job, stop: StopRequest) -> int:
 
         traceback.print_exc()
         return FAILED
+    except StudyError as error:
+        # Refused before an attempt began, so nobody has recorded it yet.
+        folder.fail(attempt=len(folder.attempts()), reason=str(error))
+        print(error, file=sys.stderr)
+        return FAILED
     return FINISHED
 
 
-def _terminate_after(wait: Any) -> None:
+def _stop_on_request(job: Job) -> StopRequest:
+    stop = StopRequest()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop.signal)
+    for wait in (_until_stdin_closes, lambda: _until_exists(Path(job.stop_file))):
+        threading.Thread(target=_terminate_after, args=(wait,), daemon=True).start()
+    return stop
+
+
+def _terminate_after(wait: Callable[[], None]) -> None:
     wait()
     os.kill(os.getpid(), signal.SIGTERM)
+    # Nobody is left to end a training that does not get to its next iteration.
+    time.sleep(STOP_GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _until_stdin_closes() -> None:

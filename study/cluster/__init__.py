@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 
-
-# What is set by whoever runs a study counts, except where Ray would work against it.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -19,16 +17,23 @@ SETTINGS = {
     # When a study is stopped, Tune's thread may outlive the cluster by an instant; it must not start another one.
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
-SETTINGS_OF_OUR_OWN = {
+SETTINGS_OF_OWN_CLUSTER = {
     # Whoever reaches a Ray cluster can run code on it. Ray knows this setting as the one that keeps it from asking for
     # firewall exceptions on desktops; on a server, too, it makes it listen on the loopback address only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Trainings notice by their pipe that their worker is gone and write a checkpoint; Ray would kill them first.
-    "RAY_kill_child_processes_on_worker_exit": "0",
+}
+SETTINGS_OF_GIVEN_CLUSTER = {
+    # Each try to reach one that does not answer takes 40 s; Ray's default is twenty.
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
 }
 
 
 def configure_ray(*, own_cluster: bool) -> None:
-    """Set Ray's environment variables, those of a cluster of our own too if it is one; call before ray is imported."""
-    for name, value in {**SETTINGS, **(SETTINGS_OF_OUR_OWN if own_cluster else {})}.items():
+    """Set Ray's environment variables where the user has not; call before ray is imported.
+
+    Args:
+        own_cluster: whether a cluster of our own is going to be started, instead of using one that runs.
+    """
+    more = SETTINGS_OF_OWN_CLUSTER if own_cluster else SETTINGS_OF_GIVEN_CLUSTER
+    for name, value in {**SETTINGS, **more}.items():
         os.environ.setdefault(name, value)

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from study.errors import MachineError
+from study.machine import usable_cores
 from study.spaces import Resources
+
+# A tenth goes ten times into one in spite of binary fractions.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,16 @@ class Allotment:
         return "cuda" if self.gpus else "cpu"
 
 
+def local_node(asked: Resources) -> Node:
+    """This machine as a node; its GPUs are counted only if they may be used, because that needs torch."""
+    gpus = 0
+    if asked.gpus != 0:
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Node(cpus=usable_cores(), gpus=gpus)
+
+
 def allot(asked: Resources, nodes: Sequence[Node]) -> Allotment:
     """The allotment of every trial.
 
@@ -44,8 +58,7 @@ def allot(asked: Resources, nodes: Sequence[Node]) -> Allotment:
         MachineError: no node can hold a single trial.
     """
     gpus = asked.gpus if asked.gpus is not None else float(any(node.gpus >= 1 for node in nodes))
-    fitting = [node for node in nodes if node.gpus >= gpus]
-    cpus = asked.cpus if asked.cpus is not None else min((_share(node, gpus) for node in fitting), default=1.0)
+    cpus = asked.cpus if asked.cpus is not None else _share(nodes, gpus)
     counts = [_count(node, cpus, gpus) for node in nodes]
     if not any(counts):
         largest = max(nodes, key=lambda node: (node.gpus, node.cpus))
@@ -57,11 +70,21 @@ def allot(asked: Resources, nodes: Sequence[Node]) -> Allotment:
     return Allotment(cpus=cpus, gpus=gpus, per_node=min(limit, max(counts)), in_total=min(limit, sum(counts)))
 
 
-def _share(node: Node, gpus: float) -> float:
-    trials = math.floor(node.gpus / gpus) if gpus else 1
-    return max(1.0, float(math.floor(node.cpus / trials)))
+def _share(nodes: Sequence[Node], gpus: float) -> float:
+    """Whole cores for each trial that a node's GPUs hold, or all of its cores; of unlike nodes, the least."""
+    trials = [(node, _by_gpus(node, gpus) if gpus else 1) for node in nodes if node.cpus >= 1]
+    return min((max(1.0, float(node.cpus // count)) for node, count in trials if count), default=1.0)
 
 
 def _count(node: Node, cpus: float, gpus: float) -> int:
-    by_cpus = math.floor(node.cpus / cpus + 1e-9)
-    return by_cpus if not gpus else min(by_cpus, math.floor(node.gpus / gpus + 1e-9))
+    by_cpus = _fit(node.cpus, cpus)
+    return min(by_cpus, _by_gpus(node, gpus)) if gpus else by_cpus
+
+
+def _by_gpus(node: Node, gpus: float) -> int:
+    """A share of a GPU cannot be put together from two."""
+    return int(node.gpus) * _fit(1, gpus)
+
+
+def _fit(available: float, each: float) -> int:
+    return math.floor(available / each + ROUNDING)

@@ -2,17 +2,17 @@
 
 Tune runs in a thread, so that this one can take signals. On the first Ctrl-C or SIGTERM a stop file appears in the
 study folder: every training writes a checkpoint and ends, on whatever node it is, and only then Ray goes down. A second
-signal goes down at once; the trainings then notice that nobody holds their pipe, and write their checkpoints too.
+signal goes down at once, as a killed driver does; the trainings then notice that nobody holds their pipe, and write
+their checkpoints too. Ray's own agents leave about a minute after a killed driver.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,20 @@ from uuid import uuid4
 import ray
 from ray import tune
 
-from study.cluster.allotment import Allotment, Node, allot
-from study.cluster.searchers import Search, listed, optuna_search
+from study.cluster.allotment import Allotment, Node, allot, local_node
+from study.cluster.searchers import Search, listed, optuna_search, unfinished_points
 from study.cluster.work import Assignment, run_point
 from study.datasets import DataPaths
-from study.errors import LedgerError, MachineError, TrialInterrupted
+from study.errors import LedgerError, MachineError, StudyError, TrialInterrupted
 from study.ledger import Ledger, TrialState
-from study.machine import Resources, usable_cores
-from study.spaces import OPTUNA, SearchSpace
-from study.trial_process import Job
+from study.machine import Resources
+from study.spaces import OPTUNA, Point, SearchSpace
+from study.specs import prepared_lookup
+from study.trial_process import STOP_GRACE_SECONDS, Job
 
 REFRESH_SECONDS = 1.0
-# How long trainings may take to write their checkpoints when the study is stopped.
-STOP_GRACE_SECONDS = 120.0
+# Trainings notice by their pipe that their worker is gone and write a checkpoint; Ray would kill them first.
+WORKER_ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,53 +57,45 @@ class Run:
     on_refresh: Callable[[], None] = lambda: None
 
 
-def run_study(run: Run) -> Allotment:
-    """Run all points that have not finished; returns what each trial got.
+def run_study(run: Run) -> list[str]:
+    """Run all points that have not finished; returns a line for each that failed.
 
     Raises:
         TrialInterrupted: stopped by a signal; the same call resumes.
-        MachineError: no node can hold a trial.
+        InvalidInputError: fewer points are asked for than have finished.
+        LedgerError: another process runs the study.
+        MachineError: no node can hold a trial, or no cluster answers.
     """
-    points = None if run.space.searcher == OPTUNA else list(run.space.points())
-    if run.address is None:
-        allot(run.space.resources, [local_node(run.space)])
-    with _ray(run), _stop_file(run.ledger.root) as stop_file:
-        allotment = allot(run.space.resources, _nodes())
-        search = listed(points) if points is not None else optuna_search(run.space, run.ledger)
-        if search.samples:
-            _fit(run, search, _assignment(run, points, allotment, stop_file), allotment, stop_file)
-    return allotment
-
-
-def local_node(space: SearchSpace) -> Node:
-    """This machine as a node; its GPUs are counted only if the space can use them, because that needs torch."""
-    gpus = 0
-    if space.resources.gpus != 0:
-        import torch
-
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Node(cpus=usable_cores(), gpus=gpus)
+    with run.ledger.locked():
+        points = None
+        if run.space.searcher != OPTUNA:
+            points = unfinished_points(run.space, run.ledger, prepared_lookup(run.data))
+        search = optuna_search(run.space, run.ledger) if points is None else listed(len(points))
+        if not search.samples:
+            return []
+        with _stop_file(run.ledger.root) as stop_file, _ray(run):
+            allotment = allot(run.space.resources, _nodes())
+            return _fit(run, search, _assignment(run, points, allotment, stop_file), allotment, stop_file)
 
 
 @contextmanager
 def _ray(run: Run) -> Iterator[None]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
+    }
     try:
         if run.address is None:
-            node = local_node(run.space)
-            ray.init(
-                num_cpus=int(node.cpus),
-                num_gpus=int(node.gpus),
-                include_dashboard=False,
-                **quiet,
-            )
+            node = local_node(run.space.resources)
+            options |= {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus), "include_dashboard": False}
+            # Without "local" Ray would join a cluster that the environment names.
+            ray.init(address="local", **options)
         else:
-            ray.init(address=run.address, **quiet)
+            ray.init(address=run.address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MachineError(f"address: received {run.address!r}, no Ray cluster answers there ({error})") from error
+        raise MachineError(f"--address: {_trouble(run.address)} ({error})") from error
     # Failures are told from the ledger, in one line each.
     for name in ("ray", "ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -110,6 +103,12 @@ def _ray(run: Run) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _trouble(address: str | None) -> str:
+    if address is None:
+        return "Ray does not start on this machine"
+    return f"no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"
 
 
 def _nodes() -> list[Node]:
@@ -126,9 +125,7 @@ def _stop_file(root: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _assignment(
-    run: Run, points: Sequence[Mapping[str, Any]] | None, allotment: Allotment, stop_file: Path
-) -> Assignment:
+def _assignment(run: Run, points: Sequence[Point] | None, allotment: Allotment, stop_file: Path) -> Assignment:
     resources = Resources(
         device=allotment.device,
         cpus=allotment.cpus,
@@ -149,10 +146,11 @@ def _assignment(
     return Assignment(space=run.space, points=points, data=run.data, template=template)
 
 
-def _fit(run: Run, search: Search, assignment: Assignment, allotment: Allotment, stop_file: Path) -> None:
+def _fit(run: Run, search: Search, assignment: Assignment, allotment: Allotment, stop_file: Path) -> list[str]:
     tuner = _tuner(run, search, assignment, allotment)
+    results: list[Any] = []
     failure: list[BaseException] = []
-    thread = threading.Thread(target=_call, args=(tuner.fit, failure), daemon=True)
+    thread = threading.Thread(target=_call, args=(tuner.fit, results, failure), daemon=True)
     with _signals_as_flag() as stopped:
         thread.start()
         while thread.is_alive() and not stopped.is_set():
@@ -164,12 +162,19 @@ def _fit(run: Run, search: Search, assignment: Assignment, allotment: Allotment,
             raise TrialInterrupted("the study was stopped; the same command resumes it")
     if failure:
         raise LedgerError(f"Ray Tune stopped: {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+    return [_line(error) for error in results[0].errors]
+
+
+def _line(error: object) -> str:
+    """An error from a worker in one line, without the traceback that Ray adds."""
+    cause = getattr(error, "cause", None) or error
+    text = " ".join(str(cause).split())
+    return text if isinstance(cause, StudyError) else f"{type(cause).__name__}: {text}"
 
 
 def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotment) -> tune.Tuner:
     # Tune's own folder is a scheduler's memory: a fresh one for every run, never read back.
     name = time.strftime("%Y%m%d-%H%M%S-") + uuid4().hex[:6]
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     trainable = tune.with_resources(
         tune.with_parameters(run_point, assignment=assignment), {"cpu": allotment.cpus, "gpu": allotment.gpus}
     )
@@ -186,9 +191,9 @@ def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotmen
     )
 
 
-def _call(fit: Callable[[], Any], failure: list[BaseException]) -> None:
+def _call(fit: Callable[[], Any], results: list[Any], failure: list[BaseException]) -> None:
     try:
-        fit()
+        results.append(fit())
     except BaseException as error:  # handed to the thread that waits
         failure.append(error)
 

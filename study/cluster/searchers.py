@@ -7,7 +7,6 @@ unfinished ones are proposed again before anything new.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,8 @@ from ray.tune.search.optuna import OptunaSearch
 from study.cluster.work import outcome
 from study.errors import InvalidInputError
 from study.ledger import Ledger
-from study.spaces import OBJECTIVES, Choice, Domain, Integer, LogUniform, SearchSpace, Uniform
+from study.spaces import OBJECTIVES, Choice, Domain, Integer, LogUniform, Point, SearchSpace, Uniform, specs
+from study.specs import Lookup
 
 STUDY_NAME = "pgps-study"
 _DIRECTIONS = {"max": optuna.study.StudyDirection.MAXIMIZE, "min": optuna.study.StudyDirection.MINIMIZE}
@@ -31,7 +31,8 @@ class Search:
     Attributes:
         algorithm: Tune's searcher, None for a list.
         parameters: Tune's `param_space`.
-        samples: how many Tune trials a searcher may start.
+        samples: Tune's `num_samples`: how many points a searcher may propose, or how often a list is gone through.
+            0 when there is nothing to do.
     """
 
     algorithm: Any
@@ -39,9 +40,22 @@ class Search:
     samples: int
 
 
-def listed(points: Sequence[Mapping[str, Any]]) -> Search:
-    """A search through points known in advance."""
-    return Search(algorithm=None, parameters={"index": tune.grid_search(list(range(len(points))))}, samples=1)
+def listed(count: int) -> Search:
+    """A search through as many points known in advance."""
+    parameters = {"index": tune.grid_search(list(range(count)))}
+    return Search(algorithm=None, parameters=parameters, samples=min(count, 1))
+
+
+def unfinished_points(space: SearchSpace, ledger: Ledger, lookup: Lookup) -> list[Point]:
+    """Points of a grid or random search with a trial that has no result; the others are recorded as known."""
+    unfinished = []
+    for point in space.points():
+        folders = [ledger.trial(spec.trial_id) for spec in specs(space, point, lookup)]
+        if all(folder.result() is not None for folder in folders):
+            ledger.add_point(point, [folder.trial_id for folder in folders])
+        else:
+            unfinished.append(point)
+    return unfinished
 
 
 def optuna_search(space: SearchSpace, ledger: Ledger) -> Search:
@@ -57,6 +71,8 @@ def optuna_search(space: SearchSpace, ledger: Ledger) -> Search:
     directions = [_DIRECTIONS[OBJECTIVES[name]] for name in space.objectives]
     study = optuna.create_study(storage=storage, study_name=STUDY_NAME, directions=directions)
     finished, unfinished = known_points(ledger)
+    # Without this count a resumed study would draw its start-up points again.
+    known = len(finished) + len(unfinished)
     for point, values in finished:
         if not set(space.objectives) <= set(values):
             continue
@@ -67,8 +83,7 @@ def optuna_search(space: SearchSpace, ledger: Ledger) -> Search:
         metric=list(space.objectives),
         mode=[OBJECTIVES[name] for name in space.objectives],
         points_to_evaluate=unfinished,
-        # Without the count a resumed study would draw its start-up points again.
-        sampler=optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=space.seed + len(finished)),
+        sampler=optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=space.seed + known),
         study_name=STUDY_NAME,
         storage=storage,
     )

@@ -7,6 +7,7 @@ process per trial gives a GPU's memory back. The actor only starts it, waits, an
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,13 +22,12 @@ from ray import tune
 from study.costs import bill
 from study.datasets import DataPaths
 from study.errors import TrialFailedError, TrialInterrupted
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger, TrialFolder, TrialState
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
-from study.trial_process import BUSY, FAILED, FINISHED, INTERRUPTED, Job
+from study.trial_process import BUSY, FAILED, FINISHED, INTERRUPTED, STOP_GRACE_SECONDS, Job
 
 BUSY_POLL_SECONDS = 2.0
-STOP_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,12 @@ def run_point(config: dict[str, Any], assignment: Assignment) -> None:
     Args:
         config: the point itself, or `index` of one listed in advance.
         assignment: the study.
+
+    Raises:
+        TrialInterrupted: the study is being stopped.
+        TrialFailedError: a training broke, or an objective is unmeasured.
     """
+    _check_not_stopped(assignment.template)
     point = assignment.points[config["index"]] if assignment.points is not None else config
     ledger = Ledger.open(Path(assignment.template.study))
     planned = specs(assignment.space, point, prepared_lookup(assignment.data))
@@ -76,18 +81,30 @@ def outcome(folders: Sequence[TrialFolder]) -> dict[str, float]:
 def train(folder: TrialFolder, job: Job) -> None:
     """Bring one trial to its end in a process of its own; return at once if it has finished.
 
+    While another process works on the trial, because another point resolves to it too, this one waits.
+
     Raises:
         TrialInterrupted: the study is being stopped.
-        TrialFailedError: the training broke.
+        TrialFailedError: the training broke; the ledger holds the reason.
     """
     while folder.result() is None:
-        code = _run_process(folder, job)
-        if code == BUSY:
+        _check_not_stopped(job)
+        if folder.state() is TrialState.RUNNING:
             time.sleep(BUSY_POLL_SECONDS)
-        elif code == INTERRUPTED:
+            continue
+        attempt = len(folder.attempts())
+        code = _run_process(folder, job)
+        if code == FINISHED:
+            return
+        if code == INTERRUPTED:
             raise TrialInterrupted(f"trial {folder.trial_id} was stopped; its checkpoint is written")
-        elif code != FINISHED and folder.result() is None:
-            raise TrialFailedError(_reason(folder, code))
+        if code != BUSY:
+            raise TrialFailedError(_failure(folder, attempt, code))
+
+
+def _check_not_stopped(job: Job) -> None:
+    if Path(job.stop_file).exists():
+        raise TrialInterrupted("the study is being stopped")
 
 
 def _run_process(folder: TrialFolder, job: Job) -> int:
@@ -99,6 +116,7 @@ def _run_process(folder: TrialFolder, job: Job) -> int:
             stdout=log,
             stderr=log,
             env=_environment(),
+            # Out of reach of a terminal's Ctrl-C and of Ray, which would kill it together with its worker.
             start_new_session=True,
         )
     try:
@@ -125,9 +143,17 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{rest}" if rest else root}
 
 
-def _reason(folder: TrialFolder, code: int) -> str:
-    reason = folder.failure_reason() if code == FAILED else None
-    return f"trial {folder.trial_id}: {reason or f'its process ended with code {code}'}; see {folder.log_path}"
+def _failure(folder: TrialFolder, attempt: int, code: int) -> str:
+    """Why the process ended. One that could not say so itself is recorded as failed here."""
+    if code != FAILED:
+        folder.fail(attempt=attempt, reason=_ending(code))
+    return f"trial {folder.trial_id}: {folder.failure_reason() or _ending(code)}; see {folder.log_path}"
+
+
+def _ending(code: int) -> str:
+    if code != -signal.SIGKILL:
+        return f"its process ended with code {code}"
+    return "its process was killed, by somebody or by the system when memory ran out"
 
 
 def _objectives(folder: TrialFolder) -> dict[str, float | None]:

@@ -131,9 +131,10 @@ def _set_environment(workers: int) -> None:
 def _import_once() -> None:
     """Give nnU-Net's pools workers forked from a server that imports torch once, while this process does the same.
 
-    nnU-Net spawns four pools one after another, and every spawned worker would take seconds and a gigabyte for its
-    imports: half of the time of a small dataset.
+    nnU-Net spawns four pools one after another and another one whenever it lists files. Every spawned worker would take
+    seconds and up to a gigabyte for its imports: most of the time of a small dataset.
     """
+    multiprocessing.set_start_method("forkserver", force=True)
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["nnunetv2.experiment_planning.plan_and_preprocess_api"])
     forkserver.ensure_running()

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
         for finding in findings:
-            print(f"{finding.verdict.value:8} {finding.subject:18} {finding.found}")
+            print(f"{finding.verdict.value:8} {finding.subject:20} {finding.found}")
             if finding.remedy:
-                print(f"{'':8} {'':18} -> {finding.remedy}")
+                print(f"{'':8} {'':20} -> {finding.remedy}")
     return SOMETHING_MISSING if any(finding.verdict is Verdict.MISSING for finding in findings) else 0

@@ -105,22 +105,27 @@ def start(
     Returns:
         0, or 1 when trials have failed.
     """
-    if address is None:
-        from study.cluster import keep_to_loopback
-
-        keep_to_loopback()
-    from study.cluster.driver import Run, run_study
+    from study.cluster import configure_ray
+    from study.cluster.address import check_address
+    from study.cluster.allotment import allot, local_node
     from study.ledger import Ledger
     from study.status import counts, found, study_status
     from study.terminal import wide_console
 
+    if address is None:
+        allot(space.resources, [local_node(space.resources)])
+    else:
+        check_address(address)
     ledger = Ledger.create(out, space=space.identity())
+    configure_ray(own_cluster=address is None)
+    from study.cluster.driver import Run, run_study
+
     console = wide_console()
     before = study_status(ledger)
     if before:
         console.print(found(before))
     with _LiveTable(ledger, console) as table:
-        run_study(
+        complaints = run_study(
             Run(
                 space=space,
                 ledger=ledger,
@@ -135,7 +140,10 @@ def start(
     failed = [row for row in rows if row.last_error]
     for row in failed:
         console.print(f"{row.trial_id} failed: {row.last_error}; log: {row.log}")
-    return SOME_FAILED if failed else 0
+    for complaint in complaints:
+        if not any(row.trial_id in complaint for row in failed):
+            console.print(f"failed: {complaint}")
+    return SOME_FAILED if failed or complaints else 0
 
 
 def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
@@ -169,7 +177,7 @@ class _LiveTable:
         self.refresh()
         if self._live:
             self._live.stop()
-        else:
+        elif self._said:
             self._console.print(self._table())
 
     def refresh(self) -> None:
@@ -179,8 +187,9 @@ class _LiveTable:
         if self._live:
             self._live.update(self._table(), refresh=True)
             return
-        said = counts(study_status(self._ledger))
-        if said != self._said:
+        rows = study_status(self._ledger)
+        said = counts(rows)
+        if rows and said != self._said:
             self._console.print(said)
             self._said = said
 

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--configuration", default="3d_fullres", help="default: 3d_fullres")
     parser.add_argument("--fold", type=whole, default=0, metavar="N", help="default: 0")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of weights and batches (default: 0)")
-    parser.add_argument("--previous-stage", type=Path, metavar="DIR", help="for a cascade: its predicted_next_stage")
+    parser.add_argument(
+        "--previous-stage", type=Path, metavar="DIR", help="for a cascade: predicted_next_stage/CONFIGURATION"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="study folder, made if absent")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_curriculum_options(parser)

@@ -1,0 +1,406 @@
+"""Preparation: sources as people have them, contradictions in one line, steps that survive, a second call that is none.
+
+Every call that works starts nnU-Net in a process of its own, so a few of them have to show everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from prepared import NAME, NUMBER
+
+from study import __main__, files, integrity
+from study.commandline import USER_ERROR
+from study.datasets import DataPaths, data_paths, find_dataset
+from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError, StudyError
+from study.phantom import write_phantom_dataset
+from study.prepare import Preparation, Progress, Recipe, Source, msd_source, prepare, raw_source, step_count
+from study.small_plan import SmallPlan
+
+CASES = 5
+SMALL = SmallPlan(max_features=8, patch_size=(32, 32, 32))
+# What the `data` fixture was prepared with.
+PREPARED = Recipe(configurations=("3d_fullres", "2d"), plans_name="PlannedPlans", small=SmallPlan(max_features=16))
+
+
+class Steps:
+    """Notes the steps of a preparation; stops it when one begins."""
+
+    def __init__(self, *, stop_at: str = "never") -> None:
+        self.names: list[str] = []
+        self._stop_at = stop_at
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step not in self.names:
+            self.names.append(progress.step)
+        assert progress.done <= progress.cases
+        if progress.step.startswith(self._stop_at):
+            raise KeyboardInterrupt
+
+
+def run(source: Source, paths: DataPaths, recipe: Recipe, steps: Steps) -> Preparation:
+    return prepare(source, paths, recipe, workers=2, report=steps)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_phantom_dataset(tmp_path / "elsewhere", cases=CASES)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> DataPaths:
+    return data_paths(tmp_path / "data")
+
+
+def rewrite(path: Path, change: Callable[[Any], Any], spacing_mm: float = 1.0) -> None:
+    image = SimpleITK.GetImageFromArray(change(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))))
+    image.SetSpacing([spacing_mm] * 3)
+    SimpleITK.WriteImage(image, str(path))
+
+
+def with_label_seven(labels: Any) -> Any:
+    labels[0, 0, 0] = 7
+    return labels
+
+
+# ------------------------------------------------------------------------------------------------------ the whole way
+
+
+def test_a_raw_dataset_is_refused_corrected_interrupted_and_prepared(raw: Path, paths: DataPaths) -> None:
+    source, recipe = raw_source(raw), Recipe(small=SMALL)
+    label = raw / "labelsTr" / "phantom_003.nii.gz"
+    sound = label.read_bytes()
+    rewrite(label, with_label_seven)
+    with pytest.raises(DataIntegrityError, match=r"phantom_003.nii.gz: label value 7 is not .* legal is one of 0 1 2$"):
+        run(source, paths, recipe, Steps())
+    with pytest.raises(MissingDataError):
+        find_dataset(paths, NUMBER)
+
+    label.write_bytes(sound)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, paths, recipe, Steps(stop_at="preprocessing"))
+    folder = paths.preprocessed / NAME
+    assert not (folder / "nnUNetPlans_3d_fullres").exists()
+    with pytest.raises(MissingDataError, match=r"python -m study prepare"):
+        find_dataset(paths, NUMBER)
+
+    steps = Steps()
+    done = run(source, paths, recipe, steps)
+    assert [name.split()[0] for name in steps.names] == ["starting", "planning", "preprocessing"]
+    assert not done.already_done
+    assert_complete(done, cases=CASES)
+    geometry = done.dataset.plan(done.plans, "3d_fullres").geometry
+    assert (geometry.patch_size, geometry.divisors, geometry.batch_size) == ((32, 32, 32), (8, 8, 8), 2)
+    assert done.dataset.plans_names() == ["nnUNetPlansSmall"]
+    assert (paths.raw or Path()).joinpath(NAME).resolve() == raw, "the raw dataset is used where it lies"
+
+    before = modified(folder)
+    steps = Steps()
+    assert run(source, paths, recipe, steps).already_done
+    assert (steps.names, modified(folder)) == ([], before)
+
+
+def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: Path, paths: DataPaths) -> None:
+    # With a label stored as float32, as in the real thing.
+    task = poor_download(shared_data / "Task04_Hippocampus", tmp_path / "Task04_Hippo_campus", ["001", "003", "004", "006", "007"])
+    steps = Steps()
+    done = run(msd_source(task), paths, Recipe(), steps)
+    assert done.dataset.name == "Dataset004_Hippocampus"
+    assert [name.split()[0] for name in steps.names] == ["starting", "converting", "verifying", "measuring", "planning", "preprocessing"]
+    assert len(steps.names) <= step_count(Recipe())
+    assert "z-score" in " ".join(done.notes)
+    assert_complete(done, cases=5)
+    assert done.dataset.plans_names() == ["nnUNetPlans"]
+    raw = (paths.raw or Path()) / done.dataset.name
+    assert files.read_json(raw / "dataset.json")["numTraining"] == len(list((raw / "imagesTr").iterdir())) == 5
+
+    # A small plan beside it takes over the preprocessed cases.
+    cases = modified(done.dataset.folder / "nnUNetPlans_3d_fullres")
+    steps = Steps()
+    smaller = run(msd_source(task), paths, Recipe(small=SmallPlan(max_features=64)), steps)
+    assert [name.split()[0] for name in steps.names] == ["starting", "planning"]
+    assert modified(done.dataset.folder / "nnUNetPlans_3d_fullres") == cases
+    assert smaller.dataset.plans_names() == ["nnUNetPlans", "nnUNetPlansSmall"]
+    assert smaller.dataset.choose_plans(None) == "nnUNetPlans"
+    stock, small = (smaller.dataset.plan(name, "3d_fullres") for name in smaller.dataset.plans_names())
+    assert small.geometry.patch_size == stock.geometry.patch_size
+
+    # Another image in the download makes it another dataset.
+    (task / "imagesTr" / "more_0.nii.gz").touch()
+    with pytest.raises(DataIntegrityError, match=r"was not made from .*Task04_Hippo_campus as it is now"):
+        run(msd_source(task), paths, Recipe(), Steps())
+
+
+def poor_download(task: Path, folder: Path, cases: list[str]) -> Path:
+    """A task of links, without what many downloads lack, with what macOS leaves."""
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+        for case in cases:
+            name = f"hippocampus_{case}.nii.gz"
+            (folder / part / name).symlink_to(task / part / name)
+            (folder / part / f"._{name}").write_text("not an image")
+    description = files.read_json(task / "dataset.json")
+    files.write_json(folder / "dataset.json", {"name": "Hippocampus", "labels": description["labels"]})
+    folder.chmod(0o555)
+    return folder
+
+
+def assert_complete(done: Preparation, *, cases: int) -> None:
+    dataset = done.dataset
+    plan = dataset.plan(done.plans, "3d_fullres")
+    dataset.check_preprocessed(plan)
+    assert len(list((dataset.folder / plan.data_identifier).glob("*.pkl"))) == cases
+    assert len(list((dataset.folder / "gt_segmentations").iterdir())) == cases
+    split = dataset.split(0)
+    assert (len(split.training), len(split.validation)) == (cases - 1, 1)
+    assert "####" in (dataset.folder / "pgps_prepare.log").read_text(), "nnU-Net's chatter goes to the log"
+    leftovers = [path for path in dataset.folder.parent.iterdir() if path != dataset.folder]
+    assert leftovers == []
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix != ".log"}
+
+
+# ---------------------------------------------------------------------------------------- what is already prepared
+
+
+def prepared_source(data: Path) -> Source:
+    return raw_source(data_paths(data).raw / NAME)  # type: ignore[operator]
+
+
+def test_the_order_of_configurations_does_not_matter(data: Path) -> None:
+    recipe = Recipe(configurations=("2d", "3d_fullres"), plans_name=PREPARED.plans_name, small=PREPARED.small)
+    assert prepare(prepared_source(data), data_paths(data), recipe).already_done
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"small": SmallPlan(max_features=32)},
+        {"small": SmallPlan(max_features=16, batch_size=3)},
+        {"small": None},
+        {"planner": "nnUNetPlannerResEncM"},
+        {"configurations": ("2d",)},
+    ],
+)
+def test_other_options_under_the_same_name_are_refused(data: Path, other: dict[str, Any]) -> None:
+    recipe = Recipe(**{**vars(PREPARED), **other})
+    with pytest.raises(InvalidInputError, match=r"--plans-name: received 'PlannedPlans', legal is a name not in use"):
+        prepare(prepared_source(data), data_paths(data), recipe)
+
+
+def test_plans_that_nnunet_made_by_itself_are_used(data: Path, tmp_path: Path) -> None:
+    source, paths = prepared_source(data), DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path)
+    theirs = tmp_path / NAME
+    theirs.mkdir()
+    mine = data_paths(data).preprocessed / NAME
+    for name in ("dataset.json", "splits_final.json", "nnUNetPlans_3d_fullres"):
+        (theirs / name).symlink_to(mine / name)
+    plans = {**files.read_json(mine / "PlannedPlans.json"), "plans_name": "nnUNetPlans"}
+    files.write_json(theirs / "nnUNetPlans.json", plans)
+    assert prepare(source, paths, Recipe()).already_done
+    with pytest.raises(InvalidInputError, match=r"planner ExperimentPlanner \(asked for nnUNetPlannerResEncL\)"):
+        prepare(source, paths, Recipe(planner="nnUNetPlannerResEncL", plans_name="nnUNetPlans"))
+
+
+def test_images_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:
+    source = prepared_source(data)
+    record = files.read_json(data_paths(data).preprocessed / NAME / "pgps_prepared.json")
+    files.write_json(tmp_path / NAME / "pgps_prepared.json", {**record, "inventory": "of other files"})
+    with pytest.raises(DataIntegrityError, match="has changed since it was prepared"):
+        prepare(source, DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path), PREPARED)
+
+
+# ------------------------------------------------------------------------------------------------------- bad requests
+
+
+def test_an_id_that_is_taken_is_refused(raw: Path, paths: DataPaths) -> None:
+    (paths.preprocessed / "Dataset901_Other").mkdir(parents=True)
+    with pytest.raises(InvalidInputError, match=r"--id: received 901, .* where 901 is Dataset901_Other"):
+        prepare(raw_source(raw), paths)
+
+
+def test_another_folder_under_the_same_name_is_refused(raw: Path, paths: DataPaths, tmp_path: Path) -> None:
+    write_phantom_dataset(paths.raw or tmp_path, cases=1)
+    with pytest.raises(InvalidInputError, match=r"--raw: received '.*elsewhere.*', legal is the folder that"):
+        prepare(raw_source(raw), paths)
+
+
+def test_without_a_raw_folder_nothing_can_be_prepared(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="set nnUNet_raw"):
+        prepare(raw_source(raw), DataPaths(raw=None, preprocessed=tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot be written .*; name another --data"):
+        prepare(raw_source(raw), data_paths(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"planner": "BestPlanner"}, r"--planner: received 'BestPlanner', legal is one of ExperimentPlanner"),
+        ({"configurations": ("3d",)}, r"--configurations: received '3d', legal is one of 2d"),
+        ({"configurations": ()}, r"--configurations: received 'nothing'"),
+        ({"plans_name": "a__b"}, r"--plans-name: received 'a__b'"),
+        ({"plans_name": "../a"}, r"--plans-name: received '\.\./a'"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Recipe(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "plans", "planned_as"),
+    [
+        ({}, "nnUNetPlans", "nnUNetPlans"),
+        ({"small": SMALL}, "nnUNetPlansSmall", "nnUNetPlans"),
+        ({"planner": "nnUNetPlannerResEncL", "small": SMALL}, "nnUNetResEncUNetLPlansSmall", "nnUNetResEncUNetLPlans"),
+        ({"plans_name": "Mine"}, "Mine", "Mine"),
+        ({"plans_name": "Tiny", "small": SMALL}, "Tiny", "nnUNetPlans"),
+        ({"planner": "Another", "plans_name": "Mine", "small": SMALL}, "Mine", "Mine"),
+    ],
+)
+def test_plans_are_named(settings: dict[str, Any], plans: str, planned_as: str) -> None:
+    recipe = Recipe(**settings)
+    assert (recipe.plans, recipe.planned_as) == (plans, planned_as)
+
+
+def test_the_planners_named_are_nnunets_with_their_names_of_plans() -> None:
+    import inspect
+
+    from study.prepare.recipe import PLANS_OF_PLANNER
+    from study.prepare.steps import _planner_class
+
+    for planner, plans in PLANS_OF_PLANNER.items():
+        assert inspect.signature(_planner_class(planner)).parameters["plans_name"].default == plans
+    with pytest.raises(InvalidInputError, match="--planner: received 'BestPlanner'"):
+        _planner_class("BestPlanner")
+
+
+# -------------------------------------------------------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize(
+    ("folder", "number", "dataset"),
+    [
+        ("Task04_Hippocampus", None, "Dataset004_Hippocampus"),
+        ("Task04_Hippocampus", 44, "Dataset044_Hippocampus"),
+        ("Task07_two words_more", None, "Dataset007_twowordsmore"),
+        ("my download", 3, "Dataset003_mydownload"),
+    ],
+)
+def test_tasks_are_named(tmp_path: Path, folder: str, number: int | None, dataset: str) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / folder / part).mkdir(parents=True)
+    files.write_json(tmp_path / folder / "dataset.json", {"labels": {"0": "background"}})
+    assert msd_source(tmp_path / folder, number).dataset == dataset
+
+
+def test_a_raw_dataset_keeps_its_name(raw: Path) -> None:
+    other = raw.rename(raw.with_name("Dataset012_With_Underscores"))
+    assert raw_source(other).dataset == "Dataset012_With_Underscores"
+    assert raw_source(other, 13).dataset == "Dataset013_With_Underscores"
+
+
+def test_a_link_gives_its_own_name(raw: Path) -> None:
+    link = raw.with_name("Dataset015_Linked")
+    link.symlink_to(raw)
+    assert (raw_source(link).dataset, raw_source(link).folder) == ("Dataset015_Linked", raw)
+
+
+@pytest.mark.parametrize("number", [0, 1000, -4])
+def test_ids_out_of_range_are_refused(raw: Path, number: int) -> None:
+    with pytest.raises(InvalidInputError, match="--id"):
+        raw_source(raw, number)
+
+
+def test_a_folder_without_a_number_needs_an_id(raw: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"--id: received 'nothing'.*'phantoms' holds none"):
+        raw_source(raw.rename(raw.with_name("phantoms")))
+
+
+def test_a_folder_that_holds_no_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"--msd: received .*legal is a folder with dataset.json"):
+        msd_source(tmp_path / "nowhere", 4)
+
+
+def test_a_download_without_labels_is_refused(raw: Path) -> None:
+    for path in (raw / "labelsTr").iterdir():
+        path.unlink()
+    (raw / "labelsTr").rmdir()
+    with pytest.raises(MissingDataError, match="but no labelsTr; the download is incomplete"):
+        raw_source(raw)
+
+
+def test_broken_json_is_refused(raw: Path) -> None:
+    (raw / "dataset.json").write_text("{")
+    with pytest.raises(DataIntegrityError, match=r"dataset.json cannot be read as JSON"):
+        raw_source(raw)
+
+
+# ------------------------------------------------------------------------------------------------------- contradictions
+
+
+def describe(folder: Path, **changed: Any) -> None:
+    files.write_json(folder / "dataset.json", {**files.read_json(folder / "dataset.json"), **changed})
+
+
+def image(folder: Path) -> Path:
+    return folder / "imagesTr" / "phantom_001_0000.nii.gz"
+
+
+def label(folder: Path) -> Path:
+    return folder / "labelsTr" / "phantom_001.nii.gz"
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "unknown label": (lambda f: rewrite(label(f), with_label_seven), r"phantom_001.nii.gz: label value 7 is not in"),
+    "half a label": (lambda f: rewrite(label(f), lambda a: a / 2), r"label value 0.5 is not in"),
+    "another shape": (
+        lambda f: rewrite(label(f), lambda a: np.zeros((8, 9, 10), np.uint8)),
+        r"labelsTr/phantom_001.nii.gz: shape 8 9 10, but that of its image is 48 55 56",
+    ),
+    "another spacing": (lambda f: rewrite(label(f), lambda a: a, 2.0), r"spacing 2 2 2 mm, but that of its image is 1"),
+    "no number": (lambda f: rewrite(image(f), lambda a: a * np.nan), r"phantom_001_0000.nii.gz holds voxels that are"),
+    "no number in a label": (lambda f: rewrite(label(f), lambda a: a * np.nan), r"labelsTr/phantom_001.nii.gz holds"),
+    "a missing label": (lambda f: label(f).unlink(), r"labelsTr/phantom_001.nii.gz is missing"),
+    "a missing image": (lambda f: image(f).unlink(), r"numTraining is 2, found are 1 cases"),
+    "a wrong count": (lambda f: describe(f, numTraining=20), r"numTraining is 20, found are 2 cases"),
+    "a channel too few": (
+        lambda f: describe(f, channel_names={"0": "T1", "1": "T2"}),
+        r"the case has 1 channels, dataset.json names 2",
+    ),
+    "labels with a gap": (lambda f: describe(f, labels={"background": 0, "a": 1, "b": 3}), r"label values are 0 1 3"),
+    "a key too few": (lambda f: (f / "dataset.json").write_text('{"labels": {}}'), r"lacks channel_names, numTraining"),
+    "a damaged image": (lambda f: image(f).write_bytes(b"nothing"), r"phantom_001_0000.nii.gz cannot be read"),
+    "leftovers of macOS": (
+        lambda f: (f / "imagesTr" / "._phantom_001_0000.nii.gz").touch(),
+        r"imagesTr has 1 hidden files like \._phantom_001",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    folder = write_phantom_dataset(tmp_path, cases=2)
+    assert integrity.first_problem(folder) is None
+    spoil, message = CONTRADICTIONS[name]
+    spoil(folder)
+    problem = integrity.first_problem(folder)
+    assert problem is not None
+    assert "\n" not in problem
+    pytest.raises(DataIntegrityError, match=message).__enter__
+    with pytest.raises(DataIntegrityError, match=message):
+        raise DataIntegrityError(problem)
