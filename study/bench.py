@@ -38,7 +38,8 @@ class TrialBench:
         fetch_share: the part of it that waited for batches.
         stage_changes: how many there were.
         stage_change_iterations: median over stage changes of what the first iteration of a stage takes longer than the
-            median iteration of that stage, in units of the latter; largest_stage_change_iterations: the largest.
+            median iteration of that stage, in units of the latter; largest_stage_change_iterations: the largest. In a
+            random order the first draw of every stage but the first counts.
         iteration_seconds: median iteration, by stage.
         peak_memory_mib: largest sum of proportional set sizes over the process tree.
     """
@@ -84,7 +85,7 @@ def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBen
         process = subprocess.Popen(command, stdout=log, stderr=log)
         peak_mib = _watch_memory(process)
     if process.returncode or not output.exists():
-        raise TrialFailedError(f"the measured trial failed; see {folder.log_path}")
+        raise TrialFailedError(f"the measured trial failed: {folder.failure_reason() or _last_line(folder.log_path)}")
     rows = files.read_json(output)
     training_seconds = bill(folder.attempts(), folder.cost_intervals()).by_phase[Phase.TRAINING].seconds
     return reduce_rows(rows, started_at=started_at, training_seconds=training_seconds, peak_memory_mib=peak_mib)
@@ -119,6 +120,10 @@ def main() -> None:
     recorder = _Recorder()
     run_trial(ledger.trial(job.trial_id).spec(), ledger, job.workplace(), progress=recorder)
     files.write_json(output, json.loads(json.dumps(recorder.rows)))
+
+
+def _last_line(log: Path) -> str:
+    return log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
 def _whole(row: dict[str, float]) -> float:

@@ -46,8 +46,26 @@ def first_problem(folder: Path) -> str | None:
     problem = next(_description_problems(folder, description), None)
     if problem is not None:
         return problem
-    cases = _cases(folder, description)
+    cases = training_cases(folder, description)
     return next(chain(_file_problems(folder, description, cases), _case_problems(description, cases)), None)
+
+
+def training_cases(folder: Path, description: dict[str, Any]) -> Cases:
+    """Training cases of a raw dataset as nnU-Net lists them, without the twelve processes that it takes for that."""
+    from nnunetv2.utilities import utils
+
+    if "dataset" in description:
+        listed: Cases = utils.get_filenames_of_train_images_and_targets(str(folder), description)
+        return listed
+    images, ending = str(folder / "imagesTr"), description["file_ending"]
+    names = sorted(path.name for path in (folder / "imagesTr").iterdir())
+    return {
+        str(case): {
+            "images": utils.create_paths_fn(images, names, ending, case),
+            "label": str(folder / "labelsTr" / f"{case}{ending}"),
+        }
+        for case in utils.get_identifiers_from_splitted_dataset_folder(images, ending)
+    }
 
 
 def _diagnosis(folder: Path) -> str | None:
@@ -124,13 +142,6 @@ def _read(read: Callable[[Any], tuple[Any, dict[str, Any]]], given: Any, path: s
     except Exception as error:  # every reader has its own
         detail = " ".join(str(error).split()) or "its channels differ in shape or spacing"
         raise DataIntegrityError(f"{path} cannot be read: {detail}") from error
-
-
-def _cases(folder: Path, description: dict[str, Any]) -> Cases:
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    cases: Cases = get_filenames_of_train_images_and_targets(str(folder), description)
-    return cases
 
 
 def _legal_labels(description: dict[str, Any]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.costs import bill
 from study.curriculum import Axes
-from study.errors import LedgerError
+from study.errors import LedgerError, StudyError
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.nnunet_paths import predict_command
 from study.records import TrialSpec
@@ -111,7 +111,7 @@ def found(rows: Sequence[TrialStatus]) -> str:
 def _status(folder: TrialFolder) -> TrialStatus:
     try:
         return _read(folder)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StudyError) as error:
         raise LedgerError(f"{folder.path} cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from prepared import data
+from prepared import data, make_trainer
 
-__all__ = ["data"]
+__all__ = ["data", "make_trainer"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -19,6 +19,7 @@ import pytest
 from study import files
 from study.curriculum import named_axes
 from study.datasets import DataPaths, data_paths
+from study.errors import TrialInterrupted
 from study.ledger import Ledger, TrialFolder
 from study.machine import Resources
 from study.phantom import write_phantom_dataset
@@ -143,7 +144,51 @@ def _preprocess(data: Path, folder: Path, plans: str, configuration: str, case: 
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- trials
+# ------------------------------------------------------------------------------------------------------------ trainers
+
+MakeTrainer = Callable[..., Any]
+
+
+@pytest.fixture
+def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
+    """Builds a trainer of the phantoms for what `spec_of` takes, no network yet; without a scheme it has no task."""
+    import torch
+
+    from study.task import SilentObserver, Task
+    from study.trainer import nnUNetTrainerPGPS
+
+    paths = data_paths(data)
+    monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    description = files.read_json(paths.preprocessed / NAME / "dataset.json")
+
+    def make(
+        scheme: str | None = "pgps",
+        *,
+        plans: str = CUBE,
+        configuration: str = FULL,
+        trainer: Any = nnUNetTrainerPGPS,
+        observer: Any = None,
+        **spec: Any,
+    ) -> Any:
+        document = {**plans_document(data, plans), "continue_training": False}
+        made = trainer(document, configuration, 0, description, torch.device("cpu"))
+        if scheme is not None:
+            what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
+            made.attach(
+                Task(
+                    curriculum=what.curriculum,
+                    settings=what.training,
+                    seed=what.seed,
+                    observer=observer or SilentObserver(),
+                )
+            )
+        return made
+
+    return make
+
+
+# -------------------------------------------------------------------------------------------------------------- trials
 
 
 def spec_of(
@@ -197,8 +242,6 @@ def train(spec: TrialSpec, ledger: Ledger, place: Workplace, *, after: int | Non
     Raises:
         TrialFailedError: the training broke.
     """
-    from study.errors import TrialInterrupted
-
     stopper = Stopper(after=after, before=Phase.FINAL_VALIDATION)
     with pytest.raises(TrialInterrupted):
         run_trial(spec, ledger, place, progress=stopper, stop=stopper.stop)

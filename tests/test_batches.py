@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import os
+import pickle
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +17,11 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from hypothesis import given
 from hypothesis import strategies as st
-from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, NAME, plans_document, spec_of
+from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
-from study import files
 from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_loader, make_repeatable
 from study.curriculum import Curriculum
-from study.datasets import data_paths
-from study.task import Task
 from study.trainer import nnUNetTrainerPGPS
-
-MakeTrainer = Callable[..., nnUNetTrainerPGPS]
-
-
-@pytest.fixture
-def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
-    """Builds a trainer of the phantoms with a task, no network yet."""
-    paths = data_paths(data)
-    monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    description = files.read_json(paths.preprocessed / NAME / "dataset.json")
-
-    def make(
-        scheme: str = "pgps",
-        *,
-        plans: str = CUBE,
-        configuration: str = FULL,
-        trainer: Any = nnUNetTrainerPGPS,
-        **spec: Any,
-    ) -> nnUNetTrainerPGPS:
-        what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
-        document = {**plans_document(data, plans), "continue_training": False}
-        made: nnUNetTrainerPGPS = trainer(document, configuration, 0, description, torch.device("cpu"))
-        made.attach(Task(curriculum=what.curriculum, settings=what.training, seed=what.seed))
-        return made
-
-    return make
 
 
 def curriculum_of(trainer: nnUNetTrainerPGPS) -> Curriculum:
@@ -94,6 +67,26 @@ def test_a_batch_is_the_same_in_any_order_and_from_any_process(make_trainer: Mak
     for item, one, other in reversed(list(zip(items, in_order, by_workers, strict=True))):
         assert same(one, other)
         assert same(one, backwards[item])
+
+
+def test_a_worker_leaves_signals_to_the_trial(make_trainer: MakeTrainer) -> None:
+    schedule = Schedule(
+        start_epoch=0,
+        start_iteration=0,
+        epochs=3,
+        iterations_per_epoch=8,
+        validation_every_epochs=3,
+        validation_batches=1,
+    )
+    trainer = make_trainer("pgps")
+    expected = list(make_loader(trainer.make_batches(), schedule, workers=0, pin_memory=False))
+    loader: Any = iter(make_loader(trainer.make_batches(), schedule, workers=1, pin_memory=False))
+    drawn = [next(loader)]
+    (worker,) = loader._workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    drawn += list(loader)
+    assert all(same(one, other) for one, other in zip(drawn, expected, strict=True))
 
 
 def test_batches_differ_by_index_and_by_seed(make_trainer: MakeTrainer) -> None:
@@ -351,7 +344,5 @@ def test_a_schedule_goes_on_from_any_iteration(length: dict[str, int], data: st.
 
 
 def test_a_batches_object_travels_to_a_process(make_trainer: MakeTrainer) -> None:
-    import pickle
-
     batches: Batches = make_trainer().make_batches()
     assert same(pickle.loads(pickle.dumps(batches))[Item(index=3)], batches[Item(index=3)])

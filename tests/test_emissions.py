@@ -46,6 +46,8 @@ HOSTILE = {
     "allow_multiple_runs": "false",
     "force_mode_cpu_load": "true",
     "rapl_include_dram": "true",
+    "rapl_prefer_psys": "true",
+    "api_call_interval": "1",
     "measure_power_secs": "3600",
 }
 
@@ -65,6 +67,11 @@ def run_of(meter: CodeCarbonMeter, readings: int = 3) -> tuple[MeterInfo, list[M
         time.sleep(0.1)
         taken.append(meter.read())
     return info, [*taken, meter.stop()]
+
+
+def settings_of(meter: CodeCarbonMeter) -> dict[str, Any]:
+    """What CodeCarbon has made of the settings that somebody tried to change."""
+    return {name: value for name, value in meter._tracker._conf.items() if name in HOSTILE}
 
 
 def measured(value: float | None) -> float:
@@ -104,13 +111,17 @@ def test_codecarbons_readings_grow(home: Path, capfd: pytest.CaptureFixture[str]
 
 
 def test_foreign_settings_change_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = run_of(CodeCarbonMeter(country="FRA"), readings=1)[0]
+    untouched = CodeCarbonMeter(country="FRA")
+    expected = run_of(untouched, readings=1)[0]
     lines = [f"{name} = {value}" for name, value in HOSTILE.items()]
     (home / ".codecarbon.config").write_text("\n".join(["[codecarbon]", *lines]))
     for name, value in HOSTILE.items():
         monkeypatch.setenv(f"CODECARBON_{name.upper()}", value)
-    info, readings = run_of(CodeCarbonMeter(country="FRA"))
+    meter = CodeCarbonMeter(country="FRA")
+    info, readings = run_of(meter)
     assert info == expected
+    assert settings_of(meter) == settings_of(untouched)
+    assert len(settings_of(meter)) == len(HOSTILE)
     # A megawatt for 0.3 s would be 0.08 kWh.
     assert 0 < measured(readings[-1].cpu_kwh) < 1e-3
     assert 0 < measured(readings[-1].ram_kwh) < 1e-3

@@ -5,9 +5,11 @@ Every call that works starts nnU-Net in a process of its own, so a few of them h
 
 from __future__ import annotations
 
-import json
-import os
+import fcntl
+import multiprocessing
 import pickle
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from prepared import NAME, NUMBER
 from study import __main__, files, integrity
 from study.commandline import USER_ERROR
 from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError, StudyError
+from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
 from study.phantom import write_phantom_dataset
 from study.prepare import Preparation, Progress, Recipe, Source, msd_source, prepare, raw_source, step_count
 from study.small_plan import SmallPlan
@@ -32,7 +34,7 @@ PREPARED = Recipe(configurations=("3d_fullres", "2d"), plans_name="PlannedPlans"
 
 
 class Steps:
-    """Notes the steps of a preparation; stops it when one begins."""
+    """Notes the steps of a preparation; stops it when a certain one begins."""
 
     def __init__(self, *, stop_at: str = "never") -> None:
         self.names: list[str] = []
@@ -44,6 +46,10 @@ class Steps:
         assert progress.done <= progress.cases
         if progress.step.startswith(self._stop_at):
             raise KeyboardInterrupt
+
+    @property
+    def kinds(self) -> list[str]:
+        return [name.split()[0] for name in self.names]
 
 
 def run(source: Source, paths: DataPaths, recipe: Recipe, steps: Steps) -> Preparation:
@@ -61,7 +67,7 @@ def paths(tmp_path: Path) -> DataPaths:
 
 
 def rewrite(path: Path, change: Callable[[Any], Any], spacing_mm: float = 1.0) -> None:
-    image = SimpleITK.GetImageFromArray(change(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))))
+    image: Any = SimpleITK.GetImageFromArray(change(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))))
     image.SetSpacing([spacing_mm] * 3)
     SimpleITK.WriteImage(image, str(path))
 
@@ -94,7 +100,7 @@ def test_a_raw_dataset_is_refused_corrected_interrupted_and_prepared(raw: Path, 
 
     steps = Steps()
     done = run(source, paths, recipe, steps)
-    assert [name.split()[0] for name in steps.names] == ["starting", "planning", "preprocessing"]
+    assert steps.kinds == ["starting", "planning", "preprocessing"]
     assert not done.already_done
     assert_complete(done, cases=CASES)
     geometry = done.dataset.plan(done.plans, "3d_fullres").geometry
@@ -110,11 +116,12 @@ def test_a_raw_dataset_is_refused_corrected_interrupted_and_prepared(raw: Path, 
 
 def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: Path, paths: DataPaths) -> None:
     # With a label stored as float32, as in the real thing.
-    task = poor_download(shared_data / "Task04_Hippocampus", tmp_path / "Task04_Hippo_campus", ["001", "003", "004", "006", "007"])
+    cases = ["001", "003", "004", "006", "007"]
+    task = poor_download(shared_data / "Task04_Hippocampus", tmp_path / "Task04_Hippo_campus", cases)
     steps = Steps()
     done = run(msd_source(task), paths, Recipe(), steps)
     assert done.dataset.name == "Dataset004_Hippocampus"
-    assert [name.split()[0] for name in steps.names] == ["starting", "converting", "verifying", "measuring", "planning", "preprocessing"]
+    assert steps.kinds == ["starting", "converting", "verifying", "measuring", "planning", "preprocessing"]
     assert len(steps.names) <= step_count(Recipe())
     assert "z-score" in " ".join(done.notes)
     assert_complete(done, cases=5)
@@ -123,11 +130,11 @@ def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: 
     assert files.read_json(raw / "dataset.json")["numTraining"] == len(list((raw / "imagesTr").iterdir())) == 5
 
     # A small plan beside it takes over the preprocessed cases.
-    cases = modified(done.dataset.folder / "nnUNetPlans_3d_fullres")
+    preprocessed = modified(done.dataset.folder / "nnUNetPlans_3d_fullres")
     steps = Steps()
     smaller = run(msd_source(task), paths, Recipe(small=SmallPlan(max_features=64)), steps)
-    assert [name.split()[0] for name in steps.names] == ["starting", "planning"]
-    assert modified(done.dataset.folder / "nnUNetPlans_3d_fullres") == cases
+    assert steps.kinds == ["starting", "planning"]
+    assert modified(done.dataset.folder / "nnUNetPlans_3d_fullres") == preprocessed
     assert smaller.dataset.plans_names() == ["nnUNetPlans", "nnUNetPlansSmall"]
     assert smaller.dataset.choose_plans(None) == "nnUNetPlans"
     stock, small = (smaller.dataset.plan(name, "3d_fullres") for name in smaller.dataset.plans_names())
@@ -167,7 +174,8 @@ def assert_complete(done: Preparation, *, cases: int) -> None:
 
 
 def modified(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix != ".log"}
+    paths = [path for path in folder.rglob("*") if path.suffix != ".log"]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 
 
 # ---------------------------------------------------------------------------------------- what is already prepared
@@ -242,8 +250,25 @@ def test_without_a_raw_folder_nothing_can_be_prepared(raw: Path, tmp_path: Path)
 
 def test_a_folder_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(MachineError, match="cannot be written .*; name another --data"):
+    with pytest.raises(MachineError, match=r"cannot be written .*; name another --data"):
         prepare(raw_source(raw), data_paths(tmp_path / "file"))
+
+
+def test_two_preparations_of_a_dataset_do_not_mix(raw: Path, paths: DataPaths) -> None:
+    (paths.preprocessed / NAME).mkdir(parents=True)
+    with (paths.preprocessed / NAME / "pgps_prepare.log").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(MachineError, match=f"{NAME} is being prepared by another process"):
+            prepare(raw_source(raw), paths)
+
+
+def test_a_process_that_dies_is_one_line(raw: Path, paths: DataPaths) -> None:
+    def kill(progress: Progress) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    with pytest.raises(MachineError, match=r"died \(exit code -9\), .* the same command goes on from here"):
+        prepare(raw_source(raw), paths, report=kill)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +369,13 @@ def test_a_download_without_labels_is_refused(raw: Path) -> None:
         raw_source(raw)
 
 
+@pytest.mark.parametrize("labels", [None, ["background"], {"background": 0}])
+def test_a_task_whose_labels_are_not_named_by_value_is_refused(raw: Path, labels: Any) -> None:
+    describe(raw, labels=labels)
+    with pytest.raises(DataIntegrityError, match=r"legal are names by value: \{\"0\": \"background\""):
+        msd_source(raw, 4)
+
+
 def test_broken_json_is_refused(raw: Path) -> None:
     (raw / "dataset.json").write_text("{")
     with pytest.raises(DataIntegrityError, match=r"dataset.json cannot be read as JSON"):
@@ -373,8 +405,6 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"labelsTr/phantom_001.nii.gz: shape 8 9 10, but that of its image is 48 55 56",
     ),
     "another spacing": (lambda f: rewrite(label(f), lambda a: a, 2.0), r"spacing 2 2 2 mm, but that of its image is 1"),
-    "no number": (lambda f: rewrite(image(f), lambda a: a * np.nan), r"phantom_001_0000.nii.gz holds voxels that are"),
-    "no number in a label": (lambda f: rewrite(label(f), lambda a: a * np.nan), r"labelsTr/phantom_001.nii.gz holds"),
     "a missing label": (lambda f: label(f).unlink(), r"labelsTr/phantom_001.nii.gz is missing"),
     "a missing image": (lambda f: image(f).unlink(), r"numTraining is 2, found are 1 cases"),
     "a wrong count": (lambda f: describe(f, numTraining=20), r"numTraining is 20, found are 2 cases"),
@@ -392,15 +422,79 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_a_contradiction_is_named_in_one_line(tmp_path: Path, name: str) -> None:
-    folder = write_phantom_dataset(tmp_path, cases=2)
-    assert integrity.first_problem(folder) is None
-    spoil, message = CONTRADICTIONS[name]
-    spoil(folder)
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom_dataset(tmp_path_factory.mktemp("sound"), cases=2)
+
+
+def test_a_sound_dataset_has_no_problem(sound: Path) -> None:
+    assert integrity.first_problem(sound) is None
+
+
+def problem_of(folder: Path) -> str:
     problem = integrity.first_problem(folder)
     assert problem is not None
     assert "\n" not in problem
-    pytest.raises(DataIntegrityError, match=message).__enter__
-    with pytest.raises(DataIntegrityError, match=message):
-        raise DataIntegrityError(problem)
+    return problem
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_is_named_in_one_line(sound: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "spoilt"))
+    spoil, message = CONTRADICTIONS[name]
+    spoil(folder)
+    assert re.search(message, problem_of(folder)), problem_of(folder)
+
+
+@pytest.mark.parametrize("spoilt", ["phantom_001_0000.mha", "phantom_001.mha"])
+def test_voxels_that_are_no_number_are_named(sound: Path, tmp_path: Path, spoilt: str) -> None:
+    # Not NIfTI: ITK reads NaN in it as 0, and so does nnU-Net.
+    describe(Path(shutil.copytree(sound, tmp_path / "spoilt")), file_ending=".mha")
+    for path in (tmp_path / "spoilt").rglob("*.nii.gz"):
+        voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))).astype(np.float32)
+        target = path.with_name(path.name.replace(".nii.gz", ".mha"))
+        voxels[0] = np.nan if target.name == spoilt else voxels[0]
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(target))
+    assert problem_of(tmp_path / "spoilt").endswith(f"{spoilt} holds voxels that are not a number (NaN)")
+
+
+# ----------------------------------------------------------------------------------------------------- command line
+
+
+def words(data: Path, *more: str) -> list[str]:
+    return ["prepare", "--raw", str(prepared_source(data).folder), "--data", str(data), *more]
+
+
+def test_the_verb_says_that_nothing_is_to_be_done(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--plans-name", "PlannedPlans", "--max-features", "16", "--configurations", "3d_fullres", "2d"]
+    assert __main__.main(words(data, *options)) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{NAME} was already prepared, nothing to do\n")
+    assert "3d_fullres     patch " in printed
+    assert f"--dataset {NUMBER} --configuration 3d_fullres --plans PlannedPlans" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-features", "many"], "max features: received 'many'"),
+        (["--patch-size", "32", "x", "32"], "patch size, axis 1: received 'x'"),
+        (["--workers", "two"], "--workers: received 'two'"),
+        (["--workers", "0"], "--workers: received 0"),
+        (["--id", "four"], "--id: received 'four'"),
+        (["--configurations", "4d"], "--configurations: received '4d'"),
+    ],
+)
+def test_bad_options_are_one_line(
+    data: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert __main__.main(words(data, *options)) == USER_ERROR
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}")
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+
+
+def test_errors_come_back_from_other_processes_whole() -> None:
+    error = InvalidInputError(field="--patch-size", received=(30, 30), legal="multiples of 8", remedy="try 32 32")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (InvalidInputError, str(error), vars(error))

@@ -214,16 +214,29 @@ def test_fewer_trials_than_have_finished_are_refused(ledger: Ledger) -> None:
         optuna_search(space_of(trials=2), ledger)
 
 
-def test_points_of_a_grid_are_left_out_once_their_trials_have_results(tmp_path: Path) -> None:
+def test_a_grid_trains_each_trial_once_and_none_again(tmp_path: Path) -> None:
     space = space_from(GRID_SPACE)
     ledger = Ledger.create(tmp_path / "grid", space=space.identity())
-    points = list(space.points())
-    assert unfinished_points(space, ledger, lookup) == points
-    assert ledger.points() == []
     # Constant patch size has one stage however many are asked for: two points for each trial.
-    [half] = propose(ledger, points[0], space)
-    finish(half, dice=0.6, seconds=10)
-    left = unfinished_points(space, ledger, lookup)
-    assert [point["curriculum.budget"] for point in left] == [1.0, 1.0]
-    assert [record["point"] for record in ledger.points()] == [point for point in points if point not in left]
-    assert {tuple(record["trial_ids"]) for record in ledger.points()} == {(half.trial_id,)}
+    half, whole, half_again, whole_again = space.points()
+    assert unfinished_points(space, ledger, lookup) == [half, whole]
+    assert [record["point"] for record in ledger.points()] == [half_again, whole_again]
+    [trial] = propose(ledger, half, space)
+    assert ledger.points()[0]["trial_ids"] == [trial.trial_id]
+    assert unfinished_points(space, ledger, lookup) == [half, whole]
+    finish(trial, dice=0.6, seconds=10)
+    assert unfinished_points(space, ledger, lookup) == [whole]
+    assert sorted(str(record["point"]) for record in ledger.points()) == sorted(
+        map(str, (half, half_again, whole_again))
+    )
+
+
+def test_a_point_is_unfinished_until_all_its_folds_are(tmp_path: Path) -> None:
+    space = space_from({**GRID_SPACE, "folds": [0, 1]})
+    ledger = Ledger.create(tmp_path / "grid", space=space.identity())
+    half, whole, *_ = space.points()
+    folds = propose(ledger, half, space)
+    finish(folds[0], dice=0.6, seconds=10)
+    assert unfinished_points(space, ledger, lookup) == [half, whole]
+    finish(folds[1], dice=0.6, seconds=10)
+    assert unfinished_points(space, ledger, lookup) == [whole]

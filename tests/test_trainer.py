@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prepared import CUBE, FULL, NAME, plans_document, spec_of
+from prepared import CUBE, FULL, MakeTrainer, plans_document
 
-from study import files
 from study.batches import Item
 from study.curriculum import named_axes, resolve
-from study.datasets import data_paths
 from study.errors import TrialFailedError
 from study.plan import plan_from_document
 from study.records import EpochReport, Phase
-from study.task import IterationReport, SilentObserver, Task
+from study.task import IterationReport, SilentObserver
 from study.torch_tools import cpu_threads, weights_sha256
 from study.trainer import nnUNetTrainerPGPS
-
-MakeTrainer = Callable[..., nnUNetTrainerPGPS]
 
 
 class Notes(SilentObserver):
@@ -43,31 +38,6 @@ class Notes(SilentObserver):
 
     def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
         self.intervals.append((phase, stage, start, stop, seconds))
-
-
-@pytest.fixture
-def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
-    """Builds a trainer of the phantoms; without a scheme it has no task."""
-    paths = data_paths(data)
-    monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    description = files.read_json(paths.preprocessed / NAME / "dataset.json")
-
-    def make(scheme: str | None = "pgps", *, observer: Any = None, **spec: Any) -> nnUNetTrainerPGPS:
-        document = {**plans_document(data), "continue_training": False}
-        trainer = nnUNetTrainerPGPS(document, FULL, 0, description, torch.device("cpu"))
-        if scheme is not None:
-            what = spec_of(paths, scheme, **spec)
-            task = Task(
-                curriculum=what.curriculum,
-                settings=what.training,
-                seed=what.seed,
-                observer=observer or SilentObserver(),
-            )
-            trainer.attach(task)
-        return trainer
-
-    return make
 
 
 @pytest.fixture(autouse=True)

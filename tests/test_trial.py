@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from prepared import (
     CUBE,
     FLAT_2D,
@@ -395,8 +396,6 @@ def test_a_cascade_reads_the_previous_stage(data: Path, tmp_path: Path, ledger: 
 
     folder = train(spec, ledger, replace(workplace(paths), previous_stage=tmp_path / "previous"))
     assert len(folder.epochs()) == 3
-    import torch
-
     weights = torch.load(model_folder(folder) / FINAL, weights_only=False)["network_weights"]
     first = next(weight for name, weight in weights.items() if name.startswith("encoder") and weight.ndim == 5)
     # The image and one channel per class of the previous stage.

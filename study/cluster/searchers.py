@@ -47,15 +47,18 @@ def listed(count: int) -> Search:
 
 
 def unfinished_points(space: SearchSpace, ledger: Ledger, lookup: Lookup) -> list[Point]:
-    """Points of a grid or random search with a trial that has no result; the others are recorded as known."""
-    unfinished = []
+    """Points of a grid or random search that have something to train; the others are recorded in the ledger.
+
+    Of points that resolve to the same trials the first alone is left: the others would wait for it in its way.
+    """
+    unfinished: dict[tuple[str, ...], Point] = {}
     for point in space.points():
-        folders = [ledger.trial(spec.trial_id) for spec in specs(space, point, lookup)]
-        if all(folder.result() is not None for folder in folders):
-            ledger.add_point(point, [folder.trial_id for folder in folders])
+        trials = tuple(spec.trial_id for spec in specs(space, point, lookup))
+        if trials in unfinished or all(ledger.trial(trial).result() is not None for trial in trials):
+            ledger.add_point(point, list(trials))
         else:
-            unfinished.append(point)
-    return unfinished
+            unfinished[trials] = point
+    return list(unfinished.values())
 
 
 def optuna_search(space: SearchSpace, ledger: Ledger) -> Search:

@@ -1,7 +1,7 @@
 """A preparation in a process of its own, so that nnU-Net's chatter, environment variables and pools stay out of ours.
 
 The process leads its own group, which is ended with everything in it when the caller stops. It writes to the log in the
-dataset's folder and holds a lock on it; whatever it leaves alive keeps the lock, so two preparations never mix.
+dataset's folder and holds a lock on it as long as it lives, so two preparations never mix.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from study.errors import MachineError, StudyError
 from study.prepare.steps import Job, Step, run_steps
@@ -69,8 +69,9 @@ def run_job(job: Job, report: Callable[[Progress], None], note: Callable[[str], 
 
 
 def _follow(messages: Connection, report: Callable[[Progress], None], note: Callable[[str], None]) -> None:
-    index, step = -1, Step(name="starting")
+    index, step = 0, Step(name="starting nnU-Net")
     while True:
+        report(Progress(index=index, step=step.name, done=step.cases_done(), cases=step.cases))
         if messages.poll(LOOK_INTERVAL_SECONDS):
             message = messages.recv()
             if message is None:
@@ -81,7 +82,6 @@ def _follow(messages: Connection, report: Callable[[Progress], None], note: Call
                 note(message)
                 continue
             index, step = index + 1, message
-        report(Progress(index=index, step=step.name, done=step.cases_done(), cases=step.cases))
 
 
 def _end(process: Any) -> None:
@@ -96,30 +96,40 @@ def _end(process: Any) -> None:
 def _work(job: Job, messages: Connection) -> None:
     """What the new process does: the last message is None, or the error that ended it."""
     os.setsid()
+    log = job.folder / LOG_NAME
     try:
-        _write_to_log(job.folder / LOG_NAME)
-        _set_environment(job.workers)
-        _import_once()
-        run_steps(job, messages.send, messages.send)
+        with _lock(log):
+            _write_to(log)
+            _set_environment(job.workers)
+            _import_once()
+            run_steps(job, messages.send, messages.send)
     except StudyError as error:
         messages.send(error)
     except Exception as error:  # nnU-Net raises what it likes
         traceback.print_exc()
         sys.stderr.flush()
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        messages.send(MachineError(f"preparing {job.source.dataset}: {reason}; see {job.folder / LOG_NAME}"))
+        messages.send(MachineError(f"preparing {job.source.dataset}: {reason}; see {log}"))
     else:
         messages.send(None)
 
 
-def _write_to_log(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def _lock(path: Path) -> IO[bytes]:
+    """The log, locked until it is closed. The lock is not passed on to processes that are started."""
+    handle = path.open("ab")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        handle.close()
         raise MachineError(f"{path.parent.name} is being prepared by another process; see {path}") from None
+    return handle
+
+
+def _write_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
+    os.close(descriptor)
 
 
 def _set_environment(workers: int) -> None:

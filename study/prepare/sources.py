@@ -54,8 +54,16 @@ def msd_source(folder: Path, dataset_id: int | None = None) -> Source:
 
     Raises:
         InvalidInputError: no such folder, not a task, or no id.
+        DataIntegrityError: dataset.json does not describe a task.
     """
-    return _source("msd", folder, r"Task(\d+)_(.+)", dataset_id)
+    source = _source("msd", folder, r"Task(\d+)_(.+)", dataset_id)
+    labels = _read_description(source.folder).get("labels")
+    if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
+        legal = '{"0": "background", "1": …}'
+        raise DataIntegrityError(
+            f"{source.folder / 'dataset.json'}: labels are {labels!r}, legal are names by value: {legal}"
+        )
+    return source
 
 
 def raw_source(folder: Path, dataset_id: int | None = None) -> Source:
@@ -100,9 +108,6 @@ def convert(source: Source, raw_root: Path, *, workers: int, note: Note) -> None
         raw_root: nnU-Net's raw folder; the result appears there when whole.
         workers: processes.
         note: told what had to be assumed.
-
-    Raises:
-        DataIntegrityError: dataset.json does not describe a task.
     """
     from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
 
@@ -171,11 +176,6 @@ def _staged_task(source: Source, parent: Path, note: Note) -> Path:
 
 def _completed_description(folder: Path, note: Note) -> dict[str, Any]:
     description = _read_description(folder)
-    labels = description.get("labels")
-    if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
-        raise DataIntegrityError(
-            f'{folder / "dataset.json"}: labels are {labels!r}, legal is a name by value: {{"0": "background", …}}'
-        )
     if "modality" not in description:
         description["modality"] = description.get("channel_names") or _assumed_channels(folder, note)
     description.setdefault("numTraining", sum(1 for _ in _visible(folder / "labelsTr")))

@@ -23,7 +23,7 @@ from study import files
 from study.checks import check_choice
 from study.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset
 from study.errors import InvalidInputError
-from study.integrity import verify_dataset
+from study.integrity import training_cases, verify_dataset
 from study.plan import inherited
 from study.prepare.recipe import PLANS_OF_PLANNER, Recipe, read_record, write_record
 from study.prepare.sources import Source, conversion_folder, convert, dataset_number, inventory, link
@@ -97,16 +97,15 @@ def run_steps(job: Job, begin: Callable[[Step], None], note: Callable[[str], Non
         InvalidInputError: the planner or a configuration does not exist, or a small plan's patch does not fit.
     """
     started = time.perf_counter()
-    begin(Step(name="starting nnU-Net"))
     planner = _planner_class(job.recipe.planner)
     _make_raw_dataset(job, begin, note)
     _set_aside(job)
-    cases = _cases(job)
+    cases = list(training_cases(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION)))
     _verify(job, begin, len(cases))
     _fingerprint(job, begin, len(cases))
     plans = _plan(job, planner, begin)
     for configuration in job.recipe.configurations:
-        _preprocess(job, plans, configuration, begin, list(cases))
+        _preprocess(job, plans, configuration, begin, cases)
     _install(job, plans, time.perf_counter() - started)
     shutil.rmtree(job.aside_root)
 
@@ -155,13 +154,6 @@ def _set_aside(job: Job) -> None:
     for name in (FINGERPRINT, SPLITS, f"{job.recipe.plans}.json"):
         if (job.folder / name).exists():
             shutil.copyfile(job.folder / name, job.aside / name)
-
-
-def _cases(job: Job) -> Mapping[str, Any]:
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    cases: Mapping[str, Any] = get_filenames_of_train_images_and_targets(str(job.raw_folder))
-    return cases
 
 
 def _verify(job: Job, begin: Callable[[Step], None], cases: int) -> None:

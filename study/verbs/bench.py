@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", choices=BENCHMARKS, help="what to measure")
     add_data_option(parser)
     parser.add_argument("--dataset", metavar="ID|NAME", help="default: the embedded data, made for the purpose")
+    parser.add_argument("--plans", metavar="NAME", help="default: the dataset's only plans, or nnUNetPlans")
     parser.add_argument("--configuration", default="3d_fullres", help="default: 3d_fullres")
     parser.add_argument("--epochs", type=whole, default=4, metavar="N", help="default: 4")
     parser.add_argument("--iterations-per-epoch", type=whole, default=60, metavar="N", help="default: 60")
@@ -57,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from study.bench import measure
     from study.datasets import data_paths
+    from study.errors import MissingDataError
     from study.ledger import Ledger
-    from study.machine import Resources
+    from study.machine import Resources, resolve_device
     from study.phantom import NAME
     from study.records import Energy, TrainingSettings
     from study.specs import make_spec, prepared_lookup
@@ -66,6 +68,9 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from study.verbs.demo import prepare_phantoms
 
     axes = axes_from(args)
+    if args.data and not args.dataset:
+        raise MissingDataError(f"--data {args.data} holds no dataset by itself: give --dataset too, or neither")
+    resolve_device(args.device)
     training = TrainingSettings(
         optimizer="adamw",
         epochs=need_whole("--epochs", args.epochs),
@@ -75,7 +80,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     )
     resources = Resources(device=args.device, data_workers=args.data_workers)
     paths = data_paths(args.data) if args.dataset else prepare_phantoms(folder / "data")
-    plan, split = prepared_lookup(paths)(args.dataset or NAME, None, args.configuration, 0)
+    plan, split = prepared_lookup(paths)(args.dataset or NAME, args.plans, args.configuration, 0)
     spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=training)
     ledger = Ledger.create(folder / "study")
     job = Job(

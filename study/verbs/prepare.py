@@ -66,7 +66,8 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
     from study.prepare import step_count
 
     columns = (TextColumn("{task.description:36}"), BarColumn(), TextColumn("{task.fields[cases]}"))
-    with Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("checking", total=step_count(recipe), cases="")
 
         def report(progress: Progress) -> None:

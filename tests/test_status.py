@@ -1,0 +1,205 @@
+"""`status`: the table of a study in every state a trial can be in, from made-up ledgers and without Ray or torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
+
+from study.__main__ import main
+from study.ledger import Ledger, TrialFolder
+from study.nnunet_paths import predict_command
+from study.records import Phase
+from study.status import counts, found, study_status
+
+USER_ERROR, INTERRUPTED = 2, 130
+STATES = ("new", "running", "interrupted", "failed", "finished")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study with one trial in each state."""
+
+    ledger: Ledger
+    trials: dict[str, TrialFolder]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Study]:
+    ledger = Ledger.create(tmp_path / "study")
+    specs = {
+        "new": make_spec("cps"),
+        "running": make_spec("pgps", min_patch=0.5, stages=3),
+        "interrupted": make_spec("pgps", budget=0.5),
+        "failed": make_spec("rpss", seed=3),
+        "finished": make_spec("pgps+"),
+    }
+    trials = {name: ledger.add(spec) for name, spec in specs.items()}
+    # Told apart by when they were specified, which may be the same tick of the clock.
+    for order, trial in enumerate(trials.values()):
+        os.utime(trial.path / "spec.json", ns=(order, order))
+    for trial in list(trials.values())[1:]:
+        begin(trial)
+    trials["interrupted"].append_event("interrupted", attempt=0, reason="stopped after iteration 600 of 1250")
+    begin(trials["failed"], attempt=1, resumed=400)
+    trials["failed"].fail(attempt=1, reason="RuntimeError: out of\n memory")
+    trials["finished"].append_cost(make_interval(600, 2500))
+    trials["finished"].finish(RESULT, attempt=0)
+    with trials["running"].locked():
+        yield Study(ledger, trials)
+
+
+def begin(trial: TrialFolder, *, attempt: int = 0, resumed: int = 0) -> None:
+    """An attempt that trained up to iteration 600 and validated once."""
+    trial.begin_attempt(replace(HEADER, attempt=attempt, resumed_from_iteration=resumed))
+    trial.append_cost(make_interval(resumed, 600, attempt=attempt))
+    trial.append_cost(replace(make_interval(600, 600), phase=Phase.ONLINE_VALIDATION, seconds=5.0, attempt=attempt))
+    trial.append_epoch(replace(EPOCH, epoch=1, iteration=500, pseudo_dice=0.612))
+    trial.append_epoch(replace(EPOCH, epoch=2, iteration=600, pseudo_dice=None, validation_loss=None))
+
+
+def cells(output: str, trial: TrialFolder) -> list[str]:
+    """The line of a trial in a printed table, by columns."""
+    [line] = [line for line in output.splitlines() if line.startswith(trial.trial_id) and "failed:" not in line]
+    return [cell.strip() for cell in line.split("   ") if cell.strip()]
+
+
+def test_a_line_for_every_state(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(study.ledger.root)]) == 0
+    output = capsys.readouterr().out
+    lines = {state: cells(output, study.trials[state]) for state in STATES}
+    assert [lines[state][1] for state in STATES] == list(STATES)
+    names = {state: lines[state][2:4] for state in STATES}
+    assert names["new"] == ["cps", "100 %"]
+    assert names["running"] == ["pgps min_patch=0.5 stages=3", "100 %"]
+    assert names["interrupted"] == ["pgps", "50 %"]
+    assert names["failed"][0] == "rpss"
+    # Fold, seed, iteration, patch, Dice, seconds, grams, attempts, waste.
+    assert lines["new"][4:] == ["0", "0", "0/2500", "-", "-", "0.0", "-", "0", "0.0"]
+    assert lines["running"][6:9] == ["600/2500", "96x96x64", "~0.612"]
+    assert lines["interrupted"][6] == "600/1250"
+    assert lines["finished"][6] == "2500/2500"
+    assert lines["finished"][7:9] == ["128x128x128", "0.7500"]
+    assert lines["failed"][5] == "3"
+    # 600 iterations and a validation, then 200 of them and the validation again. An iteration takes 0.25 kWh of a
+    # quarter of the node and a GPU, at 0.06 kg per kWh; the validations were given none.
+    assert lines["failed"][-4:] == ["810.0", "12000.000", "2", "205.0"]
+    assert "1 new, 1 running, 1 interrupted, 1 failed, 1 finished" in output.splitlines()
+
+
+def test_what_failed_and_how_to_predict_are_told(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["status", str(study.ledger.root)])
+    lines = capsys.readouterr().out.splitlines()
+    failed, finished = study.trials["failed"], study.trials["finished"]
+    told = f"{failed.trial_id} failed: RuntimeError: out of memory; log: {failed.log_path}"
+    assert [line for line in lines if "failed:" in line] == [told]
+    position = lines.index(f"predict with the best model, {finished.trial_id}:")
+    assert lines[position + 1 :] == [predict_command(finished, finished.spec())]
+
+
+def test_json_has_what_the_table_has(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(study.ledger.root), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["trial_id"] for row in rows] == [trial.trial_id for trial in study.trials.values()]
+    assert tuple(row["state"] for row in rows) == STATES
+    by_state = {row["state"]: row for row in rows}
+    assert [row["last_error"] for row in rows] == [None, None, None, "RuntimeError: out of memory", None]
+    assert [row["predict"] is not None for row in rows] == [False, False, False, False, True]
+    assert by_state["new"]["co2_kg"] is None
+    assert by_state["new"]["patch_size"] is None
+    assert by_state["running"]["runtime_seconds"] == 605.0
+    assert by_state["interrupted"]["axes"]["budget"] == 0.5
+    assert by_state["failed"]["waste_seconds"] == 205.0
+    assert (by_state["finished"]["dice"], by_state["finished"]["pseudo_dice"]) == (RESULT.dice, 0.612)
+    assert by_state["finished"]["log"] == str(study.trials["finished"].log_path)
+
+
+def test_the_best_model_is_the_one_with_the_highest_dice(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    better = study.trials["interrupted"]
+    better.finish(replace(RESULT, dice=0.9), attempt=0)
+    main(["status", str(study.ledger.root)])
+    assert f"predict with the best model, {better.trial_id}:" in capsys.readouterr().out
+
+
+def test_what_a_resumed_study_finds(study: Study) -> None:
+    rows = study_status(study.ledger)
+    resumable = ", ".join(f"{study.trials[state].trial_id} at 600" for state in ("interrupted", "failed"))
+    assert found(rows) == f"found 1 finished, 2 resumable ({resumable}); 205.0 s wasted so far"
+    assert counts([]) == "no trials"
+
+
+@pytest.mark.parametrize("broken", ["spec.json", "attempts/000.json", "costs.jsonl"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"attempt": 0}'])
+def test_an_unreadable_trial_is_one_line(
+    study: Study, broken: str, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = study.trials["finished"]
+    (trial.path / broken).write_text(content)
+    code = main(["status", str(study.ledger.root)])
+    output = capsys.readouterr()
+    if broken == "costs.jsonl" and content == "{":
+        # A line that a crash cut short.
+        assert (code, output.err) == (0, "")
+        return
+    assert (code, output.out) == (USER_ERROR, "")
+    assert output.err.startswith(f"error: {trial.path} cannot be read (")
+    assert output.err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == USER_ERROR
+    assert capsys.readouterr().err == f"error: {tmp_path} is not a study folder (no study.json in it)\n"
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "often", "nan", "3600"])
+def test_watching_needs_a_time_between_looks(study: Study, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(study.ledger.root), "--watch", seconds]) == USER_ERROR
+    assert capsys.readouterr().err.startswith("error: watch: received ")
+
+
+def test_watching_follows_the_study_until_ctrl_c(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path)
+    trial = ledger.add(make_spec("cps"))
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "study", "status", str(tmp_path), "--watch", "0.05"]
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=environment)
+    os.close(terminal)
+    try:
+        read_until(controller, trial.trial_id)
+        begin(trial)
+        trial.finish(RESULT, attempt=0)
+        read_until(controller, "finished")
+        process.send_signal(signal.SIGINT)
+        # What is still being written must be read, or the process waits.
+        read_until(controller, None)
+        error = process.communicate()[1]
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+    assert process.returncode == INTERRUPTED
+    assert error == b"interrupted; the same command resumes\n"
+
+
+def read_until(controller: int, text: str | None) -> None:
+    """Read a terminal until a text comes, or until nobody writes to it any more."""
+    seen = b""
+    while text is None or text.encode() not in seen:
+        try:
+            chunk = os.read(controller, 4096)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            assert text is None, seen.decode()
+            return
+        seen += chunk
