@@ -154,10 +154,13 @@ def _energy() -> Iterator[Finding]:
     yield _note("energy of CPU", readable, cpu, f"make {RAPL}/*/energy_uj readable, where the machine has it")
     yield Finding(subject="energy of RAM", verdict=Verdict.NOTE, found="estimated from its size, always")
     gpus = _nvml_gpus()
-    found = (
-        "unmeasured: NVML does not answer" if gpus is None else f"measured (NVML) on {gpus} GPUs" if gpus else "absent"
-    )
-    yield Finding(subject="energy of GPU", verdict=Verdict.OK if gpus else Verdict.NOTE, found=found)
+    if gpus is None:
+        remedy = "give the driver's NVML library to the container (NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
+        yield _note("energy of GPU", False, "unmeasured: NVML does not answer", remedy)
+    elif gpus == 0:
+        yield Finding(subject="energy of GPU", verdict=Verdict.NOTE, found="absent")
+    else:
+        yield Finding(subject="energy of GPU", verdict=Verdict.OK, found=f"measured (NVML) on {gpus} GPUs")
 
 
 def _nvml_gpus() -> int | None:

@@ -101,7 +101,7 @@ def test_supported_versions_are_those_declared(package: str, version: str, suppo
 
 def test_an_unsupported_version_is_missing_with_what_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed = metadata.version
-    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.9.1" if name == "torch" else installed(name))
+    monkeypatch.setattr(metadata, "version", lambda name: "2.9.1" if name == "torch" else installed(name))
     torch = finding("torch", examine(None, tmp_path))
     assert torch.verdict is Verdict.MISSING
     assert torch.found.startswith("2.9.1, needed is ")
@@ -117,7 +117,7 @@ def test_a_package_that_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPa
             raise metadata.PackageNotFoundError(name)
         return installed(name)
 
-    monkeypatch.setattr(doctor.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert finding("moocore", examine(None, tmp_path)).verdict is Verdict.MISSING
 
 

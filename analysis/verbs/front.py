@@ -72,10 +72,10 @@ def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
 
 
 def _print_table(front: Front) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from analysis.tables import readable
+    from study.terminal import wide_console
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]
@@ -85,7 +85,7 @@ def _print_table(front: Front) -> None:
         table.add_column(heading.replace("[", r"\["), justify="right" if numeric else "left", overflow="fold")
     for row in text.rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def _nothing(front: Front, trials: pd.DataFrame) -> list[str]:
