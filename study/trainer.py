@@ -21,6 +21,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from study import checkpoints
 from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
@@ -377,7 +378,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         plan = plan_from_document(document, document["configurations"], self.configuration_name)
         curriculum = resolve(plan.geometry, named_axes("pgps", allocation="reference"))
         settings = TrainingSettings().resolved(constant_patch_size=curriculum.is_constant)
-        return Task(curriculum=curriculum, settings=settings, seed=0)
+        return Task(curriculum=curriculum, settings=settings, seed=0, data_workers=get_allowed_n_proc_DA())
 
     def _do_i_compile(self) -> bool:
         return self._task.settings.compile_network and bool(super()._do_i_compile())

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,12 +158,16 @@ def trained(folder: TrialFolder) -> int:
     return max((epoch.iteration for epoch in folder.epochs()), default=0)
 
 
-def trains_on(folder: TrialFolder) -> bool:
-    """Whether a process trains the trial and has finished an epoch since it started or resumed it."""
-    if folder.state() is not TrialState.RUNNING:
-        return False
-    resumed_from = [header.resumed_from_iteration for header in folder.attempts()]
-    return bool(resumed_from) and trained(folder) > resumed_from[-1] + 10
+def attempts(out: Path) -> Counter[str]:
+    """How many times the training of each trial has begun."""
+    return Counter({folder.trial_id: len(folder.attempts()) for folder in Ledger(out).trials()})
+
+
+def training(out: Path, before: Counter[str]) -> list[TrialFolder]:
+    """Trials that have been begun since and are being trained, and have finished an epoch or two in this attempt."""
+    begun = [folder for folder in Ledger(out).trials() if len(folder.attempts()) > before[folder.trial_id]]
+    running = [folder for folder in begun if folder.state() is TrialState.RUNNING]
+    return [folder for folder in running if trained(folder) > folder.attempts()[-1].resumed_from_iteration + 10]
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -230,7 +235,7 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Interru
 def _stop(seen: Interrupted, data: Path) -> None:
     """Ctrl-C as soon as one trial has trained two epochs."""
     with running(seen.space, data, seen.out) as driver:
-        driver.wait_until(lambda: seen.out.is_dir() and [f for f in Ledger(seen.out).trials() if trains_on(f)])
+        driver.wait_until(lambda: training(seen.out, Counter()))
         seen.listening = listening(driver.family())
         driver.process.send_signal(signal.SIGINT)
         seen.stopped = driver.end()
@@ -239,14 +244,15 @@ def _stop(seen: Interrupted, data: Path) -> None:
 
 def _kill(seen: Interrupted, data: Path) -> None:
     """Kill the training of the first trial that has resumed, then the driver while it trains the other one."""
+    before = attempts(seen.out)
     with running(seen.space, data, seen.out) as driver:
-        victim = driver.wait_until(lambda: next((f for f in seen.ledger.trials() if trains_on(f)), None))
+        victim = driver.wait_until(lambda: training(seen.out, before))[0]
         [other] = (folder for folder in seen.ledger.trials() if folder != victim)
         seen.victim, seen.other = victim.trial_id, other.trial_id
         os.kill(victim.attempts()[-1].pid, signal.SIGKILL)
         driver.wait_until(lambda: victim.state() is TrialState.FAILED)
         seen.victims_state, seen.victims_reason = victim.state(), victim.failure_reason()
-        driver.wait_until(lambda: trains_on(other))
+        driver.wait_until(lambda: other in training(seen.out, before))
         family = driver.family()
         driver.process.kill()
         driver.process.wait()
@@ -372,13 +378,12 @@ def grid(interrupted: Interrupted, data: Path, tmp_path_factory: pytest.TempPath
     axes["batch_growth"] = spec.axes.batch_growth
     space = write_space(folder, searcher="grid", trials=None, objectives=None, curriculum=axes)
     with running(space, data, folder / "study") as driver:
-        driver.wait_until((folder / "study").is_dir)
-        ledger = Ledger(folder / "study")
-        half = driver.wait_until(
-            lambda: next((f for f in ledger.trials() if f.trial_id != spec.trial_id and trains_on(f)), None)
+        [half] = driver.wait_until(
+            lambda: [f for f in training(folder / "study", Counter()) if f.trial_id != spec.trial_id]
         )
         os.kill(half.attempts()[-1].pid, signal.SIGKILL)
-        return Grid(ledger=ledger, ended=driver.end(), whole=spec.trial_id, killed=half.trial_id)
+        ended = driver.end()
+    return Grid(ledger=Ledger.open(folder / "study"), ended=ended, whole=spec.trial_id, killed=half.trial_id)
 
 
 def test_a_failed_trial_is_told_and_the_others_go_on(grid: Grid) -> None:

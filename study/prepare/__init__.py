@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from study import files
 from study.checks import check_count
-from study.datasets import RAW_VARIABLE, DataPaths, PreparedDataset, find_dataset
+from study.datasets import RAW_VARIABLE, DataPaths, PreparedDataset, dataset_id, find_dataset
 from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
 from study.machine import usable_cores
 from study.prepare.process import Progress, run_job
 from study.prepare.recipe import Recipe, read_record
-from study.prepare.sources import Source, dataset_number, inventory, is_converted_from, msd_source, raw_source
+from study.prepare.sources import Source, inventory, is_converted_from, msd_source, raw_source
 from study.prepare.steps import Job, preprocessed_cases, step_count
 
 __all__ = ["Preparation", "Progress", "Recipe", "Source", "msd_source", "prepare", "raw_source", "step_count"]
@@ -98,7 +98,7 @@ def _checked_job(source: Source, paths: DataPaths, recipe: Recipe, workers: int)
 
 
 def _check_id(job: Job) -> None:
-    number = dataset_number(job.source.dataset)
+    number = dataset_id(job.source.dataset)
     for root in (job.raw, job.preprocessed):
         others = {p.name for p in root.glob(f"Dataset{number:03d}_*")} - {job.source.dataset}
         if others:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from study import files
 from study.checks import check_count
-from study.datasets import RAW_VARIABLE
+from study.datasets import RAW_VARIABLE, dataset_id
 from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
 from study.plain import sha256_of_json
 
@@ -45,18 +45,18 @@ class Source:
         return inventory(self.folder)
 
 
-def msd_source(folder: Path, dataset_id: int | None = None) -> Source:
+def msd_source(folder: Path, number: int | None = None) -> Source:
     """A task of the Medical Segmentation Decathlon.
 
     Args:
         folder: with dataset.json, imagesTr and labelsTr.
-        dataset_id: of nnU-Net; None takes the number in the folder's name.
+        number: its id; None takes the number in the folder's name.
 
     Raises:
         InvalidInputError: no such folder, not a task, or no id.
         DataIntegrityError: dataset.json does not describe a task.
     """
-    source = _source("msd", folder, r"Task(\d+)_(.+)", dataset_id)
+    source = _source("msd", folder, r"Task(\d+)_(.+)", number)
     labels = _read_description(source.folder).get("labels")
     if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
         legal = '{"0": "background", "1": …}'
@@ -66,17 +66,17 @@ def msd_source(folder: Path, dataset_id: int | None = None) -> Source:
     return source
 
 
-def raw_source(folder: Path, dataset_id: int | None = None) -> Source:
+def raw_source(folder: Path, number: int | None = None) -> Source:
     """A raw dataset of nnU-Net's.
 
     Args:
         folder: with dataset.json, imagesTr and labelsTr, or dataset.json listing files elsewhere.
-        dataset_id: None takes the number in the folder's name.
+        number: its id; None takes the number in the folder's name.
 
     Raises:
         InvalidInputError: no such folder, no dataset, or no id.
     """
-    return _source("raw", folder, r"Dataset(\d{3})_(.+)", dataset_id)
+    return _source("raw", folder, r"Dataset(\d{3})_(.+)", number)
 
 
 def inventory(folder: Path) -> str:
@@ -114,7 +114,7 @@ def convert(source: Source, raw_root: Path, *, workers: int, note: Note) -> None
     aside = conversion_folder(raw_root, source)
     task = _staged_task(source, aside / "source", note)
     os.environ[RAW_VARIABLE] = str(aside)
-    convert_msd_dataset(str(task), dataset_number(source.dataset), workers)
+    convert_msd_dataset(str(task), dataset_id(source.dataset), workers)
     made = aside / source.dataset
     files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": source.inventory()})
     made.rename(raw_root / source.dataset)
@@ -126,20 +126,15 @@ def conversion_folder(raw_root: Path, source: Source) -> Path:
     return raw_root / f".preparing-{source.dataset}"
 
 
-def dataset_number(dataset: str) -> int:
-    """4 for `Dataset004_Hippocampus`."""
-    return int(dataset.split("_")[0].removeprefix("Dataset"))
-
-
-def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, dataset_id: int | None) -> Source:
+def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int | None) -> Source:
     folder = _checked_folder(f"--{kind}", given)
     # Of the path as given: a link's target may have any name.
     folder_name = given.expanduser().absolute().name
     match = re.fullmatch(pattern, folder_name)
-    if dataset_id is None and match is None:
+    if number is None and match is None:
         legal, remedy = f"a number from 1 to {HIGHEST_ID}", f"the folder's name {folder_name!r} holds none"
         raise InvalidInputError(field="--id", received="nothing", legal=legal, remedy=remedy)
-    number = dataset_id if dataset_id is not None or match is None else int(match.group(1))
+    number = int(match.group(1)) if number is None and match else number
     check_count("--id", number, most=HIGHEST_ID)
     name = match.group(2) if match else folder_name
     if kind == "msd" or not match:
@@ -162,7 +157,7 @@ def _checked_folder(option: str, given: Path) -> Path:
 
 def _staged_task(source: Source, parent: Path, note: Note) -> Path:
     """A folder of links with all that nnU-Net's converter insists on, which many downloads lack."""
-    task = parent / f"Task{dataset_number(source.dataset):03d}_{source.dataset.split('_', 1)[1]}"
+    task = parent / f"Task{dataset_id(source.dataset):03d}_{source.dataset.split('_', 1)[1]}"
     task.mkdir(parents=True)
     for part in ("imagesTr", "labelsTr"):
         (task / part).symlink_to(source.folder / part, target_is_directory=True)

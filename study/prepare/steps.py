@@ -21,12 +21,12 @@ from typing import Any
 
 from study import files
 from study.checks import check_choice
-from study.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset
+from study.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset, dataset_id
 from study.errors import InvalidInputError
 from study.integrity import training_cases, verify_dataset
 from study.plan import inherited
 from study.prepare.recipe import PLANS_OF_PLANNER, Recipe, read_record, write_record
-from study.prepare.sources import Source, conversion_folder, convert, dataset_number, inventory, link
+from study.prepare.sources import Source, conversion_folder, convert, inventory, link
 from study.small_plan import small_plans
 
 FINGERPRINT, DESCRIPTION, SPLITS = "dataset_fingerprint.json", "dataset.json", "splits_final.json"
@@ -182,7 +182,7 @@ def _fingerprint(job: Job, begin: Callable[[Step], None], cases: int) -> None:
     if (job.folder / FINGERPRINT).exists():
         return
     begin(Step(name=f"measuring {cases} cases"))
-    number = dataset_number(job.source.dataset)
+    number = dataset_id(job.source.dataset)
     extract_fingerprint_dataset(number, num_processes=job.workers, verbose=False, show_progress_bar=False)
     copied = shutil.copyfile(job.aside / FINGERPRINT, job.aside / f"copy of {FINGERPRINT}")
     copied.replace(job.folder / FINGERPRINT)
@@ -195,7 +195,7 @@ def _plan(job: Job, planner: Any, begin: Callable[[Step], None]) -> dict[str, An
     recipe, path = job.recipe, job.aside / f"{job.recipe.plans}.json"
     if not path.exists():
         begin(Step(name="planning"))
-        number = dataset_number(job.source.dataset)
+        number = dataset_id(job.source.dataset)
         plan_experiment_dataset(number, planner, overwrite_plans_name=recipe.planned_as)
         if recipe.small is not None:
             planned = files.read_json(job.aside / f"{recipe.planned_as}.json")
@@ -218,7 +218,7 @@ def _preprocess(
     begin(Step(name=f"preprocessing {configuration}", cases=len(cases), watched=made, pattern="*.pkl"))
     if not (job.aside / DESCRIPTION).exists():
         shutil.copyfile(job.raw_folder / DESCRIPTION, job.aside / DESCRIPTION)
-    number = dataset_number(job.source.dataset)
+    number = dataset_id(job.source.dataset)
     preprocess_dataset(number, job.recipe.plans, (configuration,), (job.workers,), show_progress_bar=False)
     for part in (made, job.aside / LABELS_FOLDER):
         _move(part, job.folder / part.name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.datasets import data_paths
+from study.datasets import data_paths, dataset_id
 from study.small_plan import DEFAULT_BATCH_SIZE, SmallPlan
 from study.verbs.options import add_data_option, need_whole, whole
 
@@ -121,8 +122,8 @@ def _print(done: Preparation, recipe: Recipe, data: Path | None) -> None:
 
 
 def _next_command(done: Preparation, recipe: Recipe, data: Path | None) -> str:
-    words = ["python -m study trial", *([f"--data {data}"] if data is not None else [])]
-    words.append(f"--dataset {int(done.dataset.name[7:10])} --configuration {recipe.configurations[0]}")
+    words = ["python -m study trial", *([f"--data {shlex.quote(str(data))}"] if data is not None else [])]
+    words.append(f"--dataset {dataset_id(done.dataset.name)} --configuration {recipe.configurations[0]}")
     if len(done.dataset.plans_names()) > 1:
         words.append(f"--plans {done.plans}")
     return " ".join([*words, "--fold 0 --scheme pgps --out studies/first"])
