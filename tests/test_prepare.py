@@ -222,10 +222,19 @@ def test_plans_that_nnunet_made_by_itself_are_used(data: Path, tmp_path: Path) -
 
 def test_images_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:
     source = prepared_source(data)
-    record = files.read_json(data_paths(data).preprocessed / NAME / "pgps_prepared.json")
-    files.write_json(tmp_path / NAME / "pgps_prepared.json", {**record, "inventory": "of other files"})
+    folder = tmp_path / NAME
+    files.write_json(folder / "pgps_prepared.json", {"inventory": "of other files"})
+    # Plans that nnU-Net made by itself count as well: what lies beside them is not ours to drop.
+    files.write_json(folder / "nnUNetPlans.json", {"plans_name": "nnUNetPlans", "configurations": {}})
     with pytest.raises(DataIntegrityError, match="has changed since it was prepared"):
         prepare(source, DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path), PREPARED)
+
+
+def test_broken_plans_are_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "nnUNetPlans.json").write_text("{")
+    with pytest.raises(MissingDataError, match=r"nnUNetPlans.json is no plans file"):
+        prepare(prepared_source(data), DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path))
 
 
 # ------------------------------------------------------------------------------------------------------- bad requests
@@ -343,6 +352,12 @@ def test_a_link_gives_its_own_name(raw: Path) -> None:
     link = raw.with_name("Dataset015_Linked")
     link.symlink_to(raw)
     assert (raw_source(link).dataset, raw_source(link).folder) == ("Dataset015_Linked", raw)
+
+
+def test_a_link_to_nothing_among_the_images_is_named(raw: Path, paths: DataPaths) -> None:
+    (raw / "imagesTr" / "phantom_009_0000.nii.gz").symlink_to("nowhere")
+    with pytest.raises(MissingDataError, match=r"phantom_009_0000.nii.gz cannot be read"):
+        raw_source(raw).inventory()
 
 
 @pytest.mark.parametrize("number", [0, 1000, -4])

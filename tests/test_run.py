@@ -439,39 +439,44 @@ def waiting(tmp_path: Path) -> tuple[TrialFolder, Job]:
     return folder, job
 
 
-@contextmanager
-def training_in_a_thread(folder: TrialFolder, job: Job) -> Iterator[list[BaseException | None]]:
-    """`work.train` in a thread; how it ended is known after the block."""
-    from study.cluster.work import train
+class Worker(threading.Thread):
+    """`work.train` in a thread."""
 
-    ends: list[BaseException | None] = []
+    def __init__(self, folder: TrialFolder, job: Job) -> None:
+        super().__init__(daemon=True)
+        self._folder, self._job = folder, job
+        self.ends: list[BaseException | None] = []
 
-    def run() -> None:
+    def run(self) -> None:
+        from study.cluster.work import train
+
         try:
-            train(folder, job)
-            ends.append(None)
+            train(self._folder, self._job)
+            self.ends.append(None)
         except Exception as error:
-            ends.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield ends
-    thread.join(WAIT_SECONDS)
+            self.ends.append(error)
 
 
 def test_a_worker_waits_for_a_trial_that_another_one_trains(waiting: tuple[TrialFolder, Job]) -> None:
     folder, job = waiting
-    with training_in_a_thread(folder, job) as ends, folder.locked():
-        time.sleep(0.2)
-        assert ends == []
+    worker = Worker(folder, job)
+    with folder.locked():
+        worker.start()
+        # Long enough for it to do something wrong.
+        worker.join(0.5)
+        assert worker.ends == []
         folder.finish(RESULT, attempt=0)
-    assert ends == [None]
+    worker.join(WAIT_SECONDS)
+    assert worker.ends == [None]
     assert not folder.log_path.exists()
 
 
 def test_a_worker_that_waits_can_be_stopped(waiting: tuple[TrialFolder, Job]) -> None:
     folder, job = waiting
-    with folder.locked(), training_in_a_thread(folder, job) as ends:
+    worker = Worker(folder, job)
+    with folder.locked():
+        worker.start()
         Path(job.stop_file).touch()
-    assert [type(end) for end in ends] == [TrialInterrupted]
+        worker.join(WAIT_SECONDS)
+    assert [type(end) for end in worker.ends] == [TrialInterrupted]
     assert not folder.log_path.exists()

@@ -24,9 +24,10 @@ from ray import tune
 
 from study.cluster.allotment import Allotment, Node, allot, local_node
 from study.cluster.searchers import Search, listed, optuna_search, unfinished_points
+from study.cluster.tuning import EndOnRequest, TuneThread
 from study.cluster.work import Assignment, run_point
 from study.datasets import DataPaths
-from study.errors import LedgerError, MachineError, StudyError, TrialInterrupted
+from study.errors import MachineError, TrialInterrupted
 from study.ledger import Ledger, TrialState
 from study.machine import Resources
 from study.spaces import OPTUNA, Point, SearchSpace
@@ -147,32 +148,23 @@ def _assignment(run: Run, points: Sequence[Point] | None, allotment: Allotment, 
 
 
 def _fit(run: Run, search: Search, assignment: Assignment, allotment: Allotment, stop_file: Path) -> list[str]:
-    tuner = _tuner(run, search, assignment, allotment)
-    results: list[Any] = []
-    failure: list[BaseException] = []
-    thread = threading.Thread(target=_call, args=(tuner.fit, results, failure), daemon=True)
-    with _signals_as_flag() as stopped:
-        thread.start()
-        while thread.is_alive() and not stopped.is_set():
-            thread.join(REFRESH_SECONDS)
-            run.on_refresh()
-        if stopped.is_set():
-            stop_file.touch()
-            _wait_for_trainings(run)
-            raise TrialInterrupted("the study was stopped; the same command resumes it")
-    if failure:
-        raise LedgerError(f"Ray Tune stopped: {type(failure[0]).__name__}: {failure[0]}") from failure[0]
-    return [_line(error) for error in results[0].errors]
+    thread = TuneThread(lambda end: _tuner(run, search, assignment, allotment, end))
+    try:
+        with _signals_as_flag() as stopped:
+            thread.start()
+            while thread.is_alive() and not stopped.is_set():
+                thread.join(REFRESH_SECONDS)
+                run.on_refresh()
+            if stopped.is_set():
+                stop_file.touch()
+                _wait_for_trainings(run)
+                raise TrialInterrupted("the study was stopped; the same command resumes it")
+    finally:
+        thread.end()
+    return thread.failures()
 
 
-def _line(error: object) -> str:
-    """An error from a worker in one line, without the traceback that Ray adds."""
-    cause = getattr(error, "cause", None) or error
-    text = " ".join(str(cause).split())
-    return text if isinstance(cause, StudyError) else f"{type(cause).__name__}: {text}"
-
-
-def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotment) -> tune.Tuner:
+def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotment, end: EndOnRequest) -> tune.Tuner:
     # Tune's own folder is a scheduler's memory: a fresh one for every run, never read back.
     name = time.strftime("%Y%m%d-%H%M%S-") + uuid4().hex[:6]
     trainable = tune.with_resources(
@@ -187,15 +179,10 @@ def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotmen
             max_concurrent_trials=allotment.in_total,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name=name, storage_path=str(run.ledger.root.resolve() / "tune"), verbose=0),
+        run_config=tune.RunConfig(
+            name=name, storage_path=str(run.ledger.root.resolve() / "tune"), verbose=0, callbacks=[end]
+        ),
     )
-
-
-def _call(fit: Callable[[], Any], results: list[Any], failure: list[BaseException]) -> None:
-    try:
-        results.append(fit())
-    except BaseException as error:  # handed to the thread that waits
-        failure.append(error)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from study.prepare.steps import Job, preprocessed_cases, step_count
 
 __all__ = ["Preparation", "Progress", "Recipe", "Source", "msd_source", "prepare", "raw_source", "step_count"]
 
-# Every process imports torch: about a gigabyte.
+# nnU-Net's own number of processes.
 MOST_DEFAULT_WORKERS = 8
 
 
@@ -115,9 +115,9 @@ def _check_source(job: Job) -> None:
         raise InvalidInputError(field="--raw", received=str(source.folder), legal=legal, remedy=remedy)
     if source.kind == "msd" and target.exists() and not is_converted_from(target, source):
         raise DataIntegrityError(f"{target} was not made from {source.folder} as it is now; {remedy}")
-    record = read_record(job.folder)
-    changed = target.exists() and record.get("inventory") not in (None, inventory(target))
-    if changed and record["plans"]:
+    verified = read_record(job.folder).get("inventory")
+    # Without plans, what there is belongs to an interrupted preparation and is made again.
+    if target.exists() and verified not in (None, inventory(target)) and job.prepared.plans_names():
         raise DataIntegrityError(f"{target} has changed since it was prepared; {remedy}")
 
 
@@ -126,6 +126,8 @@ def _check_recipe(job: Job) -> None:
     recipe, path = job.recipe, job.folder / f"{job.recipe.plans}.json"
     if not path.exists():
         return
+    if recipe.plans not in job.prepared.plans_names():
+        raise MissingDataError(f"{path} is no plans file as nnU-Net writes it; remove it")
     made = read_record(job.folder)["plans"].get(recipe.plans, {}).get("recipe")
     wanted = recipe.identity()
     if made is None:

@@ -80,9 +80,16 @@ def raw_source(folder: Path, number: int | None = None) -> Source:
 
 
 def inventory(folder: Path) -> str:
-    """SHA-256 over names and sizes of dataset.json, images and labels: cheap, and the same for a moved folder."""
+    """SHA-256 over names and sizes of dataset.json, images and labels: cheap, and the same for a moved folder.
+
+    Raises:
+        MissingDataError: a file cannot be looked at, as with a link to nothing.
+    """
     paths = [folder / "dataset.json", *_visible(folder / "imagesTr"), *_visible(folder / "labelsTr")]
-    return sha256_of_json([[str(p.relative_to(folder)), p.stat().st_size] for p in paths])
+    try:
+        return sha256_of_json([[str(p.relative_to(folder)), p.stat().st_size] for p in paths])
+    except OSError as error:
+        raise MissingDataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def is_converted_from(raw_folder: Path, source: Source) -> bool:
@@ -96,7 +103,7 @@ def link(source: Source, raw_root: Path) -> None:
     target = raw_root / source.dataset
     if target.exists() and target.resolve() == source.folder:
         return
-    raw_root.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a link to nothing
     target.symlink_to(source.folder, target_is_directory=True)
 
 

@@ -74,6 +74,11 @@ class Job:
         return self.preprocessed / self.source.dataset
 
     @property
+    def prepared(self) -> PreparedDataset:
+        """The same, before its dataset.json is there."""
+        return PreparedDataset(name=self.source.dataset, folder=self.folder, description={})
+
+    @property
     def aside_root(self) -> Path:
         """Stands in for nnU-Net's folder of preprocessed datasets while steps are at work."""
         return self.preprocessed / f".preparing-{self.source.dataset}"
@@ -230,8 +235,7 @@ def _install(job: Job, plans: Mapping[str, Any], seconds: float) -> None:
         if (job.aside / name).exists() and not (job.folder / name).exists():
             _move(job.aside / name, job.folder / name)
     identifiers = [inherited(plans["configurations"], name)["data_identifier"] for name in job.recipe.configurations]
-    prepared = PreparedDataset(name=job.source.dataset, folder=job.folder, description={})
-    prepared.ensure_splits(identifiers[0])
+    job.prepared.ensure_splits(identifiers[0])
     name = job.recipe.plans
     if not (job.folder / f"{name}.json").exists():
         _move(job.aside / f"{name}.json", job.folder / f"{name}.json")
