@@ -1,8 +1,8 @@
 """The study on Ray Tune; the only package that imports ray.
 
 `allotment` decides what a trial gets of a node, `searchers` proposes points, `work` is what happens inside a Tune
-trial, `tuning` is Tune's loop, `driver` puts them together and stops cleanly. Ray Tune's own experiment state is never read back: the ledger
-decides what is done.
+trial, `tuning` is Tune's loop, `driver` puts them together and stops cleanly. Ray Tune's own experiment state is never
+read back: the ledger decides what is done.
 """
 
 from __future__ import annotations
