@@ -42,7 +42,7 @@ SOME_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 TRAINING = {
     "optimizer": "adamw",
-    "epochs": 30,
+    "epochs": 18,
     "iterations_per_epoch": 10,
     "validation_batches": 1,
     "test_time_mirroring": False,
@@ -269,7 +269,7 @@ def test_ctrl_c_stops_a_study_with_its_checkpoints_written(interrupted: Interrup
     trial_id, events = next((i, events) for i, events in interrupted.events_at_stop.items() if len(events) == 2)
     assert events == ["started", "interrupted"]
     [row] = [row for row in interrupted.stopped.trials if row["trial_id"] == trial_id]
-    assert 20 <= row["iteration"] < row["total_iterations"] == 300
+    assert 20 <= row["iteration"] < row["total_iterations"] == 180
     # Stopped within an epoch as well as at its end, and nothing of it is lost.
     assert interrupted.ledger.trial(trial_id).attempts()[1].resumed_from_iteration == row["iteration"]
     assert f"{trial_id}   interrupted" in interrupted.stopped.output
@@ -306,14 +306,14 @@ def test_the_same_command_resumes_to_the_end(interrupted: Interrupted) -> None:
     starts = [header.resumed_from_iteration for header in victim.attempts()]
     assert starts[0] == 0
     assert 0 < starts[1] <= starts[2]
-    assert victim.epochs()[-1].iteration == 300
+    assert victim.epochs()[-1].iteration == 180
 
 
 def test_what_was_trained_twice_is_paid_twice_and_shown_as_waste(interrupted: Interrupted) -> None:
     victim = interrupted.ledger.trial(interrupted.victim)
     costs = bill(victim.attempts(), victim.cost_intervals())
     assert [segment.header.attempt for segment in costs.segments] == [0, 1, 2]
-    redone = sum(i.iteration_stop - i.iteration_start for i in victim.cost_intervals() if i.phase == "training") - 300
+    redone = sum(i.iteration_stop - i.iteration_start for i in victim.cost_intervals() if i.phase == "training") - 180
     assert redone >= 0
     assert (costs.waste.seconds > 0) is (redone > 0)
     [row] = [row for row in interrupted.finished.trials if row["trial_id"] == interrupted.victim]

@@ -25,7 +25,7 @@ def test_a_missing_key_has_a_documented_default() -> None:
     space = space_from(document())
     assert (space.trials, space.seed, space.objectives) == (None, 0, ())
     assert (space.plans, space.configuration, space.folds, space.seeds) == (None, "3d_fullres", (0,), (0,))
-    assert (space.resources.cpus, space.resources.gpus) == (1, 0)
+    assert (space.resources.cpus, space.resources.gpus) == (None, None)
     assert (space.resources.concurrent, space.resources.data_workers) == (None, None)
     assert (space.energy.meter, space.energy.country, space.energy.pue) == ("codecarbon", None, 1.0)
     assert space.searched == {}
