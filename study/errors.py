@@ -53,6 +53,10 @@ class LedgerError(StudyError):
     """A study folder belongs to another study, is in use, or was written by a newer version."""
 
 
+class LockedError(LedgerError):
+    """Another process holds a lock; the message is who, where and since when."""
+
+
 class TrialBusyError(LedgerError):
     """Another process works on the trial."""
 
@@ -63,3 +67,7 @@ class TrialInterrupted(StudyError):
 
 class TrialFailedError(StudyError):
     """A trial's training broke; the ledger holds the reason and the log."""
+
+
+class InfeasibleTrialError(TrialFailedError):
+    """A trial cannot be trained as specified: out of memory, or its numbers are no longer finite. A result, no fault."""

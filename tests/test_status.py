@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
+from terminals import in_terminal
 
 from study.__main__ import main
 from study.ledger import Ledger, TrialFolder
@@ -169,37 +168,12 @@ def test_watching_needs_a_time_between_looks(study: Study, seconds: str, capsys:
 def test_watching_follows_the_study_until_ctrl_c(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path)
     trial = ledger.add(make_spec("cps"))
-    controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "study", "status", str(tmp_path), "--watch", "0.05"]
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
-    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=environment)
-    os.close(terminal)
-    try:
-        read_until(controller, trial.trial_id)
+    with in_terminal(command) as terminal:
+        terminal.read_until(trial.trial_id)
         begin(trial)
         trial.finish(RESULT, attempt=0)
-        read_until(controller, "finished")
-        process.send_signal(signal.SIGINT)
-        # What is still being written must be read, or the process waits.
-        read_until(controller, None)
-        error = process.communicate()[1]
-    finally:
-        process.kill()
-        process.wait()
-        os.close(controller)
-    assert process.returncode == INTERRUPTED
-    assert error == b"interrupted; the same command resumes\n"
-
-
-def read_until(controller: int, text: str | None) -> None:
-    """Read a terminal until a text comes, or until nobody writes to it any more."""
-    seen = b""
-    while text is None or text.encode() not in seen:
-        try:
-            chunk = os.read(controller, 4096)
-        except OSError:
-            chunk = b""
-        if not chunk:
-            assert text is None, seen.decode()
-            return
-        seen += chunk
+        terminal.read_until("finished")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.read_to_end() == INTERRUPTED
+    assert terminal.screen.endswith("interrupted; the same command resumes\r\n")

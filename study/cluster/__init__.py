@@ -17,7 +17,10 @@ SETTINGS = {
     # When a study is stopped, Tune's thread may outlive the cluster by an instant; it must not start another one.
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
+# Trainings notice by their pipe that their worker is gone and write a checkpoint; Ray would kill them first.
+WORKER_SETTINGS = {"RAY_kill_child_processes_on_worker_exit": "0"}
 SETTINGS_OF_OWN_CLUSTER = {
+    **WORKER_SETTINGS,
     # Whoever reaches a Ray cluster can run code on it. Ray knows this setting as the one that keeps it from asking for
     # firewall exceptions on desktops; on a server, too, it makes it listen on the loopback address only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -22,6 +22,7 @@ from uuid import uuid4
 import ray
 from ray import tune
 
+from study.cluster import WORKER_SETTINGS
 from study.cluster.allotment import Allotment, Node, allot, local_node
 from study.cluster.searchers import Search, listed, optuna_search, unfinished_points
 from study.cluster.tuning import EndOnRequest, TuneThread
@@ -35,8 +36,6 @@ from study.specs import prepared_lookup
 from study.trial_process import STOP_GRACE_SECONDS, Job
 
 REFRESH_SECONDS = 1.0
-# Trainings notice by their pipe that their worker is gone and write a checkpoint; Ray would kill them first.
-WORKER_ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +80,7 @@ def run_study(run: Run) -> list[str]:
 
 @contextmanager
 def _ray(run: Run) -> Iterator[None]:
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
-    }
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if run.address is None:
             node = local_node(run.space.resources)
@@ -94,9 +88,9 @@ def _ray(run: Run) -> Iterator[None]:
             # Without "local" Ray would join a cluster that the environment names.
             ray.init(address="local", **options)
         else:
-            ray.init(address=run.address, **options)
+            ray.init(address=run.address, runtime_env={"env_vars": WORKER_SETTINGS}, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MachineError(f"--address: {_trouble(run.address)} ({error})") from error
+        raise MachineError(f"{_trouble(run.address)} ({error})") from error
     # Failures are told from the ledger, in one line each.
     for name in ("ray", "ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -109,7 +103,7 @@ def _ray(run: Run) -> Iterator[None]:
 def _trouble(address: str | None) -> str:
     if address is None:
         return "Ray does not start on this machine"
-    return f"no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"
+    return f"--address: no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"
 
 
 def _nodes() -> list[Node]:

@@ -1,0 +1,71 @@
+"""What a point of the search space came to: the states of its trials and the means of what they reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from study.costs import bill
+from study.errors import LedgerError
+from study.ledger import TrialFolder, TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a point stands.
+
+    Attributes:
+        state: finished when all of its trials are; infeasible when one is, else failed when one is; else interrupted.
+        values: means over the trials of a finished point of everything a searcher may optimise; what is unmeasured in
+            one of them is left out. Empty unless finished.
+        reason: why it is infeasible or failed, in one line.
+    """
+
+    state: TrialState
+    values: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def outcome(folders: Sequence[TrialFolder]) -> Outcome:
+    """The outcome of a point by what is in the ledger now.
+
+    Args:
+        folders: one per fold and seed, at least one.
+    """
+    states = [folder.state() for folder in folders]
+    if all(state is TrialState.FINISHED for state in states):
+        return Outcome(state=TrialState.FINISHED, values=_means([objectives(folder) for folder in folders]))
+    for ending in (TrialState.INFEASIBLE, TrialState.FAILED):
+        if ending in states:
+            folder = folders[states.index(ending)]
+            return Outcome(state=ending, reason=f"trial {folder.trial_id}: {folder.failure_reason()}")
+    return Outcome(state=TrialState.INTERRUPTED)
+
+
+def objectives(folder: TrialFolder) -> dict[str, float | None]:
+    """What a finished trial reached and cost; None is unmeasured.
+
+    Raises:
+        LedgerError: the trial has no result.
+    """
+    result = folder.result()
+    if result is None:
+        raise LedgerError(f"trial {folder.trial_id} has no result")
+    training = bill(folder.attempts(), folder.cost_intervals()).training
+    return {
+        "dice": result.dice,
+        "runtime_seconds": training.seconds,
+        "co2_kg": training.co2_kg,
+        "energy_kwh": training.energy_kwh,
+        "voxel_share": result.voxel_share,
+    }
+
+
+def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {name: fmean(known) for name, values in columns.items() if len(known := _known(values)) == len(rows)}
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
