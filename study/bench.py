@@ -20,8 +20,9 @@ from study import files
 from study.costs import bill
 from study.errors import TrialFailedError
 from study.ledger import Ledger
+from study.progress import Progress
 from study.records import Phase, TrialSpec
-from study.trial import Progress, run_trial
+from study.trial import run_trial
 from study.trial_process import Job
 
 MEMORY_POLL_SECONDS = 0.2

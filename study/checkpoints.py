@@ -1,11 +1,14 @@
 """Checkpoints that survive a crash at any byte: written aside and renamed, the previous one kept until then.
 
+They are pickles, and reading a pickle runs what is in it: only files that lie in the trial's own folder are read.
+
 Three names, newest first: `checkpoint_final.pth` (training done), `checkpoint_latest.pth`, `checkpoint_previous.pth`.
 They are nnU-Net's own format with one more key, so stock nnU-Net predicts with the final one.
 """
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 
 from study.errors import TrialInterrupted
-from study.files import write_atomically
+from study.files import sync_folder, write_atomically
 
 FINAL, LATEST, PREVIOUS = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth"
 STATE_KEY = "pgps_study"
@@ -47,37 +50,54 @@ class CheckpointClock:
 
 
 def save(folder: Path, checkpoint: dict[str, Any], *, final: bool) -> None:
-    """Write a checkpoint durably; the older ones go only after it is on disk."""
-    latest, previous = folder / LATEST, folder / PREVIOUS
+    """Write a checkpoint durably; the older ones go only after it is on disk.
+
+    Raises:
+        DiskFullError: there is no room; the older ones are as they were.
+    """
+    latest, previous, fresh = folder / LATEST, folder / PREVIOUS, folder / f".{LATEST}.new"
+    # In memory first: what goes wrong while torch writes is not always an error that says what.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
     if final:
-        _write(folder / FINAL, checkpoint)
-        latest.unlink(missing_ok=True)
-        previous.unlink(missing_ok=True)
+        write_atomically(folder / FINAL, lambda handle: handle.write(content.getbuffer()))
+        for older in (latest, previous, fresh):
+            older.unlink(missing_ok=True)
         return
-    fresh = folder / f".{LATEST}.new"
-    _write(fresh, checkpoint)
+    write_atomically(fresh, lambda handle: handle.write(content.getbuffer()))
     if latest.exists():
         latest.replace(previous)
     fresh.replace(latest)
+    sync_folder(folder)
 
 
-def newest_readable(folder: Path, report: Report) -> Path | None:
-    """The newest checkpoint that can be read whole; unreadable ones are reported and passed over."""
-    for name in (FINAL, LATEST, PREVIOUS):
-        path = folder / name
+def newest_readable(folder: Path, report: Report, *, inside: Path | None = None) -> Path | None:
+    """The newest checkpoint that can be read whole; the others are reported and passed over.
+
+    Args:
+        folder: of the checkpoints.
+        report: told in one line what is wrong with each.
+        inside: the trial's folder, which links must not leave; `folder` itself if not given.
+    """
+    for path in (folder / name for name in (FINAL, LATEST, PREVIOUS)):
         if not path.exists():
             continue
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=False)[STATE_KEY]
-        except TrialInterrupted:
-            raise
-        except Exception as error:  # a damaged pickle may raise anything
-            report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
+        if not path.resolve().is_relative_to((inside or folder).resolve()):
+            report(f"{path.name} is not read: it is a link to {path.resolve()}, outside the trial's folder")
             continue
-        if isinstance(state, dict):
+        if _is_readable(path, report):
             return path
     return None
 
 
-def _write(path: Path, checkpoint: dict[str, Any]) -> None:
-    write_atomically(path, lambda handle: torch.save(checkpoint, handle))
+def _is_readable(path: Path, report: Report) -> bool:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=False)[STATE_KEY]
+        if not isinstance(state, dict):
+            raise TypeError(f"no {STATE_KEY}")
+    except TrialInterrupted:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
+        return False
+    return True

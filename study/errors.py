@@ -61,6 +61,21 @@ class TrialBusyError(LedgerError):
     """Another process works on the trial."""
 
 
+class DiskFullError(StudyError):
+    """There is no room to write; what was written before is whole, and the same command resumes.
+
+    Args:
+        where: the file or folder that could not be written.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"no space is left to write {where}; free some, then the same command resumes")
+        self.where = where
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.where,)
+
+
 class TrialInterrupted(StudyError):
     """A trial was asked to stop; its checkpoint and costs are on disk and the same command resumes it."""
 
@@ -70,4 +85,4 @@ class TrialFailedError(StudyError):
 
 
 class InfeasibleTrialError(TrialFailedError):
-    """A trial cannot be trained as specified: out of memory, or its numbers are no longer finite. A result, no fault."""
+    """A trial cannot be trained as specified, out of memory or its numbers not finite: a result, not a fault."""

@@ -6,6 +6,7 @@
       points.jsonl               which point of the search space became which trials
       trials/ID/
         spec.json                the TrialSpec
+        by_hand                  there when no point of the study's space became this trial
         attempts/000.json        one AttemptHeader per process that worked on the trial
         costs.jsonl              CostInterval records
         epochs.jsonl             EpochReport records
@@ -16,7 +17,8 @@
         results/                 nnU-Net results folder with the model
 
 Sums are taken when read, so nothing is counted twice: an iteration that a crash made the next attempt train again is a
-cost of the attempt that lost it, and shown as waste.
+cost of the attempt that lost it, and shown as waste. What cannot be read is an error with a remedy; whether what can be
+read fits together is for `audit` to say.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from study import files, locks
-from study.errors import LedgerError, LockedError, TrialBusyError
+from study.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
 from study.plain import record_to_json
 from study.records import (
     AttemptHeader,
@@ -60,6 +62,7 @@ class TrialState(str, Enum):
 # Events that end a trial without a result, and the state they leave.
 ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE)}
 NOTE = "note"
+_POINTS_REMEDY = "restore it from a backup: it says what the searcher proposed"
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,15 @@ class TrialFolder:
         """What the trial's processes printed."""
         return self.path / "log.txt"
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether somebody made the trial without the study's searcher."""
+        return (self.path / "by_hand").exists()
+
     def spec(self) -> TrialSpec:
         """The specification."""
-        return TrialSpec.from_json(files.read_json(self.path / "spec.json"))
+        remedy = "delete it, and the same command writes it again"
+        return files.load_document(self.path / "spec.json", TrialSpec.from_json, remedy)
 
     def state(self) -> TrialState:
         """The state now: a result means finished, a held lock running, else what the last event says."""
@@ -100,31 +109,36 @@ class TrialFolder:
             return TrialState.RUNNING
         ending = self._last_event()
         if ending is None:
-            return TrialState.NEW
+            return TrialState.INTERRUPTED if self._attempt_paths() else TrialState.NEW
         return ENDINGS.get(ending["event"], TrialState.INTERRUPTED)
+
+    def signature(self) -> tuple[object, ...]:
+        """Differs from an earlier one when something has been written meanwhile, a heart-beat aside."""
+        return tuple(files.stamp(self.path / name) for name in ("events.jsonl", "costs.jsonl", "result.json", "locks"))
 
     def result(self) -> TrialResult | None:
         """The result, None before the trial finished."""
-        path = self.path / "result.json"
-        return TrialResult.from_json(files.read_json(path)) if path.exists() else None
+        path, remedy = self.path / "result.json", "delete it, and the same command validates the trial again"
+        return files.load_document(path, TrialResult.from_json, remedy) if path.exists() else None
 
     def attempts(self) -> list[AttemptHeader]:
         """Headers of all attempts, in order."""
-        paths = sorted((self.path / "attempts").glob("*.json"))
-        return [AttemptHeader.from_json(files.read_json(path)) for path in paths]
+        paths, remedy = self._attempt_paths(), self.remedy
+        return [files.load_document(path, AttemptHeader.from_json, remedy) for path in paths]
 
     def cost_intervals(self) -> list[CostInterval]:
         """Every recorded stretch of every attempt, in order of writing."""
-        return [CostInterval.from_json(line) for line in files.read_lines(self.path / "costs.jsonl")]
+        return files.load_lines(self.path / "costs.jsonl", CostInterval.from_json, self.remedy)
 
     def epochs(self) -> list[EpochReport]:
         """One report per epoch; of an epoch trained twice, the later attempt's."""
-        reports = (EpochReport.from_json(line) for line in files.read_lines(self.path / "epochs.jsonl"))
+        reports = files.load_lines(self.path / "epochs.jsonl", EpochReport.from_json, self.remedy)
         return sorted({report.epoch: report for report in reports}.values(), key=lambda report: report.epoch)
 
     def events(self) -> list[dict[str, Any]]:
         """What happened when: dictionaries with `event`, `time` (seconds since the epoch), `attempt` and details."""
-        return list(files.read_lines(self.path / "events.jsonl"))
+        remedy = "delete it: it tells the trial's story and decides nothing"
+        return files.load_lines(self.path / "events.jsonl", _event, remedy)
 
     def failure_reason(self) -> str | None:
         """Why the trial is failed or infeasible, in one line; None if it is neither."""
@@ -141,7 +155,8 @@ class TrialFolder:
             TrialBusyError: another process works on the trial.
             LedgerError: its folder cannot be written.
         """
-        with _locked(self.locks_path, self.note, lambda who: TrialBusyError(_busy(self.trial_id, who))):
+        busy, wait = f"trial {self.trial_id} is being trained by", "wait for it or stop it first"
+        with _locked(self.locks_path, self.note, lambda who: TrialBusyError(f"{busy} {who}; {wait}")):
             yield
 
     def begin_attempt(self, header: AttemptHeader) -> None:
@@ -151,15 +166,15 @@ class TrialFolder:
 
     def append_cost(self, interval: CostInterval) -> None:
         """Record one stretch of work, durably."""
-        files.append_line(self.path / "costs.jsonl", record_to_json(interval))
+        self._append("costs.jsonl", record_to_json(interval))
 
     def append_epoch(self, report: EpochReport) -> None:
         """Record the end of an epoch, durably."""
-        files.append_line(self.path / "epochs.jsonl", record_to_json(report))
+        self._append("epochs.jsonl", record_to_json(report))
 
     def append_event(self, event: str, **details: Any) -> None:
         """Record an event, durably."""
-        files.append_line(self.path / "events.jsonl", {"event": event, "time": time.time(), **details})
+        self._append("events.jsonl", {"event": event, "time": time.time(), **details})
 
     def note(self, text: str) -> None:
         """Record something worth knowing that changes no state."""
@@ -172,7 +187,24 @@ class TrialFolder:
     def finish(self, result: TrialResult, *, attempt: int) -> None:
         """Store the result; the trial is finished from here on."""
         files.write_json(self.path / "result.json", record_to_json(result))
-        self.append_event(TrialState.FINISHED.value, attempt=attempt)
+        # So that a bill that loses lines later does not pass for a smaller one.
+        lines = sum(1 for _ in files.read_lines(self.path / "costs.jsonl"))
+        self.append_event(TrialState.FINISHED.value, attempt=attempt, cost_lines=lines)
+
+    def sweep(self) -> None:
+        """Delete what killed processes had not finished writing; only who holds the trial's lock does."""
+        files.sweep(self.path)
+
+    @property
+    def remedy(self) -> str:
+        """What to do when a record that nothing can replace is damaged."""
+        return f"restore it from a backup, or delete {self.path} to train the trial anew"
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        files.append_record(self.path / name, record, self.remedy)
+
+    def _attempt_paths(self) -> list[Path]:
+        return sorted(path for path in (self.path / "attempts").glob("*.json") if not files.is_temporary(path.name))
 
     def _last_event(self) -> dict[str, Any] | None:
         return next((event for event in reversed(self.events()) if event["event"] != NOTE), None)
@@ -220,7 +252,7 @@ class Ledger:
             return ledger
         try:
             root.mkdir(parents=True, exist_ok=True)
-            if any(root.iterdir()):
+            if not all(files.is_temporary(path.name) for path in root.iterdir()):
                 raise LedgerError(f"{root} holds other files and no study.json; name an empty or new folder")
             header = {"schema": SCHEMA_VERSION, "created_at": time.time(), "space": space}
             files.write_json(root / "study.json", header)
@@ -238,11 +270,14 @@ class Ledger:
         Raises:
             LedgerError: another process runs the study, or its folder cannot be written.
         """
+        lock = self.root / "locks"
         with _locked(
-            self.root / "locks",
+            lock,
             on_takeover,
             lambda who: LedgerError(f"{self.root} is being run by {who}; stop that one first, or name another --out"),
         ):
+            for folder in (self.root, lock):
+                files.sweep(folder, below=False)
             yield
 
     def runner(self) -> locks.Holder | None:
@@ -254,10 +289,15 @@ class Ledger:
         try:
             header = files.read_json(self.root / "study.json")
         except (OSError, ValueError) as error:
-            raise LedgerError(f"{self.root / 'study.json'} is not readable JSON: {error}") from error
-        if not isinstance(header, dict):
-            raise LedgerError(f"{self.root / 'study.json'} is not a study header")
+            path = self.root / "study.json"
+            raise LedgerError(f"{path} is not readable JSON: {error}; restore it from a backup") from error
+        if not isinstance(header, dict) or not isinstance(header.get("space"), dict | None):
+            raise LedgerError(f"{self.root / 'study.json'} is not a study header; restore it from a backup")
         return header
+
+    def amend(self, **fields: Any) -> None:
+        """Add fields to study.json; only who runs the study does."""
+        files.write_json(self.root / "study.json", {**self.header(), **fields})
 
     def trials(self) -> list[TrialFolder]:
         """All trials, oldest specification first."""
@@ -268,16 +308,25 @@ class Ledger:
         """The folder of a trial by identity, whether it exists or not."""
         return TrialFolder(self.root / "trials" / trial_id)
 
-    def add(self, spec: TrialSpec) -> TrialFolder:
+    def add(self, spec: TrialSpec, *, by_hand: bool = False) -> TrialFolder:
         """The folder of a trial, made with its specification if it is new.
 
+        Args:
+            spec: what to train.
+            by_hand: it is not one that the study's searcher proposed.
+
         Raises:
-            LedgerError: the folder cannot be written.
+            LedgerError: the folder cannot be written, or holds another specification.
         """
         folder = self.trial(spec.trial_id)
+        path = folder.path / "spec.json"
         try:
-            if not (folder.path / "spec.json").exists():
-                files.write_json(folder.path / "spec.json", spec.to_json())
+            if not path.exists():
+                if by_hand:
+                    files.write_atomically(folder.path / "by_hand", lambda handle: handle.write(b""))
+                files.write_json(path, spec.to_json())
+            elif (stored := folder.spec().trial_id) != spec.trial_id:
+                raise LedgerError(f"{path} specifies trial {stored}; delete it, and the same command writes it again")
         except OSError as error:
             raise LedgerError(f"cannot write to {folder.path}: {error.strerror}") from error
         return folder
@@ -291,11 +340,11 @@ class Ledger:
             trial_ids: one for each fold and seed.
         """
         record = {"number": number, "point": dict(point), "trial_ids": list(trial_ids)}
-        files.append_line(self.root / "points.jsonl", record)
+        files.append_record(self.root / "points.jsonl", record, _POINTS_REMEDY)
 
     def points(self) -> list[dict[str, Any]]:
         """Points proposed so far, in order: `number`, `point` (name -> value) and `trial_ids`."""
-        records = files.read_lines(self.root / "points.jsonl")
+        records = files.load_lines(self.root / "points.jsonl", _point, _POINTS_REMEDY)
         return [{"number": index, **record} for index, record in enumerate(records)]
 
     def _check_same_space(self, space: Mapping[str, Any] | None) -> None:
@@ -309,6 +358,18 @@ class Ledger:
             f"{self.root} belongs to another study: {', '.join(changed)} differ; "
             "name another --out, or undo the change to continue this one"
         )
+
+
+def _event(record: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(record["event"], str) or not isinstance(record["time"], float | int):
+        raise TypeError("an event has a name and a time")
+    return record
+
+
+def _point(record: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(record["point"], dict) or not all(isinstance(name, str) for name in record["trial_ids"]):
+        raise TypeError("a point has settings and trials")
+    return record
 
 
 def _as_stored(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,9 +386,7 @@ def _locked(lock: Path, on_takeover: Callable[[str], None], busy: Callable[[str]
         except LockedError as error:
             raise busy(str(error)) from error
         except OSError as error:
+            if error.errno in files.DISK_FULL_CODES:
+                raise DiskFullError(str(lock.parent)) from error
             raise LedgerError(f"cannot write to {lock.parent}: {error.strerror}") from error
         yield
-
-
-def _busy(trial_id: str, who: str) -> str:
-    return f"trial {trial_id} is being trained by {who}; wait for it or stop it first"

@@ -1,8 +1,8 @@
 """A lock that works on any shared file system: who holds it is a file that everybody can read.
 
-A lock is a folder of numbered records. The highest number holds it, until it says that it was released. A holder renews
-its record's time stamp while it works; one that cannot have survived (its process is gone from this very machine) or has
-not renewed for `STALE_SECONDS` is taken over by creating the next number, which the file system lets one process do.
+A lock is a folder of numbered records. The highest number holds it, until it says that it was released. A holder
+renews its record's time stamp while it works; one that cannot have survived (its process is gone from this very
+machine) or has not renewed for `STALE_SECONDS` is taken over by creating the next number, which one process can do.
 Nothing here relies on `flock`, which network file systems may ignore, emulate or refuse.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from study import files
-from study.errors import LockedError
+from study.errors import DiskFullError, LockedError
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
@@ -47,7 +47,9 @@ class Holder:
     token: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return (
+            f"process {self.pid} on {self.host} since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        )
 
     @property
     def is_gone(self) -> bool:
@@ -59,7 +61,7 @@ def this_machine() -> str:
     """What tells this boot of this machine, and this namespace of pids, from all others."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     return socket.gethostname()
 
 
@@ -87,19 +89,25 @@ def held(
         OSError: its folder cannot be written.
     """
     lock.mkdir(parents=True, exist_ok=True)
-    record, token = _acquire(lock, on_takeover)
-    stop = threading.Event()
+    record, token, before = _acquire(lock)
+    owner, stop = os.getpid(), threading.Event()
     beating = threading.Thread(target=_beat, args=(record, token, stop, on_loss or _die), daemon=True)
     beating.start()
     try:
+        if before:
+            _let_it_notice(before)
+            on_takeover(f"took over from {before}, which {_how_it_ended(before)}")
         yield
     finally:
-        stop.set()
-        beating.join()
-        _release(record, token)
+        # A forked child that ends here holds nothing.
+        if os.getpid() == owner:
+            stop.set()
+            beating.join()
+            _release(record, token)
 
 
-def _acquire(lock: Path, on_takeover: Callable[[str], None]) -> tuple[Path, str]:
+def _acquire(lock: Path) -> tuple[Path, str, Holder | None]:
+    """The new record, its token, and whose stale one it replaces."""
     me = Holder(
         host=socket.gethostname(),
         machine=this_machine(),
@@ -120,10 +128,14 @@ def _acquire(lock: Path, on_takeover: Callable[[str], None]) -> tuple[Path, str]
                 record.unlink()
         winner = _read(_record(lock, _highest(lock)))
         raise LockedError(str(winner or "another process, just now"))
-    if before:
-        on_takeover(f"took over from {before}, which {_how_it_ended(before)}")
     _forget_older(lock, number + 1)
-    return record, me.token
+    return record, me.token, before
+
+
+def _let_it_notice(before: Holder) -> None:
+    """One that only seemed dead, because its storage was away, ends at its next beat; write nothing until then."""
+    if not before.is_gone:
+        time.sleep(2 * BEAT_SECONDS)
 
 
 def _how_it_ended(before: Holder) -> str:
@@ -133,7 +145,7 @@ def _how_it_ended(before: Holder) -> str:
 def _beat(record: Path, token: str, stop: threading.Event, on_loss: Callable[[], None]) -> None:
     while not stop.wait(BEAT_SECONDS):
         try:
-            lost = not _holds(record, token) or _highest(record.parent) > int(record.stem)
+            lost = _is_lost(record, token)
             if not lost:
                 os.utime(record)
         except FileNotFoundError:
@@ -146,12 +158,24 @@ def _beat(record: Path, token: str, stop: threading.Event, on_loss: Callable[[],
             return
 
 
+def _is_lost(record: Path, token: str) -> bool:
+    if _highest(record.parent) > int(record.stem):
+        return True
+    try:
+        data = files.read_json(record)
+    except ValueError:
+        # Damaged, and still nobody else's.
+        return False
+    return isinstance(data, dict) and data.get("token") != token
+
+
 def _die() -> None:
     os._exit(EXIT_CODE_OF_LOSS)
 
 
 def _release(record: Path, token: str) -> None:
-    with suppress(OSError):
+    # Without room on the disk the record stays, and is stale as soon as this process has ended.
+    with suppress(OSError, DiskFullError):
         if _holds(record, token):
             files.write_json(record, {RELEASED: True})
 
@@ -159,15 +183,20 @@ def _release(record: Path, token: str) -> None:
 def _create(record: Path, text: str) -> bool:
     """Create the record whole, unless it exists: written aside, then linked, which is atomic on network storage too."""
     aside = record.with_name(f".{uuid4().hex}.tmp")
-    aside.write_text(text)
+    try:
+        aside.write_text(text)
+        return _link(aside, record, text)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _link(aside: Path, record: Path, text: str) -> bool:
     try:
         os.link(aside, record)
     except FileExistsError:
         return False
     except OSError:  # a file system without hard links
         return _create_exclusively(record, text)
-    finally:
-        aside.unlink(missing_ok=True)
     return True
 
 
@@ -177,6 +206,10 @@ def _create_exclusively(record: Path, text: str) -> bool:
             handle.write(text)
     except FileExistsError:
         return False
+    except OSError:
+        # Half a record would hold the lock for nobody.
+        record.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -222,10 +255,9 @@ def _mtime(record: Path) -> float:
 
 def _highest(lock: Path) -> int:
     try:
-        names = os.listdir(lock)
+        return max((int(path.stem) for path in _records(lock)), default=0)
     except OSError:
         return 0
-    return max((int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()), default=0)
 
 
 def _record(lock: Path, number: int) -> Path:
@@ -233,9 +265,17 @@ def _record(lock: Path, number: int) -> Path:
 
 
 def _forget_older(lock: Path, number: int) -> None:
-    for path in lock.glob("*.json"):
-        if path.stem.isdigit() and int(path.stem) < number:
+    for path in _records(lock):
+        if int(path.stem) < number:
             path.unlink(missing_ok=True)
+    now = _mtime(_record(lock, number))
+    for path in lock.glob(".*.tmp"):
+        if now - _mtime(path) > STALE_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _records(lock: Path) -> list[Path]:
+    return [path for path in lock.iterdir() if path.suffix == ".json" and path.stem.isdigit()]
 
 
 def _born(pid: int) -> int | None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from study import __version__
 from study.checks import check_choice, check_count, check_range
 from study.errors import MachineError
 
@@ -18,7 +15,6 @@ DEVICES = ("auto", "cpu", "cuda")
 # nnU-Net's own number of augmentation processes beside a GPU.
 MOST_DATA_WORKERS = 12
 MOST_OF_A_NODE = 1024
-RECORDED_PACKAGES = ("nnunetv2", "torch", "codecarbon", "ray", "optuna", "numpy", "batchgeneratorsv2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +101,3 @@ def cpu_name() -> str:
 def hostname() -> str:
     """This node's name."""
     return socket.gethostname()
-
-
-def versions() -> Mapping[str, str]:
-    """Versions that a result may depend on."""
-    found = {"python": platform.python_version(), "pgps-study": __version__}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -22,9 +22,12 @@ STATE_STYLES = {
     TrialState.FINISHED: "green",
     TrialState.RUNNING: "cyan",
     TrialState.FAILED: "red",
+    TrialState.INFEASIBLE: "magenta",
     TrialState.INTERRUPTED: "yellow",
     TrialState.NEW: "dim",
 }
+
+MOST_NAMED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class TrialStatus:
         iteration, total_iterations: progress of the training.
         patch_size: of the last epoch's stage, voxels per axis.
         pseudo_dice: of the last validated epoch; dice: of the final validation.
-        last_error: reason of the last failure, if the trial is failed.
+        last_error: why the trial is failed or infeasible.
         log, predict: path of the log, and the command that predicts with a finished model.
     """
 
@@ -70,7 +73,27 @@ def study_status(ledger: Ledger) -> list[TrialStatus]:
     Raises:
         LedgerError: a trial's folder cannot be read.
     """
-    return [_status(folder) for folder in ledger.trials()]
+    return StatusBoard(ledger).rows()
+
+
+class StatusBoard:
+    """The lines of a study again and again, reading only what has changed: of a thousand trials, few are running."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known: dict[str, tuple[object, TrialStatus]] = {}
+
+    def rows(self) -> list[TrialStatus]:
+        """A line per trial, oldest first; see `study_status`."""
+        return [self._row(folder) for folder in self._ledger.trials()]
+
+    def _row(self, folder: TrialFolder) -> TrialStatus:
+        signature = folder.signature()
+        before, row = self._known.get(folder.trial_id, (None, None))
+        if row is None or before != signature or row.state is TrialState.RUNNING:
+            row = _status(folder)
+            self._known[folder.trial_id] = signature, row
+        return row
 
 
 def rich_table(rows: Sequence[TrialStatus]) -> Table:
@@ -96,15 +119,22 @@ def counts(rows: Sequence[TrialStatus]) -> str:
     return ", ".join(f"{number[state]} {state.value}" for state in TrialState if number[state]) or "no trials"
 
 
-def found(rows: Sequence[TrialStatus]) -> str:
-    """What a resumed study finds, in one line."""
+def found(rows: Sequence[TrialStatus], new: int) -> str:
+    """What a resumed study finds, in one line.
+
+    Args:
+        rows: its trials.
+        new: how many more are going to be trained.
+    """
     finished = sum(row.state is TrialState.FINISHED for row in rows)
+    infeasible = sum(row.state is TrialState.INFEASIBLE for row in rows)
     resumable = [row for row in rows if row.state in (TrialState.INTERRUPTED, TrialState.FAILED)]
-    where = ", ".join(f"{row.trial_id} at {row.iteration}" for row in resumable)
+    where = ", ".join(f"{row.trial_id} at {row.iteration}" for row in resumable[:MOST_NAMED])
+    more = ", …" if len(resumable) > MOST_NAMED else ""
     waste = sum(row.waste_seconds for row in rows)
     return (
-        f"found {finished} finished, {len(resumable)} resumable{f' ({where})' if where else ''}; "
-        f"{waste:.1f} s wasted so far"
+        f"found {finished} finished, {f'{infeasible} infeasible, ' if infeasible else ''}"
+        f"{len(resumable)} resumable{f' ({where}{more})' if where else ''}, {new} new; {waste:.1f} s wasted so far"
     )
 
 

@@ -36,6 +36,9 @@ class Observer(Protocol):
     def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
         """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`."""
 
+    def alive(self) -> None:
+        """Called now and then while something is going on that none of the above will be called for soon."""
+
     def stop_requested(self) -> bool:
         """Whether to write a checkpoint and raise TrialInterrupted."""
 
@@ -51,6 +54,9 @@ class SilentObserver:
 
     def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
         """Ignore the stretch."""
+
+    def alive(self) -> None:
+        """Ignore it."""
 
     def stop_requested(self) -> bool:
         """Never."""

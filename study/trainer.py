@@ -26,14 +26,14 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from study import checkpoints
 from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
 from study.curriculum import named_axes, resolve
-from study.errors import TrialFailedError, TrialInterrupted
+from study.errors import InfeasibleTrialError, TrialInterrupted
 from study.plan import plan_from_document
 from study.records import EpochReport, Phase, TrainingSettings
 from study.stretch import Stretch
 from study.task import IterationReport, Task
 
 # An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
-REPORT_INTERVAL_SECONDS = 10.0
+REPORT_INTERVAL_SECONDS = 5.0
 NOT_VALIDATED = (None, None, ())
 
 
@@ -125,6 +125,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Write to nnU-Net's log file only: the terminal belongs to the progress display."""
+        if getattr(self, "task", None) is not None:
+            # nnU-Net's validation logs every case, and tells nobody else.
+            self._task.observer.alive()
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
 
     # --- the loop ----------------------------------------------------------------------------------------------
@@ -139,7 +142,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
         Raises:
             TrialInterrupted: a stop was requested; the checkpoint is written.
-            TrialFailedError: loss or weights are no longer numbers.
+            InfeasibleTrialError: loss or weights are no longer finite.
         """
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -271,7 +274,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         losses = all(math.isfinite(loss) for loss in self._epoch_losses)
         if not (losses and all(bool(torch.isfinite(tensor).all()) for tensor in self.network.parameters())):
             what = "weights are" if losses else "training loss is"
-            raise TrialFailedError(f"{what} not finite in epoch {epoch}; lower the learning rate")
+            raise InfeasibleTrialError(f"{what} not finite in epoch {epoch}; lower the learning rate")
 
     def _epoch_report(
         self, epoch: int, validation: tuple[float | None, float | None, tuple[float | None, ...]]

@@ -11,19 +11,23 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from study import files
+from study.audit import audit_trial, check_resumable
+from study.causes import disk_full, out_of_memory
 from study.costs import Bill, bill
 from study.datasets import DataPaths, find_dataset
 from study.emissions import Meter, make_meter, nvml_indices
-from study.errors import LedgerError, StudyError, TrialFailedError, TrialInterrupted
-from study.ledger import Ledger, TrialFolder
-from study.machine import Resources, cpu_name, hostname, resolve_device, versions
+from study.errors import InfeasibleTrialError, LedgerError, StudyError, TrialFailedError, TrialInterrupted
+from study.ledger import Ledger, TrialFolder, TrialState
+from study.machine import Resources, cpu_name, hostname, resolve_device
 from study.nnunet_paths import check_previous_stage, nnunet_environment
+from study.progress import Progress, StopRequest
 from study.records import (
     UNMEASURED,
     AttemptHeader,
@@ -35,6 +39,10 @@ from study.records import (
     TrialResult,
     TrialSpec,
 )
+from study.versions import deciding_versions, recorded_versions, version_changes
+
+# A killed process loses at most so much of the bill of its final validation, or a case if that takes longer.
+REPORT_INTERVAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,41 +60,6 @@ class Workplace:
     resources: Resources = field(default_factory=Resources)
     energy: Energy = field(default_factory=Energy)
     previous_stage: Path | None = None
-
-
-class Progress:
-    """Follows a trial; override what is of interest."""
-
-    def begin(self, spec: TrialSpec, first_iteration: int) -> None:
-        """The training starts, or resumes, at an iteration."""
-
-    def iteration_done(self, report: Any) -> None:
-        """One training iteration is done (`trainer.IterationReport`)."""
-
-    def epoch_done(self, report: EpochReport) -> None:
-        """One epoch is done."""
-
-    def phase(self, phase: Phase) -> None:
-        """Another kind of work starts."""
-
-
-@dataclass
-class StopRequest:
-    """Set by a signal handler; the training stops at the next iteration, anything else at once."""
-
-    requested: bool = False
-    in_training: bool = False
-
-    def signal(self, *_: object) -> None:
-        """Handle SIGINT or SIGTERM."""
-        self.requested = True
-        if not self.in_training:
-            self.check()
-
-    def check(self) -> None:
-        """Raise TrialInterrupted when a stop has been requested."""
-        if self.requested:
-            raise TrialInterrupted("stopped outside the training loop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +91,9 @@ def run_trial(
 
     Raises:
         TrialInterrupted: stopped on request; the same call resumes.
+        InfeasibleTrialError: out of memory, or its numbers are not finite; the reason is in the ledger.
         TrialFailedError: the training broke; the reason is in the ledger.
+        DiskFullError: there is no room for its records; the same call resumes when there is.
         StudyError: data, device or ledger are not fit for it; nothing was started.
     """
     folder = ledger.add(spec)
@@ -127,6 +102,8 @@ def run_trial(
             # Another process may have finished it while this one waited for the disk.
             if folder.result() is not None:
                 return finished_trial(folder)
+            folder.sweep()
+            audit_trial(folder)
             _Attempt(spec, folder, workplace, progress or Progress(), stop or StopRequest()).run()
     return finished_trial(folder)
 
@@ -170,6 +147,7 @@ class _Attempt:
         self._started_at, self._started = time.time(), time.perf_counter()
         self._meter: Meter | None = None
         self._last_reading: MeterReading = UNMEASURED
+        self._validation: _OpenInterval | None = None
 
     def run(self) -> None:
         check_workplace(self._spec, self._workplace)
@@ -181,12 +159,27 @@ class _Attempt:
             self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
             raise
         except Exception as error:
-            reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-            self._folder.fail(attempt=self._index, reason=reason)
-            raise TrialFailedError(f"trial {self._folder.trial_id}: {reason}; see {self._folder.log_path}") from error
+            raise self._broken(error) from error
         finally:
             if self._meter is not None:
                 self._meter.stop()
+
+    def _broken(self, error: Exception) -> StudyError:
+        """Record why the training broke; what to raise for it."""
+        full = disk_full(error)
+        if full is not None:
+            with suppress(OSError, StudyError):
+                self._folder.append_event("interrupted", attempt=self._index, reason=str(full))
+            return full
+        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+        if out_of_memory(error):
+            reason = f"out of memory: {reason}"
+        infeasible = isinstance(error, InfeasibleTrialError) or out_of_memory(error)
+        self._folder.fail(
+            attempt=self._index, reason=reason, state=TrialState.INFEASIBLE if infeasible else TrialState.FAILED
+        )
+        kind = InfeasibleTrialError if infeasible else TrialFailedError
+        return kind(f"trial {self._folder.trial_id}: {reason}; see {self._folder.log_path}")
 
     def _train_and_validate(self, device: str) -> None:
         from study.torch_tools import cpu_threads, weights_sha256
@@ -208,7 +201,6 @@ class _Attempt:
     def _make_trainer(self, device: str) -> Any:
         import torch
 
-        from study.checkpoints import newest_readable
         from study.task import Task
         from study.trainer import nnUNetTrainerPGPS
 
@@ -234,10 +226,30 @@ class _Attempt:
             )
         )
         trainer.initialize()
-        checkpoint = newest_readable(Path(trainer.output_folder), self._note)
-        if checkpoint is not None:
-            trainer.load_checkpoint(str(checkpoint))
+        self._resume(trainer)
         return trainer
+
+    def _resume(self, trainer: Any) -> None:
+        """Go on from the newest checkpoint, if the ledger knows what it holds."""
+        from study.checkpoints import newest_readable
+
+        checkpoint = newest_readable(Path(trainer.output_folder), self._folder.note, inside=self._folder.path)
+        if checkpoint is not None:
+            self._check_versions()
+            trainer.load_checkpoint(str(checkpoint))
+        elif self._index:
+            self._folder.note("no checkpoint is left of earlier attempts: the training starts anew")
+        check_resumable(self._folder, iteration=trainer.iteration, epoch=trainer.current_epoch)
+
+    def _check_versions(self) -> None:
+        """Half a training by one version and half by another would be the result of neither."""
+        now = deciding_versions()
+        changes = [change for attempt in self._folder.attempts() for change in version_changes(attempt.versions, now)]
+        if changes:
+            raise LedgerError(
+                f"trial {self._folder.trial_id} was begun with other versions: {'; '.join(dict.fromkeys(changes))}; "
+                "install those to resume it, or train it anew in another study folder"
+            )
 
     def _begin(self, trainer: Any, device: str) -> None:
         from study.torch_tools import cuda_device_names, cuda_device_uuids
@@ -262,7 +274,7 @@ class _Attempt:
             concurrent_trials=resources.concurrent_trials,
             data_workers=resources.workers_for(device),
             meter=self._meter.start(),
-            versions=versions(),
+            versions=recorded_versions(),
         )
         self._folder.begin_attempt(header)
         self._last_reading = self._meter.read()
@@ -279,16 +291,24 @@ class _Attempt:
 
     def _validate(self, trainer: Any) -> dict[str, Any]:
         self._progress.phase(Phase.FINAL_VALIDATION)
-        started = time.perf_counter()
+        self._validation = _OpenInterval(lambda seconds: self._record_validation(trainer.iteration, seconds))
         try:
             trainer.perform_actual_validation()
         finally:
-            last = trainer.iteration
-            self._record(Phase.FINAL_VALIDATION, None, last, last, time.perf_counter() - started)
+            self._validation.close()
+            self._validation = None
         summary: dict[str, Any] = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
         return summary
 
+    def _record_validation(self, iteration: int, seconds: float) -> None:
+        self._record(Phase.FINAL_VALIDATION, None, iteration, iteration, seconds)
+
     # What the trainer tells its observer.
+
+    def alive(self) -> None:
+        self._progress.alive()
+        if self._validation is not None and self._validation.seconds >= REPORT_INTERVAL_SECONDS:
+            self._validation.close()
 
     def iteration_done(self, report: Any) -> None:
         self._progress.iteration_done(report)
@@ -323,8 +343,22 @@ class _Attempt:
     def _seconds_so_far(self) -> float:
         return time.perf_counter() - self._started
 
-    def _note(self, text: str) -> None:
-        self._folder.append_event("note", attempt=self._index, text=text)
+
+class _OpenInterval:
+    """Seconds since it was last closed; closing reports them and starts again."""
+
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self._report = report
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def close(self) -> None:
+        seconds = self.seconds
+        self._started += seconds
+        self._report(seconds)
 
 
 def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, Any]) -> TrialResult:

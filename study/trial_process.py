@@ -1,7 +1,8 @@
-"""A trial in a process of its own: `python -m study.trial_process JOB`, JOB being the JSON of a `Job`.
+"""What a training process is told, and what it does: train one trial, say how it gets on, end on request.
 
-The process that starts it holds a pipe to its standard input. When that closes, because the starter stopped or died, or
-when the job's stop file appears, the trial writes a checkpoint and ends. Its memory, a GPU's included, ends with it.
+Whoever starts it holds a pipe to its standard input. When that closes, because the starter stopped or died, or when the
+job's stop file appears, the trial writes a checkpoint and ends. Its memory, a GPU's included, ends with it.
+`trial_server` starts these processes.
 """
 
 from __future__ import annotations
@@ -12,20 +13,34 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from study.datasets import DataPaths
-from study.errors import StudyError, TrialBusyError, TrialFailedError, TrialInterrupted
-from study.ledger import Ledger
+from study.errors import (
+    DiskFullError,
+    InfeasibleTrialError,
+    StudyError,
+    TrialBusyError,
+    TrialFailedError,
+    TrialInterrupted,
+)
+from study.ledger import Ledger, TrialFolder
 from study.machine import Resources
-from study.records import Energy
+from study.progress import Progress, StopRequest
+from study.records import Energy, Phase, TrialSpec
 from study.terminal import output_to
-from study.trial import StopRequest, Workplace, run_trial
+from study.trial import Workplace, run_trial
 
-FINISHED, INTERRUPTED, FAILED, BUSY = 0, 3, 4, 5
+FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL = 0, 3, 4, 5, 6, 8
+# The process has recorded itself how it ended.
+TOLD_CODES = (FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL)
+# How often a training says at most that it gets on.
+SAY_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.5
 # How long a training may take to finish its iteration and write its checkpoint.
 STOP_GRACE_SECONDS = 120.0
@@ -72,35 +87,74 @@ class Job:
         )
 
 
-def main() -> int:
-    """Run the job named on the command line; the exit code says how it ended."""
-    job = Job.from_json(sys.argv[1])
+class Speaker(Progress):
+    """Writes where the training stands to a pipe, as JSON lines, at most once a second.
+
+    Args:
+        pipe: file descriptor.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._iteration, self._phase = 0, Phase.SETUP
+        self._said = 0.0
+
+    def begin(self, spec: TrialSpec, first_iteration: int) -> None:
+        """Say where it starts."""
+        self._iteration = first_iteration
+        self._say()
+
+    def iteration_done(self, report: Any) -> None:
+        """Count."""
+        self._iteration = report.iteration + 1
+        self.alive()
+
+    def phase(self, phase: Phase) -> None:
+        """Say what begins."""
+        self._phase = phase
+        self._say()
+
+    def alive(self) -> None:
+        """Say so, unless it was said just now."""
+        if time.monotonic() - self._said >= SAY_SECONDS:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        line = json.dumps({"iteration": self._iteration, "phase": self._phase.value}) + "\n"
+        with suppress(BrokenPipeError):  # the stop request comes by another way
+            os.write(self._pipe, line.encode())
+
+
+def run_job(job: Job, progress: Progress) -> int:
+    """Train the job's trial in this process; the exit code says how it ended."""
     ledger = Ledger.open(Path(job.study))
-    with output_to(ledger.trial(job.trial_id).log_path):
-        return _run(job, ledger)
-
-
-def _run(job: Job, ledger: Ledger) -> int:
     folder = ledger.trial(job.trial_id)
-    try:
-        run_trial(folder.spec(), ledger, job.workplace(), stop=_stop_on_request(job))
-    except TrialInterrupted as interruption:
-        print(interruption, file=sys.stderr)
-        return INTERRUPTED
-    except TrialBusyError as busy:
-        print(busy, file=sys.stderr)
-        return BUSY
-    except TrialFailedError:
-        import traceback
+    with output_to(folder.log_path):
+        try:
+            run_trial(folder.spec(), ledger, job.workplace(), progress=progress, stop=_stop_on_request(job))
+        except StudyError as error:
+            return _exit_code(error, folder)
+    return FINISHED
 
-        traceback.print_exc()
-        return FAILED
-    except StudyError as error:
+
+def _exit_code(error: StudyError, folder: TrialFolder) -> int:
+    for kind, code in (
+        (TrialInterrupted, INTERRUPTED),
+        (DiskFullError, DISK_FULL),
+        (TrialBusyError, BUSY),
+        (InfeasibleTrialError, INFEASIBLE),
+    ):
+        if isinstance(error, kind):
+            print(error, file=sys.stderr)
+            return code
+    if isinstance(error, TrialFailedError):
+        traceback.print_exception(error)
+    else:
         # Refused before an attempt began, so nobody has recorded it yet.
         folder.fail(attempt=len(folder.attempts()), reason=str(error))
         print(error, file=sys.stderr)
-        return FAILED
-    return FINISHED
+    return FAILED
 
 
 def _stop_on_request(job: Job) -> StopRequest:
@@ -133,7 +187,3 @@ def _until_exists(path: Path) -> None:
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

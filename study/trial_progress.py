@@ -9,9 +9,9 @@ import time
 from itertools import accumulate
 from typing import IO, Any
 
+from study.progress import Progress
 from study.records import EpochReport, Phase, TrialSpec
 from study.stage_table import size_text
-from study.trial import Progress
 
 # Without a terminal one line per so many seconds is printed instead of a bar.
 LINE_INTERVAL_SECONDS = 10.0

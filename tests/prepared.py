@@ -23,10 +23,11 @@ from study.errors import TrialInterrupted
 from study.ledger import Ledger, TrialFolder
 from study.machine import Resources
 from study.phantom import write_phantom_dataset
+from study.progress import Progress, StopRequest
 from study.records import Energy, Phase, TrainingSettings, TrialSpec
 from study.small_plan import SmallPlan, small_plans
 from study.specs import make_spec, prepared_lookup
-from study.trial import Progress, StopRequest, Workplace, run_trial
+from study.trial import Workplace, run_trial
 
 NUMBER, NAME = 901, "Dataset901_Phantom"
 CASES = 10

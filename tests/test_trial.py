@@ -43,8 +43,9 @@ from study.datasets import DataPaths, data_paths, find_dataset
 from study.errors import LedgerError, MissingDataError, TrialBusyError, TrialFailedError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.nnunet_paths import previous_stage_folder
+from study.progress import Progress, StopRequest
 from study.records import EpochReport, Phase, TrialSpec
-from study.trial import Progress, StopRequest, run_trial
+from study.trial import run_trial
 
 # Of 24 iterations in 3 epochs and 9 stages, this one ends within an epoch and within a stage.
 WITHIN = 14

@@ -1,4 +1,4 @@
-"""The driver: starts Ray, runs the study's points on Tune, shows the ledger while it waits, and stops cleanly.
+"""The driver: holds the study's lock, runs its points on Tune, shows the ledger while it waits, and stops cleanly.
 
 Tune runs in a thread, so that this one can take signals. On the first Ctrl-C or SIGTERM a stop file appears in the
 study folder: every training writes a checkpoint and ends, on whatever node it is, and only then Ray goes down. A second
@@ -8,34 +8,39 @@ their checkpoints too. Ray's own agents leave about a minute after a killed driv
 
 from __future__ import annotations
 
-import logging
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import ray
 from ray import tune
 
-from study.cluster import WORKER_SETTINGS
-from study.cluster.allotment import Allotment, Node, allot, local_node
-from study.cluster.searchers import Search, listed, optuna_search, unfinished_points
+from study.audit import audit
+from study.cluster.allotment import Allotment, allot
+from study.cluster.mirror import open_mirror
+from study.cluster.nodes import check_nodes, connected, nodes
+from study.cluster.proposers import make_proposer
+from study.cluster.searchers import PointSearcher
 from study.cluster.tuning import EndOnRequest, TuneThread
-from study.cluster.work import Assignment, run_point
+from study.cluster.work import DEFAULT_PATIENCE, Assignment, Attempt, Patience, run_point, train_in_process
 from study.datasets import DataPaths
-from study.errors import MachineError, TrialInterrupted
+from study.errors import DiskFullError, TrialInterrupted
 from study.ledger import Ledger, TrialState
 from study.machine import Resources
-from study.spaces import OPTUNA, Point, SearchSpace
+from study.provenance import Provenance, check_provenance
+from study.spaces import SearchSpace
 from study.specs import prepared_lookup
+from study.status import found, study_status
 from study.trial_process import STOP_GRACE_SECONDS, Job
 
 REFRESH_SECONDS = 1.0
+# A worker or node that is lost is no fault of the trial's, but one that takes every node with it must end somewhere.
+MOST_LOSSES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,11 @@ class Run:
         space: what is searched; ledger: where it is kept; data: prepared data.
         address: of a Ray cluster, None for one of our own on this machine.
         previous_stage: for cascades.
+        patience: with faults.
+        optuna_storage: where to mirror an Optuna search for its dashboard, None for nowhere.
         on_refresh: called about once a second while trials run.
+        say: told in one line what a user should know.
+        attempt: makes one attempt at a trial; another one than the default trains nothing, to measure the rest.
     """
 
     space: SearchSpace
@@ -54,65 +63,49 @@ class Run:
     data: DataPaths
     address: str | None = None
     previous_stage: Path | None = None
+    patience: Patience = DEFAULT_PATIENCE
+    optuna_storage: str | None = None
     on_refresh: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = lambda _: None
+    attempt: Attempt = train_in_process
 
 
 def run_study(run: Run) -> list[str]:
-    """Run all points that have not finished; returns a line for each that failed.
+    """Run all points that have not finished; returns a line for each that was lost for good.
 
     Raises:
         TrialInterrupted: stopped by a signal; the same call resumes.
+        DiskFullError: stopped because there is no room for records; the same call resumes.
         InvalidInputError: fewer points are asked for than have finished.
-        LedgerError: another process runs the study.
-        MachineError: no node can hold a trial, or no cluster answers.
+        LedgerError: another process runs the study, it rests on something else, or its files are damaged.
+        MachineError: no node can hold a trial, a node cannot do the work, or no cluster answers.
     """
-    with run.ledger.locked():
-        points = None
-        if run.space.searcher != OPTUNA:
-            points = unfinished_points(run.space, run.ledger, prepared_lookup(run.data))
-        search = optuna_search(run.space, run.ledger) if points is None else listed(len(points))
-        if not search.samples:
+    with run.ledger.locked(run.say):
+        audit(run.ledger)
+        here = Provenance.here(run.space, run.data)
+        check_provenance(run.ledger, here)
+        proposer = make_proposer(
+            run.space, run.ledger, prepared_lookup(run.data), retry_infeasible=run.patience.retry_infeasible
+        )
+        rows = study_status(run.ledger)
+        if rows:
+            each = len(run.space.folds) * len(run.space.seeds)
+            run.say(found(rows, new=each * (proposer.remaining - proposer.reopened)))
+        if not proposer.remaining:
             return []
-        with _stop_file(run.ledger.root) as stop_file, _ray(run):
-            allotment = allot(run.space.resources, _nodes())
-            return _fit(run, search, _assignment(run, points, allotment, stop_file), allotment, stop_file)
-
-
-@contextmanager
-def _ray(run: Run) -> Iterator[None]:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    try:
-        if run.address is None:
-            node = local_node(run.space.resources)
-            options |= {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus), "include_dashboard": False}
-            # Without "local" Ray would join a cluster that the environment names.
-            ray.init(address="local", **options)
-        else:
-            ray.init(address=run.address, runtime_env={"env_vars": WORKER_SETTINGS}, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MachineError(f"{_trouble(run.address)} ({error})") from error
-    # Failures are told from the ledger, in one line each.
-    for name in ("ray", "ray.tune", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _trouble(address: str | None) -> str:
-    if address is None:
-        return "Ray does not start on this machine"
-    return f"--address: no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"
-
-
-def _nodes() -> list[Node]:
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in alive]
+        mirror = open_mirror(run.optuna_storage, run.space, run.ledger) if run.optuna_storage else None
+        search = PointSearcher(proposer, mirror)
+        with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
+            if run.address is not None:
+                check_nodes(run.ledger.root.resolve(), run.space, run.data, here)
+            allotment = allot(run.space.resources, nodes())
+            return _fit(run, search, proposer.remaining, allotment, stop_file)
 
 
 @contextmanager
 def _stop_file(root: Path) -> Iterator[Path]:
+    for left_over in root.glob(".stop-*"):
+        left_over.unlink(missing_ok=True)
     path = root.resolve() / f".stop-{uuid4().hex}"
     try:
         yield path
@@ -120,7 +113,53 @@ def _stop_file(root: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _assignment(run: Run, points: Sequence[Point] | None, allotment: Allotment, stop_file: Path) -> Assignment:
+def _fit(run: Run, search: PointSearcher, samples: int, allotment: Allotment, stop_file: Path) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="pgps-tune-", ignore_cleanup_errors=True) as folder:
+        thread = TuneThread(lambda end: _tuner(run, search, samples, allotment, stop_file, Path(folder), end))
+        try:
+            with _signals_as_flag() as stopped:
+                thread.start()
+                while thread.is_alive() and not stopped.is_set() and not thread.full_disk:
+                    thread.join(REFRESH_SECONDS)
+                    run.on_refresh()
+                if stopped.is_set() or thread.full_disk:
+                    _stop_trainings(run, stop_file)
+                    raise _why(thread)
+        finally:
+            thread.end()
+        return thread.failures()
+
+
+def _tuner(
+    run: Run,
+    search: PointSearcher,
+    samples: int,
+    allotment: Allotment,
+    stop_file: Path,
+    folder: Path,
+    end: EndOnRequest,
+) -> tune.Tuner:
+    trainable = tune.with_resources(
+        tune.with_parameters(run_point, assignment=_assignment(run, allotment, stop_file)),
+        {"cpu": allotment.cpus, "gpu": allotment.gpus},
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=search, num_samples=samples, max_concurrent_trials=allotment.in_total, reuse_actors=True
+        ),
+        # Tune's own folder is a scheduler's memory, never read back: it goes with the run.
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[end],
+            failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),
+        ),
+    )
+
+
+def _assignment(run: Run, allotment: Allotment, stop_file: Path) -> Assignment:
     resources = Resources(
         device=allotment.device,
         cpus=allotment.cpus,
@@ -138,45 +177,7 @@ def _assignment(run: Run, points: Sequence[Point] | None, allotment: Allotment, 
         previous_stage=None if run.previous_stage is None else str(run.previous_stage),
         stop_file=str(stop_file),
     )
-    return Assignment(space=run.space, points=points, data=run.data, template=template)
-
-
-def _fit(run: Run, search: Search, assignment: Assignment, allotment: Allotment, stop_file: Path) -> list[str]:
-    thread = TuneThread(lambda end: _tuner(run, search, assignment, allotment, end))
-    try:
-        with _signals_as_flag() as stopped:
-            thread.start()
-            while thread.is_alive() and not stopped.is_set():
-                thread.join(REFRESH_SECONDS)
-                run.on_refresh()
-            if stopped.is_set():
-                stop_file.touch()
-                _wait_for_trainings(run)
-                raise TrialInterrupted("the study was stopped; the same command resumes it")
-    finally:
-        thread.end()
-    return thread.failures()
-
-
-def _tuner(run: Run, search: Search, assignment: Assignment, allotment: Allotment, end: EndOnRequest) -> tune.Tuner:
-    # Tune's own folder is a scheduler's memory: a fresh one for every run, never read back.
-    name = time.strftime("%Y%m%d-%H%M%S-") + uuid4().hex[:6]
-    trainable = tune.with_resources(
-        tune.with_parameters(run_point, assignment=assignment), {"cpu": allotment.cpus, "gpu": allotment.gpus}
-    )
-    return tune.Tuner(
-        trainable,
-        param_space=search.parameters,
-        tune_config=tune.TuneConfig(
-            search_alg=search.algorithm,
-            num_samples=search.samples,
-            max_concurrent_trials=allotment.in_total,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name=name, storage_path=str(run.ledger.root.resolve() / "tune"), verbose=0, callbacks=[end]
-        ),
-    )
+    return Assignment(space=run.space, data=run.data, template=template, patience=run.patience, attempt=run.attempt)
 
 
 @contextmanager
@@ -197,7 +198,16 @@ def _signals_as_flag() -> Iterator[threading.Event]:
             signal.signal(number, action)
 
 
-def _wait_for_trainings(run: Run) -> None:
+def _why(thread: TuneThread) -> Exception:
+    if thread.full_disk:
+        return DiskFullError(thread.full_disk)
+    return TrialInterrupted("the study was stopped; the same command resumes it")
+
+
+def _stop_trainings(run: Run, stop_file: Path) -> None:
+    """Have every training write its checkpoint, and wait until they have."""
+    with suppress(OSError):  # a full disk; the trainings then notice that their worker is gone
+        stop_file.touch()
     deadline = time.monotonic() + STOP_GRACE_SECONDS
     while time.monotonic() < deadline:
         if not any(folder.state() is TrialState.RUNNING for folder in run.ledger.trials()):

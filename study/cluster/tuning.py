@@ -6,11 +6,12 @@ It must be over before Ray goes down: a thread that asks a Ray that is gone for 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ray import tune
 
+from study.cluster.work import OUT_OF_DISK, OUTCOME, REASON
 from study.errors import LedgerError, StudyError, TrialInterrupted
 
 # How long Tune may take to leave its loop, which turns several times a second.
@@ -18,10 +19,11 @@ END_SECONDS = 30.0
 
 
 class EndOnRequest(tune.Callback):
-    """Makes Tune's loop break off once `now` is set."""
+    """Makes Tune's loop break off once `now` is set; keeps in `full` what was said of a disk that ran full."""
 
     def __init__(self) -> None:
         self.now = threading.Event()
+        self.full: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune writes its callbacks to a file, which nobody reads back.
@@ -31,6 +33,13 @@ class EndOnRequest(tune.Callback):
         """Raise TrialInterrupted when it is time."""
         if self.now.is_set():
             raise TrialInterrupted("the study is being stopped")
+
+    def on_trial_result(
+        self, iteration: int, trials: Iterable[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        """Note a full disk: the other trials share it."""
+        if result.get(OUTCOME) == OUT_OF_DISK:
+            self.full = str(result[REASON])
 
 
 class TuneThread(threading.Thread):
@@ -54,6 +63,11 @@ class TuneThread(threading.Thread):
         except BaseException as error:  # handed to the thread that waits
             self._failure = error
 
+    @property
+    def full_disk(self) -> str | None:
+        """What a trial could not write because there was no room, if one could not."""
+        return self._request.full
+
     def end(self) -> None:
         """Have the loop break off if it still turns, and wait until it is over."""
         self._request.now.set()
@@ -61,7 +75,7 @@ class TuneThread(threading.Thread):
             self.join(END_SECONDS)
 
     def failures(self) -> list[str]:
-        """A line for each point that failed.
+        """A line for each point that was lost with its worker or node too often, or that our own code broke on.
 
         Raises:
             LedgerError: Tune itself broke.

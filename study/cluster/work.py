@@ -1,33 +1,61 @@
 """What happens inside one Ray Tune trial: a point's trials, one after another, each in a process of its own.
 
 The training never runs in the actor: a killed actor with forked children would not be noticed until they end, and a
-process per trial gives a GPU's memory back. The actor only starts it, waits, and reports what the ledger holds.
+process per trial gives a GPU's memory back. The actor only starts it, relays and watches. A training that breaks is no
+error to Tune but an outcome that is reported; Tune itself retries what is lost with a worker or a node.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import atexit
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ray import tune
 
-from study.costs import bill
 from study.datasets import DataPaths
-from study.errors import TrialFailedError, TrialInterrupted
+from study.errors import DiskFullError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder, TrialState
+from study.outcomes import outcome
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
-from study.trial_process import BUSY, FAILED, FINISHED, INTERRUPTED, STOP_GRACE_SECONDS, Job
+from study.trial_host import Ending, TrialHost
+from study.trial_process import BUSY, DISK_FULL, FINISHED, INFEASIBLE, TOLD_CODES, Job
 
 BUSY_POLL_SECONDS = 2.0
+# Between a fault and the next try, so that what is broken for an instant is given time; doubled each time.
+FIRST_PAUSE_SECONDS = 1.0
+OUTCOME = "outcome"
+REASON = "reason"
+OUT_OF_DISK = "disk full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How much is put up with.
+
+    Attributes:
+        retries: how often a trial is started again, in a row, after faults between which it made no progress.
+        stall_seconds: a training that says nothing for so long is ended, which is such a fault.
+        retry_infeasible: whether a trial that an earlier run found infeasible is tried again.
+    """
+
+    retries: int = 2
+    stall_seconds: float = 1800.0
+    retry_infeasible: bool = False
+
+
+DEFAULT_PATIENCE = Patience()
+Attempt = Callable[[TrialFolder, Job, Patience], Ending]
+
+
+def train_in_process(folder: TrialFolder, job: Job, patience: Patience) -> Ending:
+    """One attempt at a trial, in a process forked from this worker's server of trainings."""
+    return _host(patience.stall_seconds).run(job, folder.log_path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,71 +63,91 @@ class Assignment:
     """All that the trials of a study have in common, sent to every node.
 
     Attributes:
-        space: the search space; points: those listed in advance, None when the searcher proposes them.
-        data: folders of prepared data; template: a job whose trial is still to be named.
+        space: the search space; data: folders of prepared data.
+        template: a job whose trial is still to be named.
+        patience: with faults.
+        attempt: makes one attempt at a trial.
     """
 
     space: SearchSpace
-    points: Sequence[Mapping[str, Any]] | None
     data: DataPaths
     template: Job
+    patience: Patience
+    attempt: Attempt
 
 
-def run_point(config: dict[str, Any], assignment: Assignment) -> None:
-    """Ray Tune's trainable: train a point's folds and seeds and report their mean.
+def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
+    """Ray Tune's trainable: train a point's folds and seeds and report what they came to.
 
     Args:
-        config: the point itself, or `index` of one listed in advance.
+        config: `point`, name -> value of the searched settings, as a searcher of ours proposed it.
         assignment: the study.
 
     Raises:
         TrialInterrupted: the study is being stopped.
-        TrialFailedError: a training broke, or an objective is unmeasured.
     """
-    _check_not_stopped(assignment.template)
-    point = assignment.points[config["index"]] if assignment.points is not None else config
     ledger = Ledger.open(Path(assignment.template.study))
-    planned = specs(assignment.space, point, prepared_lookup(assignment.data))
-    folders = [ledger.add(spec) for spec in planned]
-    ledger.add_point(point, [folder.trial_id for folder in folders])
-    for folder in folders:
-        train(folder, replace(assignment.template, trial_id=folder.trial_id))
+    folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], prepared_lookup(assignment.data))]
+    try:
+        for folder in folders:
+            job = replace(assignment.template, trial_id=folder.trial_id)
+            if bring_to_end(folder, job, assignment) is not TrialState.FINISHED:
+                break
+    except DiskFullError as error:
+        tune.report({OUTCOME: OUT_OF_DISK, REASON: error.where})
+        return
     reached = outcome(folders)
-    for objective in assignment.space.objectives:
-        if objective not in reached:
-            raise TrialFailedError(f"{objective} of {', '.join(f.trial_id for f in folders)} is unmeasured")
-    tune.report(reached)
+    tune.report({OUTCOME: reached.state.value, REASON: reached.reason, **reached.values})
 
 
-def outcome(folders: Sequence[TrialFolder]) -> dict[str, float]:
-    """Means over finished trials of everything a searcher may optimise; an unmeasured cost is left out."""
-    rows = [_objectives(folder) for folder in folders]
-    names = [name for name in rows[0] if all(row[name] is not None for row in rows)]
-    return {name: fmean(float(row[name] or 0.0) for row in rows) for name in names}
+def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> TrialState:
+    """Train one trial until it has finished, is infeasible, or has failed too often; returns which.
 
-
-def train(folder: TrialFolder, job: Job) -> None:
-    """Bring one trial to its end in a process of its own; return at once if it has finished.
-
-    While another process works on the trial, because another point resolves to it too, this one waits.
+    While another process works on the trial, this one waits: a process that lost its worker may still be writing its
+    checkpoint, and a lock whose holder is gone with its node becomes stale.
 
     Raises:
         TrialInterrupted: the study is being stopped.
-        TrialFailedError: the training broke; the ledger holds the reason.
+        DiskFullError: there is no room for the trial's records.
     """
-    while folder.result() is None:
+    patience = assignment.patience
+    faults, reached, tried = 0, -1, False
+    while (state := folder.state()) is not TrialState.FINISHED:
         _check_not_stopped(job)
-        if folder.state() is TrialState.RUNNING:
+        if state is TrialState.RUNNING:
             time.sleep(BUSY_POLL_SECONDS)
             continue
-        attempt = len(folder.attempts())
-        code = _run_process(folder, job)
-        if code == FINISHED:
-            return
-        if code == INTERRUPTED:
-            raise TrialInterrupted(f"trial {folder.trial_id} was stopped; its checkpoint is written")
-        if code != BUSY:
-            raise TrialFailedError(_failure(folder, attempt, code))
+        if state is TrialState.INFEASIBLE and (tried or not patience.retry_infeasible):
+            return state
+        if faults > patience.retries:
+            return TrialState.FAILED
+        number = len(folder.attempts())
+        ending = assignment.attempt(folder, job, patience)
+        tried = True
+        if ending.code == DISK_FULL:
+            raise DiskFullError(str(folder.path))
+        if ending.code == BUSY:
+            continue
+        _record(folder, number, ending)
+        if ending.code not in (FINISHED, INFEASIBLE):
+            before, reached = reached, _reached(folder)
+            faults = 1 if reached > before else faults + 1
+            _pause(job, FIRST_PAUSE_SECONDS * 2**faults)
+    return TrialState.FINISHED
+
+
+def _record(folder: TrialFolder, number: int, ending: Ending) -> None:
+    """What the process could not record itself."""
+    if ending.reason:
+        state = TrialState.INFEASIBLE if ending.code == INFEASIBLE else TrialState.FAILED
+        folder.fail(attempt=number, reason=ending.reason, state=state)
+    elif ending.code not in TOLD_CODES:
+        folder.fail(attempt=number, reason=f"its process ended with code {ending.code}")
+
+
+def _reached(folder: TrialFolder) -> int:
+    """The furthest iteration that any attempt has trained."""
+    return max((interval.iteration_stop for interval in folder.cost_intervals()), default=0)
 
 
 def _check_not_stopped(job: Job) -> None:
@@ -107,64 +155,16 @@ def _check_not_stopped(job: Job) -> None:
         raise TrialInterrupted("the study is being stopped")
 
 
-def _run_process(folder: TrialFolder, job: Job) -> int:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "study.trial_process", job.to_json()],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=_environment(),
-            # Out of reach of a terminal's Ctrl-C and of Ray, which would kill it together with its worker.
-            start_new_session=True,
-        )
-    try:
-        return process.wait()
-    finally:
-        _end(process)
+def _pause(job: Job, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        _check_not_stopped(job)
+        time.sleep(0.1)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to stop by closing its input; kill it when it does not."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        process.wait(STOP_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """This process' environment with our own package first: the checkout wins over anything installed."""
-    root = str(Path(__file__).resolve().parents[2])
-    rest = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{rest}" if rest else root}
-
-
-def _failure(folder: TrialFolder, attempt: int, code: int) -> str:
-    """Why the process ended. One that could not say so itself is recorded as failed here."""
-    if code != FAILED:
-        folder.fail(attempt=attempt, reason=_ending(code))
-    return f"trial {folder.trial_id}: {folder.failure_reason() or _ending(code)}; see {folder.log_path}"
-
-
-def _ending(code: int) -> str:
-    if code != -signal.SIGKILL:
-        return f"its process ended with code {code}"
-    return "its process was killed, by somebody or by the system when memory ran out"
-
-
-def _objectives(folder: TrialFolder) -> dict[str, float | None]:
-    result = folder.result()
-    if result is None:
-        raise TrialFailedError(f"trial {folder.trial_id} has no result")
-    training = bill(folder.attempts(), folder.cost_intervals()).training
-    return {
-        "dice": result.dice,
-        "runtime_seconds": training.seconds,
-        "co2_kg": training.co2_kg,
-        "energy_kwh": training.energy_kwh,
-        "voxel_share": result.voxel_share,
-    }
+@cache
+def _host(stall_seconds: float) -> TrialHost:
+    """This worker's host: Ray uses a worker for one trial after the other."""
+    host = TrialHost(stall_seconds=stall_seconds)
+    atexit.register(host.close)
+    return host

@@ -1,4 +1,4 @@
-"""`bench`: what a trial costs besides the training itself, measured on this machine in one run."""
+"""`bench`: what a trial, or a study, costs besides the training itself, measured on this machine in one run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from study.verbs.options import add_curriculum_options, add_data_option, axes_fr
 
 if TYPE_CHECKING:
     from study.bench import TrialBench
+    from study.bench_scheduler import SchedulerBench
 
 EXAMPLES = """\
   python -m study bench trial
   python -m study bench trial --data data --dataset 4 --scheme pgps --data-workers 2 --json
+  python -m study bench scheduler
+  python -m study bench scheduler --trials 200 --searcher random
 """
-BENCHMARKS = ("trial",)
+BENCHMARKS = ("trial", "scheduler")
+SEARCHERS = ("optuna", "random")
+FEWEST_TRIALS, MOST_TRIALS = 8, 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations-per-epoch", type=whole, default=60, metavar="N", help="default: 60")
     parser.add_argument("--data-workers", type=whole, default=2, metavar="N", help="default: 2")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument("--trials", type=whole, default=1000, metavar="N", help="of scheduler (default: 1000)")
+    parser.add_argument("--searcher", default="optuna", help="of scheduler: optuna or random (default: optuna)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_curriculum_options(parser)
 
@@ -38,11 +45,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="pgps-bench-") as folder:
-        figures = _measure(args, Path(folder))
-    if args.json:
-        print(json.dumps(figures.to_json()))
-        return 0
-    print(
+        figures = (_measure_scheduler if args.benchmark == "scheduler" else _measure)(args, Path(folder))
+    print(json.dumps(figures.to_json()) if args.json else _text(figures))
+    return 0
+
+
+def _text(figures: TrialBench | SchedulerBench) -> str:
+    from study.bench import TrialBench
+
+    return _trial_text(figures) if isinstance(figures, TrialBench) else _scheduler_text(figures)
+
+
+def _scheduler_text(figures: SchedulerBench) -> str:
+    return (
+        f"per trial       {figures.seconds_per_trial:.3f} s over {figures.trials}, {figures.at_a_time} at a time\n"
+        f"first quarter   {figures.first_quarter_seconds:.3f} s, last quarter {figures.last_quarter_seconds:.3f} s "
+        f"(ratio {figures.growth:.2f})\n"
+        f"start           {figures.start_seconds:.1f} s until the first trial began\n"
+        f"driver's memory {figures.peak_memory_mib:.0f} MiB at most"
+    )
+
+
+def _trial_text(figures: TrialBench) -> str:
+    return (
         f"start to first iteration   {figures.start_seconds:.1f} s\n"
         f"not forward/backward/step  {100 * figures.overhead_share:.1f} % of training time "
         f"({100 * figures.fetch_share:.1f} % waiting for batches)\n"
@@ -52,7 +77,22 @@ def run(args: argparse.Namespace) -> int:
         f"{1000 * figures.iteration_seconds[-1]:.0f} ms in the last\n"
         f"peak memory                {figures.peak_memory_mib:.0f} MiB"
     )
-    return 0
+
+
+def _measure_scheduler(args: argparse.Namespace, folder: Path) -> SchedulerBench:
+    from study.checks import check_choice, check_count
+    from study.phantom import NAME
+    from study.verbs.demo import prepare_phantoms
+
+    check_count("--trials", args.trials, least=FEWEST_TRIALS, most=MOST_TRIALS)
+    check_choice("--searcher", args.searcher, SEARCHERS)
+    paths = prepare_phantoms(folder / "data")
+    from study.cluster import configure_ray
+
+    configure_ray(own_cluster=True)
+    from study.bench_scheduler import measure
+
+    return measure(paths, NAME, folder, trials=args.trials, searcher=args.searcher)
 
 
 def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.verbs.options import add_data_option, number, whole
 
@@ -24,6 +25,9 @@ EXAMPLES = """\
   python -m study run search_spaces/smoke.yaml --data data --dry-run
 """
 SOME_FAILED = 1
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+# Where Ray unpacks the working directory of a submitted job; it goes with the job.
+JOB_FOLDER = "runtime_resources"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +35,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="search space, see search_spaces/README.md")
     add_data_option(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder, made if absent")
-    parser.add_argument("--address", metavar="ADDRESS", help="Ray cluster to use, `auto` for the running one")
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster to use, `auto` for the running one (default: $RAY_ADDRESS, which a submitted job has, or "
+        "a Ray of its own on this machine)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list trials and stage tables, train nothing")
     parser.add_argument("--previous-stage", type=Path, metavar="DIR", help="for a cascade: its predicted_next_stage")
     space = parser.add_argument_group("instead of what the space says")
+    faults = parser.add_argument_group("faults")
+    faults.add_argument(
+        "--retries",
+        type=whole,
+        default=2,
+        metavar="N",
+        help="how often a broken training is started again from its checkpoint without progress (default: 2)",
+    )
+    faults.add_argument(
+        "--stall-minutes",
+        type=number,
+        default=30.0,
+        metavar="X",
+        help="end a training that makes no progress for so long (default: 30)",
+    )
+    faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
+    parser.add_argument(
+        "--optuna-storage",
+        metavar="URL",
+        help="mirror an Optuna search for optuna-dashboard: sqlite:///FILE, another database, or a journal file",
+    )
     space.add_argument("--trials", type=whole, metavar="N", help="number of points")
     space.add_argument("--dataset", metavar="ID|NAME")
     space.add_argument("--plans", metavar="NAME")
@@ -52,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then run what is left to run."""
+    from study.checks import check_count, check_range
     from study.datasets import data_paths
     from study.emissions import check_country
     from study.errors import MissingDataError
@@ -68,8 +99,19 @@ def run(args: argparse.Namespace) -> int:
         return show(space, prepared_lookup(paths))
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
-    previous_stage = _previous_stage(space, args)
-    return start(space, paths, args.out, address=args.address, previous_stage=previous_stage)
+    check_count("--retries", args.retries, least=0, most=1000)
+    check_range("--stall-minutes", args.stall_minutes, 0, 7 * 24 * 60, above_low=True)
+    return start(
+        space,
+        paths,
+        _outside_job_folder(args.out),
+        address=args.address or os.environ.get(ADDRESS_VARIABLE) or None,
+        previous_stage=_previous_stage(space, args),
+        optuna_storage=args.optuna_storage,
+        retries=args.retries,
+        stall_seconds=60 * args.stall_minutes,
+        retry_infeasible=args.retry_infeasible,
+    )
 
 
 def load(args: argparse.Namespace) -> SearchSpace:
@@ -92,6 +134,8 @@ def start(
     *,
     address: str | None = None,
     previous_stage: Path | None = None,
+    optuna_storage: str | None = None,
+    **patience: Any,
 ) -> int:
     """Run the study with its live table, then print how it ended.
 
@@ -101,6 +145,8 @@ def start(
         out: the study folder.
         address: of a Ray cluster, None for one of our own that only this machine reaches.
         previous_stage: for cascades.
+        optuna_storage: where to mirror an Optuna search.
+        patience: fields of `cluster.work.Patience`.
 
     Returns:
         0, or 1 when trials have failed.
@@ -108,8 +154,8 @@ def start(
     from study.cluster import configure_ray
     from study.cluster.address import check_address
     from study.cluster.allotment import allot, local_node
-    from study.ledger import Ledger
-    from study.status import counts, found, study_status
+    from study.ledger import Ledger, TrialState
+    from study.status import counts, study_status
     from study.terminal import wide_console
 
     if address is None:
@@ -119,11 +165,9 @@ def start(
     ledger = Ledger.create(out, space=space.identity())
     configure_ray(own_cluster=address is None)
     from study.cluster.driver import Run, run_study
+    from study.cluster.work import Patience
 
     console = wide_console()
-    before = study_status(ledger)
-    if before:
-        console.print(found(before))
     with _LiveTable(ledger, console) as table:
         complaints = run_study(
             Run(
@@ -132,18 +176,33 @@ def start(
                 data=paths,
                 address=address,
                 previous_stage=previous_stage,
+                patience=Patience(**patience),
+                optuna_storage=optuna_storage,
                 on_refresh=table.refresh,
+                say=console.print,
             )
         )
     rows = study_status(ledger)
     console.print(f"{out}: {counts(rows)}")
-    failed = [row for row in rows if row.last_error]
-    for row in failed:
-        console.print(f"{row.trial_id} failed: {row.last_error}; log: {row.log}")
+    for row in rows:
+        if row.last_error:
+            console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
     for complaint in complaints:
-        if not any(row.trial_id in complaint for row in failed):
-            console.print(f"failed: {complaint}")
-    return SOME_FAILED if failed or complaints else 0
+        console.print(f"lost: {complaint}")
+    return SOME_FAILED if complaints or any(row.state is TrialState.FAILED for row in rows) else 0
+
+
+def _outside_job_folder(out: Path) -> Path:
+    """The study folder, unless it would vanish with a submitted job's working directory."""
+    from study.errors import InvalidInputError
+
+    if JOB_FOLDER in out.resolve().parts:
+        raise InvalidInputError(
+            field="--out",
+            received=str(out),
+            legal="an absolute path on storage that outlives the job and that all nodes share",
+        )
+    return out
 
 
 def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
@@ -164,7 +223,9 @@ class _LiveTable:
     def __init__(self, ledger: Ledger, console: Console) -> None:
         from rich.live import Live
 
-        self._ledger, self._console = ledger, console
+        from study.status import StatusBoard
+
+        self._board, self._console = StatusBoard(ledger), console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._said = ""
 
@@ -182,18 +243,18 @@ class _LiveTable:
 
     def refresh(self) -> None:
         """Draw the table, or say what changed."""
-        from study.status import counts, study_status
+        from study.status import counts
 
         if self._live:
             self._live.update(self._table(), refresh=True)
             return
-        rows = study_status(self._ledger)
+        rows = self._board.rows()
         said = counts(rows)
         if rows and said != self._said:
             self._console.print(said)
             self._said = said
 
     def _table(self) -> Table:
-        from study.status import rich_table, study_status
+        from study.status import rich_table
 
-        return rich_table(study_status(self._ledger))
+        return rich_table(self._board.rows())

@@ -66,7 +66,7 @@ def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
     console.print(counts(rows))
     for row in rows:
         if row.last_error:
-            console.print(f"{row.trial_id} failed: {row.last_error}; log: {row.log}")
+            console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
     finished = [row for row in rows if row.predict]
     if finished:
         best = max(finished, key=lambda row: row.dice or 0.0)

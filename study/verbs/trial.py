@@ -74,8 +74,9 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
     from study.ledger import Ledger
     from study.machine import Resources, resolve_device
     from study.nnunet_paths import previous_stage_folder
+    from study.progress import StopRequest
     from study.terminal import output_to
-    from study.trial import StopRequest, Workplace, run_trial
+    from study.trial import Workplace, run_trial
     from study.trial_progress import TerminalProgress
     from study.trial_summary import as_json, as_text
 
@@ -92,7 +93,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
     stop = StopRequest()
     with (
         _stopping_on_signals(stop),
-        output_to(ledger.add(spec).log_path) as terminal,
+        output_to(ledger.add(spec, by_hand=True).log_path) as terminal,
         TerminalProgress(terminal) as progress,
     ):
         trial = run_trial(spec, ledger, workplace, progress=progress, stop=stop)

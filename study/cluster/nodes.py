@@ -1,0 +1,149 @@
+"""Ray, and whether every node of it can do a study's work: same storage, same data, same code, same libraries.
+
+Asked before the first trial starts: a study whose nodes write to different disks of the same name loses what it trains.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.cluster import WORKER_SETTINGS
+from study.cluster.allotment import Node, local_node
+from study.datasets import DataPaths
+from study.errors import MachineError, StudyError
+from study.provenance import Provenance
+from study.spaces import SearchSpace
+
+# Set by Ray in the driver of a submitted job, whose working directory, with our code in it, all nodes get.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+PROBE_SECONDS = 300.0
+
+
+@contextmanager
+def connected(space: SearchSpace, address: str | None) -> Iterator[None]:
+    """A Ray to run on: one of our own, or the one at an address.
+
+    Raises:
+        MachineError: it does not start or answer.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address is None:
+            node = local_node(space.resources)
+            options |= {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus), "include_dashboard": False}
+            # Without "local" Ray would join a cluster that the environment names.
+            ray.init(address="local", **options)
+        else:
+            ray.init(address=address, runtime_env=_runtime_env(), **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise MachineError(f"{_trouble(address)} ({error})") from error
+    # Failures are told from the ledger, in one line each.
+    for name in ("ray", "ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """Cores and GPUs of the nodes that are alive."""
+    alive = [node["Resources"] for node in _alive()]
+    return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in alive]
+
+
+def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenance) -> None:
+    """Have every node that can train look at the study folder, the data, the code and the libraries.
+
+    Args:
+        root: absolute path of the study folder.
+        space: of the study.
+        data: folders of its prepared data.
+        here: what it rests on where the driver is.
+
+    Raises:
+        MachineError: a node sees something else than the driver; each one is named with what it sees.
+    """
+    probe = root / f".probe-{uuid4().hex}"
+    probe.mkdir()
+    try:
+        question = _Question(probe=str(probe), space=space, data=data, provenance=here.to_json())
+        complaints = [text for node in _alive() if node["Resources"].get("CPU", 0) for text in _ask(node, question)]
+    finally:
+        for path in probe.iterdir():
+            path.unlink(missing_ok=True)
+        probe.rmdir()
+    if complaints:
+        raise MachineError(f"the cluster cannot run this study: {'; '.join(complaints)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """What a node is asked: whether it sees the probe's folder, and has the same data, code and libraries."""
+
+    probe: str
+    space: SearchSpace
+    data: DataPaths
+    provenance: dict[str, Any]
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _ask(node: dict[str, Any], question: _Question) -> list[str]:
+    name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+    affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    reply = f"reply-{node['NodeID']}"
+    task = ray.remote(_look).options(num_cpus=0, scheduling_strategy=affinity, max_retries=0)
+    try:
+        complaints: list[str] = ray.get(task.remote(question, reply), timeout=PROBE_SECONDS)
+    except ray.exceptions.RayError as error:
+        complaints = [" ".join(str(error).split())[:300]]
+    if not complaints and not (Path(question.probe) / reply).exists():
+        complaints = [_not_shared(question)]
+    return [f"{name}: {text}" for text in complaints]
+
+
+def _look(question: _Question, reply: str) -> list[str]:
+    """Runs on the node that is asked."""
+    if not Path(question.probe).is_dir():
+        return [_not_shared(question)]
+    try:
+        (Path(question.probe) / reply).write_text(socket.gethostname())
+    except OSError as error:
+        return [f"{Path(question.probe).parent} cannot be written there ({error.strerror})"]
+    try:
+        return Provenance.here(question.space, question.data).differences(question.provenance)
+    except StudyError as error:
+        return [str(error)]
+
+
+def _not_shared(question: _Question) -> str:
+    folder = Path(question.probe).parent
+    return f"{folder} is not the driver's folder there; --out must be on storage that all nodes share"
+
+
+def _runtime_env() -> dict[str, Any]:
+    """Workers train with the driver's own code, wherever their Python finds another copy."""
+    environment: dict[str, Any] = {"env_vars": WORKER_SETTINGS}
+    if JOB_VARIABLE not in os.environ:
+        environment["py_modules"] = [str(Path(__file__).resolve().parents[1])]
+    return environment
+
+
+def _trouble(address: str | None) -> str:
+    if address is None:
+        return "Ray does not start on this machine"
+    return f"--address: no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"

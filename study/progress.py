@@ -1,0 +1,47 @@
+"""Following a trial from outside, and asking it to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from study.errors import TrialInterrupted
+from study.records import EpochReport, Phase, TrialSpec
+
+
+class Progress:
+    """Follows a trial; override what is of interest."""
+
+    def begin(self, spec: TrialSpec, first_iteration: int) -> None:
+        """The training starts, or resumes, at an iteration."""
+
+    def iteration_done(self, report: Any) -> None:
+        """One training iteration is done (`trainer.IterationReport`)."""
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """One epoch is done."""
+
+    def phase(self, phase: Phase) -> None:
+        """Another kind of work starts."""
+
+    def alive(self) -> None:
+        """Something is going on, though none of the above happens."""
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal handler; the training stops at the next iteration, anything else at once."""
+
+    requested: bool = False
+    in_training: bool = False
+
+    def signal(self, *_: object) -> None:
+        """Handle SIGINT or SIGTERM."""
+        self.requested = True
+        if not self.in_training:
+            self.check()
+
+    def check(self) -> None:
+        """Raise TrialInterrupted when a stop has been requested."""
+        if self.requested:
+            raise TrialInterrupted("stopped outside the training loop")
