@@ -82,6 +82,7 @@ class TrialHost:
             self.close()
             raise
         if said is None:
+            # A training whose server is killed goes on: this is read when it, too, has ended.
             self.close()
             return Ending(code=None, reason="the process that starts trainings was killed or could not start")
         return _ending(int(said["ended"]), out_of_memory=memory_kills() > kills)

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +18,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import psutil
 from studies import WAIT_SECONDS
+
+from study.ledger import TrialFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -84,7 +86,7 @@ class Cluster:
         more = {"RAY_API_SERVER_ADDRESS": self.server, "RAY_USAGE_STATS_ENABLED": "0", **LOOPBACK_ONLY}
         # Ray takes a token from the home folder, too.
         with_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_path)}
-        return {**_own_environment(), **more, **(with_token if token else {"RAY_AUTH_MODE": "disabled"})}
+        return {**own_environment(), **more, **(with_token if token else {"RAY_AUTH_MODE": "disabled"})}
 
     @contextmanager
     def node(self, *, cpus: int = 1) -> Iterator[RayNode]:
@@ -118,13 +120,10 @@ class Cluster:
 
     def jobs(self) -> dict[str, str]:
         """State of every submitted job, by its name."""
-        code = "import json, ray.job_submission as j; "
-        code += "print(json.dumps({i.submission_id: i.status for i in j.JobSubmissionClient().list_jobs()}))"
-        answer = subprocess.run(
-            [sys.executable, "-c", code], env=self.environment(), capture_output=True, text=True, check=True
-        )
-        states: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
-        return states
+        # By HTTP, because asking Ray's client again and again keeps a core busy with importing it.
+        bearer = {"Authorization": f"Bearer {self.token_path.read_text()}"}
+        with urlopen(Request(f"{self.server}/api/jobs/", headers=bearer), timeout=WAIT_SECONDS) as answer:
+            return {job["submission_id"]: job["status"] for job in json.load(answer) if job["submission_id"]}
 
     def log(self, name: str) -> str:
         """What the job printed."""
@@ -145,7 +144,7 @@ def cluster(*, cpus: int = 2) -> Iterator[Cluster]:
         given = {"head": None, "port": port, "dashboard-port": server, "dashboard-agent-listen-port": agent}
         given |= {"ray-client-server-port": client, "temp-dir": folder, "num-cpus": cpus}
         words = [f"--{name}" if value is None else f"--{name}={value}" for name, value in given.items()]
-        environment = {**_own_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}
+        environment = {**own_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}
         node = stack.enter_context(_node(words, environment, folder / "head.log"))
         made = Cluster(
             head=node,
@@ -166,6 +165,13 @@ def until(condition: Callable[[], Any], *nodes: RayNode) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return given
+
+
+def reached(trial: TrialFolder) -> int:
+    """The iteration after which the trial, which was stopped, says that it wrote its checkpoint."""
+    event = trial.events()[-1]
+    assert event["event"] == "interrupted", event
+    return int(event["reason"].removeprefix("stopped after iteration ").split()[0])
 
 
 def free_ports(number: int) -> list[int]:
@@ -198,5 +204,6 @@ def _node(words: Sequence[str], environment: dict[str, str], log: Path) -> Itera
         node.kill()
 
 
-def _own_environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
+    """This environment without what leads to another cluster."""
     return {name: value for name, value in os.environ.items() if name not in FOREIGN}

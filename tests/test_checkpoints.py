@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from study.checkpoints import (
     newest_readable,
     save,
 )
-from study.errors import TrialInterrupted
+from study.errors import DiskFullError, TrialInterrupted
 
 
 def checkpoint(iteration: int) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def test_the_newest_of_two_is_kept_and_found(tmp_path: Path) -> None:
 def test_the_final_one_replaces_the_others(tmp_path: Path) -> None:
     for iteration in (3, 6):
         save(tmp_path, checkpoint(iteration), final=False)
+    (tmp_path / f".{LATEST}.new").write_bytes(b"whole, but never renamed")
     save(tmp_path, checkpoint(9), final=True)
     assert [path.name for path in tmp_path.iterdir()] == [FINAL]
     assert found(tmp_path) == (9, [])
@@ -104,6 +108,96 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: A
     iteration, notes = found(tmp_path)
     assert iteration is None
     assert [note.partition(" ")[0] for note in notes] == [LATEST, PREVIOUS]
+
+
+LOOTED = "looted"
+
+
+class Loot:
+    """What a foreign pickle may be: reading it runs its code, here to leave a file behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.folder / LOOTED,)
+
+
+def foreign(folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / "foreign.pth"
+    torch.save({STATE_KEY: Loot(folder)}, path)
+    return path
+
+
+def test_reading_a_foreign_pickle_would_run_it(tmp_path: Path) -> None:
+    outside = foreign(tmp_path / "elsewhere")
+    assert newest_readable(outside.parent, print) is None
+    assert not (outside.parent / LOOTED).exists()
+    outside.rename(outside.parent / FINAL)
+    assert newest_readable(outside.parent, print) is None
+    assert (outside.parent / LOOTED).exists()
+
+
+def test_what_a_link_leads_to_outside_the_trial_is_not_even_opened(tmp_path: Path) -> None:
+    trial = tmp_path / "trial"
+    for iteration in (3, 6):
+        save(trial / "fold_0", checkpoint(iteration), final=False)
+    outside = foreign(tmp_path / "elsewhere")
+    (trial / "fold_0" / LATEST).unlink()
+    (trial / "fold_0" / LATEST).symlink_to(outside)
+    notes: list[str] = []
+    assert iteration_in(newest_readable(trial / "fold_0", notes.append, inside=trial)) == 3
+    assert notes == [f"{LATEST} is not read: it is a link to {outside}, outside the trial's folder"]
+    assert not (outside.parent / LOOTED).exists()
+
+
+def test_a_folder_that_leads_outside_the_trial_is_not_read_from(tmp_path: Path) -> None:
+    outside = foreign(tmp_path / "elsewhere")
+    outside.rename(outside.parent / FINAL)
+    trial = tmp_path / "trial"
+    trial.mkdir()
+    (trial / "fold_0").symlink_to(outside.parent)
+    notes: list[str] = []
+    assert newest_readable(trial / "fold_0", notes.append, inside=trial) is None
+    assert len(notes) == 1
+    assert not (outside.parent / LOOTED).exists()
+
+
+def test_a_study_reached_through_a_link_is_its_own(tmp_path: Path) -> None:
+    save(tmp_path / "study" / "fold_0", checkpoint(3), final=False)
+    (tmp_path / "link").symlink_to(tmp_path / "study")
+    linked = tmp_path / "link" / "fold_0"
+    notes: list[str] = []
+    assert iteration_in(newest_readable(linked, notes.append, inside=tmp_path / "link")) == 3
+    assert notes == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
+@pytest.mark.parametrize("final", [False, True])
+def test_a_full_disk_is_named_and_leaves_the_older_ones(tmp_path: Path, final: bool) -> None:
+    for iteration in (3, 6):
+        save(tmp_path, checkpoint(iteration), final=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    aside = f".{FINAL}.{os.getpid()}.tmp" if final else f"..{LATEST}.new.{os.getpid()}.tmp"
+    (tmp_path / aside).symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match=f"{tmp_path}; free some, then the same command resumes"):
+        save(tmp_path, checkpoint(9), final=final)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_write_cut_off_halfway_is_a_plain_error_and_leaves_the_older_ones(tmp_path: Path) -> None:
+    save(tmp_path, checkpoint(3), final=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(tmp_path, checkpoint(6), final=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_stop_while_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,23 @@
-"""`run` before and beside Ray: what is refused, in one line, and how a worker waits for a trial."""
+"""`run` before Ray: what is refused, in one line."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import RESULT, make_spec
 from prepared import NAME, NUMBER
-from studies import USER_ERROR, WAIT_SECONDS, run_to_end, write_space
+from studies import USER_ERROR, run_to_end, write_space
 
-from study.errors import TrialInterrupted
-from study.ledger import Ledger, TrialFolder
-from study.machine import Resources
-from study.records import Energy
+from study.ledger import Ledger
 from study.spaces import load_space
-from study.trial_process import Job
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -126,66 +122,8 @@ def test_a_study_that_is_being_run_is_refused(data: Path, tmp_path: Path) -> Non
     with ledger.locked():
         ended = run_to_end(space, data, ledger.root)
     assert (ended.code, ended.output) == (USER_ERROR, "")
-    assert ended.errors == (
-        f"error: {ledger.root} is being run by another process; stop that one first, or name another --out\n"
+    assert re.fullmatch(
+        rf"error: {ledger.root} is being run by process {os.getpid()} on {socket.gethostname()} since "
+        r"[-\d]+ [:\d]+ UTC; stop that one first, or name another --out\n",
+        ended.errors,
     )
-
-
-@pytest.fixture
-def waiting(tmp_path: Path) -> tuple[TrialFolder, Job]:
-    """A trial that cannot be trained, because its data is not there."""
-    folder = Ledger.create(tmp_path / "study").add(make_spec())
-    job = Job(
-        study=str(tmp_path / "study"),
-        trial_id=folder.trial_id,
-        raw=None,
-        preprocessed=str(tmp_path / "nowhere"),
-        resources=Resources(device="cpu", cpus=1),
-        energy=Energy(meter="none"),
-        previous_stage=None,
-        stop_file=str(tmp_path / "stop"),
-    )
-    return folder, job
-
-
-class Worker(threading.Thread):
-    """`work.train` in a thread."""
-
-    def __init__(self, folder: TrialFolder, job: Job) -> None:
-        super().__init__(daemon=True)
-        self._folder, self._job = folder, job
-        self.ends: list[BaseException | None] = []
-
-    def run(self) -> None:
-        from study.cluster.work import train
-
-        try:
-            train(self._folder, self._job)
-            self.ends.append(None)
-        except Exception as error:
-            self.ends.append(error)
-
-
-def test_a_worker_waits_for_a_trial_that_another_one_trains(waiting: tuple[TrialFolder, Job]) -> None:
-    folder, job = waiting
-    worker = Worker(folder, job)
-    with folder.locked():
-        worker.start()
-        # Long enough for it to do something wrong.
-        worker.join(0.5)
-        assert worker.ends == []
-        folder.finish(RESULT, attempt=0)
-    worker.join(WAIT_SECONDS)
-    assert worker.ends == [None]
-    assert not folder.log_path.exists()
-
-
-def test_a_worker_that_waits_can_be_stopped(waiting: tuple[TrialFolder, Job]) -> None:
-    folder, job = waiting
-    worker = Worker(folder, job)
-    with folder.locked():
-        worker.start()
-        Path(job.stop_file).touch()
-        worker.join(WAIT_SECONDS)
-    assert [type(end) for end in worker.ends] == [TrialInterrupted]
-    assert not folder.log_path.exists()

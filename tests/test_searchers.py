@@ -1,32 +1,45 @@
-"""What the searchers propose, given what a made-up ledger knows: nothing twice, the unfinished first, and told once."""
+"""What the searchers propose, given what a made-up ledger knows: recorded once, nothing twice, the unfinished first."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import optuna
 import pytest
 from examples import BRAIN, HEADER, METER, RESULT, make_interval
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState as OptunaState
+from ray import cloudpickle
+from ray.tune.search import Searcher
 
-from study.cluster.searchers import known_points, listed, optuna_search, unfinished_points
-from study.cluster.work import outcome
-from study.errors import InvalidInputError, TrialFailedError
-from study.ledger import Ledger, TrialFolder
+from study import files
+from study.cluster import tpe
+from study.cluster.optuna_terms import verdict
+from study.cluster.proposers import Proposal, Proposer, make_proposer
+from study.cluster.searchers import LOST, PointSearcher, reported
+from study.cluster.tpe import TpeProposer
+from study.errors import InvalidInputError, LedgerError, StudyError
+from study.ledger import Ledger, TrialFolder, TrialState
+from study.outcomes import Outcome, outcome
 from study.plan import NetworkPlan
 from study.records import Phase, TrialSpec
 from study.spaces import Point, SearchSpace, space_from, specs
 
 MIN_PATCH, STAGES, GROWTH = "curriculum.min_patch", "curriculum.stages", "curriculum.batch_growth"
-RATE = "training.initial_learning_rate"
+BUDGET, RATE = "curriculum.budget", "training.initial_learning_rate"
+OBJECTIVES = ["dice", "runtime_seconds", "co2_kg"]
 OPTUNA_SPACE: dict[str, Any] = {
     "name": "search",
     "searcher": "optuna",
     "trials": 5,
     "datasets": [1],
     "folds": [0, 1],
-    "objectives": ["dice", "runtime_seconds", "co2_kg"],
+    "objectives": OBJECTIVES,
     "curriculum": {
         "min_patch": {"uniform": [0, 1]},
         "stages": {"integer": [1, 9]},
@@ -34,6 +47,8 @@ OPTUNA_SPACE: dict[str, Any] = {
     },
     "training": {"epochs": 10, "initial_learning_rate": {"log_uniform": [1e-4, 1e-1]}},
 }
+RANDOM_SPACE = {**OPTUNA_SPACE, "searcher": "random", "objectives": []}
+# Constant patch size has one stage however many are asked for: two points for each trial.
 GRID_SPACE: dict[str, Any] = {
     "name": "grid",
     "searcher": "grid",
@@ -47,6 +62,8 @@ POINTS: list[Point] = [
     {MIN_PATCH: 0.75, STAGES: 2, GROWTH: 0.5, RATE: 0.05},
     {MIN_PATCH: 0.5, STAGES: 4, GROWTH: "stepwise", RATE: 0.02},
 ]
+FINISHED, INFEASIBLE, FAILED = TrialState.FINISHED, TrialState.INFEASIBLE, TrialState.FAILED
+UNMEASURED = "unmeasured"
 
 
 def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
@@ -67,14 +84,20 @@ def space_of(**changes: Any) -> SearchSpace:
     return space_from({**OPTUNA_SPACE, **changes})
 
 
-def propose(ledger: Ledger, point: Point, space: SearchSpace | None = None) -> list[TrialFolder]:
-    """What a run does with a point before it trains it."""
-    folders = [ledger.add(spec) for spec in specs(space or space_of(), point, lookup)]
-    ledger.add_point(point, [folder.trial_id for folder in folders])
-    return folders
+def ledger_of(space: SearchSpace, root: Path) -> Ledger:
+    return Ledger.create(root, space=space.identity())
 
 
-def finish(folder: TrialFolder, *, dice: float, seconds: float, measured: bool = True) -> None:
+def record(ledger: Ledger, space: SearchSpace, points: Sequence[Point]) -> list[list[TrialFolder]]:
+    """The trials of points that an earlier run proposed."""
+    trials = []
+    for number, point in enumerate(points):
+        trials.append([ledger.add(spec) for spec in specs(space, point, lookup)])
+        ledger.add_point(number, point, [folder.trial_id for folder in trials[-1]])
+    return trials
+
+
+def finish(folder: TrialFolder, *, dice: float, seconds: float = 10.0, measured: bool = True) -> None:
     """One attempt with half of the node; 0.7 kWh of the node per second if it is measured."""
     spec: TrialSpec = folder.spec()
     folder.begin_attempt(replace(HEADER, cpus=8.0, cpus_of_node=16, gpus=0.5, meter=METER))
@@ -85,158 +108,490 @@ def finish(folder: TrialFolder, *, dice: float, seconds: float, measured: bool =
     folder.finish(replace(RESULT, dice=dice, voxel_share=spec.curriculum.voxel_share), attempt=0)
 
 
-def study_of(algorithm: Any) -> optuna.Study:
-    study: optuna.Study = algorithm._ot_study
-    return study
+def end(ledger: Ledger, space: SearchSpace, proposal: Proposal, how: TrialState | str) -> Outcome:
+    """Bring a proposal's trials to an end, as a worker would; how well they did follows from the point."""
+    folders = [ledger.add(spec) for spec in specs(space, proposal.point, lookup)]
+    draw = random.Random(str(sorted(proposal.point.items())))
+    for folder in folders:
+        if how in (FAILED, INFEASIBLE):
+            folder.fail(attempt=0, reason="it broke", state=TrialState(how))
+        else:
+            finish(folder, dice=draw.uniform(0.5, 0.9), seconds=draw.randint(5, 500), measured=how != UNMEASURED)
+    return outcome(folders)
+
+
+def proposer_of(space: SearchSpace, ledger: Ledger, **options: bool) -> Proposer:
+    return make_proposer(space, ledger, lookup, **options)
+
+
+def all_of(proposer: Proposer) -> list[Proposal]:
+    return list(iter(proposer.propose, None))
+
+
+def numbers(proposals: Sequence[Proposal]) -> list[int]:
+    return [proposal.number for proposal in proposals]
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study", space=space_of().identity())
+    return ledger_of(space_of(), tmp_path / "study")
 
 
-def test_a_list_is_gone_through_once() -> None:
-    assert listed(3).parameters == {"index": {"grid_search": [0, 1, 2]}}
-    assert (listed(3).samples, listed(0).samples) == (1, 0)
+# ------------------------------------------------------------------------------------------------------------ outcomes
+
+MEASURED = {"dice": 0.8, "runtime_seconds": 20.0, "co2_kg": 0.4, "voxel_share": 0.3}
 
 
-def test_the_outcome_of_a_point_is_the_mean_over_its_trials(ledger: Ledger) -> None:
-    folders = propose(ledger, POINTS[0])
-    finish(folders[0], dice=0.7, seconds=10)
-    with pytest.raises(TrialFailedError, match=f"trial {folders[1].trial_id} has no result"):
-        outcome(folders)
-    finish(folders[1], dice=0.8, seconds=30)
-    # Twenty seconds of half of 0.7 kWh, at 0.05 kg per kWh and a PUE of 1.2.
-    assert outcome(folders) == pytest.approx(
-        {
-            "dice": 0.75,
-            "runtime_seconds": 20,
-            "energy_kwh": 7.0,
-            "co2_kg": 0.42,
-            "voxel_share": folders[0].spec().curriculum.voxel_share,
-        }
-    )
+@pytest.mark.parametrize(
+    ("told", "state", "values", "reason"),
+    [
+        (Outcome(state=FINISHED, values=MEASURED), OptunaState.COMPLETE, [0.8, 20.0, 0.4], None),
+        (Outcome(state=FINISHED, values={"dice": 0.8}), OptunaState.FAIL, None, "runtime_seconds, co2_kg not measured"),
+        (
+            Outcome(state=FINISHED, values={**MEASURED, "dice": float("nan")}),
+            OptunaState.FAIL,
+            None,
+            "dice not measured",
+        ),
+        (Outcome(state=INFEASIBLE, reason="trial x: CUDA"), OptunaState.PRUNED, None, "trial x: CUDA"),
+        (Outcome(state=FAILED, reason="trial x: bug"), OptunaState.FAIL, None, "trial x: bug"),
+        (Outcome(state=FAILED, reason=LOST), OptunaState.FAIL, None, LOST),
+        (Outcome(state=TrialState.INTERRUPTED), OptunaState.FAIL, None, "interrupted"),
+    ],
+)
+def test_what_optuna_is_told_of_an_outcome(
+    told: Outcome, state: OptunaState, values: list[float] | None, reason: str | None
+) -> None:
+    given_verdict = verdict(told, OBJECTIVES)
+    assert (given_verdict.state, given_verdict.values, given_verdict.reason) == (state, values, reason)
 
 
-def test_an_unmeasured_cost_is_left_out_of_the_outcome(ledger: Ledger) -> None:
-    folders = propose(ledger, POINTS[0])
-    finish(folders[0], dice=0.7, seconds=10)
-    finish(folders[1], dice=0.8, seconds=30, measured=False)
-    assert set(outcome(folders)) == {"dice", "runtime_seconds", "voxel_share"}
+def test_known_points_are_told_to_optuna_once_in_order(ledger: Ledger) -> None:
+    space = space_of(trials=4)
+    trials = record(ledger, space, POINTS)
+    for folder in trials[0]:
+        finish(folder, dice=0.5, seconds=10)
+    for folder in trials[1]:
+        finish(folder, dice=0.6, measured=False)
+    trials[2][0].fail(attempt=0, reason="out of memory", state=INFEASIBLE)
+    finish(trials[3][0], dice=0.9)
+    study = tpe_of(proposer_of(space, ledger)).study
+    assert [trial.params for trial in study.trials] == POINTS
+    states = [OptunaState.COMPLETE, OptunaState.FAIL, OptunaState.PRUNED, OptunaState.RUNNING]
+    assert [trial.state for trial in study.trials] == states
+    # Ten seconds of half of 0.7 kWh, at 0.05 kg per kWh and a PUE of 1.2.
+    assert study.trials[0].values == pytest.approx([0.5, 10, 0.21])
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
 
 
-def test_finished_and_unfinished_points_are_told_apart_in_order(ledger: Ledger) -> None:
-    trials = [propose(ledger, point) for point in POINTS]
-    for index in (2, 0):
-        for folder in trials[index]:
-            finish(folder, dice=0.5 + index / 10, seconds=10)
-    finish(trials[1][0], dice=0.9, seconds=10)
-    finished, unfinished = known_points(ledger)
-    assert [(point, round(reached["dice"], 6)) for point, reached in finished] == [(POINTS[0], 0.5), (POINTS[2], 0.7)]
-    assert unfinished == [POINTS[1], POINTS[3]]
-
-
-def test_finished_points_are_told_to_optuna_once_in_order(ledger: Ledger) -> None:
-    for index, point in enumerate(POINTS[:3]):
-        for folder in propose(ledger, point):
-            finish(folder, dice=0.5 + index / 10, seconds=10 * (index + 1))
-    search = optuna_search(space_of(), ledger)
-    study = study_of(search.algorithm)
-    maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-    assert study.directions == [maximise, minimise, minimise]
-    assert [trial.params for trial in study.trials] == POINTS[:3]
-    assert all(trial.state is optuna.trial.TrialState.COMPLETE for trial in study.trials)
-    assert [trial.values for trial in study.trials] == [
-        pytest.approx([0.5 + index / 10, 10 * (index + 1), 0.21 * (index + 1)]) for index in range(3)
-    ]
-    assert search.samples == 5 - 3
+def tpe_of(proposer: Proposer) -> TpeProposer:
+    assert isinstance(proposer, TpeProposer)
+    return proposer
 
 
 def test_words_and_numbers_of_a_choice_stay_what_they_are(ledger: Ledger) -> None:
-    for point in POINTS:
-        for folder in propose(ledger, point):
-            finish(folder, dice=0.5, seconds=10)
-    told = [trial.params[GROWTH] for trial in study_of(optuna_search(space_of(), ledger).algorithm).trials]
+    space = space_of(trials=4)
+    for folders in record(ledger, space, POINTS):
+        for folder in folders:
+            finish(folder, dice=0.5)
+    told = [trial.params[GROWTH] for trial in tpe_of(proposer_of(space, ledger)).study.trials]
     assert told == ["stepwise", 0, 0.5, "stepwise"]
     assert [type(value) for value in told] == [str, int, float, str]
 
 
-def test_unfinished_points_come_first_and_new_ones_are_legal(ledger: Ledger) -> None:
-    trials = [propose(ledger, point) for point in POINTS[:3]]
-    for folder in trials[1]:
-        finish(folder, dice=0.6, seconds=10)
-    finish(trials[2][0], dice=0.6, seconds=10)
-    space = space_of()
-    search = optuna_search(space, ledger)
-    assert search.samples == 4
-    proposed = [search.algorithm.suggest(f"tune-{index}") for index in range(search.samples)]
-    assert proposed[:2] == [POINTS[0], POINTS[2]]
-    for point in proposed[2:]:
-        assert point not in POINTS
-        assert specs(space, point, lookup)
+# -------------------------------------------------------------------------------------------------------- what is next
 
 
-def test_a_point_with_an_unmeasured_objective_counts_but_is_not_told(ledger: Ledger) -> None:
-    for measured, point in ((True, POINTS[0]), (False, POINTS[1])):
-        for folder in propose(ledger, point):
-            finish(folder, dice=0.6, seconds=10, measured=measured)
-    search = optuna_search(space_of(), ledger)
-    assert [trial.params for trial in study_of(search.algorithm).trials] == POINTS[:1]
-    assert search.samples == 3
-    without_co2 = optuna_search(space_of(objectives=["dice", "runtime_seconds"]), ledger)
-    assert [trial.params for trial in study_of(without_co2.algorithm).trials] == POINTS[:2]
+@pytest.mark.parametrize("document", [OPTUNA_SPACE, RANDOM_SPACE], ids=["optuna", "random"])
+def test_a_point_is_recorded_when_it_is_proposed_and_not_before(document: dict[str, Any], tmp_path: Path) -> None:
+    space = space_from(document)
+    ledger = ledger_of(space, tmp_path / "study")
+    proposer = proposer_of(space, ledger)
+    for number in range(5):
+        assert proposer.remaining == 5 - number
+        assert [known["number"] for known in ledger.points()] == list(range(number))
+        proposal = proposer.propose()
+        assert proposal is not None
+        assert proposal.trial_ids == tuple(spec.trial_id for spec in specs(space, proposal.point, lookup))
+        assert ledger.points()[-1] == {
+            "number": number,
+            "point": proposal.point,
+            "trial_ids": list(proposal.trial_ids),
+        }
+        assert {type(value) for value in proposal.point.values()} <= {str, int, float}
+    assert (proposer.propose(), proposer.remaining, len(ledger.points())) == (None, 0, 5)
 
 
-@pytest.mark.parametrize("told", ["all finished", "none finished", "one finished"])
-def test_a_resumed_search_does_not_repeat_its_start(ledger: Ledger, told: str) -> None:
-    first = optuna_search(space_of(), ledger).algorithm
-    start: list[Any] = [first.suggest(f"first-{index}") for index in range(3)]
-    assert start == [optuna_search(space_of(), ledger).algorithm.suggest("again"), *start[1:]]
-    for index, point in enumerate(start):
-        for folder in propose(ledger, point):
-            if told == "all finished" or (told == "one finished" and index == 1):
-                finish(folder, dice=0.6, seconds=10)
-    resumed = optuna_search(space_of(trials=9), ledger)
-    proposed = [resumed.algorithm.suggest(f"resumed-{index}") for index in range(resumed.samples)]
-    expected = {"all finished": [], "none finished": start, "one finished": [start[0], start[2]]}[told]
-    assert proposed[: len(expected)] == expected
-    fresh = proposed[len(expected) :]
-    assert len(fresh) == 6
-    assert not [point for point in fresh if point in start]
+@pytest.mark.parametrize("document", [OPTUNA_SPACE, RANDOM_SPACE], ids=["optuna", "random"])
+def test_unsettled_points_come_first_with_their_old_number(document: dict[str, Any], tmp_path: Path) -> None:
+    space = space_from({**document, "trials": 7})
+    ledger = ledger_of(space, tmp_path / "study")
+    proposer = proposer_of(space, ledger)
+    proposals = [proposal for proposal in (proposer.propose() for _ in range(5)) if proposal]
+    for proposal, how in zip(proposals, (FINISHED, FAILED, INFEASIBLE, None, UNMEASURED), strict=True):
+        if how is not None:
+            end(ledger, space, proposal, how)
+    resumed = proposer_of(space, ledger)
+    assert (resumed.remaining, resumed.reopened) == (4, 2)
+    again = all_of(resumed)
+    assert again[:2] == [proposals[1], proposals[3]]
+    assert numbers(again) == [1, 3, 5, 6]
+    assert [known["number"] for known in ledger.points()] == list(range(7))
+    assert len({proposal.trial_ids for proposal in [*proposals, *again[2:]]}) == 7
+
+
+def test_infeasible_points_are_proposed_again_only_when_asked_for(ledger: Ledger) -> None:
+    space = space_of(trials=2)
+    trials = record(ledger, space, POINTS[:2])
+    for folder in trials[0]:
+        finish(folder, dice=0.5)
+    trials[1][1].fail(attempt=0, reason="out of memory", state=INFEASIBLE)
+    assert proposer_of(space, ledger).remaining == 0
+    retried = proposer_of(space, ledger, retry_infeasible=True)
+    assert (retried.remaining, numbers(all_of(retried))) == (1, [1])
+    assert [trial.state for trial in tpe_of(retried).study.trials] == [OptunaState.COMPLETE, OptunaState.RUNNING]
 
 
 def test_fewer_trials_than_have_finished_are_refused(ledger: Ledger) -> None:
-    for point in POINTS[:3]:
-        for folder in propose(ledger, point):
-            finish(folder, dice=0.6, seconds=10)
-    assert optuna_search(space_of(trials=3), ledger).samples == 0
+    for folders in record(ledger, space_of(), POINTS[:3]):
+        for folder in folders:
+            finish(folder, dice=0.6)
+    assert proposer_of(space_of(trials=3), ledger).remaining == 0
     with pytest.raises(InvalidInputError, match="trials: received 2, legal is at least 3, which have finished"):
-        optuna_search(space_of(trials=2), ledger)
+        proposer_of(space_of(trials=2), ledger)
 
 
-def test_a_grid_trains_each_trial_once_and_none_again(tmp_path: Path) -> None:
+def test_fewer_trials_than_were_begun_leave_the_last_ones_alone(ledger: Ledger) -> None:
+    for folder in record(ledger, space_of(), POINTS)[2]:
+        finish(folder, dice=0.6)
+    assert numbers(all_of(proposer_of(space_of(trials=3), ledger))) == [0, 1]
+
+
+@pytest.mark.parametrize("number", [0, 3], ids=["start-up", "later"])
+def test_another_seed_proposes_something_else(number: int, tmp_path: Path) -> None:
+    proposed = []
+    for seed in (1, 2):
+        space = space_of(seed=seed)
+        ledger = ledger_of(space, tmp_path / str(seed))
+        record(ledger, space, POINTS[:number])
+        proposed.append(all_of(proposer_of(space, ledger))[number].point)
+    assert proposed[0] != proposed[1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"number": 0, "point": {"curriculum.stages": 3}, "trial_ids": ["a", "b"]},
+        {"number": 0, "point": POINTS[0], "trial_ids": ["a"]},
+        {"number": 0, "point": {**POINTS[0], STAGES: 700}, "trial_ids": ["a", "b"]},
+    ],
+    ids=["another space", "folds missing", "outside"],
+)
+def test_a_record_that_is_no_point_of_the_space_is_refused_in_one_line(ledger: Ledger, line: dict[str, Any]) -> None:
+    files.append_line(ledger.root / "points.jsonl", line)
+    with pytest.raises(LedgerError, match=r"points\.jsonl: received .*, legal is a number, a point of this") as caught:
+        proposer_of(space_of(), ledger)
+    assert "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------------------- lists
+
+
+def test_a_grid_trains_each_trial_once_and_records_every_point(tmp_path: Path) -> None:
     space = space_from(GRID_SPACE)
-    ledger = Ledger.create(tmp_path / "grid", space=space.identity())
-    # Constant patch size has one stage however many are asked for: two points for each trial.
+    ledger = ledger_of(space, tmp_path / "grid")
     half, whole, half_again, whole_again = space.points()
-    assert unfinished_points(space, ledger, lookup) == [half, whole]
-    assert [record["point"] for record in ledger.points()] == [half_again, whole_again]
-    [trial] = propose(ledger, half, space)
-    assert ledger.points()[0]["trial_ids"] == [trial.trial_id]
-    assert unfinished_points(space, ledger, lookup) == [half, whole]
-    finish(trial, dice=0.6, seconds=10)
-    assert unfinished_points(space, ledger, lookup) == [whole]
-    assert sorted(str(record["point"]) for record in ledger.points()) == sorted(
-        map(str, (half, half_again, whole_again))
-    )
+    proposer = proposer_of(space, ledger)
+    assert (proposer.remaining, ledger.points()) == (2, [])
+    proposals = [proposer.propose(), proposer.propose()]
+    assert [proposal.point for proposal in proposals if proposal] == [half, whole]
+    # The others stand for the same trials: they are recorded with the last one before them that is trained.
+    assert [known["point"] for known in ledger.points()] == [half, whole, half_again, whole_again]
+    assert [known["number"] for known in ledger.points()] == [0, 1, 2, 3]
+    assert (proposer.remaining, proposer.propose()) == (0, None)
+    resumed = proposer_of(space, ledger)
+    assert (resumed.remaining, all_of(resumed)) == (2, proposals)
+    for proposal in proposals:
+        assert proposal is not None
+        end(ledger, space, proposal, FINISHED)
+    assert proposer_of(space, ledger).remaining == 0
+    assert len(ledger.points()) == 4
 
 
-def test_a_point_is_unfinished_until_all_its_folds_are(tmp_path: Path) -> None:
+def test_a_listed_point_whose_trials_wait_to_be_trained_is_recorded_alone(tmp_path: Path) -> None:
+    space = space_from(GRID_SPACE)
+    ledger = ledger_of(space, tmp_path / "grid")
+    begun = all_of(proposer_of(space_from({**GRID_SPACE, "trials": 2}), ledger))
+    resumed = proposer_of(space, ledger)
+    assert (resumed.remaining, all_of(resumed)) == (2, begun)
+    assert [known["point"] for known in ledger.points()] == list(space.points())
+
+
+def test_a_listed_point_whose_trials_have_finished_is_done_and_recorded(tmp_path: Path) -> None:
     space = space_from({**GRID_SPACE, "folds": [0, 1]})
-    ledger = Ledger.create(tmp_path / "grid", space=space.identity())
+    ledger = ledger_of(space, tmp_path / "grid")
     half, whole, *_ = space.points()
-    folds = propose(ledger, half, space)
-    finish(folds[0], dice=0.6, seconds=10)
-    assert unfinished_points(space, ledger, lookup) == [half, whole]
-    finish(folds[1], dice=0.6, seconds=10)
-    assert unfinished_points(space, ledger, lookup) == [whole]
+    folds = [ledger.add(spec) for spec in specs(space, half, lookup)]
+    finish(folds[0], dice=0.6)
+    assert proposer_of(space, ledger).remaining == 2
+    finish(folds[1], dice=0.6)
+    proposer = proposer_of(space, ledger)
+    assert (proposer.remaining, [known["point"] for known in ledger.points()]) == (1, [half])
+    assert [(proposal.number, proposal.point) for proposal in all_of(proposer)] == [(1, whole)]
+
+
+def test_a_listed_point_that_is_not_legal_is_told_before_anything_starts(tmp_path: Path) -> None:
+    space = space_from(GRID_SPACE)
+    ledger = ledger_of(space, tmp_path / "grid")
+    with pytest.raises(InvalidInputError, match="fold: received 0"):
+        make_proposer(space, ledger, no_fold)
+    assert ledger.points() == []
+
+
+def no_fold(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+    raise InvalidInputError(field="fold", received=fold, legal="a fold of the dataset")
+
+
+# ------------------------------------------------------------------------------------------------------ nothing twice
+
+
+def finite_space(**changes: Any) -> SearchSpace:
+    """Twelve points, of which those with one stage stand for the same trials, however batches grow."""
+    curriculum = {"min_patch": 0.5, "stages": {"integer": [1, 3]}, "batch_growth": [0, 0.5], "budget": [0.5, 1.0]}
+    return space_of(curriculum=curriculum, training={"epochs": 10}, folds=[0], trials=50, **changes)
+
+
+@pytest.mark.parametrize("told", [FINISHED, INFEASIBLE, FAILED, UNMEASURED, None])
+def test_a_finite_space_is_used_up_without_a_trial_twice(told: TrialState | str | None, tmp_path: Path) -> None:
+    space = finite_space()
+    ledger = ledger_of(space, tmp_path / "study")
+    every = {tuple(spec.trial_id for spec in specs(space, point, lookup)) for point in listed_points(space)}
+    proposer = proposer_of(space, ledger)
+    proposals = []
+    while (proposal := proposer.propose()) is not None:
+        proposals.append(proposal)
+        if told is not None:
+            proposer.tell(proposal.number, end(ledger, space, proposal, told))
+    assert len(proposals) == len(every) < 12
+    assert {proposal.trial_ids for proposal in proposals} == every
+    assert numbers(proposals) == list(range(len(every)))
+    resumed = all_of(proposer_of(space, ledger))
+    assert resumed == (proposals if told in (FAILED, None) else [])
+
+
+def listed_points(space: SearchSpace) -> list[Point]:
+    grid = replace(space, searcher="grid", objectives=(), trials=None)
+    return list(grid.points())
+
+
+def test_an_endless_space_of_few_trials_ends(tmp_path: Path) -> None:
+    # With constant patch size nothing comes of the smallest patch.
+    curriculum = {"scheme": "cps", "min_patch": {"uniform": [0, 1]}, "budget": [0.5, 1.0]}
+    space = space_of(curriculum=curriculum, training={"epochs": 10})
+    proposals = all_of(proposer_of(space, ledger_of(space, tmp_path / "study")))
+    assert len({proposal.trial_ids for proposal in proposals}) == len(proposals)
+    assert {proposal.point[BUDGET] for proposal in proposals} == {0.5, 1.0}
+
+
+def test_points_that_are_not_legal_are_passed_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tpe, "specs", refusing(lambda point: point[GROWTH] == 0.5))
+    proposals = all_of(proposer_of(space_of(trials=12), ledger))
+    assert {proposal.point[GROWTH] for proposal in proposals} == {0, "stepwise"}
+    assert numbers(proposals) == list(range(12))
+
+
+def test_a_search_without_a_legal_point_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tpe, "specs", refusing(lambda point: True))
+    with pytest.raises(InvalidInputError, match="point: received"):
+        proposer_of(space_of(), ledger).propose()
+    assert ledger.points() == []
+
+
+def refusing(is_refused: Callable[[Point], bool]) -> Callable[..., list[TrialSpec]]:
+    def specs_or_error(space: SearchSpace, point: Point, lookup: Any) -> list[TrialSpec]:
+        if is_refused(point):
+            raise InvalidInputError(field="point", received=point, legal="something else")
+        return specs(space, point, lookup)
+
+    return specs_or_error
+
+
+# ---------------------------------------------------------------------------------------------- interrupted or not
+
+HYPOTHESIS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+DOCUMENTS = {
+    # More than ten told, so that TPE has begun to model them.
+    "optuna": {**OPTUNA_SPACE, "folds": [0], "trials": 20},
+    "random": {**RANDOM_SPACE, "folds": [0], "trials": 8},
+    "grid": {**GRID_SPACE, "curriculum": {"scheme": "cps", "stages": [1, 2], "budget": [0.25, 0.5, 0.75, 1.0]}},
+}
+
+
+@dataclass(kw_only=True)
+class Simulation:
+    """A study without trainings, a few trials at a time, which end in an order and in ways that the numbers decide.
+
+    Attributes:
+        space, ledger: of the study.
+        interruptions: steps after which the driver is killed and another one started.
+        ways: of ending, by number of the proposal, over and over.
+        live: what is being trained.
+    """
+
+    space: SearchSpace
+    ledger: Ledger
+    interruptions: frozenset[int] = frozenset()
+    ways: Sequence[TrialState | str] = (FINISHED,)
+    live: list[Proposal] = field(default_factory=list)
+
+    def run(self, *, at_a_time: int = 3) -> list[dict[str, Any]]:
+        """What is in the ledger once there is nothing left to do."""
+        proposer, exhausted, step = proposer_of(self.space, self.ledger), False, 0
+        while self.live or not exhausted:
+            step += 1
+            killed = step in self.interruptions
+            if not exhausted and len(self.live) < at_a_time:
+                proposal = proposer.propose()
+                exhausted = proposal is None
+                self.live += [proposal] if proposal else []
+            else:
+                proposal, reached = self._end_one()
+                if not killed:  # else the driver is gone before it hears of it
+                    proposer.tell(proposal.number, reached)
+            if killed:
+                proposer, self.live, exhausted = proposer_of(self.space, self.ledger), [], False
+        return self.ledger.points()
+
+    def _end_one(self) -> tuple[Proposal, Outcome]:
+        self.live.sort(key=lambda proposal: proposal.number)
+        ended = [folder for folder in self.ledger.trials() if folder.state() in (FINISHED, INFEASIBLE)]
+        proposal = self.live.pop(random.Random(len(ended)).randrange(len(self.live)))
+        return proposal, end(self.ledger, self.space, proposal, self.ways[proposal.number % len(self.ways)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
+    """The points of studies that nothing disturbed, each run once."""
+    known: dict[str, list[dict[str, Any]]] = {}
+
+    def run(document: Mapping[str, Any], ways: Sequence[TrialState | str]) -> list[dict[str, Any]]:
+        key = f"{document['searcher']} {document.get('trials')} {[str(way) for way in ways]}"
+        if key not in known:
+            space = space_from(document)
+            root = tmp_path_factory.mktemp("undisturbed") / "study"
+            known[key] = Simulation(space=space, ledger=ledger_of(space, root), ways=ways).run()
+        return known[key]
+
+    return run
+
+
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
+@HYPOTHESIS
+@given(
+    interruptions=st.frozensets(st.integers(1, 60), max_size=6),
+    ways=st.sampled_from([(FINISHED,), (FINISHED, INFEASIBLE, UNMEASURED)]),
+)
+def test_an_interrupted_study_proposes_what_an_undisturbed_one_would_have(
+    undisturbed: Callable[..., list[dict[str, Any]]],
+    document: Mapping[str, Any],
+    interruptions: frozenset[int],
+    ways: Sequence[TrialState | str],
+) -> None:
+    space = space_from(document)
+    expected = undisturbed(document, ways)
+    with TemporaryDirectory() as folder:
+        ledger = ledger_of(space, Path(folder) / "study")
+        simulation = Simulation(space=space, ledger=ledger, interruptions=interruptions, ways=ways)
+        assert simulation.run() == expected
+        assert all(len(trial.attempts()) == 1 for trial in ledger.trials() if trial.state() is FINISHED)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_more_trials_continue_a_study_as_if_they_had_been_asked_for_at_once(name: str, tmp_path: Path) -> None:
+    document = {**DOCUMENTS[name], "trials": 8}
+    short = space_from({**document, "trials": 5})
+    ledger = ledger_of(short, tmp_path / "study")
+    # One at a time: side by side, the end of a study changes what is known when the next point is proposed.
+    Simulation(space=short, ledger=ledger).run(at_a_time=1)
+    Simulation(space=space_from(document), ledger=ledger).run(at_a_time=1)
+    whole = ledger_of(space_from(document), tmp_path / "whole")
+    assert ledger.points() == Simulation(space=space_from(document), ledger=whole).run(at_a_time=1)
+    assert len(ledger.points()) == 8
+
+
+def test_what_is_being_trained_is_not_ignored(ledger: Ledger, tmp_path: Path) -> None:
+    """Points proposed side by side would be alike. A point that came to nothing is ignored."""
+    space = space_of(trials=26)
+    other = ledger_of(space, tmp_path / "other")
+    told: list[Point] = [{**POINTS[0], MIN_PATCH: n / 10, RATE: 0.01 + n / 1000} for n in range(10)]
+    beside_the_best: list[Point] = [{**POINTS[0], MIN_PATCH: 0.9, RATE: 0.02 + n / 1000} for n in range(8)]
+    for each in (ledger, other):
+        for number, folders in enumerate(record(each, space, [*told, *beside_the_best])):
+            for folder in folders:
+                if number < 10 or each is other:
+                    finish(folder, dice=0.5 + number / 100, seconds=100 - number, measured=number < 10)
+    running, ignored = (all_of(proposer_of(space, each))[-8:] for each in (ledger, other))
+    assert numbers(running) == numbers(ignored) == list(range(18, 26))
+    assert running != ignored
+
+
+# ------------------------------------------------------------------------------------------------------- Tune's view
+
+
+def reached_by(number: int) -> dict[str, Any]:
+    return {"outcome": "finished", "dice": 0.5 + number / 100, "runtime_seconds": 10, "co2_kg": 0.1, "pid": 1}
+
+
+def test_tune_is_given_points_until_there_are_none(ledger: Ledger) -> None:
+    proposer = proposer_of(space_of(trials=3), ledger)
+    searcher = PointSearcher(proposer)
+    for number in range(3):
+        given_point = searcher.suggest(f"tune-{number}")
+        assert given_point == {"number": number, "point": ledger.points()[number]["point"]}
+    assert searcher.suggest("tune-3") == Searcher.FINISHED
+    searcher.on_trial_complete("tune-1", reached_by(1))
+    searcher.on_trial_complete("tune-0", None, error=True)
+    searcher.on_trial_complete("tune-2", {"outcome": "infeasible", "reason": "out of memory"})
+    # Tune may say it again, or of a trial that it never got.
+    searcher.on_trial_complete("tune-2", None, error=True)
+    searcher.on_trial_complete("tune-9", reached_by(9))
+    trials = tpe_of(proposer).study.trials
+    assert [trial.state for trial in trials] == [OptunaState.FAIL, OptunaState.COMPLETE, OptunaState.PRUNED]
+    assert trials[1].values == [0.51, 10, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (None, Outcome(state=FAILED, reason=LOST)),
+        ({"pid": 3}, Outcome(state=FAILED, reason=LOST)),
+        ({"outcome": "failed", "reason": "a bug"}, Outcome(state=FAILED, reason="a bug")),
+        ({"outcome": "interrupted"}, Outcome(state=TrialState.INTERRUPTED)),
+        ({"outcome": "disk full"}, Outcome(state=TrialState.INTERRUPTED, reason="disk full")),
+        (
+            {"outcome": "finished", "dice": 0.5, "co2_kg": float("nan"), "runtime_seconds": None, "pid": 3},
+            Outcome(state=FINISHED, values={"dice": 0.5}),
+        ),
+    ],
+)
+def test_a_report_is_read_as_an_outcome(result: dict[str, Any] | None, expected: Outcome) -> None:
+    assert reported(result) == expected
+
+
+def test_nothing_of_a_searcher_is_kept_by_tune(ledger: Ledger, tmp_path: Path) -> None:
+    searcher = PointSearcher(proposer_of(space_of(), ledger))
+    searcher.save_to_dir(str(tmp_path), "session")
+    assert not list(tmp_path.glob("*searcher*"))
+    searcher.restore(str(tmp_path / "anything"))
+    assert len(cloudpickle.dumps(searcher)) < 1000
+
+
+def test_a_search_that_breaks_lets_its_trials_end_first(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = PointSearcher(proposer_of(space_of(), ledger))
+    assert searcher.suggest("tune-0") is not None
+    monkeypatch.setattr(tpe, "specs", refusing(lambda point: True))
+    assert searcher.suggest("tune-1") is None
+    assert searcher.suggest("tune-1") is None
+    searcher.on_trial_complete("tune-0", reached_by(0))
+    with pytest.raises(StudyError, match="point: received"):
+        searcher.suggest("tune-1")

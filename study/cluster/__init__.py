@@ -8,6 +8,7 @@ read back: the ledger decides what is done.
 from __future__ import annotations
 
 import os
+import re
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -19,24 +20,26 @@ SETTINGS = {
 }
 # Trainings notice by their pipe that their worker is gone and write a checkpoint; Ray would kill them first.
 WORKER_SETTINGS = {"RAY_kill_child_processes_on_worker_exit": "0"}
-SETTINGS_OF_OWN_CLUSTER = {
-    **WORKER_SETTINGS,
-    # Whoever reaches a Ray cluster can run code on it. Ray knows this setting as the one that keeps it from asking for
-    # firewall exceptions on desktops; on a server, too, it makes it listen on the loopback address only.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
+# Whoever reaches a Ray cluster can run code on it. Ray knows this setting as the one that keeps it from asking for
+# firewall exceptions on desktops; on a server, too, it makes it listen on the loopback address only.
+LOOPBACK_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOOPBACK = r"(127\.|localhost:|\[?::1\]?:)"
+SETTINGS_OF_OWN_CLUSTER = {**WORKER_SETTINGS, **LOOPBACK_SETTINGS}
 SETTINGS_OF_GIVEN_CLUSTER = {
     # Each try to reach one that does not answer takes 40 s; Ray's default is twenty.
     "RAY_NUM_REDIS_GET_RETRIES": "1",
 }
 
 
-def configure_ray(*, own_cluster: bool) -> None:
+def configure_ray(*, address: str | None) -> None:
     """Set Ray's environment variables where the user has not; call before ray is imported.
 
     Args:
-        own_cluster: whether a cluster of our own is going to be started, instead of using one that runs.
+        address: of a cluster that runs, None for one of our own.
     """
-    more = SETTINGS_OF_OWN_CLUSTER if own_cluster else SETTINGS_OF_GIVEN_CLUSTER
+    more = SETTINGS_OF_OWN_CLUSTER if address is None else SETTINGS_OF_GIVEN_CLUSTER
+    if address is not None and re.match(LOOPBACK, address):
+        # Or Ray would look for it at the machine's outer address, where it does not listen.
+        more = {**more, **LOOPBACK_SETTINGS}
     for name, value in {**SETTINGS, **more}.items():
         os.environ.setdefault(name, value)

@@ -6,16 +6,19 @@ put right when it is opened. A storage that fails while the study runs stops the
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.engine import make_url
@@ -111,9 +114,10 @@ class Mirror:
         del self._trial_ids[number]
 
     def _end(self, trial_id: int, ending: Verdict) -> OptunaState:
-        if ending.reason is not None:
-            self._storage.set_trial_user_attr(trial_id, REASON, ending.reason)
-        self._storage.set_trial_state_values(trial_id, ending.state, ending.values)
+        with suppress(UpdateFinishedTrialError):  # somebody ended it by hand
+            if ending.reason is not None:
+                self._storage.set_trial_user_attr(trial_id, REASON, ending.reason)
+            self._storage.set_trial_state_values(trial_id, ending.state, ending.values)
         return ending.state
 
     def _later(self, write: Callable[[], Any]) -> None:
@@ -127,7 +131,7 @@ class Mirror:
                 self._waiting.popleft()
             self.trouble = None
         except Exception as error:  # whatever a storage raises, no training may end for it
-            self.trouble = f"the Optuna storage does not answer: {' '.join(str(error).split())}"
+            self.trouble = f"the Optuna storage does not answer ({_reason(error)})"
             self._retry_at = time.monotonic() + PAUSE_SECONDS
 
 
@@ -158,10 +162,23 @@ def open_mirror(url: str, space: SearchSpace, ledger: Ledger) -> Mirror:
 
 def _storage(url: str) -> BaseStorage:
     if "://" not in url:
-        # Absolute, because the backend's lock is a link to it.
-        return JournalStorage(JournalFileBackend(str(Path(url).resolve())))
+        return JournalStorage(_journal(Path(url).resolve()))
     arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {}
     return RDBStorage(url, engine_kwargs=arguments)
+
+
+def _journal(path: Path) -> JournalFileBackend:
+    lock = JournalFileSymlinkLock(str(path), grace_period=math.ceil(LOCK_SECONDS))
+    backend = JournalFileBackend(str(path), lock_obj=lock)
+    lock.acquire()
+    try:
+        # What a killed driver had written of a line would spoil the next one.
+        whole = path.read_bytes().rpartition(b"\n")
+        if whole[2]:
+            os.truncate(path, len(whole[0]) + len(whole[1]))
+    finally:
+        lock.release()
+    return backend
 
 
 def _study(storage: BaseStorage, url: str, space: SearchSpace, ledger: Ledger) -> int:
@@ -187,11 +204,18 @@ def _told_clearly(url: str) -> Iterator[None]:
     except StudyError:
         raise
     except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split())
         raise MachineError(
-            f"the Optuna storage {_without_password(url)} cannot be used: {type(error).__name__}: {reason}; "
+            f"the Optuna storage {_without_password(url)} cannot be used ({_reason(error)}); "
             "name another one, or leave it out: it only shows the study"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost error in one line: those around it are SQLAlchemy's and Optuna's."""
+    cause = error.__cause__ or getattr(error, "orig", None)
+    if cause is not None:
+        return _reason(cause)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _without_password(url: str) -> str:

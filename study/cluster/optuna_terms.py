@@ -72,8 +72,8 @@ def directions(objectives: Sequence[str]) -> list[StudyDirection]:
 def silence_optuna() -> None:
     """Have Optuna keep what it says of itself to itself; its errors stay."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    # Words of a category that are no JSON scalars draw a warning; ours always are.
-    warnings.filterwarnings("ignore", message="Choices for a categorical distribution")
+    # Version 6 is to lose an argument of the sampler; see `tpe`.
+    warnings.filterwarnings("ignore", category=FutureWarning, message="`gamma`")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 

@@ -1,7 +1,8 @@
 """Ray Tune's view of a proposer: Tune asks for a configuration and says what came of it.
 
 A configuration is `{"number": ..., "point": {...}}`. The trainable's last report holds `outcome`, the value of a
-`TrialState`, and every measured objective when that is `finished`; a trial without one was lost with its worker.
+`TrialState`, and every measured objective when that is `finished`; any other word says why the trial was interrupted. A
+trial without an outcome was lost with its worker.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PointSearcher", "make_proposer"]
 
 LOST = "lost with its worker"
+STATES = {state.value for state in TrialState}
 
 
 class PointSearcher(Searcher):
@@ -94,6 +96,8 @@ def reported(result: Mapping[str, Any] | None) -> Outcome:
     """
     if not result or "outcome" not in result:
         return Outcome(state=TrialState.FAILED, reason=LOST)
+    if result["outcome"] not in STATES:
+        return Outcome(state=TrialState.INTERRUPTED, reason=str(result["outcome"]))
     measured = {name: result[name] for name in OBJECTIVES if _is_measured(result.get(name))}
     return Outcome(state=TrialState(result["outcome"]), values=measured, reason=result.get("reason"))
 

@@ -14,6 +14,8 @@ import random
 from collections.abc import Iterator, Sequence
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from study.cluster.optuna_terms import directions, distributions, silence_optuna, verdict
@@ -30,12 +32,18 @@ TRIES = 20
 DRAWS = 1000
 # Finite spaces up to this size are gone through instead of drawn from.
 LARGEST_SHUFFLE = 100_000
+# Choosing this many of a front by hypervolume takes a time that does not depend on how many points are known.
+MOST_GOOD = 25
 
 Found = tuple[Point, tuple[str, ...]]
 
 
 class TpeProposer(Proposer):
-    """Proposes points by multi-objective TPE, never one whose trials are known."""
+    """Proposes points by multi-objective TPE, never one whose trials are known.
+
+    Attributes:
+        study: Optuna's, in memory; a trial for each point, and failed ones for proposals that were passed over.
+    """
 
     def __init__(
         self,
@@ -50,7 +58,7 @@ class TpeProposer(Proposer):
         silence_optuna()
         self._lookup = lookup
         self._distributions = distributions(space)
-        self._study = optuna.create_study(directions=directions(space.objectives))
+        self.study = optuna.create_study(directions=directions(space.objectives))
         self._optuna_numbers: dict[int, int] = {}
         self._recorded = len(known)
         self._resolved: dict[tuple[object, ...], tuple[str, ...] | None] = {}
@@ -65,7 +73,7 @@ class TpeProposer(Proposer):
     def tell(self, number: int, outcome: Outcome) -> None:
         """Tell the sampler what a proposal came to; see `optuna_terms`."""
         ending = verdict(outcome, self._space.objectives)
-        self._study.tell(self._optuna_numbers.pop(number), ending.values, state=ending.state)
+        self.study.tell(self._optuna_numbers.pop(number), ending.values, state=ending.state)
 
     def _record(self, point: Point, trial_ids: tuple[str, ...]) -> Proposal:
         self._recorded += 1
@@ -80,15 +88,15 @@ class TpeProposer(Proposer):
     def _ask(self, number: int) -> Found | None:
         """What TPE proposes, None if it keeps to known trials."""
         for attempt in range(TRIES):
-            self._study.sampler = _sampler(_seed(self._space.seed, number, attempt))
-            trial = self._study.ask(self._distributions)
+            self.study.sampler = _Sampler(self._distributions, _seed(self._space.seed, number, attempt))
+            trial = self.study.ask(self._distributions)
             point = {name: trial.params[name] for name in self._distributions}
             trial_ids = self._unknown(point)
             if trial_ids is not None:
                 self._optuna_numbers[number] = trial.number
                 return point, trial_ids
             # Failed trials are no part of what the sampler learns from.
-            self._study.tell(trial, state=OptunaState.FAIL)
+            self.study.tell(trial, state=OptunaState.FAIL)
         return None
 
     def _draw(self, number: int) -> Found | None:
@@ -146,12 +154,25 @@ class TpeProposer(Proposer):
             )
         except ValueError as error:
             raise damaged(self._ledger, f"point {number}, {error}") from error
-        self._study.add_trial(trial)
-        self._optuna_numbers[number] = len(self._study.get_trials(deepcopy=False)) - 1
+        self.study.add_trial(trial)
+        self._optuna_numbers[number] = len(self.study.get_trials(deepcopy=False)) - 1
 
 
-def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+class _Sampler(optuna.samplers.TPESampler):
+    """Multi-objective TPE of settings that all points have."""
+
+    def __init__(self, space: dict[str, BaseDistribution], seed: int) -> None:
+        super().__init__(multivariate=True, constant_liar=True, gamma=_count_of_good, seed=seed)
+        self._settings = space
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All settings; Optuna would compare those of all trials, a third of the time of a proposal."""
+        return dict(self._settings)
+
+
+def _count_of_good(told: int) -> int:
+    """How many of the points told are taken for good ones: Optuna's tenth, up to what keeps proposals quick."""
+    return min(math.ceil(told / 10), MOST_GOOD)
 
 
 def _seed(seed: int, number: int, attempt: int) -> int:

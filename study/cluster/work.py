@@ -24,7 +24,7 @@ from study.outcomes import outcome
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
 from study.trial_host import Ending, TrialHost
-from study.trial_process import BUSY, DISK_FULL, FINISHED, INFEASIBLE, TOLD_CODES, Job
+from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, TOLD_CODES, Job
 
 BUSY_POLL_SECONDS = 2.0
 # Between a fault and the next try, so that what is broken for an instant is given time; doubled each time.
@@ -128,8 +128,10 @@ def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> Trial
             raise DiskFullError(str(folder.path))
         if ending.code == BUSY:
             continue
+        if folder.result() is not None:
+            break
         _record(folder, number, ending)
-        if ending.code not in (FINISHED, INFEASIBLE):
+        if ending.code != INFEASIBLE:
             before, reached = reached, _reached(folder)
             faults = 1 if reached > before else faults + 1
             _pause(job, FIRST_PAUSE_SECONDS * 2**faults)

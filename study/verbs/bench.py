@@ -89,7 +89,7 @@ def _measure_scheduler(args: argparse.Namespace, folder: Path) -> SchedulerBench
     paths = prepare_phantoms(folder / "data")
     from study.cluster import configure_ray
 
-    configure_ray(own_cluster=True)
+    configure_ray(address=None)
     from study.bench_scheduler import measure
 
     return measure(paths, NAME, folder, trials=args.trials, searcher=args.searcher)

@@ -163,7 +163,7 @@ def start(
     else:
         check_address(address)
     ledger = Ledger.create(out, space=space.identity())
-    configure_ray(own_cluster=address is None)
+    configure_ray(address=address)
     from study.cluster.driver import Run, run_study
     from study.cluster.work import Patience
 

@@ -1,0 +1,83 @@
+"""Where a tortured study runs: on a Ray of its driver's own, or on a cluster of two nodes whose nodes are replaced."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import Protocol, Self
+
+import psutil
+from clusters import Cluster, RayNode, cluster
+from victims import cut_power
+
+
+class Place(Protocol):
+    """Where the study runs."""
+
+    name: str
+
+    def words(self) -> list[str]:
+        """For the command line."""
+
+    def environment(self) -> dict[str, str]:
+        """Of the driver."""
+
+    def cut_power(self, raylet: psutil.Process) -> bool:
+        """Kill the node of a raylet with everything on it, and provide another one; whether the driver can go on."""
+
+
+class OwnRay:
+    """Every driver starts its own."""
+
+    name = "its own Ray"
+
+    def words(self) -> list[str]:
+        return []
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def cut_power(self, raylet: psutil.Process) -> bool:
+        cut_power(raylet)
+        return False
+
+
+class TwoNodes:
+    """A head and another node with a core each. Use it as a context manager."""
+
+    name = "a cluster of two nodes"
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._cluster: Cluster
+        self._nodes: list[RayNode] = []
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def words(self) -> list[str]:
+        return ["--address", self._cluster.address]
+
+    def environment(self) -> dict[str, str]:
+        return self._cluster.environment()
+
+    def cut_power(self, raylet: psutil.Process) -> bool:
+        roots = {raylet.pid, *(parent.pid for parent in raylet.parents())}
+        [node] = [node for node in (self._cluster.head, *self._nodes) if node.process.pid in roots]
+        cut_power(psutil.Process(node.process.pid))
+        node.process.wait()
+        if node is self._cluster.head:
+            self._stack.close()
+            self._start()
+            return False
+        self._nodes = [self._stack.enter_context(self._cluster.node(cpus=1))]
+        return True
+
+    def _start(self) -> None:
+        self._stack = ExitStack()
+        self._cluster = self._stack.enter_context(cluster(cpus=1))
+        self._nodes = [self._stack.enter_context(self._cluster.node(cpus=1))]

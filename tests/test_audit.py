@@ -1,0 +1,382 @@
+"""The audit: silent about every state in which a killed process can leave a study, and plain about every damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
+from prepared import spec_of, train, workplace
+
+from study import files
+from study.audit import audit, audit_trial, check_resumable
+from study.checkpoints import LATEST, STATE_KEY
+from study.datasets import data_paths
+from study.errors import LedgerError
+from study.ledger import Ledger, TrialFolder, TrialState
+from study.records import Phase, TrialSpec
+
+PER_EPOCH, EPOCHS = 10, 3
+TOTAL = PER_EPOCH * EPOCHS
+SPACE = {"name": "audited"}
+Write = Callable[[TrialFolder], object]
+
+
+def small_spec(seed: int = 0) -> TrialSpec:
+    return make_spec("cps", seed=seed, training={"epochs": EPOCHS, "iterations_per_epoch": PER_EPOCH})
+
+
+def whole_result() -> Any:
+    return replace(RESULT, iterations=TOTAL)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.create(tmp_path / "study")
+
+
+# ------------------------------------------------------------------------------------ what a trial writes, in its order
+
+
+def spent(attempt: int, phase: Phase, at: int) -> Write:
+    return lambda folder: folder.append_cost(make_interval(at, at, attempt=attempt, phase=phase, seconds=1.0))
+
+
+def begin(attempt: int, at: int) -> Iterator[Write]:
+    yield lambda folder: folder.begin_attempt(replace(HEADER, attempt=attempt, resumed_from_iteration=at))
+    yield spent(attempt, Phase.SETUP, at)
+
+
+def epoch(attempt: int, number: int, *starts: int) -> Iterator[Write]:
+    """An epoch in stretches that begin at these iterations, its validation and report, and a checkpoint's cost."""
+    end = (number + 1) * PER_EPOCH
+    for start, stop in zip(starts, (*starts[1:], end), strict=True):
+        yield lambda folder, a=start, b=stop: folder.append_cost(make_interval(a, b, attempt=attempt))
+    yield spent(attempt, Phase.ONLINE_VALIDATION, end)
+    yield lambda folder: folder.append_epoch(replace(EPOCH, epoch=number, iteration=end))
+    yield spent(attempt, Phase.TRAINING, end)
+
+
+def validation(attempt: int) -> Iterator[Write]:
+    for _ in range(3):
+        yield spent(attempt, Phase.FINAL_VALIDATION, TOTAL)
+    yield lambda folder: folder.finish(whole_result(), attempt=attempt)
+
+
+def uninterrupted() -> list[Write]:
+    return [*begin(0, 0), *epoch(0, 0, 0, 4), *epoch(0, 1, 10), *epoch(0, 2, 20, 21, 25), *validation(0)]
+
+
+def interrupted() -> list[Write]:
+    """Killed beyond a checkpoint, stopped before a validation, broken before its set-up was done, and finished."""
+    return [
+        *begin(0, 0),
+        *epoch(0, 0, 0, 5),
+        lambda folder: folder.append_cost(make_interval(10, 17)),
+        *begin(1, 10),
+        *list(epoch(1, 1, 10, 13))[:2],
+        lambda folder: folder.append_event("interrupted", attempt=1, reason="stopped"),
+        lambda folder: folder.fail(attempt=2, reason="no device"),
+        *list(begin(2, 20))[:1],
+        *begin(3, 20),
+        *list(epoch(3, 1, 20))[1:],
+        *epoch(3, 2, 20),
+        *list(validation(3))[:2],
+        *begin(4, 30),
+        *validation(4),
+    ]
+
+
+def written(ledger: Ledger, writes: list[Write], seed: int = 0) -> TrialFolder:
+    folder = ledger.add(small_spec(seed))
+    for write in writes:
+        write(folder)
+    return folder
+
+
+@pytest.mark.parametrize("history", [uninterrupted, interrupted])
+def test_whatever_write_was_the_last_the_records_fit(ledger: Ledger, history: Callable[[], list[Write]]) -> None:
+    audit(ledger)
+    folder = ledger.add(small_spec())
+    for write in history():
+        audit(ledger)
+        write(folder)
+    audit(ledger)
+    assert folder.state() is TrialState.FINISHED
+
+
+@pytest.mark.parametrize("history", [uninterrupted, interrupted])
+def test_a_line_cut_short_is_no_damage(ledger: Ledger, history: Callable[[], list[Write]]) -> None:
+    # Only while the trial runs: of a finished one every line was whole.
+    folder = written(ledger, history()[:-4])
+    for path in folder.path.glob("*.jsonl"):
+        content = path.read_bytes()
+        path.write_bytes(content + b'{"atte')
+        audit(ledger)
+        path.write_bytes(content)
+
+
+# ------------------------------------------------------------------------------------------------------- damaged trials
+
+
+def drop(name: str, *lines: int) -> Write:
+    """Take lines out of a file."""
+
+    def damage(folder: TrialFolder) -> None:
+        path = folder.path / name
+        kept = path.read_bytes().splitlines(keepends=True)
+        for line in sorted((range(len(kept))[line] for line in lines), reverse=True):
+            del kept[line]
+        path.write_bytes(b"".join(kept))
+
+    return damage
+
+
+def remove(name: str) -> Write:
+    return lambda folder: (folder.path / name).unlink()
+
+
+def change(name: str, **changes: Any) -> Write:
+    """Change fields of a document, or of a file's first line."""
+
+    def damage(folder: TrialFolder) -> None:
+        path = folder.path / name
+        first, newline, rest = path.read_text().partition("\n") if name.endswith("l") else (path.read_text(), "", "")
+        path.write_text(json.dumps({**json.loads(first), **changes}) + newline + rest)
+
+    return damage
+
+
+# What is done to a finished trial -> the file that is named, and what is said about it.
+DAMAGES: dict[str, tuple[Write, str, str]] = {
+    "first cost": (drop("costs.jsonl", 0, 1), "costs.jsonl", "attempt 0 has a gap at iteration 0"),
+    "cost within": (drop("costs.jsonl", 2), "costs.jsonl", "attempt 0 has a gap at iteration 5"),
+    "last costs": (drop("costs.jsonl", -1, -2, -3), "costs.jsonl", "it has .* of .* lines"),
+    "all costs": (drop("costs.jsonl", *range(17)), "costs.jsonl", "it lacks iterations 0 to 10"),
+    "cost of another kind": (change("costs.jsonl", seconds="1"), "costs.jsonl", "line 1 has values of another kind"),
+    "cost below nothing": (change("costs.jsonl", seconds=-1.0), "costs.jsonl", "line 1 has values of another kind"),
+    "cost of no attempt": (change("costs.jsonl", attempt=9), "attempts/009.json", "is not there and costs.jsonl has"),
+    "first epoch": (drop("epochs.jsonl", 0), "epochs.jsonl", "epoch 0 is missing"),
+    "epoch within": (drop("epochs.jsonl", 1), "epochs.jsonl", "epoch 1 is missing"),
+    "last epoch": (drop("epochs.jsonl", -1), "epochs.jsonl", "it has 2 of the 3 epochs trained"),
+    "all epochs": (drop("epochs.jsonl", 0, 1, 2), "epochs.jsonl", "it has 0 of the 2 epochs trained"),
+    "epoch elsewhere": (change("epochs.jsonl", iteration=11), "epochs.jsonl", "epoch 0 ends at iteration 11"),
+    "first attempt": (remove("attempts/000.json"), "attempts", r"they are numbered \[1, 2, 3, 4\]"),
+    "last attempt": (remove("attempts/004.json"), "attempts/004.json", "is not there and costs.jsonl has its costs"),
+    "attempt of another kind": (
+        change("attempts/001.json", resumed_from_iteration="10"),
+        "attempts/001.json",
+        "it has values of another kind",
+    ),
+    "another trial": (
+        lambda folder: files.write_json(folder.path / "spec.json", small_spec(seed=7).to_json()),
+        "spec.json",
+        "specifies trial",
+    ),
+    "changed setting": (change("spec.json", fold=3), "spec.json", "specifies trial"),
+    "no specification": (remove("spec.json"), "spec.json", "is not there and the trial has begun"),
+    "dice": (change("result.json", dice=1.5), "result.json", "dice 1.5 is no number from 0 to 1"),
+    "dice of another kind": (change("result.json", dice="0.9"), "result.json", "dice '0.9' is no number from 0 to 1"),
+    "dice by class": (change("result.json", dice_per_class={"1": "x"}), "result.json", "by class and case are no numb"),
+    "iterations": (change("result.json", iterations=29), "result.json", "it is of 29 iterations, the trial of 30"),
+    "checksum": (change("result.json", weights_sha256="abc"), "result.json", "its checksum of the weights is none"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_a_finished_trial_is_named(ledger: Ledger, damage: str) -> None:
+    harm, name, said = DAMAGES[damage]
+    folder = written(ledger, interrupted())
+    audit(ledger)
+    harm(folder)
+    with pytest.raises(LedgerError, match=rf"^{folder.path / name} .*{said}.*; (restore|delete) ") as raised:
+        audit(ledger)
+    assert "\n" not in str(raised.value)
+
+
+def test_costs_that_end_before_a_reported_epoch_are_named(ledger: Ledger) -> None:
+    folder = written(ledger, uninterrupted()[:6])
+    audit(ledger)
+    drop("costs.jsonl", -1, -2)(folder)
+    with pytest.raises(LedgerError, match=r"costs\.jsonl is damaged: it ends at iteration 4, epoch 0 was trained to"):
+        audit(ledger)
+
+
+def test_a_bill_that_lost_its_last_validation_is_named_even_when_nothing_else_is_left(ledger: Ledger) -> None:
+    folder = written(ledger, uninterrupted())
+    (folder.path / "events.jsonl").unlink()
+    audit(ledger)
+    drop("costs.jsonl", -1, -2, -3)(folder)
+    with pytest.raises(LedgerError, match="it lacks the final validation of a finished trial"):
+        audit(ledger)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "result.json"])
+def test_what_can_be_had_again_is_not_missed(ledger: Ledger, name: str) -> None:
+    folder = written(ledger, interrupted())
+    (folder.path / name).unlink()
+    audit(ledger)
+
+
+def test_a_trial_that_somebody_works_on_is_left_alone(ledger: Ledger) -> None:
+    folder = written(ledger, uninterrupted()[:8])
+    drop("costs.jsonl", 2)(folder)
+    with folder.locked():
+        audit(ledger)
+        with pytest.raises(LedgerError, match="gap"):
+            audit_trial(folder)
+    with pytest.raises(LedgerError, match="gap"):
+        audit(ledger)
+
+
+def test_folders_that_are_not_trials_yet_or_never_are_passed_over(ledger: Ledger) -> None:
+    (ledger.root / "trials" / small_spec().trial_id / "locks").mkdir(parents=True)
+    (ledger.root / "trials" / "notes.txt").write_text("of somebody")
+    audit(ledger)
+
+
+# --------------------------------------------------------------------------------------------------------------- points
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Ledger:
+    """A study of a space: two points of one trial each, the second not begun, and a trial made by hand."""
+    ledger = Ledger.create(tmp_path / "searched", space=SPACE)
+    for number in range(2):
+        ledger.add_point(number, {"seed": number}, [small_spec(number).trial_id])
+    written(ledger, uninterrupted())
+    ledger.add(small_spec(9), by_hand=True)
+    return ledger
+
+
+def test_points_without_their_trials_and_trials_made_by_hand_are_fine(searched: Ledger) -> None:
+    audit(searched)
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_points_that_were_lost_are_missed(searched: Ledger, content: bytes | None) -> None:
+    path = searched.root / "points.jsonl"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    hand = searched.trial(small_spec().trial_id).path / "by_hand"
+    said = rf"points\.jsonl has lost lines: none names trial {small_spec().trial_id}; restore it .* empty file {hand}$"
+    with pytest.raises(LedgerError, match=said):
+        audit(searched)
+    hand.touch()
+    audit(searched)
+
+
+def test_points_out_of_order_are_named(searched: Ledger) -> None:
+    searched.add_point(3, {"seed": 3}, [small_spec(3).trial_id])
+    with pytest.raises(LedgerError, match=r"points\.jsonl is damaged: line 3 is point 3, not 2; restore it"):
+        audit(searched)
+
+
+def test_a_folder_of_single_trials_needs_no_points(ledger: Ledger) -> None:
+    written(ledger, uninterrupted())
+    audit(ledger)
+
+
+# -------------------------------------------------------------------------------------------- before an attempt goes on
+
+
+@pytest.mark.parametrize(("writes", "name"), [(7, "costs.jsonl"), (9, "epochs.jsonl")])
+def test_a_checkpoint_that_the_ledger_does_not_know_is_not_gone_on_from(ledger: Ledger, writes: int, name: str) -> None:
+    # With the tenth write the second epoch is reported; only then is its checkpoint written.
+    check_resumable(written(ledger, uninterrupted()[:10]), iteration=2 * PER_EPOCH, epoch=2)
+    folder = written(ledger, uninterrupted()[:writes], seed=1)
+    check_resumable(folder, iteration=PER_EPOCH, epoch=1)
+    with pytest.raises(LedgerError, match=rf"{name} is damaged: it .*; restore it from a backup, or delete"):
+        check_resumable(folder, iteration=2 * PER_EPOCH, epoch=2)
+
+
+# -------------------------------------------------------------------------------------------------- a trial that trains
+
+
+@dataclass
+class Snapshots:
+    """Copies of a trial's records, taken whenever something has just been, or is about to be, made durable."""
+
+    folder: TrialFolder
+    root: Path
+    copies: list[TrialFolder]
+
+    def take(self) -> None:
+        if self.folder.path.exists():
+            target = self.root / str(len(self.copies)) / self.folder.trial_id
+            shutil.copytree(
+                self.folder.path, target, copy_function=copy_or_link, ignore=shutil.ignore_patterns("*.png")
+            )
+            self.copies.append(TrialFolder(target))
+
+
+def copy_or_link(source: str, target: str) -> None:
+    """Checkpoints are replaced and never changed: one more name is as good as a copy."""
+    (os.link if LATEST in source else shutil.copyfile)(source, target)
+
+
+@contextmanager
+def snapshots(folder: TrialFolder, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Snapshots]:
+    taken, fsync = Snapshots(folder, root, []), os.fsync
+
+    def noted(descriptor: int) -> None:
+        taken.take()
+        fsync(descriptor)
+        taken.take()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", noted)
+        yield taken
+
+
+def test_a_trial_killed_at_any_write_can_be_gone_on_with(
+    data: Path, tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = data_paths(data)
+    spec = spec_of(paths)
+    with snapshots(ledger.trial(spec.trial_id), tmp_path / "copies", monkeypatch) as taken:
+        train(spec, ledger, workplace(paths), after=14)
+        train(spec, ledger, workplace(paths))
+    reached: dict[int, tuple[int, int]] = {}
+    for copy in taken.copies:
+        audit_trial(copy)
+        for path in copy.results_path.glob(f"*/*/fold_0/{LATEST}"):
+            inode = path.stat().st_ino
+            if inode not in reached:
+                reached[inode] = position(path)
+            iteration, index = reached[inode]
+            check_resumable(copy, iteration=iteration, epoch=index)
+    assert {(8, 1), (14, 1), (16, 2)} <= set(reached.values())
+    assert len(taken.copies) > 50
+
+
+def position(path: Path) -> tuple[int, int]:
+    """Iterations and epochs that a checkpoint holds."""
+    checkpoint = torch.load(path, weights_only=False)
+    return checkpoint[STATE_KEY]["iteration"], checkpoint["current_epoch"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- speed
+
+
+def test_the_audit_of_many_trials_reads_each_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [written(ledger, uninterrupted(), seed) for seed in range(5)]
+    read, read_bytes = [], Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    audit(ledger)
+    in_trials = [path for path in read if ledger.root / "trials" in path.parents]
+    assert len(in_trials) == len(set(in_trials)) == len(trials) * 6

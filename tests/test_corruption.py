@@ -1,0 +1,339 @@
+"""Every file of a study cut, emptied, replaced by garbage or deleted, one at a time: the study goes on to the right
+result or refuses in one line that names the file. It never trains from the start again, and never prints a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prepared import Stopper, final_weights, model_folder, spec_of, train, workplace
+
+from study.__main__ import main
+from study.audit import audit
+from study.checkpoints import FINAL, LATEST, PREVIOUS
+from study.costs import bill
+from study.datasets import DataPaths, data_paths
+from study.errors import DiskFullError, LedgerError, StudyError
+from study.ledger import Ledger, TrialFolder, TrialState
+from study.locks import STALE_SECONDS
+from study.records import TrialResult, TrialSpec
+from study.trial import run_trial
+
+SPACE = {"name": "damaged"}
+# Of 24 iterations in 3 epochs; checkpoints were written here and after the first epoch.
+STOPPED_AT, EPOCH_END = 14, 8
+USER_ERROR = 2
+LOCK = "locks/000001.json"
+FULL_DISK = Path("/dev/full")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def scramble(path: Path) -> None:
+    path.write_bytes(b"\x80\x04garbage\x00\xff\n" * 20)
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+DAMAGES = [cut, empty, scramble, delete]
+Damage = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study with a finished and an interrupted trial, and what they come to undisturbed."""
+
+    ledger: Ledger
+    paths: DataPaths
+    finished: TrialSpec
+    interrupted: TrialSpec
+    result: TrialResult
+    seconds: float
+    weights: str
+
+    def copy(self, root: Path) -> Ledger:
+        shutil.copytree(self.ledger.root, root)
+        return Ledger(root)
+
+    def resume(self, ledger: Ledger) -> TrialFolder:
+        """Go on with the interrupted trial, but for its validation, and compare."""
+        folder = train(self.interrupted, ledger, workplace(self.paths))
+        assert final_weights(folder) == self.weights
+        assert folder.attempts()[-1].resumed_from_iteration in (EPOCH_END, STOPPED_AT)
+        assert [report.epoch for report in folder.epochs()] == [0, 1, 2]
+        audit(ledger)
+        return folder
+
+    def recall(self, ledger: Ledger) -> TrialFolder:
+        """Ask for the finished trial again, and compare."""
+        trial = run_trial(self.finished, ledger, workplace(self.paths))
+        assert trial.result == self.result
+        assert trial.folder.attempts()[-1].resumed_from_iteration in (0, trial.result.iterations)
+        return trial.folder
+
+
+@pytest.fixture(scope="module")
+def study(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    paths, root = data_paths(data), tmp_path_factory.mktemp("undisturbed")
+    ledger = Ledger.create(root / "study", space=SPACE)
+    specs = [spec_of(paths, seed=seed) for seed in (0, 1)]
+    for number, spec in enumerate(specs):
+        ledger.add_point(number, {"seed": number}, [spec.trial_id])
+    trial = run_trial(specs[0], ledger, workplace(paths))
+    train(specs[1], ledger, workplace(paths), after=STOPPED_AT)
+    whole = shutil.copytree(ledger.root, root / "whole")
+    return Study(
+        ledger=ledger,
+        paths=paths,
+        finished=specs[0],
+        interrupted=specs[1],
+        result=trial.result,
+        seconds=trial.bill.total.seconds,
+        weights=final_weights(train(specs[1], Ledger(whole), workplace(paths))),
+    )
+
+
+def refusal(of: Callable[[], object]) -> str | None:
+    """In what words something was refused, None when it was not."""
+    try:
+        of()
+    except StudyError as error:
+        return str(error)
+    return None
+
+
+def assert_one_line(said: str, path: Path) -> None:
+    assert str(path) in said
+    assert "; " in said
+    assert "\n" not in said
+
+
+def assert_status_says_or_shows(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks without changing anything has no traceback either."""
+    capsys.readouterr()
+    code = main(["status", str(ledger.root), "--json"])
+    errors = capsys.readouterr().err.splitlines()
+    assert (code, len(errors)) in {(0, 0), (USER_ERROR, 1)}
+    assert all(line.startswith("error: ") for line in errors)
+
+
+# ------------------------------------------------------------------------------------------------- what must be refused
+
+# Neither the bill nor the curves can be had again; a specification or a result is written again once it is deleted.
+IRREPLACEABLE = [
+    *((name, damage) for name in ("costs.jsonl", "epochs.jsonl", "attempts/000.json") for damage in DAMAGES),
+    *(("spec.json", damage) for damage in DAMAGES),
+    *(("events.jsonl", damage) for damage in (scramble,)),
+]
+
+
+@pytest.mark.parametrize("which", ["finished", "interrupted"])
+@pytest.mark.parametrize(("name", "damage"), IRREPLACEABLE)
+def test_a_damaged_record_is_refused_and_named(
+    study: Study, tmp_path: Path, which: str, name: str, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = study.copy(tmp_path / "study")
+    spec = getattr(study, which)
+    path = ledger.trial(spec.trial_id).path / name
+    damage(path)
+    said = refusal(lambda: audit(ledger))
+    assert said is not None
+    assert_one_line(said, path if path.exists() or name != "attempts/000.json" else path.parent)
+    assert_status_says_or_shows(ledger, capsys)
+    if which == "interrupted" and name != "spec.json":
+        # Whoever trains this one trial, without looking at the study, finds out too.
+        alone = refusal(lambda: run_trial(spec, ledger, workplace(study.paths)))
+        assert alone == said
+
+
+@pytest.mark.parametrize("damage", [cut, empty, scramble])
+def test_a_damaged_result_is_refused_and_named(
+    study: Study, tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = study.copy(tmp_path / "study")
+    path = ledger.trial(study.finished.trial_id).path / "result.json"
+    damage(path)
+    for ask in (lambda: audit(ledger), lambda: study.recall(ledger)):
+        said = refusal(ask)
+        assert said is not None
+        assert_one_line(said, path)
+        assert "delete it, and the same command validates the trial again" in said
+    assert_status_says_or_shows(ledger, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [*(("points.jsonl", damage) for damage in DAMAGES), *(("study.json", damage) for damage in DAMAGES)],
+)
+def test_a_damaged_record_of_the_study_is_refused_and_named(
+    study: Study, tmp_path: Path, name: str, damage: Damage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = study.copy(tmp_path / "study")
+    damage(ledger.root / name)
+    said = refusal(lambda: audit(Ledger.create(ledger.root, space=SPACE)))
+    assert said is not None
+    assert_one_line(said, ledger.root)
+    assert name in said
+    assert_status_says_or_shows(ledger, capsys)
+
+
+def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path) -> None:
+    ledger = study.copy(tmp_path / "study")
+    lock = ledger.trial(study.interrupted.trial_id).path / LOCK
+    scramble(lock)
+    said = refusal(lambda: run_trial(study.interrupted, ledger, workplace(study.paths)))
+    assert said is not None
+    assert "on an unknown host since" in said
+    assert "\n" not in said
+    os.utime(lock, times=(time.time() - 2 * STALE_SECONDS,) * 2)
+    audit(ledger)
+
+
+# -------------------------------------------------------------------------------------------------- what is done without
+
+
+@pytest.mark.parametrize("damage", [cut, empty, delete])
+@pytest.mark.parametrize("name", ["events.jsonl", LOCK])
+def test_a_trial_goes_on_without_its_story_and_its_old_locks(
+    study: Study, tmp_path: Path, name: str, damage: Damage, capsys: pytest.CaptureFixture[str], no_grace: None
+) -> None:
+    ledger = study.copy(tmp_path / "study")
+    for spec in (study.finished, study.interrupted):
+        path = ledger.trial(spec.trial_id).path / name
+        damage(path)
+        if name == LOCK and path.exists():
+            os.utime(path, times=(time.time() - 2 * STALE_SECONDS,) * 2)
+    assert_status_says_or_shows(ledger, capsys)
+    audit(ledger)
+    study.recall(ledger)
+    assert study.resume(ledger).attempts()[-1].resumed_from_iteration == STOPPED_AT
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever only seemed dead is given next to no time to notice."""
+    with monkeypatch.context() as patched:
+        patched.setattr("study.locks.BEAT_SECONDS", 0.05)
+        yield
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [LATEST, PREVIOUS])
+def test_a_trial_goes_on_from_the_other_checkpoint(study: Study, tmp_path: Path, name: str, damage: Damage) -> None:
+    ledger = study.copy(tmp_path / "study")
+    folder = ledger.trial(study.interrupted.trial_id)
+    damage(model_folder(folder) / name)
+    audit(ledger)
+    study.resume(ledger)
+    assert folder.attempts()[-1].resumed_from_iteration == (EPOCH_END if name == LATEST else STOPPED_AT)
+    notes = [event["text"] for event in folder.events() if event["event"] == "note"]
+    told = name == LATEST and damage is not delete
+    assert [note.partition(" cannot be read")[0] for note in notes] == [LATEST] * told
+
+
+def test_a_trial_without_any_checkpoint_says_that_it_starts_anew(study: Study, tmp_path: Path) -> None:
+    ledger = study.copy(tmp_path / "study")
+    folder = ledger.trial(study.interrupted.trial_id)
+    for name in (LATEST, PREVIOUS):
+        scramble(model_folder(folder) / name)
+    train(study.interrupted, ledger, workplace(study.paths))
+    assert folder.attempts()[-1].resumed_from_iteration == 0
+    notes = [event["text"] for event in folder.events() if event["event"] == "note"]
+    assert [note.partition(" cannot be read")[0] for note in notes[:2]] == [LATEST, PREVIOUS]
+    assert notes[2].endswith("the training starts anew")
+    assert final_weights(folder) == study.weights
+    assert bill(folder.attempts(), folder.cost_intervals()).waste.seconds > 0
+
+
+def test_a_result_that_is_gone_is_had_again_from_the_final_checkpoint(study: Study, tmp_path: Path) -> None:
+    ledger = study.copy(tmp_path / "study")
+    folder = ledger.trial(study.finished.trial_id)
+    delete(folder.path / "result.json")
+    audit(ledger)
+    study.recall(ledger)
+    assert [header.resumed_from_iteration for header in folder.attempts()] == [0, study.result.iterations]
+    assert bill(folder.attempts(), folder.cost_intervals()).total.seconds > study.seconds
+    audit(ledger)
+
+
+def test_what_only_people_and_nnunet_read_may_be_garbage(study: Study, tmp_path: Path) -> None:
+    ledger = study.copy(tmp_path / "study")
+    damaged = set()
+    for folder in ledger.trials():
+        folder.log_path.write_text("printed")
+        for path in (folder.log_path, *folder.results_path.rglob("*")):
+            if path.is_file() and (folder.state() is TrialState.FINISHED or path.suffix != ".pth"):
+                scramble(path)
+                damaged.add(path.name)
+    assert {"log.txt", "debug.json", "progress.png", "plans.json", "summary.json", FINAL} <= damaged
+    audit(ledger)
+    study.recall(ledger)
+    study.resume(ledger)
+
+
+def test_every_file_of_a_study_has_been_damaged_here(study: Study) -> None:
+    known = {"study.json", "points.jsonl", "spec.json", "000.json", "costs.jsonl", "epochs.jsonl", "events.jsonl"}
+    known |= {"result.json", Path(LOCK).name, LATEST, PREVIOUS}
+    root = study.ledger.root
+    results = [folder.results_path for folder in study.ledger.trials()]
+    others = {
+        path.name for path in root.rglob("*") if path.is_file() and not any(place in path.parents for place in results)
+    }
+    assert others - known == set()
+
+
+# -------------------------------------------------------------------------------------------------------------- full disk
+
+
+class Filling(Stopper):
+    """Lets the disk run full for a file, at an iteration: whoever writes there next finds no room."""
+
+    def __init__(self, path: Callable[[], Path], at: int) -> None:
+        super().__init__()
+        self._path, self._at = path, at
+
+    def iteration_done(self, report: Any) -> None:
+        if report.iteration + 1 == self._at:
+            path = self._path()
+            if path.exists():
+                path.rename(path.with_suffix(".whole"))
+            path.symlink_to(FULL_DISK)
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full on this machine")
+@pytest.mark.parametrize("what", ["checkpoint", "costs.jsonl", "epochs.jsonl"])
+def test_a_full_disk_interrupts_a_trial_which_goes_on_when_there_is_room(
+    study: Study, tmp_path: Path, what: str
+) -> None:
+    ledger = study.copy(tmp_path / "study")
+    folder = ledger.trial(study.interrupted.trial_id)
+
+    def path() -> Path:
+        if what == "checkpoint":
+            return model_folder(folder) / f"..{LATEST}.new.{os.getpid()}.tmp"
+        return folder.path / what
+
+    filling = Filling(path, at=STOPPED_AT + 1)
+    with pytest.raises(DiskFullError, match=r"no space is left to write .*; free some, then the same command resumes"):
+        run_trial(study.interrupted, ledger, workplace(study.paths), progress=filling, stop=filling.stop)
+    if path().is_symlink():
+        path().with_suffix(".whole").rename(path())
+    assert folder.state() is TrialState.INTERRUPTED
+    assert "no space is left" in folder.events()[-1]["reason"]
+    audit(ledger)
+    study.resume(ledger)

@@ -1,0 +1,92 @@
+"""What a study rests on: recorded once, and a change of it named and refused."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prepared import CUBE, NAME
+from studies import write_space
+
+from study.datasets import data_paths, find_dataset
+from study.errors import LedgerError
+from study.ledger import Ledger
+from study.provenance import Provenance, check_provenance
+from study.spaces import SearchSpace, load_space
+from study.versions import DECIDING_MODULES, _tree, code_sha256, deciding_versions, recorded_versions, version_changes
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> SearchSpace:
+    return load_space(write_space(tmp_path))
+
+
+def test_a_study_records_what_it_rests_on_and_goes_on_under_the_same(
+    space: SearchSpace, data: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    here = Provenance.here(space, data_paths(data))
+    check_provenance(ledger, here)
+    assert ledger.header()["provenance"] == here.to_json()
+    check_provenance(ledger, Provenance.here(space, data_paths(data)))
+    assert list(here.data) == [f"{NAME}/{CUBE}/3d_fullres"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torch", "torch 0.0, was "),
+        ("nnunetv2", "nnunetv2 0.0, was "),
+        ("optuna", "optuna 0.0, was "),
+        ("code", "this project's training code 0.0, was "),
+    ],
+)
+def test_another_version_is_named_and_refused(
+    name: str, words: str, space: SearchSpace, data: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    here = Provenance.here(space, data_paths(data))
+    check_provenance(ledger, here)
+    other = replace(here, versions={**here.versions, name: "0.0"})
+    with pytest.raises(LedgerError) as refused:
+        check_provenance(ledger, other)
+    assert words in str(refused.value)
+    assert "name another --out to start a new one" in str(refused.value)
+    assert ledger.header()["provenance"] == here.to_json()
+
+
+def test_what_only_measures_or_shows_may_change() -> None:
+    recorded = recorded_versions()
+    changed = {**recorded, "codecarbon": "0.0", "ray": "0.0", "pgps-study": "0.0"}
+    assert version_changes(changed, deciding_versions()) == []
+    assert version_changes({}, deciding_versions()) == []
+    assert version_changes({**recorded, "numpy": "0.0"}, deciding_versions()) == [f"numpy {recorded['numpy']}, was 0.0"]
+
+
+def test_other_preprocessed_files_are_other_data(space: SearchSpace, data: Path, tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    check_provenance(ledger, Provenance.here(space, data_paths(data)))
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    check_provenance(ledger, Provenance.here(space, data_paths(copy)))
+    dataset = find_dataset(data_paths(copy), NAME)
+    case = next((dataset.folder / dataset.plan(CUBE, "3d_fullres").data_identifier).glob("*.b2nd"))
+    case.write_bytes(case.read_bytes() + b"\0")
+    with pytest.raises(LedgerError, match=f"prepared data of {NAME}/{CUBE}/3d_fullres"):
+        check_provenance(ledger, Provenance.here(space, data_paths(copy)))
+
+
+def test_comments_docstrings_and_layout_are_not_code() -> None:
+    source = 'def f(x):\n    """Doc."""\n    return x + 1\n'
+    assert _tree(source) == _tree('# why\ndef f( x ):\n\n    """Other."""\n    # because\n    return (x + 1)\n')
+    assert _tree(source) != _tree("def f(x):\n    return x + 2\n")
+    assert len(code_sha256()) == 64
+
+
+def test_the_modules_that_decide_are_there() -> None:
+    import study
+
+    folder = Path(str(study.__file__)).parent
+    assert all((folder / f"{name}.py").exists() for name in DECIDING_MODULES)

@@ -1,0 +1,216 @@
+"""What a worker does with a trial that breaks, stalls, is infeasible, or that somebody else is training.
+
+The attempts here are made by functions that write what a training would have left; real trainings are in
+test_trial_host and test_interrupted_studies.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from examples import HEADER, RESULT, make_interval, make_spec
+from studies import WAIT_SECONDS
+
+from study.cluster import work
+from study.cluster.work import Assignment, Patience, bring_to_end
+from study.errors import DiskFullError, TrialInterrupted
+from study.ledger import Ledger, TrialFolder, TrialState
+from study.machine import Resources
+from study.records import Energy
+from study.trial_host import Ending
+from study.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, Job
+
+Step = Callable[[TrialFolder], Ending]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialFolder:
+    monkeypatch.setattr(work, "FIRST_PAUSE_SECONDS", 0.0)
+    return Ledger.create(tmp_path / "study").add(make_spec())
+
+
+class Script:
+    """Makes one attempt after the other; the last one again and again."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = steps
+        self.made = 0
+
+    def __call__(self, folder: TrialFolder, job: Job, patience: Patience) -> Ending:
+        step = self._steps[min(self.made, len(self._steps) - 1)]
+        self.made += 1
+        return step(folder)
+
+
+def fails_at(iteration: int) -> Step:
+    """A fault after an iteration, recorded by the training itself."""
+
+    def step(folder: TrialFolder) -> Ending:
+        number = _begin(folder, iteration)
+        folder.fail(attempt=number, reason="something broke")
+        return Ending(code=FAILED)
+
+    return step
+
+
+def is_killed_at(iteration: int) -> Step:
+    """A kill after an iteration, of which the training could not say anything."""
+
+    def step(folder: TrialFolder) -> Ending:
+        _begin(folder, iteration)
+        return Ending(code=-signal.SIGKILL, reason="its process was killed")
+
+    return step
+
+
+def is_infeasible(folder: TrialFolder) -> Ending:
+    folder.fail(attempt=_begin(folder, 5), reason="out of memory: 2 GiB", state=TrialState.INFEASIBLE)
+    return Ending(code=INFEASIBLE)
+
+
+def finishes(folder: TrialFolder) -> Ending:
+    folder.finish(RESULT, attempt=_begin(folder, 100))
+    return Ending(code=FINISHED)
+
+
+def _begin(folder: TrialFolder, iteration: int) -> int:
+    number = len(folder.attempts())
+    folder.begin_attempt(replace(HEADER, attempt=number))
+    folder.append_cost(make_interval(0, iteration, attempt=number))
+    return number
+
+
+def assignment(script: Script, **patience: Any) -> Assignment:
+    # Neither space nor data are asked for by a single trial.
+    nothing: Any = None
+    return Assignment(space=nothing, data=nothing, template=nothing, patience=Patience(**patience), attempt=script)
+
+
+def job_for(folder: TrialFolder) -> Job:
+    return Job(
+        study=str(folder.path.parent.parent),
+        trial_id=folder.trial_id,
+        raw=None,
+        preprocessed="/nowhere",
+        resources=Resources(device="cpu", cpus=1),
+        energy=Energy(meter="none"),
+        previous_stage=None,
+        stop_file=str(folder.path.parent.parent / "stop"),
+    )
+
+
+def outcome_of(folder: TrialFolder, script: Script, **patience: Any) -> TrialState:
+    return bring_to_end(folder, job_for(folder), assignment(script, **patience))
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_a_trial_that_breaks_at_the_same_place_is_given_up_after_its_retries(folder: TrialFolder, retries: int) -> None:
+    script = Script(fails_at(10))
+    assert outcome_of(folder, script, retries=retries) is TrialState.FAILED
+    assert script.made == retries + 1
+    assert folder.failure_reason() == "something broke"
+
+
+def test_faults_between_which_it_gets_on_are_not_counted_together(folder: TrialFolder) -> None:
+    script = Script(*(is_killed_at(iteration) for iteration in (10, 20, 30, 40)), finishes)
+    assert outcome_of(folder, script, retries=1) is TrialState.FINISHED
+    assert script.made == 5
+    assert [event["event"] for event in folder.events()] == [*["started", "failed"] * 4, "started", "finished"]
+
+
+def test_a_kill_before_the_first_iteration_is_a_fault_too(folder: TrialFolder) -> None:
+    script = Script(is_killed_at(0))
+    assert outcome_of(folder, script, retries=2) is TrialState.FAILED
+    assert script.made == 3
+
+
+def test_the_next_run_tries_a_failed_trial_again(folder: TrialFolder) -> None:
+    assert outcome_of(folder, Script(fails_at(10)), retries=0) is TrialState.FAILED
+    assert outcome_of(folder, Script(finishes), retries=0) is TrialState.FINISHED
+
+
+def test_an_infeasible_trial_is_a_result_and_not_tried_again(folder: TrialFolder) -> None:
+    script = Script(is_infeasible)
+    assert outcome_of(folder, script) is TrialState.INFEASIBLE
+    assert outcome_of(folder, script) is TrialState.INFEASIBLE
+    assert script.made == 1
+    assert folder.failure_reason() == "out of memory: 2 GiB"
+
+
+def test_an_infeasible_trial_is_tried_again_once_when_asked_for(folder: TrialFolder) -> None:
+    script = Script(is_infeasible)
+    outcome_of(folder, script)
+    assert outcome_of(folder, script, retry_infeasible=True) is TrialState.INFEASIBLE
+    assert script.made == 2
+
+
+def test_a_training_that_the_system_killed_for_memory_is_infeasible(folder: TrialFolder) -> None:
+    def step(folder: TrialFolder) -> Ending:
+        _begin(folder, 5)
+        return Ending(code=INFEASIBLE, reason="out of memory: the system killed a process of the training")
+
+    assert outcome_of(folder, Script(step)) is TrialState.INFEASIBLE
+    assert str(folder.failure_reason()).startswith("out of memory: the system killed")
+
+
+def test_a_full_disk_is_neither_a_fault_nor_a_result(folder: TrialFolder) -> None:
+    with pytest.raises(DiskFullError, match="no space is left to write"):
+        outcome_of(folder, Script(lambda _: Ending(code=DISK_FULL)))
+    assert folder.state() is TrialState.NEW
+
+
+def test_a_trial_that_somebody_else_was_quicker_to_begin_is_asked_for_again(folder: TrialFolder) -> None:
+    script = Script(lambda _: Ending(code=BUSY), finishes)
+    assert outcome_of(folder, script, retries=0) is TrialState.FINISHED
+
+
+def test_a_study_that_is_being_stopped_starts_nothing(folder: TrialFolder) -> None:
+    Path(job_for(folder).stop_file).touch()
+    script = Script(finishes)
+    with pytest.raises(TrialInterrupted):
+        outcome_of(folder, script)
+    assert script.made == 0
+
+
+class Worker(threading.Thread):
+    """`bring_to_end` in a thread."""
+
+    def __init__(self, folder: TrialFolder, script: Script) -> None:
+        super().__init__(daemon=True)
+        self._folder, self._script = folder, script
+        self.ends: list[object] = []
+
+    def run(self) -> None:
+        try:
+            self.ends.append(outcome_of(self._folder, self._script))
+        except Exception as error:
+            self.ends.append(type(error))
+
+
+def test_a_worker_waits_for_a_trial_that_another_one_trains(folder: TrialFolder) -> None:
+    script = Script(finishes)
+    worker = Worker(folder, script)
+    with folder.locked():
+        worker.start()
+        # Long enough for it to do something wrong.
+        worker.join(0.5)
+        assert worker.ends == []
+        folder.finish(RESULT, attempt=0)
+    worker.join(WAIT_SECONDS)
+    assert worker.ends == [TrialState.FINISHED]
+    assert script.made == 0
+
+
+def test_a_worker_that_waits_can_be_stopped(folder: TrialFolder) -> None:
+    worker = Worker(folder, Script(finishes))
+    with folder.locked():
+        worker.start()
+        Path(job_for(folder).stop_file).touch()
+        worker.join(WAIT_SECONDS)
+    assert worker.ends == [TrialInterrupted]

@@ -1,0 +1,163 @@
+"""Whom a test kills and when: the processes above a training, found by their ids, and moments of a trial's life.
+
+From a training upwards there are its server, the worker of Ray that started it, the node's raylet. A name is never
+searched for: whoever holds a trial's lock is the training, and the others are its ancestors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+
+import psutil
+
+from study import locks
+from study.ledger import TrialFolder
+
+MARK = "PGPS_TEST_MARK"
+
+
+class Victim(str, Enum):
+    """What is killed."""
+
+    DRIVER = "driver"
+    TRAINING = "training"
+    SERVER = "server"
+    WORKER = "worker"
+    NODE = "node"
+
+
+class Moment(str, Enum):
+    """When."""
+
+    START = "a driver starts"
+    ANY = "a trial is worked on"
+    SET_UP = "a training is set up"
+    CHECKPOINT = "a checkpoint is written"
+    VALIDATION = "the final validation runs"
+    AGAIN = "right after the last kill"
+
+
+# How far each is above the training.
+_GENERATIONS = {Victim.TRAINING: 0, Victim.SERVER: 1, Victim.WORKER: 2, Victim.NODE: 3}
+
+
+def training_process(folder: TrialFolder) -> psutil.Process | None:
+    """The process that works on the trial."""
+    holder = locks.holder(folder.locks_path)
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(holder.pid) if holder else None
+    return None
+
+
+def find(victim: Victim, folder: TrialFolder) -> psutil.Process | None:
+    """The victim that a trial depends on, None when it is gone meanwhile."""
+    process = training_process(folder)
+    with suppress(psutil.NoSuchProcess):
+        for _ in range(_GENERATIONS[victim]):
+            process = process.parent() if process else None
+        # A training whose server has died belongs to nobody.
+        return process if process and process.pid > 1 and _is_right(victim, process) else None
+    return None
+
+
+def _is_right(victim: Victim, process: psutil.Process) -> bool:
+    words = {Victim.SERVER: "study.trial_server", Victim.WORKER: "ray::", Victim.NODE: "raylet"}
+    return words.get(victim, "") in " ".join(process.cmdline())
+
+
+def cut_power(root: psutil.Process) -> list[psutil.Process]:
+    """Kill a process and all below it in one instant: all are stopped before the first one dies."""
+    stopped: list[psutil.Process] = []
+    while fresh := [process for process in _tree(root) if process not in stopped]:
+        for process in fresh:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        stopped += fresh
+    for process in stopped:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return stopped
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """All processes that descend from one that was started with the mark in its environment, orphans included."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.NoSuchProcess):
+            is_marked = wanted in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            if is_marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _tree(root: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+# ------------------------------------------------------------------------------------------------------------- moments
+
+
+class Watch:
+    """Sees moments come: tells an attempt that begins from those that were there before.
+
+    Args:
+        trials: gives the trials of the study.
+    """
+
+    def __init__(self, trials: Callable[[], list[TrialFolder]]) -> None:
+        self._trials = trials
+        self._before: Counter[str] = Counter()
+        self._holders: set[str] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from now on."""
+        self._before = Counter({folder.trial_id: _attempts(folder) for folder in self._trials()})
+        self._holders = {token for folder in self._trials() if (token := _token(folder))}
+
+    def at(self, moment: Moment) -> TrialFolder | None:
+        """A trial that is at the moment now."""
+        return next(self._all_at(moment), None)
+
+    def _all_at(self, moment: Moment) -> Iterator[TrialFolder]:
+        for folder in self._trials():
+            if training_process(folder) is not None and self._is_at(moment, folder):
+                yield folder
+
+    def _is_at(self, moment: Moment, folder: TrialFolder) -> bool:
+        if moment is Moment.CHECKPOINT:
+            return _is_writing(folder)
+        if moment is Moment.VALIDATION:
+            return any(folder.results_path.glob("*/*/fold_*/checkpoint_final.pth"))
+        if moment in (Moment.SET_UP, Moment.AGAIN):
+            return _token(folder) not in self._holders and _attempts(folder) == self._before[folder.trial_id]
+        return True
+
+
+def _is_writing(folder: TrialFolder, seconds: float = 2.0) -> bool:
+    """Whether a checkpoint is being written within so long: it takes a hundredth of a second."""
+    model = next(folder.results_path.glob("*/*/fold_*"), None)
+    deadline = time.monotonic() + seconds
+    while model is not None and time.monotonic() < deadline:
+        if any(path.name.startswith("..checkpoint") for path in model.iterdir()):
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def _attempts(folder: TrialFolder) -> int:
+    return sum(1 for _ in (folder.path / "attempts").glob("[0-9]*.json"))
+
+
+def _token(folder: TrialFolder) -> str | None:
+    holder = locks.holder(folder.locks_path)
+    return holder.token if holder else None
