@@ -100,11 +100,11 @@ def run_trial(
     if folder.result() is None:
         with folder.locked():
             # Another process may have finished it while this one waited for the disk.
-            if folder.result() is not None:
-                return finished_trial(folder)
-            folder.sweep()
-            audit_trial(folder)
-            _Attempt(spec, folder, workplace, progress or Progress(), stop or StopRequest()).run()
+            if folder.result() is None:
+                folder.sweep()
+                audit_trial(folder)
+                _Attempt(spec, folder, workplace, progress or Progress(), stop or StopRequest()).run()
+    audit_trial(folder)
     return finished_trial(folder)
 
 

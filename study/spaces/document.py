@@ -78,14 +78,21 @@ LEGAL_TYPES: Mapping[str, str] = {
 """pydantic's kinds of error -> what was expected."""
 
 
-def load_space(path: Path) -> SearchSpace:
+def load_space(path: Path, *, trials: int | None = None) -> SearchSpace:
     """The search space of a YAML file.
+
+    Args:
+        path: of the file.
+        trials: instead of the file's, which then need not say how many.
 
     Raises:
         MissingDataError: the file is not there or not readable.
         InvalidInputError: broken YAML, an unknown key, or a value that is not legal.
     """
-    return space_from(read_yaml(path))
+    document = read_yaml(path)
+    if trials is not None and isinstance(document, Mapping):
+        document = {**document, "trials": trials}
+    return space_from(document)
 
 
 def space_from(document: object) -> SearchSpace:

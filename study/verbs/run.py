@@ -118,9 +118,9 @@ def load(args: argparse.Namespace) -> SearchSpace:
     """The search space of the command line."""
     from study.spaces import load_space
 
-    names = ("trials", "dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "country")
+    names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "country")
     resources = ("cpus", "gpus", "concurrent", "data_workers")
-    return load_space(args.space).with_overrides(
+    return load_space(args.space, trials=args.trials).with_overrides(
         **{name: getattr(args, name) for name in (*names, *resources)},
         folds=tuple(args.folds) if args.folds else None,
         seeds=tuple(args.seeds) if args.seeds else None,
