@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test lint clean
+.PHONY: study test lint torture clean
 
 study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+# A quarter of an hour: a study killed more than fifty times and resumed, its tally at the end.
+torture: $(STAMP)
+	$(BIN)/python tests/torture.py --kills 54 --seed 0 --out studies/torture
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

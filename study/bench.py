@@ -7,11 +7,12 @@ starts it, watches the memory of its process tree, and reduces the records.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,9 +24,11 @@ from study.ledger import Ledger
 from study.progress import Progress
 from study.records import Phase, TrialSpec
 from study.trial import run_trial
+from study.trial_host import TrialHost
 from study.trial_process import Job
 
 MEMORY_POLL_SECONDS = 0.2
+MOST_START_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class TrialBench:
             random order the first draw of every stage but the first counts.
         iteration_seconds: median iteration, by stage.
         peak_memory_mib: largest sum of proportional set sizes over the process tree.
+        first_of_worker_seconds, next_of_worker_seconds: from handing a trial to a worker of a study to its training
+            loop, for the worker's first trial, which starts its server of trainings, and for the next.
     """
 
     start_seconds: float
@@ -53,6 +58,8 @@ class TrialBench:
     largest_stage_change_iterations: float
     iteration_seconds: tuple[float, ...]
     peak_memory_mib: float
+    first_of_worker_seconds: float = math.nan
+    next_of_worker_seconds: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON."""
@@ -68,7 +75,7 @@ class _Recorder(Progress):
 
 
 def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBench:
-    """Run a trial once and measure it.
+    """Run a trial once and measure it, then two short ones after each other as a worker of a study does.
 
     Args:
         spec: what to train, at least four iterations per stage for meaningful medians.
@@ -89,7 +96,36 @@ def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBen
         raise TrialFailedError(f"the measured trial failed: {folder.failure_reason() or _last_line(folder.log_path)}")
     rows = files.read_json(output)
     training_seconds = bill(folder.attempts(), folder.cost_intervals()).by_phase[Phase.TRAINING].seconds
-    return reduce_rows(rows, started_at=started_at, training_seconds=training_seconds, peak_memory_mib=peak_mib)
+    figures = reduce_rows(rows, started_at=started_at, training_seconds=training_seconds, peak_memory_mib=peak_mib)
+    first, following = worker_starts(spec, ledger, job)
+    return replace(figures, first_of_worker_seconds=first, next_of_worker_seconds=following)
+
+
+def worker_starts(spec: TrialSpec, ledger: Ledger, job: Job) -> tuple[float, float]:
+    """Seconds from handing a trial to a worker to its training loop, for the worker's first trial and its second.
+
+    Each trial is the given one with a seed of its own, and is stopped as soon as it trains.
+    """
+    with TrialHost(stall_seconds=MOST_START_SECONDS) as host:
+        first = _start_seconds(host, replace(spec, seed=spec.seed + 1), ledger, job)
+        return first, _start_seconds(host, replace(spec, seed=spec.seed + 2), ledger, job)
+
+
+def _start_seconds(host: TrialHost, spec: TrialSpec, ledger: Ledger, job: Job) -> float:
+    folder = ledger.add(spec)
+    stop_file = ledger.root / f".stop-{spec.trial_id}"
+    training_after: list[float] = []
+    started = time.perf_counter()
+
+    def told(said: dict[str, Any]) -> None:
+        if said.get("phase") == Phase.TRAINING.value and not training_after:
+            training_after.append(time.perf_counter() - started)
+            stop_file.touch()
+
+    host.run(replace(job, trial_id=spec.trial_id, stop_file=str(stop_file)), folder.log_path, told)
+    if not training_after:
+        raise TrialFailedError(f"the measured trial failed: {folder.failure_reason() or _last_line(folder.log_path)}")
+    return training_after[0]
 
 
 def reduce_rows(

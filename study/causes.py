@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 
 from study.errors import DiskFullError
+from study.files import DISK_FULL_CODES
 
 # Each library has its own words for it, on the CPU none has a class of its own.
 _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "unable to allocate")
-_DISK_CODES = (errno.ENOSPC, errno.EDQUOT)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -23,7 +23,7 @@ def disk_full(error: BaseException) -> DiskFullError | None:
     for cause in _causes(error):
         if isinstance(cause, DiskFullError):
             return cause
-        if isinstance(cause, OSError) and cause.errno in _DISK_CODES:
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL_CODES:
             return DiskFullError(str(cause.filename or "the disk"))
     return None
 

@@ -180,8 +180,14 @@ class TrialFolder:
         """Record something worth knowing that changes no state."""
         self.append_event(NOTE, text=text)
 
-    def fail(self, *, attempt: int, reason: str, state: TrialState = TrialState.FAILED) -> None:
-        """Record that the training broke, or with `TrialState.INFEASIBLE` that it is not possible as specified."""
+    def fail(self, *, reason: str, attempt: int | None = None, state: TrialState = TrialState.FAILED) -> None:
+        """Record that the training broke, or with `TrialState.INFEASIBLE` that it is not possible as specified.
+
+        Args:
+            reason: in words; one line of it is kept.
+            attempt: that broke, None when none had begun.
+            state: failed or infeasible.
+        """
         self.append_event(state.value, attempt=attempt, reason=" ".join(reason.split())[:REASON_LENGTH])
 
     def finish(self, result: TrialResult, *, attempt: int) -> None:

@@ -51,6 +51,18 @@ class Holder:
             f"process {self.pid} on {self.host} since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
         )
 
+    @classmethod
+    def this_process(cls) -> Holder:
+        """A new hold by this process, from now on."""
+        return cls(
+            host=socket.gethostname(),
+            machine=this_machine(),
+            pid=os.getpid(),
+            born=_born(os.getpid()),
+            since=time.time(),
+            token=uuid4().hex,
+        )
+
     @property
     def is_gone(self) -> bool:
         """Whether the process certainly ended: only knowable on its own machine."""
@@ -108,14 +120,7 @@ def held(
 
 def _acquire(lock: Path) -> tuple[Path, str, Holder | None]:
     """The new record, its token, and whose stale one it replaces."""
-    me = Holder(
-        host=socket.gethostname(),
-        machine=this_machine(),
-        pid=os.getpid(),
-        born=_born(os.getpid()),
-        since=time.time(),
-        token=uuid4().hex,
-    )
+    me = Holder.this_process()
     number = _highest(lock)
     before = _read(_record(lock, number)) if number else None
     if before and not _is_stale(_record(lock, number), before, _clock_of(lock)):

@@ -158,6 +158,9 @@ class _Attempt:
         except TrialInterrupted as interruption:
             self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
             raise
+        except LedgerError:
+            # Damaged or foreign records: nothing that training again would mend.
+            raise
         except Exception as error:
             raise self._broken(error) from error
         finally:

@@ -36,9 +36,9 @@ from study.records import Energy, Phase, TrialSpec
 from study.terminal import output_to
 from study.trial import Workplace, run_trial
 
-FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL = 0, 3, 4, 5, 6, 8
+FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL, REFUSED = 0, 3, 4, 5, 6, 8, 9
 # The process has recorded itself how it ended.
-TOLD_CODES = (FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL)
+TOLD_CODES = (FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL, REFUSED)
 # How often a training says at most that it gets on.
 SAY_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.5
@@ -150,11 +150,11 @@ def _exit_code(error: StudyError, folder: TrialFolder) -> int:
             return code
     if isinstance(error, TrialFailedError):
         traceback.print_exception(error)
-    else:
-        # Refused before an attempt began, so nobody has recorded it yet.
-        folder.fail(attempt=len(folder.attempts()), reason=str(error))
-        print(error, file=sys.stderr)
-    return FAILED
+        return FAILED
+    # Refused, so nobody has recorded it yet.
+    folder.fail(reason=str(error))
+    print(error, file=sys.stderr)
+    return REFUSED
 
 
 def _stop_on_request(job: Job) -> StopRequest:

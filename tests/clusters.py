@@ -141,7 +141,12 @@ def cluster(*, cpus: int = 2) -> Iterator[Cluster]:
         token_path.touch(mode=0o600)
         token_path.write_text(secrets.token_hex(32))
         port, server, agent, client = free_ports(4)
-        given = {"head": None, "port": port, "dashboard-port": server, "dashboard-agent-listen-port": agent}
+        given: dict[str, object] = {
+            "head": None,
+            "port": port,
+            "dashboard-port": server,
+            "dashboard-agent-listen-port": agent,
+        }
         given |= {"ray-client-server-port": client, "temp-dir": folder, "num-cpus": cpus}
         words = [f"--{name}" if value is None else f"--{name}={value}" for name, value in given.items()]
         environment = {**own_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}

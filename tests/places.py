@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol, Self
 
 import psutil
@@ -74,10 +75,19 @@ class TwoNodes:
             self._stack.close()
             self._start()
             return False
-        self._nodes = [self._stack.enter_context(self._cluster.node(cpus=1))]
+        self._nodes = [self._stack.enter_context(further_node(self._cluster))]
         return True
 
     def _start(self) -> None:
         self._stack = ExitStack()
         self._cluster = self._stack.enter_context(cluster(cpus=1))
-        self._nodes = [self._stack.enter_context(self._cluster.node(cpus=1))]
+        self._nodes = [self._stack.enter_context(further_node(self._cluster))]
+
+
+@contextmanager
+def further_node(ray: Cluster) -> Iterator[RayNode]:
+    """A node with one core that has joined the cluster."""
+    # All nodes of a cluster write to one log, in which an earlier one has said already that it has started.
+    (ray.folder / "node.log").unlink(missing_ok=True)
+    with ray.node(cpus=1) as node:
+        yield node

@@ -69,7 +69,7 @@ def check(reference: Ledger, tortured: Tortured) -> Check:
 def table(result: Check) -> str:
     """The tally."""
     done, waste = result.tortured, result.waste
-    kinds = Counter((hit.place, str(hit.kill)) for hit in done.hits)
+    kinds = Counter((hit.place, hit.text) for hit in done.hits)
     lines = [f"{number:4} × {kill}, on {place}" for (place, kill), number in sorted(kinds.items())]
     codes = ", ".join(f"{number} × {code}" for code, number in sorted(Counter(done.drivers).items()))
     figures = {

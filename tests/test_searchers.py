@@ -418,7 +418,7 @@ def refusing(is_refused: Callable[[Point], bool]) -> Callable[..., list[TrialSpe
 
 # ---------------------------------------------------------------------------------------------- interrupted or not
 
-HYPOTHESIS = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HYPOTHESIS = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DOCUMENTS = {
     # More than ten told, so that TPE has begun to model them.
     "optuna": {**OPTUNA_SPACE, "folds": [0], "trials": 20},

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,7 +35,7 @@ from study.ledger import Ledger, TrialFolder
 # Nothing waits so long unless something hangs.
 HANG_SECONDS = 400.0
 # After which a rare moment is not waited for any more.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 LEAVE_SECONDS = 120.0
 MOST_PROBLEMS = 20
 INTERRUPTED = 130
@@ -47,17 +47,22 @@ STUDY: dict[str, Any] = {
     "seeds": [0, 1],
     "resources": {"cpus": 1, "gpus": 0, "concurrent": 2, "data_workers": 0},
     "curriculum": {"scheme": ["pgps", "pgps+", "rpss"]},
-    "training": {**TRAINING, "epochs": 20, "iterations_per_epoch": 20, "initial_learning_rate": 2e-3},
+    "training": {**TRAINING, "epochs": 16, "iterations_per_epoch": 20, "initial_learning_rate": 2e-3},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A kill that hit, at a time in seconds since the epoch."""
+    """A kill that hit, at a time in seconds since the epoch; at another moment than planned if that did not come."""
 
     kill: Kill
+    moment: Moment
     place: str
     at: float
+
+    @property
+    def text(self) -> str:
+        return str(replace(self.kill, moment=self.moment))
 
 
 @dataclass(kw_only=True)
@@ -92,9 +97,10 @@ class Torture:
         self._driver: subprocess.Popen[bytes] | None = None
         self._sent: set[int] = set()
         self._is_lost = False
-        self._watch = Watch(self._trials)
+        self._moment = Moment.ANY
         self._began = time.monotonic()
         self._next_study()
+        self._watch = Watch(self._trials)
 
     def run(self, kills: Sequence[Kill], place: Place) -> None:
         """Let the kills fall on the study at a place, and leave its driver running there."""
@@ -121,6 +127,7 @@ class Torture:
     def _strike(self, kill: Kill) -> bool:
         """Whether the kill hit something."""
         if kill.victim is Victim.DRIVER and kill.moment in (Moment.START, Moment.AGAIN):
+            self._moment = kill.moment
             if kill.moment is Moment.START or not self._is_running():
                 self._end_driver()
                 self._run_again()
@@ -137,7 +144,8 @@ class Torture:
         started = time.monotonic()
         while self._is_running():
             waited = time.monotonic() - started
-            trial = self._watch.at(moment if waited < PATIENCE_SECONDS else Moment.ANY)
+            self._moment = moment if waited < PATIENCE_SECONDS else Moment.ANY
+            trial = self._watch.at(self._moment)
             if trial is not None:
                 return trial
             if waited > HANG_SECONDS:
@@ -171,10 +179,10 @@ class Torture:
         return self._noted(kill)
 
     def _noted(self, kill: Kill) -> bool:
-        hit = Hit(kill=kill, place=self._place.name, at=time.time())
+        hit = Hit(kill=kill, moment=self._moment, place=self._place.name, at=time.time())
         self._done.hits.append(hit)
         self._watch.reset()
-        self._say(f"{len(self._done.hits):3} {kill} after {kill.delay_seconds:.1f} s, on {hit.place}")
+        self._say(f"{len(self._done.hits):3} {hit.text} after {kill.delay_seconds:.1f} s, on {hit.place}")
         return True
 
     # --- the driver ----------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from study.remote import place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ EXAMPLES = """  python -m analysis front studies/hippo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    parser.add_argument("studies", nargs="+", type=Path, metavar="DIR", help="study folder")
+    parser.add_argument("studies", nargs="+", type=place, metavar="DIR|URL", help="study folder, or where it is")
     parser.add_argument(
         "--objectives",
         default="dice,runtime_seconds",
@@ -37,8 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from analysis.frame import read_studies
     from analysis.front import pareto_front
     from analysis.points import average_points
+    from study.remote.view import readings
 
-    trials = read_studies(args.studies)
+    with readings(args.studies) as folders:
+        trials = read_studies(folders)
     front = pareto_front(average_points(trials), args.objectives.split(","), by=args.by)
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in front.best.iterrows()], indent=1))

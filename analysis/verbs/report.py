@@ -6,18 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
+from study.remote import is_url, place
+
 EXAMPLES = """  python -m analysis report studies/hippo
   python -m analysis report studies/hippo studies/lung --out comparison"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    parser.add_argument("studies", nargs="+", type=Path, metavar="DIR", help="study folder")
+    parser.add_argument("studies", nargs="+", type=place, metavar="DIR|URL", help="study folder, or where it is")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder to write to (default: report inside the study, or ./report for several studies)",
+        help="folder to write to (default: report inside the study, or ./report for several studies or a URL)",
     )
 
 
@@ -27,9 +29,13 @@ def run(args: argparse.Namespace) -> int:
 
     with Console(file=sys.stderr).status("Reading trials, drawing figures"):
         from analysis.basis import states
-        from analysis.report import write_report
+        from analysis.report import FOLDER, write_report
+        from study.remote.view import readings
 
-        report = write_report(args.studies, args.out)
+        # What is read from object storage is gone afterwards.
+        out = args.out or (Path(FOLDER) if any(map(is_url, args.studies)) else None)
+        with readings(args.studies) as folders:
+            report = write_report(folders, out)
     print(states(report.trials))
     for reason in report.missing:
         print(reason)

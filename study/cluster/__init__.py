@@ -24,7 +24,12 @@ WORKER_SETTINGS = {"RAY_kill_child_processes_on_worker_exit": "0"}
 # firewall exceptions on desktops; on a server, too, it makes it listen on the loopback address only.
 LOOPBACK_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 LOOPBACK = r"(127\.|localhost:|\[?::1\]?:)"
-SETTINGS_OF_OWN_CLUSTER = {**WORKER_SETTINGS, **LOOPBACK_SETTINGS}
+SETTINGS_OF_OWN_CLUSTER = {
+    **WORKER_SETTINGS,
+    **LOOPBACK_SETTINGS,
+    # Ray's workers give way to everything else on the machine; a training is no less than another program.
+    "RAY_worker_niceness": "0",
+}
 SETTINGS_OF_GIVEN_CLUSTER = {
     # Each try to reach one that does not answer takes 40 s; Ray's default is twenty.
     "RAY_NUM_REDIS_GET_RETRIES": "1",

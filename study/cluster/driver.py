@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ray import tune
@@ -33,6 +33,7 @@ from study.errors import DiskFullError, TrialInterrupted
 from study.ledger import Ledger, TrialState
 from study.machine import Resources
 from study.provenance import Provenance, check_provenance
+from study.remote.shared_ledger import post_stop, url_of_ledger
 from study.spaces import SearchSpace
 from study.specs import prepared_lookup
 from study.status import found, study_status
@@ -41,6 +42,7 @@ from study.trial_process import STOP_GRACE_SECONDS, Job
 REFRESH_SECONDS = 1.0
 # A worker or node that is lost is no fault of the trial's, but one that takes every node with it must end somewhere.
 MOST_LOSSES = 20
+STOPPED = "the study was stopped; the same command resumes it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def run_study(run: Run) -> list[str]:
         LedgerError: another process runs the study, it rests on something else, or its files are damaged.
         MachineError: no node can hold a trial, a node cannot do the work, or no cluster answers.
     """
-    with run.ledger.locked(run.say):
+    with _Signals() as signals, run.ledger.locked(run.say):
         audit(run.ledger)
         here = Provenance.here(run.space, run.data)
         check_provenance(run.ledger, here)
@@ -96,10 +98,16 @@ def run_study(run: Run) -> list[str]:
         mirror = open_mirror(run.optuna_storage, run.space, run.ledger) if run.optuna_storage else None
         search = PointSearcher(proposer, mirror)
         with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
+            # Ray has put its own handlers in their place.
+            signals.install()
             if run.address is not None:
-                check_nodes(run.ledger.root.resolve(), run.space, run.data, here)
+                check_nodes(run.ledger.root.resolve(), run.space, run.data, here, url=url_of_ledger(run.ledger))
             allotment = allot(run.space.resources, nodes())
-            return _fit(run, search, proposer.remaining, allotment, stop_file)
+            signals.check()
+            lost = _fit(run, search, allotment, stop_file, signals)
+        if mirror and mirror.trouble:
+            run.say(mirror.trouble)
+        return lost
 
 
 @contextmanager
@@ -113,18 +121,17 @@ def _stop_file(root: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _fit(run: Run, search: PointSearcher, samples: int, allotment: Allotment, stop_file: Path) -> list[str]:
+def _fit(run: Run, search: PointSearcher, allotment: Allotment, stop_file: Path, signals: _Signals) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="pgps-tune-", ignore_cleanup_errors=True) as folder:
-        thread = TuneThread(lambda end: _tuner(run, search, samples, allotment, stop_file, Path(folder), end))
+        thread = TuneThread(lambda end: _tuner(run, search, allotment, stop_file, Path(folder), end))
         try:
-            with _signals_as_flag() as stopped:
-                thread.start()
-                while thread.is_alive() and not stopped.is_set() and not thread.full_disk:
-                    thread.join(REFRESH_SECONDS)
-                    run.on_refresh()
-                if stopped.is_set() or thread.full_disk:
-                    _stop_trainings(run, stop_file)
-                    raise _why(thread)
+            thread.start()
+            while thread.is_alive() and not signals.received and not thread.full_disk:
+                thread.join(REFRESH_SECONDS)
+                run.on_refresh()
+            if signals.received or thread.full_disk:
+                _stop_trainings(run, stop_file)
+                raise _why(thread)
         finally:
             thread.end()
         return thread.failures()
@@ -133,7 +140,6 @@ def _fit(run: Run, search: PointSearcher, samples: int, allotment: Allotment, st
 def _tuner(
     run: Run,
     search: PointSearcher,
-    samples: int,
     allotment: Allotment,
     stop_file: Path,
     folder: Path,
@@ -146,7 +152,7 @@ def _tuner(
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=search, num_samples=samples, max_concurrent_trials=allotment.in_total, reuse_actors=True
+            search_alg=search, num_samples=search.remaining, max_concurrent_trials=allotment.in_total, reuse_actors=True
         ),
         # Tune's own folder is a scheduler's memory, never read back: it goes with the run.
         run_config=tune.RunConfig(
@@ -177,37 +183,57 @@ def _assignment(run: Run, allotment: Allotment, stop_file: Path) -> Assignment:
         previous_stage=None if run.previous_stage is None else str(run.previous_stage),
         stop_file=str(stop_file),
     )
-    return Assignment(space=run.space, data=run.data, template=template, patience=run.patience, attempt=run.attempt)
+    return Assignment(
+        space=run.space,
+        data=run.data,
+        template=template,
+        patience=run.patience,
+        attempt=run.attempt,
+        url=url_of_ledger(run.ledger),
+    )
 
 
-@contextmanager
-def _signals_as_flag() -> Iterator[threading.Event]:
-    """The first signal sets the flag, a second one interrupts whatever is being waited for."""
-    flag = threading.Event()
+class _Signals:
+    """Takes SIGINT and SIGTERM from the first line of a run on: one is noted, a second one interrupts at once."""
 
-    def handle(*_: object) -> None:
-        if flag.is_set():
-            raise TrialInterrupted("the study was stopped at once; the same command resumes it")
-        flag.set()
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[signal.Signals, Any] = {}
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for number, action in before.items():
+    def __enter__(self) -> _Signals:
+        self._before = self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, action in self._before.items():
             signal.signal(number, action)
+
+    def install(self) -> dict[signal.Signals, Any]:
+        """Take the signals; returns who took them before."""
+        return {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def check(self) -> None:
+        """Raise TrialInterrupted when one has come."""
+        if self.received:
+            raise TrialInterrupted(STOPPED)
+
+    def _handle(self, *_: object) -> None:
+        if self.received:
+            raise TrialInterrupted("the study was stopped at once; the same command resumes it")
+        self.received = True
 
 
 def _why(thread: TuneThread) -> Exception:
     if thread.full_disk:
         return DiskFullError(thread.full_disk)
-    return TrialInterrupted("the study was stopped; the same command resumes it")
+    return TrialInterrupted(STOPPED)
 
 
 def _stop_trainings(run: Run, stop_file: Path) -> None:
     """Have every training write its checkpoint, and wait until they have."""
     with suppress(OSError):  # a full disk; the trainings then notice that their worker is gone
         stop_file.touch()
+    post_stop(run.ledger, stop_file)
     deadline = time.monotonic() + STOP_GRACE_SECONDS
     while time.monotonic() < deadline:
         if not any(folder.state() is TrialState.RUNNING for folder in run.ledger.trials()):

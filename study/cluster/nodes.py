@@ -23,6 +23,7 @@ from study.cluster.allotment import Node, local_node
 from study.datasets import DataPaths
 from study.errors import MachineError, StudyError
 from study.provenance import Provenance
+from study.remote.shared_ledger import trouble_here
 from study.spaces import SearchSpace
 
 # Set by Ray in the driver of a submitted job, whose working directory, with our code in it, all nodes get.
@@ -63,7 +64,7 @@ def nodes() -> list[Node]:
     return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in alive]
 
 
-def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenance) -> None:
+def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenance, *, url: str | None = None) -> None:
     """Have every node that can train look at the study folder, the data, the code and the libraries.
 
     Args:
@@ -71,6 +72,7 @@ def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenanc
         space: of the study.
         data: folders of its prepared data.
         here: what it rests on where the driver is.
+        url: of the study when it is in object storage, which every node is to reach.
 
     Raises:
         MachineError: a node sees something else than the driver; each one is named with what it sees.
@@ -78,7 +80,7 @@ def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenanc
     probe = root / f".probe-{uuid4().hex}"
     probe.mkdir()
     try:
-        question = _Question(probe=str(probe), space=space, data=data, provenance=here.to_json())
+        question = _Question(probe=str(probe), url=url, space=space, data=data, provenance=here.to_json())
         complaints = [text for node in _alive() if node["Resources"].get("CPU", 0) for text in _ask(node, question)]
     finally:
         for path in probe.iterdir():
@@ -93,6 +95,7 @@ class _Question:
     """What a node is asked: whether it sees the probe's folder, and has the same data, code and libraries."""
 
     probe: str
+    url: str | None
     space: SearchSpace
     data: DataPaths
     provenance: dict[str, Any]
@@ -111,23 +114,32 @@ def _ask(node: dict[str, Any], question: _Question) -> list[str]:
         complaints: list[str] = ray.get(task.remote(question, reply), timeout=PROBE_SECONDS)
     except ray.exceptions.RayError as error:
         complaints = [" ".join(str(error).split())[:300]]
-    if not complaints and not (Path(question.probe) / reply).exists():
+    if not complaints and question.url is None and not (Path(question.probe) / reply).exists():
         complaints = [_not_shared(question)]
     return [f"{name}: {text}" for text in complaints]
 
 
 def _look(question: _Question, reply: str) -> list[str]:
     """Runs on the node that is asked."""
-    if not Path(question.probe).is_dir():
-        return [_not_shared(question)]
-    try:
-        (Path(question.probe) / reply).write_text(socket.gethostname())
-    except OSError as error:
-        return [f"{Path(question.probe).parent} cannot be written there ({error.strerror})"]
+    trouble = _trouble_with_storage(question, reply)
+    if trouble is not None:
+        return [trouble]
     try:
         return Provenance.here(question.space, question.data).differences(question.provenance)
     except StudyError as error:
         return [str(error)]
+
+
+def _trouble_with_storage(question: _Question, reply: str) -> str | None:
+    if question.url is not None:
+        return trouble_here(question.url)
+    if not Path(question.probe).is_dir():
+        return _not_shared(question)
+    try:
+        (Path(question.probe) / reply).write_text(socket.gethostname())
+    except OSError as error:
+        return f"{Path(question.probe).parent} cannot be written there ({error.strerror})"
+    return None
 
 
 def _not_shared(question: _Question) -> str:

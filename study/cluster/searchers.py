@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
-from study.cluster.proposers import Proposer, make_proposer
+from study.cluster.proposers import Proposer
 from study.errors import StudyError
 from study.ledger import TrialState
 from study.outcomes import Outcome
@@ -21,8 +21,6 @@ from study.spaces import OBJECTIVES
 
 if TYPE_CHECKING:
     from study.cluster.mirror import Mirror
-
-__all__ = ["PointSearcher", "make_proposer"]
 
 LOST = "lost with its worker"
 STATES = {state.value for state in TrialState}
@@ -42,6 +40,11 @@ class PointSearcher(Searcher):
         self._mirror = mirror
         self._numbers: dict[str, int] = {}
         self._failure: StudyError | None = None
+
+    @property
+    def remaining(self) -> int:
+        """How many points may still be proposed at most."""
+        return self._proposer.remaining
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune writes its searcher to a file, which nobody reads back.

@@ -18,13 +18,14 @@ from typing import Any
 from ray import tune
 
 from study.datasets import DataPaths
-from study.errors import DiskFullError, TrialInterrupted
+from study.errors import DiskFullError, StudyError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.outcomes import outcome
+from study.remote.workshop import open_workshop
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
 from study.trial_host import Ending, TrialHost
-from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, TOLD_CODES, Job
+from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, REFUSED, TOLD_CODES, Job
 
 BUSY_POLL_SECONDS = 2.0
 # Between a fault and the next try, so that what is broken for an instant is given time; doubled each time.
@@ -67,6 +68,7 @@ class Assignment:
         template: a job whose trial is still to be named.
         patience: with faults.
         attempt: makes one attempt at a trial.
+        url: of a study in object storage, None for a folder.
     """
 
     space: SearchSpace
@@ -74,6 +76,7 @@ class Assignment:
     template: Job
     patience: Patience
     attempt: Attempt
+    url: str | None = None
 
 
 def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
@@ -86,15 +89,25 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     Raises:
         TrialInterrupted: the study is being stopped.
     """
-    ledger = Ledger.open(Path(assignment.template.study))
+    template = assignment.template
+    workshop = open_workshop(assignment.url, template.study, template.stop_file)
+    ledger = Ledger.open(workshop.study)
     folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], prepared_lookup(assignment.data))]
     try:
         for folder in folders:
-            job = replace(assignment.template, trial_id=folder.trial_id)
-            if bring_to_end(folder, job, assignment) is not TrialState.FINISHED:
+            with workshop.checked_out(folder) as stop:
+                job = replace(template, study=str(workshop.study), trial_id=folder.trial_id, stop_file=str(stop))
+                state = bring_to_end(folder, job, assignment)
+            if state is not TrialState.FINISHED:
                 break
     except DiskFullError as error:
         tune.report({OUTCOME: OUT_OF_DISK, REASON: error.where})
+        return
+    except TrialInterrupted:
+        raise
+    except StudyError as error:
+        # Not an error to Tune, which would try again and again what cannot succeed.
+        tune.report({OUTCOME: TrialState.FAILED.value, REASON: str(error)})
         return
     reached = outcome(folders)
     tune.report({OUTCOME: reached.state.value, REASON: reached.reason, **reached.values})
@@ -131,6 +144,8 @@ def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> Trial
         if folder.result() is not None:
             break
         _record(folder, number, ending)
+        if ending.code == REFUSED:
+            return TrialState.FAILED
         if ending.code != INFEASIBLE:
             before, reached = reached, _reached(folder)
             faults = 1 if reached > before else faults + 1

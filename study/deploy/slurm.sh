@@ -79,7 +79,7 @@ stop() {
 finish() {
     local code=$?
     trap '' TERM INT USR1
-    ((${#steps[@]})) && kill -TERM "${steps[@]}" 2>/dev/null
+    kill -TERM "${steps[@]}" 2>/dev/null || true
     wait
     srun --overlap --nodes="${#nodes[@]}" --ntasks-per-node=1 rm -rf "$folder" || true
     if [[ "$code" == "$INTERRUPTED" && -n "$again" ]]; then

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.remote import is_url, place
 from study.verbs.options import add_data_option, number, whole
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ EXAMPLES = """\
   python -m study run search_spaces/paper_lung.yaml --data data --out studies/lung --address auto
   python -m study run search_spaces/pgps.yaml --data data --dataset 4 --gpus 0 --epochs 10 \\
       --iterations-per-epoch 30 --out studies/small
+  python -m study run search_spaces/pgps.yaml --data data --dataset 4 --out s3://bucket/studies/hippo
   python -m study run search_spaces/smoke.yaml --data data --dry-run
 """
 SOME_FAILED = 1
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
     parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="search space, see search_spaces/README.md")
     add_data_option(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="study folder, made if absent")
+    parser.add_argument("--out", type=place, metavar="DIR|URL", help="study folder or s3://…, gs://…, made if absent")
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
@@ -130,7 +133,7 @@ def load(args: argparse.Namespace) -> SearchSpace:
 def start(
     space: SearchSpace,
     paths: DataPaths,
-    out: Path,
+    out: Path | str,
     *,
     address: str | None = None,
     previous_stage: Path | None = None,
@@ -142,7 +145,7 @@ def start(
     Args:
         space: what is searched; its data has been checked.
         paths: prepared data.
-        out: the study folder.
+        out: the study folder, or the URL of object storage.
         address: of a Ray cluster, None for one of our own that only this machine reaches.
         previous_stage: for cascades.
         optuna_storage: where to mirror an Optuna search.
@@ -154,7 +157,8 @@ def start(
     from study.cluster import configure_ray
     from study.cluster.address import check_address
     from study.cluster.allotment import allot, local_node
-    from study.ledger import Ledger, TrialState
+    from study.ledger import TrialState
+    from study.remote.shared_ledger import named, study_ledger
     from study.status import counts, study_status
     from study.terminal import wide_console
 
@@ -162,27 +166,27 @@ def start(
         allot(space.resources, [local_node(space.resources)])
     else:
         check_address(address)
-    ledger = Ledger.create(out, space=space.identity())
     configure_ray(address=address)
     from study.cluster.driver import Run, run_study
     from study.cluster.work import Patience
 
     console = wide_console()
-    with _LiveTable(ledger, console) as table:
-        complaints = run_study(
-            Run(
-                space=space,
-                ledger=ledger,
-                data=paths,
-                address=address,
-                previous_stage=previous_stage,
-                patience=Patience(**patience),
-                optuna_storage=optuna_storage,
-                on_refresh=table.refresh,
-                say=console.print,
+    with study_ledger(out, space=space.identity()) as ledger:
+        with _LiveTable(ledger, console) as table:
+            complaints = run_study(
+                Run(
+                    space=space,
+                    ledger=ledger,
+                    data=paths,
+                    address=address,
+                    previous_stage=previous_stage,
+                    patience=Patience(**patience),
+                    optuna_storage=optuna_storage,
+                    on_refresh=table.refresh,
+                    say=console.print,
+                )
             )
-        )
-    rows = study_status(ledger)
+        rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
     console.print(f"{out}: {counts(rows)}")
     for row in rows:
         if row.last_error:
@@ -192,11 +196,11 @@ def start(
     return SOME_FAILED if complaints or any(row.state is TrialState.FAILED for row in rows) else 0
 
 
-def _outside_job_folder(out: Path) -> Path:
+def _outside_job_folder(out: Path | str) -> Path | str:
     """The study folder, unless it would vanish with a submitted job's working directory."""
     from study.errors import InvalidInputError
 
-    if JOB_FOLDER in out.resolve().parts:
+    if not is_url(out) and JOB_FOLDER in Path(out).resolve().parts:
         raise InvalidInputError(
             field="--out",
             received=str(out),
@@ -225,7 +229,7 @@ class _LiveTable:
 
         from study.status import StatusBoard
 
-        self._board, self._console = StatusBoard(ledger), console
+        self._ledger, self._board, self._console = ledger, StatusBoard(ledger), console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._said = ""
 
@@ -235,16 +239,18 @@ class _LiveTable:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.refresh()
+        self.refresh(at_once=True)
         if self._live:
             self._live.stop()
         elif self._said:
             self._console.print(self._table())
 
-    def refresh(self) -> None:
+    def refresh(self, *, at_once: bool = False) -> None:
         """Draw the table, or say what changed."""
+        from study.remote.shared_ledger import refresh
         from study.status import counts
 
+        refresh(self._ledger, at_once=at_once)
         if self._live:
             self._live.update(self._table(), refresh=True)
             return

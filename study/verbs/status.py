@@ -6,29 +6,32 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from study.errors import InvalidInputError
+from study.remote import place
 from study.verbs.options import number
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from study.ledger import Ledger
+    from study.remote.view import View
     from study.status import TrialStatus
 
 EXAMPLES = """\
   python -m study status studies/demo
   python -m study status studies/demo --watch
   python -m study status studies/demo --json
+  python -m study status s3://bucket/studies/demo
 """
 WATCH_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `status`."""
-    parser.add_argument("study", type=Path, metavar="DIR", help="study folder")
+    parser.add_argument("study", type=place, metavar="DIR|URL", help="study folder, or where it is in object storage")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per trial")
     parser.add_argument(
         "--watch",
@@ -43,20 +46,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table, once or again and again."""
     from study.ledger import Ledger
+    from study.remote.view import reading
+
+    with reading(args.study) as (folder, view):
+        ledger = Ledger.open(folder)
+        if args.json:
+            print(json.dumps([row.to_json() for row in _rows(ledger, view)]))
+            return 0
+        if args.watch is not None:
+            return _watch(ledger, view, args.watch)
+        from study.terminal import wide_console
+
+        _print(wide_console(), _rows(ledger, view))
+    return 0
+
+
+def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
     from study.status import study_status
 
-    ledger = Ledger.open(args.study)
-    if args.json:
-        print(json.dumps([row.to_json() for row in study_status(ledger)]))
-        return 0
-    if args.watch is not None:
-        return _watch(ledger, args.watch)
-    from study.terminal import wide_console
-
-    console = wide_console()
     rows = study_status(ledger)
-    _print(console, rows)
-    return 0
+    if view is None:
+        return rows
+    return [
+        replace(
+            row,
+            log=view.named(row.log, row.trial_id),
+            predict=row.predict and view.named(row.predict, row.trial_id),
+        )
+        for row in rows
+    ]
 
 
 def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
@@ -73,7 +91,7 @@ def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
         console.print(f"predict with the best model, {best.trial_id}:\n{best.predict}")
 
 
-def _watch(ledger: Ledger, seconds: object) -> int:
+def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:
     from rich.live import Live
 
     from study.status import rich_table, study_status
@@ -83,4 +101,6 @@ def _watch(ledger: Ledger, seconds: object) -> int:
     with Live(rich_table(study_status(ledger)), auto_refresh=False) as live:
         while True:
             time.sleep(seconds)
+            if view is not None:
+                view.refresh()
             live.update(rich_table(study_status(ledger)), refresh=True)

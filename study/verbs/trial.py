@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
+from study.remote import place
 from study.verbs.options import add_curriculum_options, add_data_option, axes_from, need_whole, number, whole
 
 EXAMPLES = """\
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--previous-stage", type=Path, metavar="DIR", help="for a cascade: predicted_next_stage/CONFIGURATION"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="study folder, made if absent")
+    parser.add_argument("--out", type=place, required=True, metavar="DIR|URL", help="study folder, made if absent")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_curriculum_options(parser)
     training = parser.add_argument_group("training (nnU-Net's unless given)")
@@ -75,6 +76,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
     from study.machine import Resources, resolve_device
     from study.nnunet_paths import previous_stage_folder
     from study.progress import StopRequest
+    from study.remote.workshop import workshop_of_one
     from study.terminal import output_to
     from study.trial import Workplace, run_trial
     from study.trial_progress import TerminalProgress
@@ -89,15 +91,18 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
         previous_stage=previous_stage_folder(dataset, spec.plans, spec.configuration, args.previous_stage),
     )
     resolve_device(args.device)
-    ledger = Ledger.create(args.out)
+    workshop = workshop_of_one(args.out)
+    ledger = Ledger(workshop.study)
+    folder = ledger.add(spec, by_hand=True)
     stop = StopRequest()
     with (
+        workshop.checked_out(folder),
         _stopping_on_signals(stop),
-        output_to(ledger.add(spec, by_hand=True).log_path) as terminal,
+        output_to(folder.log_path) as terminal,
         TerminalProgress(terminal) as progress,
     ):
         trial = run_trial(spec, ledger, workplace, progress=progress, stop=stop)
-    print(json.dumps(as_json(trial)) if args.json else as_text(trial))
+    print(workshop.named(json.dumps(as_json(trial)) if args.json else as_text(trial), folder))
     return 0
 
 

@@ -1,0 +1,211 @@
+"""Where a trial of a study in object storage is trained: a scratch copy that is committed while the training goes on.
+
+Whoever trains a trial checks it out: takes its lock in the storage, fetches its newest commit unless the scratch copy
+went on from that very one, and commits the copy again and again from a thread, at the latest when the trial is handed
+back. A scratch copy that went another way, because its node lost the trial to another one, is thrown away.
+
+The training itself is another process that knows nothing of this; it writes to the scratch copy as durably as to any
+study folder. Its machine may be lost at any moment: the storage then holds the last commit, a few seconds old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from study import locks
+from study.errors import LedgerError, LockedError, TrialBusyError, TrialInterrupted
+from study.ledger import TrialFolder
+from study.remote import url_of
+from study.remote.depot import Commit, Depot, unpack
+from study.remote.lease import Lease, leased
+from study.remote.pusher import BASIS, Pusher, basis_of, set_basis
+from study.remote.retries import tried
+from study.remote.shared_ledger import stop_key, study_ledger
+from study.remote.storage import Storage, StorageError
+from study.remote.view import scratch
+
+WAIT_SECONDS = 3.0
+FETCH_TRIES = 5
+KEPT = ("spec.json", "by_hand", "locks")
+
+
+class Workshop:
+    """A study folder as it is, on storage that all nodes share.
+
+    Args:
+        study: its path.
+        stop_file: its appearance stops the trainings.
+    """
+
+    def __init__(self, study: Path, stop_file: Path) -> None:
+        self.study, self._stop_file = study, stop_file
+
+    @contextmanager
+    def checked_out(self, folder: TrialFolder) -> Iterator[Path]:
+        """Have a trial at hand, to train it; gives the file whose appearance stops the training."""
+        yield self._stop_file
+
+    def named(self, text: str, folder: TrialFolder) -> str:
+        """A text about a trial, with names that stay valid."""
+        return text
+
+
+class RemoteWorkshop(Workshop):
+    """This machine's scratch copy of a study in object storage.
+
+    Args:
+        url: of the study.
+        stop: name of the object whose appearance stops the trainings, None if nobody puts one.
+        waits: whether to wait for a trial that another process has, or to refuse.
+    """
+
+    def __init__(self, url: str, stop: str | None = None, *, waits: bool = True) -> None:
+        self._storage, self._stop, self._waits = Storage(url), stop, waits
+        commit = tried(Depot(storage=self._storage).latest)
+        if commit is None:
+            raise LedgerError(f"no study at {url}")
+        root = scratch_copy(url, commit)
+        super().__init__(root, root / f".stop-{uuid4().hex}")
+        unpack(commit, root, durable=True)
+
+    @contextmanager
+    def checked_out(self, folder: TrialFolder) -> Iterator[Path]:
+        """Have a trial at hand, to train it; what was done is committed before this ends.
+
+        Raises:
+            TrialInterrupted: the study is being stopped while another process still has the trial.
+            TrialBusyError: another process has the trial, and this one does not wait.
+            StorageError: the storage cannot be read, or the last commit not be put; the scratch copy has everything.
+        """
+        depot = Depot(storage=self._storage, name=folder.trial_id)
+        stop_file = self.study / f"{self._stop_file.name}-{folder.trial_id}"
+        with ExitStack() as stack:
+            if not self._is_finished(depot, folder):
+                lease = self._taken(depot, folder, stack)
+                self._bring(depot, folder)
+                stack.callback(stop_file.unlink, missing_ok=True)
+                stack.enter_context(Pusher(depot, lease.number, folder, stop_file, self._stop_key))
+            yield stop_file
+        if folder.result() is not None:
+            _make_room(folder)
+
+    def named(self, text: str, folder: TrialFolder) -> str:
+        """The text with the storage's names; see `Depot.named`."""
+        depot = Depot(storage=self._storage, name=folder.trial_id)
+        return depot.named(text, folder.path, depot.next_number() - 1)
+
+    @property
+    def _stop_key(self) -> str | None:
+        return None if self._stop is None else stop_key(self._stop)
+
+    def _is_finished(self, depot: Depot, folder: TrialFolder) -> bool:
+        """Whether there is nothing to train; its records are then at hand, its models not."""
+        commit = tried(depot.latest)
+        if commit is None or not commit.is_finished:
+            return False
+        _make_room(folder)
+        unpack(commit, folder.path, durable=True)
+        return True
+
+    def _taken(self, depot: Depot, folder: TrialFolder, stack: ExitStack) -> Lease:
+        """The trial's lock, and nobody left who trains in this machine's scratch copy of it."""
+        while True:
+            busy: object = locks.holder(folder.locks_path)
+            if busy is None:
+                try:
+                    held = leased(self._storage, depot.locks, at_least=depot.next_number, on_takeover=folder.note)
+                    return stack.enter_context(held)
+                except LockedError as error:
+                    busy = error
+            if not self._waits:
+                raise TrialBusyError(
+                    f"trial {folder.trial_id} is being trained by {busy}; wait for it or stop it first"
+                )
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._stop_key is not None and tried(lambda: self._storage.read(self._stop_key or "")) is not None:
+            raise TrialInterrupted("the study is being stopped")
+        time.sleep(WAIT_SECONDS)
+
+    def _bring(self, depot: Depot, folder: TrialFolder) -> None:
+        """Make the scratch copy the newest commit, unless it went on from that; only who holds the lock does."""
+        for _ in range(FETCH_TRIES):
+            commit = tried(depot.latest)
+            basis = basis_of(folder)
+            if (None if commit is None else str(commit.name)) == basis:
+                return
+            _empty(folder)
+            if commit is None:
+                return
+            if self._fetch(depot, commit, folder):
+                return
+        raise StorageError(f"{self._storage.url}: models of trial {folder.trial_id} that its records name are missing")
+
+    def _fetch(self, depot: Depot, commit: Commit, folder: TrialFolder) -> bool:
+        unpack(commit, folder.path, durable=True)
+        log = self._storage.read(depot.log)
+        if log is not None:
+            folder.log_path.write_bytes(log)
+        if not tried(lambda: depot.fetch(commit, folder.path)):
+            return False
+        set_basis(folder, str(commit.name))
+        return True
+
+
+def workshop_of_one(where: Path | str) -> Workshop:
+    """Where a trial without a search is trained, its study made if absent; a trial that is being trained is refused.
+
+    Args:
+        where: folder or URL of the study.
+
+    Raises:
+        LedgerError: something else is there.
+        StorageError: the storage cannot be written.
+    """
+    url = url_of(where)
+    with study_ledger(where) as ledger:
+        return Workshop(ledger.root, ledger.root / ".stop") if url is None else RemoteWorkshop(url, waits=False)
+
+
+def open_workshop(url: str | None, study: str, stop_file: str) -> Workshop:
+    """Where this machine trains: the study folder itself, or a scratch copy of what is in object storage.
+
+    Args:
+        url: of the study in object storage, if it is there.
+        study: its path on the driver's machine.
+        stop_file: likewise.
+    """
+    if url is None:
+        return Workshop(Path(study), Path(stop_file))
+    return RemoteWorkshop(url, Path(stop_file).name)
+
+
+def scratch_copy(url: str, study: Commit) -> Path:
+    """This machine's folder for a study; another one for a study that is later put in the same place."""
+    identity = url.encode() + study.documents["study.json"].content.split(b'"space"')[0]
+    return scratch() / f"pgps-{hashlib.sha256(identity).hexdigest()[:16]}"
+
+
+def _empty(folder: TrialFolder) -> None:
+    """Leave what the ledger needs to know that there is a trial."""
+    (folder.path / BASIS).unlink(missing_ok=True)
+    for path in folder.path.iterdir():
+        if path.name in KEPT:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _make_room(folder: TrialFolder) -> None:
+    """Delete the models of a finished trial, which are in the storage."""
+    (folder.path / BASIS).unlink(missing_ok=True)
+    shutil.rmtree(folder.results_path, ignore_errors=True)
