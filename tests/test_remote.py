@@ -519,9 +519,11 @@ def test_what_a_driver_adds_is_in_the_storage_at_once(storage: Storage) -> None:
             pass
     with viewed(storage.url) as view:
         assert view.ledger.runner() is None
-    with pytest.raises(LedgerError, match=f"^{storage.url} belongs to another study: name differ"):
-        with study_ledger(storage.url, space={"name": "y"}):
-            pass
+    with (
+        pytest.raises(LedgerError, match=f"^{storage.url} belongs to another study: name differ"),
+        study_ledger(storage.url, space={"name": "y"}),
+    ):
+        pass
 
 
 def study_verb(*words: str) -> subprocess.CompletedProcess[str]:
@@ -557,13 +559,14 @@ def test_a_trial_by_hand_is_kept_in_a_bucket(bucket: Bucket, data: Path, tmp_pat
 # ------------------------------------------------------------------------------------------------- what is said of trouble
 
 
+LISTING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
 class _Refusing(BaseHTTPRequestHandler):
     """An S3 server that shows empty buckets and lets nobody write."""
 
     def do_GET(self) -> None:
-        self._answer(
-            200, b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
-        )
+        self._answer(200, LISTING)
 
     def do_HEAD(self) -> None:
         self._answer(200, b"")
@@ -601,9 +604,12 @@ S3 = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_R
 
 
 def test_a_bucket_that_may_not_be_written_is_said_so() -> None:
-    with refusing() as endpoint, environment({**S3, "AWS_ENDPOINT_URL": endpoint}):
-        with pytest.raises(StorageError) as error:
-            Storage("s3://b/x").check_writable()
+    with (
+        refusing() as endpoint,
+        environment({**S3, "AWS_ENDPOINT_URL": endpoint}),
+        pytest.raises(StorageError) as error,
+    ):
+        Storage("s3://b/x").check_writable()
     said = "s3://b/x may not be written with the credentials found here; have the permission granted, or use others"
     assert str(error.value) == said
 
@@ -613,9 +619,12 @@ def test_missing_credentials_are_said_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    with refusing() as endpoint, environment({"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}):
-        with pytest.raises(StorageError, match="^s3://b/x: no credentials are found here; set AWS_ACCESS_KEY_ID and"):
-            Storage("s3://b/x").check_writable()
+    with (
+        refusing() as endpoint,
+        environment({"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}),
+        pytest.raises(StorageError, match=r"^s3://b/x: no credentials are found here; set AWS_ACCESS_KEY_ID and"),
+    ):
+        Storage("s3://b/x").check_writable()
 
 
 def test_an_endpoint_that_does_not_answer_is_said_so() -> None:
