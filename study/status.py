@@ -28,6 +28,8 @@ STATE_STYLES = {
 }
 
 MOST_NAMED = 8
+# One that is running when nobody runs the study is about to end.
+RESUMABLE = (TrialState.INTERRUPTED, TrialState.FAILED, TrialState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +126,11 @@ def found(rows: Sequence[TrialStatus], new: int) -> str:
 
     Args:
         rows: its trials.
-        new: how many more are going to be trained.
+        new: how many are going to be begun.
     """
     finished = sum(row.state is TrialState.FINISHED for row in rows)
     infeasible = sum(row.state is TrialState.INFEASIBLE for row in rows)
-    resumable = [row for row in rows if row.state in (TrialState.INTERRUPTED, TrialState.FAILED)]
+    resumable = [row for row in rows if row.state in RESUMABLE]
     where = ", ".join(f"{row.trial_id} at {row.iteration}" for row in resumable[:MOST_NAMED])
     more = ", …" if len(resumable) > MOST_NAMED else ""
     waste = sum(row.waste_seconds for row in rows)

@@ -91,8 +91,7 @@ def run_study(run: Run) -> list[str]:
         )
         rows = study_status(run.ledger)
         if rows:
-            each = len(run.space.folds) * len(run.space.seeds)
-            run.say(found(rows, new=each * (proposer.remaining - proposer.reopened)))
+            run.say(found(rows, new=proposer.untrained))
         if not proposer.remaining:
             return []
         mirror = open_mirror(run.optuna_storage, run.space, run.ledger) if run.optuna_storage else None

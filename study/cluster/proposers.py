@@ -75,9 +75,11 @@ class Proposer(ABC):
         """How many points this run may still propose at most; 0 when there is nothing to do."""
 
     @property
-    def reopened(self) -> int:
-        """How many of them are points of the ledger that are not settled."""
-        return len(self._again)
+    def untrained(self) -> int:
+        """How many trials of the remaining points have not been begun."""
+        each = len(self._space.folds) * len(self._space.seeds)
+        begun = (self._ledger.trial(trial_id) for proposal in self._again for trial_id in proposal.trial_ids)
+        return each * (self.remaining - len(self._again)) + sum(trial.state() is TrialState.NEW for trial in begun)
 
     @abstractmethod
     def tell(self, number: int, outcome: Outcome) -> None:
