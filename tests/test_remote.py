@@ -556,7 +556,7 @@ def test_a_trial_by_hand_is_kept_in_a_bucket(bucket: Bucket, data: Path, tmp_pat
     assert study_verb("status", url).returncode == 0
 
 
-# ------------------------------------------------------------------------------------------------- what is said of trouble
+# --------------------------------------------------------------------------------------------- what is said of trouble
 
 
 LISTING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"

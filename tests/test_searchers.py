@@ -232,7 +232,9 @@ def test_unsettled_points_come_first_with_their_old_number(document: dict[str, A
         if how is not None:
             end(ledger, space, proposal, how)
     resumed = proposer_of(space, ledger)
-    assert (resumed.remaining, resumed.reopened) == (4, 2)
+    each = len(space.folds) * len(space.seeds)
+    # Two new points, and the one of the two proposed again that has not been begun.
+    assert (resumed.remaining, resumed.untrained) == (4, 3 * each)
     again = all_of(resumed)
     assert again[:2] == [proposals[1], proposals[3]]
     assert numbers(again) == [1, 3, 5, 6]

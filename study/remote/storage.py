@@ -147,7 +147,7 @@ class Storage:
             if self._client.type_name == "local":
                 self._put_on_disk(key, pieces)
                 return
-            with self._client.open_output_stream(self._path(key)) as stream:
+            with self._client.open_output_stream(self._path(key), compression=None) as stream:
                 for piece in pieces:
                     stream.write(piece)
 

@@ -166,12 +166,12 @@ def start(
         allot(space.resources, [local_node(space.resources)])
     else:
         check_address(address)
-    configure_ray(address=address)
-    from study.cluster.driver import Run, run_study
-    from study.cluster.work import Patience
-
     console = wide_console()
     with study_ledger(out, space=space.identity()) as ledger:
+        configure_ray(address=address)
+        from study.cluster.driver import Run, run_study
+        from study.cluster.work import Patience
+
         with _LiveTable(ledger, console) as table:
             complaints = run_study(
                 Run(
