@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,15 +78,16 @@ def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenanc
     Raises:
         MachineError: a node sees something else than the driver; each one is named with what it sees.
     """
+    for left_over in root.glob(".probe-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     probe = root / f".probe-{uuid4().hex}"
     probe.mkdir()
     try:
         question = _Question(probe=str(probe), url=url, space=space, data=data, provenance=here.to_json())
-        complaints = [text for node in _alive() if node["Resources"].get("CPU", 0) for text in _ask(node, question)]
+        asked = [(node, _ask(node, question)) for node in _alive() if node["Resources"].get("CPU", 0)]
+        complaints = [text for node, answer in asked for text in _complaints(node, answer, question)]
     finally:
-        for path in probe.iterdir():
-            path.unlink(missing_ok=True)
-        probe.rmdir()
+        shutil.rmtree(probe, ignore_errors=True)
     if complaints:
         raise MachineError(f"the cluster cannot run this study: {'; '.join(complaints)}")
 
@@ -105,18 +107,26 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def _ask(node: dict[str, Any], question: _Question) -> list[str]:
-    name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+def _ask(node: dict[str, Any], question: _Question) -> Any:
+    """Ray's promise of an answer: all nodes look at the same time."""
     affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    reply = f"reply-{node['NodeID']}"
     task = ray.remote(_look).options(num_cpus=0, scheduling_strategy=affinity, max_retries=0)
+    return task.remote(question, _reply(node))
+
+
+def _complaints(node: dict[str, Any], answer: Any, question: _Question) -> list[str]:
     try:
-        complaints: list[str] = ray.get(task.remote(question, reply), timeout=PROBE_SECONDS)
+        complaints: list[str] = ray.get(answer, timeout=PROBE_SECONDS)
     except ray.exceptions.RayError as error:
         complaints = [" ".join(str(error).split())[:300]]
-    if not complaints and question.url is None and not (Path(question.probe) / reply).exists():
+    if not complaints and question.url is None and not (Path(question.probe) / _reply(node)).exists():
         complaints = [_not_shared(question)]
+    name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
     return [f"{name}: {text}" for text in complaints]
+
+
+def _reply(node: dict[str, Any]) -> str:
+    return f"reply-{node['NodeID']}"
 
 
 def _look(question: _Question, reply: str) -> list[str]:
