@@ -40,13 +40,13 @@ class Program:
         """Run one verb. Returns its exit code, 2 for an error the user can cure, or 130 when interrupted."""
         words = list(sys.argv[1:] if arguments is None else arguments)
         verb = next((word for word in words if word in self.verbs), None)
-        args = self.parser(verb).parse_args(words)
         try:
+            args = self.parser(verb).parse_args(words)
             return int(self._module(args.verb).run(args))
         except TrialInterrupted as interruption:
             return _interrupted(str(interruption))
         except StudyError as error:
-            if args.debug:
+            if "--debug" in words:
                 traceback.print_exc()
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return USER_ERROR
