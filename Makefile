@@ -14,6 +14,7 @@ test: $(STAMP) lint
 
 # A quarter of an hour: a study killed more than fifty times and resumed, its tally at the end.
 torture: $(STAMP)
+	rm -rf studies/torture
 	$(BIN)/python tests/torture.py --kills 54 --seed 0 --out studies/torture
 
 lint: $(STAMP)

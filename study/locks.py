@@ -25,6 +25,9 @@ from study.errors import DiskFullError, LockedError
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+# After so many beats without a sign of life whoever waits for one is told.
+PATIENCE_BEATS = 2
+POLL_SECONDS = 0.2
 RELEASED = "released"
 EXIT_CODE_OF_LOSS = 7
 
@@ -92,7 +95,7 @@ def held(
 
     Args:
         lock: its folder, made if absent.
-        on_takeover: told, in one line, whose stale lock this one replaces.
+        on_takeover: told, in one line, whose stale lock this one replaces, and whose sign of life it waits for.
         on_loss: called from another thread when this process was so long without renewing the lock that somebody took
             it over; without it the process is killed, because two must not write the same records.
 
@@ -101,6 +104,7 @@ def held(
         OSError: its folder cannot be written.
     """
     lock.mkdir(parents=True, exist_ok=True)
+    _wait_for_a_sign(lock, on_takeover)
     record, token, before = _acquire(lock)
     owner, stop = os.getpid(), threading.Event()
     beating = threading.Thread(target=_beat, args=(record, token, stop, on_loss or _die), daemon=True)
@@ -116,6 +120,25 @@ def held(
             stop.set()
             beating.join()
             _release(record, token)
+
+
+def _wait_for_a_sign(lock: Path, tell: Callable[[str], None]) -> None:
+    """Wait until a holder elsewhere renews, releases, or becomes stale.
+
+    Nobody here can see whether it lives. A job that is put back into the queue begins elsewhere within seconds of the
+    end of the one before, and must not be refused for the sake of a process that was killed.
+    """
+    found = holder(lock)
+    if found is None or found.machine == this_machine():
+        return
+    record = _record(lock, _highest(lock))
+    before = _mtime(record)
+    deadline = time.monotonic() + PATIENCE_BEATS * BEAT_SECONDS
+    while holder(lock) == found and _mtime(record) == before:
+        if deadline and time.monotonic() > deadline:
+            tell(f"waiting up to {STALE_SECONDS:g} s for a sign of life of {found}")
+            deadline = 0.0
+        time.sleep(POLL_SECONDS)
 
 
 def _acquire(lock: Path) -> tuple[Path, str, Holder | None]:

@@ -48,6 +48,7 @@ CATALOGUE: Sequence[Sequence[Kill]] = (
     [Kill(victim=Victim.WORKER, moment=Moment.SET_UP)],
     [Kill(victim=Victim.WORKER, moment=Moment.VALIDATION)],
     [Kill(victim=Victim.NODE)],
+    [Kill(victim=Victim.NODE, moment=Moment.SET_UP)],
     [Kill(victim=Victim.DRIVER)],
     [Kill(victim=Victim.DRIVER, moment=Moment.START)],
     [Kill(victim=Victim.DRIVER, moment=Moment.VALIDATION)],

@@ -284,9 +284,7 @@ def test_a_failed_trial_is_told_and_the_others_go_on(grid: Grid) -> None:
     }
     log = grid.ledger.trial(grid.killed).log_path
     told = [line for line in grid.ended.output.splitlines() if "failed: " in line]
-    assert told == [
-        f"{grid.killed} failed: its process was killed; log: {log}"
-    ]
+    assert told == [f"{grid.killed} failed: its process was killed; log: {log}"]
 
 
 def test_points_that_resolve_to_one_trial_train_it_once(grid: Grid) -> None:

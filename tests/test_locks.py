@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -227,8 +228,37 @@ def test_another_machine_that_shows_signs_of_life_is_not_replaced(lock: Path) ->
     found = holder(lock)
     assert found is not None
     assert found.host == "node-7"
-    with pytest.raises(LockedError, match=f"^process {os.getpid()} on node-7 since 2023-11-14 22:13:20 UTC$"):
+    refusal = f"^process {os.getpid()} on node-7 since 2023-11-14 22:13:20 UTC$"
+    with beating(lock / "000001.json"), pytest.raises(LockedError, match=refusal):
         take(lock)
+
+
+def test_another_machine_that_was_heard_of_just_now_is_waited_for(
+    lock: Path, no_grace: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "STALE_SECONDS", 1.0)
+    write_record(lock, elsewhere(pid=1), age_seconds=0)
+    waiting, taken = take(lock)
+    assert waiting == "waiting up to 1 s for a sign of life of process 1 on node-7 since 2023-11-14 22:13:20 UTC"
+    assert taken.startswith("took over from process 1 on node-7 ")
+
+
+@contextmanager
+def beating(record: Path) -> Iterator[None]:
+    """Somebody renews the record now and then."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(0.05):
+            os.utime(record)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_another_machine_that_has_fallen_silent_is_replaced(lock: Path, no_grace: None) -> None:
@@ -248,7 +278,7 @@ def test_what_another_machine_released_is_free(lock: Path) -> None:
 @pytest.mark.parametrize("text", ["", '{"host": "no', "[1]", "7", '{"host": "node-7"}', "\x00" * 50])
 def test_an_unreadable_record_holds_until_it_is_stale(lock: Path, text: str, no_grace: None) -> None:
     record = write_record(lock, text, age_seconds=0)
-    with pytest.raises(LockedError, match="on an unknown host since"):
+    with beating(record), pytest.raises(LockedError, match="on an unknown host since"):
         take(lock)
     os.utime(record, times=(time.time() - STALE_SECONDS - 1,) * 2)
     (said,) = take(lock)

@@ -204,7 +204,8 @@ def test_a_holder_renews_its_record(storage: Storage, monkeypatch: pytest.Monkey
         before, renewed = storage.read(lease.key), None
         while renewed in (None, before):
             renewed = storage.read(lease.key)
-        assert json.loads(renewed or b"")["renewed"] > json.loads(before or b"")["renewed"]
+        before_seconds, renewed_seconds = (float(json.loads(text or b"")["renewed"]) for text in (before, renewed))
+        assert renewed_seconds > before_seconds
 
 
 def test_a_number_is_above_those_of_all_commits(storage: Storage) -> None:
@@ -457,7 +458,7 @@ def test_who_waits_for_a_trial_ends_when_the_study_is_stopped(storage: Storage, 
 def test_a_training_is_told_that_the_study_is_stopped(
     storage: Storage, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("study.remote.pusher.STOP_POLL_SECONDS", 0.0)
+    monkeypatch.setattr("study.remote.pusher.STOP_POLL_SECONDS", 0.05)
     with study_ledger(storage.url) as ledger:
         workshop = RemoteWorkshop(storage.url, "a-run")
         with workshop.checked_out(Ledger.open(workshop.study).add(spec_of(data_paths(data)))) as stop_file:

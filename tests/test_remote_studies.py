@@ -39,7 +39,7 @@ from study.remote.view import SCRATCH_VARIABLE, View, viewed
 pytestmark = needs_moto
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Long enough to be killed twice, on whatever machine.
-EPOCHS = 30
+EPOCHS = 20
 ITERATIONS = EPOCHS * TRAINING["iterations_per_epoch"]
 SPACE: dict[str, Any] = {
     "searcher": "grid",

@@ -131,8 +131,9 @@ def test_the_best_model_is_the_one_with_the_highest_dice(study: Study, capsys: p
 
 def test_what_a_resumed_study_finds(study: Study) -> None:
     rows = study_status(study.ledger)
-    resumable = ", ".join(f"{study.trials[state].trial_id} at 600" for state in ("interrupted", "failed"))
-    assert found(rows, new=3) == f"found 1 finished, 2 resumable ({resumable}), 3 new; 205.0 s wasted so far"
+    open_states = ("running", "interrupted", "failed")
+    resumable = ", ".join(f"{study.trials[state].trial_id} at 600" for state in open_states)
+    assert found(rows, new=3) == f"found 1 finished, 3 resumable ({resumable}), 3 new; 205.0 s wasted so far"
     assert counts([]) == "no trials"
 
 

@@ -31,7 +31,7 @@ KILLS = [
 @pytest.fixture(scope="module")
 def tortured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
     folder = tmp_path_factory.mktemp("torture")
-    settings = {**STUDY["training"], "epochs": 16, "iterations_per_epoch": 15}
+    settings = {**STUDY["training"], "epochs": 12, "iterations_per_epoch": 12}
     space = write_space(
         folder, **{**STUDY, "seeds": [0], "curriculum": {"scheme": ["pgps+", "rpss"]}, "training": settings}
     )

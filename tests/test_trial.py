@@ -40,7 +40,14 @@ from study import files
 from study.checkpoints import FINAL, LATEST, PREVIOUS
 from study.costs import bill
 from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import LedgerError, MissingDataError, TrialBusyError, TrialFailedError, TrialInterrupted
+from study.errors import (
+    InfeasibleTrialError,
+    LedgerError,
+    MissingDataError,
+    TrialBusyError,
+    TrialFailedError,
+    TrialInterrupted,
+)
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.nnunet_paths import previous_stage_folder
 from study.progress import Progress, StopRequest
@@ -205,7 +212,7 @@ def test_a_killed_trial_resumes_in_a_new_process(
         pid = pipe.recv()
         assert folder.state() is TrialState.RUNNING
         assert (model_folder(folder) / LATEST).exists()
-        with pytest.raises(TrialBusyError, match="is being trained by another process"):
+        with pytest.raises(TrialBusyError, match=f"is being trained by process {pid} on "):
             run_trial(spec, ledger, workplace(paths))
         os.kill(pid, number)
         process.join()
@@ -259,21 +266,24 @@ def test_damaged_checkpoints_cost_work_and_nothing_else(
     train(reference.spec, ledger, workplace(paths))
     assert resumed_from(folder) == [0, continued]
     notes = [event["text"] for event in folder.events() if event["event"] == "note"]
-    assert [note.partition(" ")[0] for note in notes] == damaged
+    assert [note.partition(" ")[0] for note in notes if note.startswith("checkpoint_")] == damaged
+    assert ("no checkpoint is left of earlier attempts: the training starts anew" in notes) is (continued == 0)
     assert_same_training(folder, reference)
     costs = bill(folder.attempts(), folder.cost_intervals())
     assert costs.waste.seconds > 0
 
 
-def test_a_loss_that_is_no_number_is_a_failure_with_its_reason(paths: DataPaths, ledger: Ledger) -> None:
+def test_a_loss_that_is_no_number_is_infeasible_and_says_so(paths: DataPaths, ledger: Ledger) -> None:
     # Every step multiplies the weights by about a hundred.
     explosive = {"optimizer": "sgd", "initial_learning_rate": 10.0, "weight_decay": 10.0}
     spec = spec_of(paths, training={**explosive, "epochs": 1, "iterations_per_epoch": 30})
     for attempt in (1, 2):
-        with pytest.raises(TrialFailedError, match=r"not finite in epoch 0; lower the learning rate; see .*log\.txt"):
+        with pytest.raises(
+            InfeasibleTrialError, match=r"not finite in epoch 0; lower the learning rate; see .*log\.txt"
+        ):
             run_trial(spec, ledger, workplace(paths))
         folder = ledger.trial(spec.trial_id)
-        assert folder.state() is TrialState.FAILED
+        assert folder.state() is TrialState.INFEASIBLE
         assert "not finite" in (folder.failure_reason() or "")
         assert folder.result() is None
         assert len(folder.attempts()) == attempt

@@ -39,7 +39,8 @@ PATIENCE_SECONDS = 120.0
 LEAVE_SECONDS = 120.0
 MOST_PROBLEMS = 20
 INTERRUPTED = 130
-ENDINGS = {KILL: {-9}, TERM: {INTERRUPTED, -15}, INT: {INTERRUPTED, -2}}
+# Before a study is under way Python's or Ray's own handler answers a signal.
+ENDINGS = {KILL: {-9}, TERM: {INTERRUPTED, -15, 15}, INT: {INTERRUPTED, -2}}
 STUDY: dict[str, Any] = {
     "searcher": "grid",
     "trials": None,
@@ -249,7 +250,8 @@ class Torture:
         self._say(f"    driver {number} ended with {code} {said[:150]}")
         if code not in legal:
             self._problem(f"driver {number} ended with {code}: {said}")
-        if "Traceback" in errors:
+        # Python itself answers a Ctrl-C before the program has begun.
+        if "Traceback" in errors and code != -INT:
             self._problem(f"driver {number} printed a traceback: {said}")
 
     @property
@@ -340,6 +342,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--data", type=Path, metavar="DIR", help="prepared phantoms, made if not given")
     args = parser.parse_args()
+    if args.out.exists():
+        parser.error(f"--out: {args.out} is there already, name a new folder")
     args.out.mkdir(parents=True)
     if args.data is None:
         _prepare_phantoms(args.out / "data")

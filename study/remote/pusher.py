@@ -1,8 +1,9 @@
 """Commits a trial's scratch copy while it is trained, from a thread beside whoever waits for the training.
 
 At most every `PUSH_SECONDS`, when something has changed: after an epoch and after a checkpoint, therefore, or soon
-after. Asks as often whether the study is being stopped. A storage that is away is asked again; when it stays away for
-`PATIENCE_SECONDS` the training is stopped with its checkpoint written, and the attempt fails saying where that is.
+after. Another thread asks now and then whether the study is being stopped. A storage that is away is asked again; when
+it stays away for `PATIENCE_SECONDS` the training is stopped with its checkpoint written, and the attempt fails saying
+where that is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from study.remote.retries import tried
 from study.remote.snapshot import Stamp, snapshot, stamps
 from study.remote.storage import StorageError
 
-POLL_SECONDS = 0.5
 PUSH_SECONDS = 3.0
 STOP_POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 600.0
@@ -48,37 +48,41 @@ class Pusher:
         self._committed: dict[str, Stamp] = {}
         self._log_size = 0
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # Two, because a checkpoint may take minutes to put.
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._keep_pushing, self._keep_asking)]
 
     def __enter__(self) -> Pusher:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._end.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         try:
             tried(self._push, lambda trouble, pause: self._say(f"{trouble}; trying again in {pause:g} s"))
         except StorageError as trouble:
             raise StorageError(f"{trouble}; nothing is lost: {self._folder.path} on {socket.gethostname()}") from error
 
-    def _run(self) -> None:
-        asked = pushed = succeeded = time.monotonic()
-        while not self._end.wait(POLL_SECONDS):
-            now = time.monotonic()
-            if now - asked >= STOP_POLL_SECONDS:
-                asked = now
-                self._ask()
-            if now - pushed >= PUSH_SECONDS:
-                pushed = now
-                try:
-                    self._push()
-                    succeeded = time.monotonic()
-                except StorageError as trouble:
-                    self._say(f"{trouble}; trying again in {PUSH_SECONDS:g} s")
-                    self._give_up_after(time.monotonic() - succeeded)
-                except StudyError as trouble:
-                    self._say(str(trouble))
+    def _keep_pushing(self) -> None:
+        succeeded = time.monotonic()
+        while not self._end.wait(PUSH_SECONDS):
+            try:
+                self._push()
+                succeeded = time.monotonic()
+            except StorageError as trouble:
+                self._say(f"{trouble}; trying again in {PUSH_SECONDS:g} s")
+                self._give_up_after(time.monotonic() - succeeded)
+            except (StudyError, OSError) as trouble:
+                self._say(str(trouble))
+
+    def _keep_asking(self) -> None:
+        while self._stop_key is not None and not self._end.wait(STOP_POLL_SECONDS):
+            # A storage that is away cannot say so.
+            with suppress(StudyError, OSError):
+                if self._depot.storage.read(self._stop_key) is not None:
+                    self._stop_file.touch()
 
     def _push(self) -> None:
         if stamps(self._folder.path) != self._committed:
@@ -96,11 +100,6 @@ class Pusher:
             if len(content) != self._log_size:
                 self._depot.storage.write(self._depot.log, content)
                 self._log_size = len(content)
-
-    def _ask(self) -> None:
-        with suppress(StudyError, OSError):
-            if self._stop_key is not None and self._depot.storage.read(self._stop_key) is not None:
-                self._stop_file.touch()
 
     def _give_up_after(self, seconds: float) -> None:
         if seconds > PATIENCE_SECONDS:

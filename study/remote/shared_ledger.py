@@ -44,9 +44,11 @@ class RemoteLedger(Ledger):
         with _study_lock(self.view.storage, on_takeover) as committer:
             self.view.refresh()
             self._committers.append(committer)
+            self.view.is_author = True
             try:
                 yield
             finally:
+                self.view.is_author = False
                 self._committers.clear()
                 self._withdraw_stops()
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from study.errors import LedgerError
+from study.errors import LedgerError, MachineError
 from study.ledger import Ledger
 from study.remote import STUDY, url_of
 from study.remote.depot import CommitName, Depot, commit_name, unpack
@@ -36,10 +36,12 @@ class View:
     Args:
         storage: where the study is.
         root: an empty folder.
+        is_author: whether study.json and points.jsonl are written here, and so never fetched.
     """
 
     storage: Storage
     root: Path
+    is_author: bool = False
     _known: dict[str, CommitName] = field(default_factory=dict)
     _refreshed: float = 0.0
 
@@ -63,7 +65,8 @@ class View:
         if time.monotonic() - self._refreshed < at_most_every:
             return
         newest = self._newest()
-        changed = [name for name, commit in newest.items() if self._known.get(name) != commit]
+        kept = (STUDY,) if self.is_author else ()
+        changed = [name for name, commit in newest.items() if self._known.get(name) != commit and name not in kept]
         with ThreadPoolExecutor(READERS) as readers:
             list(readers.map(self._fetch, changed))
         self._show_locks()
@@ -162,7 +165,14 @@ def url_named(view: View) -> Iterator[None]:
 
 
 def scratch() -> Path:
-    """Where this machine keeps what it can lose."""
-    folder = Path(os.environ.get(SCRATCH_VARIABLE) or tempfile.gettempdir()).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Where this machine keeps what it can lose: `$PGPS_SCRATCH`, or a folder of this user's among temporary ones.
+
+    Raises:
+        MachineError: somebody else made that folder, and could have put checkpoints there, which are pickles.
+    """
+    given = os.environ.get(SCRATCH_VARIABLE)
+    folder = Path(given or Path(tempfile.gettempdir(), f"pgps-scratch-{os.getuid()}")).resolve()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if given is None and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
+        raise MachineError(f"{folder} can be written by others; set {SCRATCH_VARIABLE} to a folder of your own")
     return folder
