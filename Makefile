@@ -10,10 +10,12 @@ study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-# A quarter of an hour: a study killed more than fifty times and resumed, its tally at the end.
+# Half an hour: studies that lose nodes, buckets and allocations, and one that is killed more than fifty times and
+# resumed, its tally at the end.
 torture: $(STAMP)
+	$(BIN)/python -m pytest -m torture
 	rm -rf studies/torture
 	$(BIN)/python tests/torture.py --kills 54 --seed 0 --out studies/torture
 

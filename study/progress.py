@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from study.errors import TrialInterrupted
@@ -28,17 +29,28 @@ class Progress:
         """Something is going on, though none of the above happens."""
 
 
-@dataclass
 class StopRequest:
-    """Set by a signal handler; the training stops at the next iteration, anything else at once."""
+    """Set by a signal handler; what is deferred goes on to a place where it can stop, anything else ends at once."""
 
-    requested: bool = False
-    in_training: bool = False
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferred = False
 
     def signal(self, *_: object) -> None:
         """Handle SIGINT or SIGTERM."""
         self.requested = True
-        if not self.in_training:
+        if not self._deferred:
+            self.check()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Raise nothing within the block, but after it: inside a library that catches everything it would be lost."""
+        before, self._deferred = self._deferred, True
+        try:
+            yield
+        finally:
+            self._deferred = before
+        if not before:
             self.check()
 
     def check(self) -> None:

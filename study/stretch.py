@@ -1,4 +1,4 @@
-"""A stretch of training iterations at one stage: timed while open, reported when it closes."""
+"""Stretches of work, timed while open and reported when they close: iterations of one stage, or anything else."""
 
 from __future__ import annotations
 
@@ -40,3 +40,22 @@ class Stretch:
         """Open anew from here, leaving out the time since it closed."""
         self._first = self._position()
         self._started = time.perf_counter()
+
+
+class Interval:
+    """Any work: closing reports the seconds since it was last closed, and starts again."""
+
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self._report = report
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been open."""
+        return time.perf_counter() - self._started
+
+    def close(self) -> None:
+        """Report, and open again."""
+        seconds = self.seconds
+        self._started += seconds
+        self._report(seconds)

@@ -39,6 +39,7 @@ from study.records import (
     TrialResult,
     TrialSpec,
 )
+from study.stretch import Interval
 from study.versions import deciding_versions, recorded_versions, version_changes
 
 # A killed process loses at most so much of the bill of its final validation, or a case if that takes longer.
@@ -147,7 +148,7 @@ class _Attempt:
         self._started_at, self._started = time.time(), time.perf_counter()
         self._meter: Meter | None = None
         self._last_reading: MeterReading = UNMEASURED
-        self._validation: _OpenInterval | None = None
+        self._validation: Interval | None = None
 
     def run(self) -> None:
         check_workplace(self._spec, self._workplace)
@@ -261,6 +262,8 @@ class _Attempt:
         on_gpu = device == "cuda"
         gpu_ids = nvml_indices(cuda_device_uuids()[:1]) if on_gpu else ()
         self._meter = make_meter(self._workplace.energy, gpu_ids)
+        with self._stop.deferred():
+            measured = self._meter.start()
         header = AttemptHeader(
             attempt=self._index,
             started_at=self._started_at,
@@ -276,25 +279,22 @@ class _Attempt:
             gpus=(1.0 if resources.gpus is None else resources.gpus) if on_gpu else 0.0,
             concurrent_trials=resources.concurrent_trials,
             data_workers=resources.workers_for(device),
-            meter=self._meter.start(),
+            meter=measured,
             versions=recorded_versions(),
         )
         self._folder.begin_attempt(header)
-        self._last_reading = self._meter.read()
+        with self._stop.deferred():
+            self._last_reading = self._meter.read()
         self._progress.begin(self._spec, trainer.iteration)
 
     def _train(self, trainer: Any) -> None:
         self._progress.phase(Phase.TRAINING)
-        self._stop.in_training = True
-        try:
+        with self._stop.deferred():
             trainer.run_training()
-        finally:
-            self._stop.in_training = False
-        self._stop.check()
 
     def _validate(self, trainer: Any) -> dict[str, Any]:
         self._progress.phase(Phase.FINAL_VALIDATION)
-        self._validation = _OpenInterval(lambda seconds: self._record_validation(trainer.iteration, seconds))
+        self._validation = Interval(lambda seconds: self._record_validation(trainer.iteration, seconds))
         try:
             trainer.perform_actual_validation()
         finally:
@@ -327,9 +327,13 @@ class _Attempt:
         return self._stop.requested
 
     def _record(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+        with self._stop.deferred():
+            self._folder.append_cost(self._interval(phase, stage, start, stop, seconds))
+
+    def _interval(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> CostInterval:
         reading = self._meter.read() if self._meter is not None else UNMEASURED
         before, self._last_reading = self._last_reading, reading
-        interval = CostInterval(
+        return CostInterval(
             attempt=self._index,
             phase=phase,
             stage=stage,
@@ -341,27 +345,9 @@ class _Attempt:
             gpu_kwh=_difference(reading.gpu_kwh, before.gpu_kwh),
             ram_kwh=_difference(reading.ram_kwh, before.ram_kwh),
         )
-        self._folder.append_cost(interval)
 
     def _seconds_so_far(self) -> float:
         return time.perf_counter() - self._started
-
-
-class _OpenInterval:
-    """Seconds since it was last closed; closing reports them and starts again."""
-
-    def __init__(self, report: Callable[[float], None]) -> None:
-        self._report = report
-        self._started = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def close(self) -> None:
-        seconds = self.seconds
-        self._started += seconds
-        self._report(seconds)
 
 
 def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, Any]) -> TrialResult:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import beating
 from prepared import Stopper, final_weights, model_folder, spec_of, train, workplace
 
 from study.__main__ import main
@@ -198,7 +199,8 @@ def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path) ->
     ledger = study.copy(tmp_path / "study")
     lock = ledger.trial(study.interrupted.trial_id).path / LOCK
     scramble(lock)
-    said = refusal(lambda: run_trial(study.interrupted, ledger, workplace(study.paths)))
+    with beating(lock):
+        said = refusal(lambda: run_trial(study.interrupted, ledger, workplace(study.paths)))
     assert said is not None
     assert "on an unknown host since" in said
     assert "\n" not in said

@@ -174,7 +174,10 @@ def test_the_same_command_resumes_to_the_end(interrupted: Interrupted) -> None:
     finished, victim = interrupted.finished, interrupted.killed.victim
     assert finished.code == 0
     assert "Traceback" not in finished.errors
-    assert finished.output.startswith("found 0 finished, 2 resumable (")
+    took_over, found, *_ = finished.output.splitlines()
+    assert took_over.startswith("took over from process ")
+    assert took_over.endswith(", which has ended")
+    assert found.startswith("found 0 finished, 2 resumable (")
     assert f"{interrupted.ledger.root}: 2 finished" in finished.output
     assert [row["state"] for row in finished.trials] == ["finished", "finished"]
     starts = [header.resumed_from_iteration for header in victim.attempts()]

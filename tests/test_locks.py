@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import beating
 
 from study import locks
 from study.errors import LockedError
@@ -241,24 +241,6 @@ def test_another_machine_that_was_heard_of_just_now_is_waited_for(
     waiting, taken = take(lock)
     assert waiting == "waiting up to 1 s for a sign of life of process 1 on node-7 since 2023-11-14 22:13:20 UTC"
     assert taken.startswith("took over from process 1 on node-7 ")
-
-
-@contextmanager
-def beating(record: Path) -> Iterator[None]:
-    """Somebody renews the record now and then."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(0.05):
-            os.utime(record)
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_another_machine_that_has_fallen_silent_is_replaced(lock: Path, no_grace: None) -> None:

@@ -98,7 +98,10 @@ class Lost:
     seconds: float
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["two nodes", "three nodes"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1, id="two nodes"), pytest.param(2, id="three nodes", marks=pytest.mark.torture)],
+)
 def lost(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Lost:
     folder = tmp_path_factory.mktemp("nodes")
     space, out = write_two_trials(folder), folder / "study"

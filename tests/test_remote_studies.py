@@ -36,7 +36,7 @@ from study.ledger import Ledger, TrialFolder, TrialState
 from study.remote.storage import Storage
 from study.remote.view import SCRATCH_VARIABLE, View, viewed
 
-pytestmark = needs_moto
+pytestmark = [needs_moto, pytest.mark.torture]
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Long enough to be killed twice, on whatever machine.
 EPOCHS = 20

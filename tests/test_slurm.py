@@ -155,6 +155,7 @@ def _until(condition: Callable[[], Any], job: subprocess.Popen[bytes], log: Path
         time.sleep(0.1)
 
 
+@pytest.mark.torture
 def test_before_the_time_limit_trainings_write_checkpoints_and_the_job_is_queued_again(requeued: Requeued) -> None:
     assert requeued.codes[0] == INTERRUPTED, requeued.logs[0]
     assert [line for line in requeued.said if line.startswith("requeue ")] == [f"requeue {JOB_ID}{os.getpid()}"]
@@ -162,6 +163,7 @@ def test_before_the_time_limit_trainings_write_checkpoints_and_the_job_is_queued
     assert any(0 < iteration < ITERATIONS for iteration in requeued.stopped_at.values())
 
 
+@pytest.mark.torture
 def test_started_again_the_job_resumes_and_finishes(requeued: Requeued) -> None:
     assert requeued.codes[1] == 0, requeued.logs[1]
     assert [row["state"] for row in status(requeued.ledger.root)] == ["finished"]

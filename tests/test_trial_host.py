@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from examples import RESULT, make_spec
+from examples import finish, make_spec
 from prepared import CUBE, FULL, NAME, final_weights, plans_document, spec_of, train, workplace
 
 from study import files
@@ -24,7 +24,7 @@ from study.ledger import Ledger, TrialFolder, TrialState
 from study.machine import Resources
 from study.records import Energy, Phase, TrialSpec
 from study.trial_host import Ending, TrialHost, memory_kills
-from study.trial_process import BUSY, FAILED, FINISHED, INFEASIBLE, INTERRUPTED, Job
+from study.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, Job
 
 LONG = {"optimizer": "adamw", "epochs": 40, "iterations_per_epoch": 20, "validation_batches": 1}
 JOB = Job(
@@ -96,9 +96,9 @@ def test_a_job_names_its_workplace() -> None:
 
 def test_a_trial_that_has_finished_is_left_alone(host: TrialHost, tmp_path: Path) -> None:
     folder, job = trial_for(make_spec(), tmp_path)
-    folder.finish(RESULT, attempt=0)
+    finish(folder)
     assert host.run(job, folder.log_path) == Ending(code=FINISHED)
-    assert folder.attempts() == []
+    assert len(folder.attempts()) == 1
 
 
 def test_a_trial_that_another_process_trains_is_left_alone(host: TrialHost, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_trial_that_another_process_trains_is_left_alone(host: TrialHost, tmp_
 
 def test_what_is_refused_before_it_starts_is_a_failure_with_a_reason(host: TrialHost, tmp_path: Path) -> None:
     folder, job = trial_for(make_spec(), tmp_path)
-    assert host.run(job, folder.log_path) == Ending(code=FAILED)
+    assert host.run(job, folder.log_path) == Ending(code=REFUSED)
     reason = folder.failure_reason()
     assert reason is not None
     assert reason.startswith("dataset: received 'Dataset001_BrainTumour', found nothing in ")
@@ -170,7 +170,7 @@ def test_a_training_that_makes_no_progress_is_ended(data: Path, tmp_path: Path) 
         # The host starts another server for the next trial.
         host._stall_seconds = 600.0
         finished, next_job = trial_for(make_spec(), tmp_path / "next")
-        finished.finish(RESULT, attempt=0)
+        finish(finished)
         assert host.run(next_job, finished.log_path) == Ending(code=FINISHED)
 
 
