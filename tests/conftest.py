@@ -16,6 +16,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 settings.register_profile("study", deadline=None, derandomize=True)
 settings.load_profile("study")
 
+# They wait for Ray and for each other's kills more than they compute: begun first, the others fill the gaps.
+LONGEST = ("test_interrupted_studies", "test_torture", "test_nodes", "test_jobs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture
 def shared_data() -> Path:

@@ -1,4 +1,4 @@
-"""A short torture: a study of two trials killed nine times, in every way that one machine allows, on a Ray of its own.
+"""A short torture: a study of two trials killed seven times, in every way that one machine allows, on a Ray of its own.
 
 `make torture` has the long one; lost nodes of a cluster are in test_nodes.
 """
@@ -16,8 +16,6 @@ from torture import STUDY, Torture, leaving_nothing, undisturbed
 from victims import Moment, Victim
 
 KILLS = [
-    Kill(victim=Victim.TRAINING, delay_seconds=2.0),
-    Kill(victim=Victim.TRAINING, moment=Moment.AGAIN),
     Kill(victim=Victim.TRAINING, moment=Moment.CHECKPOINT),
     Kill(victim=Victim.SERVER, delay_seconds=1.0),
     Kill(victim=Victim.DRIVER, signal=TERM, delay_seconds=2.0),
