@@ -29,7 +29,7 @@ RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 TRAINING: dict[str, Any] = {
     "optimizer": "adamw",
     # Long enough to be interrupted three times on a busy machine.
-    "epochs": 24,
+    "epochs": 16,
     "iterations_per_epoch": 10,
     "validation_batches": 1,
     "test_time_mirroring": False,

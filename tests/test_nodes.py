@@ -32,7 +32,7 @@ from study.datasets import data_paths
 from study.ledger import Ledger, TrialFolder
 from study.records import Phase
 
-EPOCHS = 24
+EPOCHS = 16
 ITERATIONS = EPOCHS * TRAINING["iterations_per_epoch"]
 # A trial a node.
 RESOURCES = {"cpus": 1, "gpus": 0, "concurrent": 2, "data_workers": 0}

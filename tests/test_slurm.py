@@ -174,11 +174,13 @@ def test_started_again_the_job_resumes_and_finishes(requeued: Requeued) -> None:
         assert trial.attempts()[-1].resumed_from_iteration == requeued.stopped_at.get(trial.trial_id, 0)
 
 
+@pytest.mark.torture
 def test_the_job_leaves_nothing_of_rays_behind(requeued: Requeued) -> None:
     assert requeued.left_over == []
     assert "Traceback" not in "".join(requeued.logs)
 
 
+@pytest.mark.torture
 def test_the_cluster_in_the_allocation_asks_for_a_token(requeued: Requeued) -> None:
     assert "Unauthorized" in requeued.stranger or "authentication" in requeued.stranger
     assert "node_" not in requeued.stranger
