@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -127,6 +128,14 @@ def test_the_best_model_is_the_one_with_the_highest_dice(study: Study, capsys: p
     better.finish(replace(RESULT, dice=0.9), attempt=0)
     main(["status", str(study.ledger.root)])
     assert f"predict with the best model, {better.trial_id}:" in capsys.readouterr().out
+
+
+def test_who_runs_a_study_is_said_while_somebody_does(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    with study.ledger.locked():
+        assert main(["status", str(study.ledger.root)]) == 0
+    assert capsys.readouterr().out.startswith(f"being run by process {os.getpid()} on {socket.gethostname()} since ")
+    assert main(["status", str(study.ledger.root)]) == 0
+    assert "being run by" not in capsys.readouterr().out
 
 
 def test_what_a_resumed_study_finds(study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from study.datasets import DataPaths
     from study.ledger import Ledger
     from study.spaces import SearchSpace
+    from study.status import TrialStatus
 
 EXAMPLES = """\
   python -m study run search_spaces/pgps.yaml --data data --dataset 4 --out studies/hippo --trials 12
@@ -157,7 +159,6 @@ def start(
     from study.cluster import configure_ray
     from study.cluster.address import check_address
     from study.cluster.allotment import allot, local_node
-    from study.ledger import TrialState
     from study.remote.shared_ledger import named, study_ledger
     from study.status import counts, study_status
     from study.terminal import wide_console
@@ -188,6 +189,13 @@ def start(
             )
         rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
     console.print(f"{out}: {counts(rows)}")
+    return _tell_troubles(console, rows, complaints)
+
+
+def _tell_troubles(console: Console, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
+    """A line for each trial that has no Dice and for each point that was lost; the exit code."""
+    from study.ledger import TrialState
+
     for row in rows:
         if row.last_error:
             console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")

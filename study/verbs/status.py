@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
             return _watch(ledger, view, args.watch)
         from study.terminal import wide_console
 
-        _print(wide_console(), _rows(ledger, view))
+        console, runner = wide_console(), ledger.runner()
+        if runner:
+            console.print(f"being run by {runner}")
+        _print(console, _rows(ledger, view))
     return 0
 
 
