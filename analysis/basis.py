@@ -10,7 +10,7 @@ from analysis.caveats import estimated_parts, words_of
 from analysis.units import amount, counted
 
 # Order of states in sentences.
-_STATES = ("finished", "running", "interrupted", "failed", "unreadable", "new")
+_STATES = ("finished", "running", "interrupted", "infeasible", "failed", "unreadable", "new")
 
 
 def basis(trials: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str]]:

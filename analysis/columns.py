@@ -6,7 +6,7 @@ not measured. No column holds 0 for "unknown". Units are those of the files; pag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,7 +56,7 @@ _IDENTITY = (
     _words("study", "Study", "name of the study's folder"),
     _words("trial_id", "Trial", "identity of the trial, also its folder's name"),
     _POINT_ID,
-    _words("state", "State", "new, running, interrupted, failed, finished, or unreadable"),
+    _words("state", "State", "new, running, interrupted, infeasible, failed, finished, or unreadable"),
     _words("failure", "Reason", "why a trial failed or cannot be read"),
 )
 
@@ -123,6 +123,66 @@ _CIRCUMSTANCE = (
 TRIAL_COLUMNS: tuple[Column, ...] = (*_IDENTITY, *_SETTING, *_OUTCOME, *_CIRCUMSTANCE)
 """Columns of the table of trials, in order."""
 
+_TRIAL_KEY = tuple(c for c in _IDENTITY if c.name in ("study", "trial_id"))
+
+EPOCH_COLUMNS: tuple[Column, ...] = (
+    *_TRIAL_KEY,
+    _count("epoch", "Epoch", "index of the epoch that ended"),
+    _count("iteration", "Iteration", "trained so far, each counted once"),
+    _count("stage", "Stage", "index of the last iteration's stage"),
+    _words("patch_size", "Patch size", "of that stage, in the axis order of the plan, joined by ×"),
+    _count("batch_size", "Batch size", "of that stage"),
+    _number("learning_rate", "Learning rate", "of this epoch"),
+    _number("training_loss", "Training loss", "mean over the epoch's iterations"),
+    _number("validation_loss", "Validation loss", "over the fixed validation batches at the full patch"),
+    _number("pseudo_dice", "Pseudo Dice", "of the fixed validation batches at the full patch", decimals=4),
+    _number("voxels", "Voxels", "trained on so far, each iteration counted once", decimals=0),
+    _number("training_seconds", "Training time", "training loop with online validation so far, without waste", "s"),
+    _number("energy_kwh", "Training energy", "of the same", "kWh"),
+    _number("co2_kg", "Training CO₂", "of the same", "kg"),
+)
+"""Columns of the table of epochs: one row per trial and epoch, its learning curve."""
+
+CASE_COLUMNS: tuple[Column, ...] = (
+    *_TRIAL_KEY,
+    _words("case", "Case", "identifier of the validation case"),
+    _words("label", "Class", "label or region; `foreground` is the mean over those of the case"),
+    _number("dice", "Dice", "missing where the class is neither in the case nor predicted", decimals=4),
+)
+"""Columns of the table of cases: one row per trial, validation case and class."""
+
+COST_COLUMNS: tuple[Column, ...] = (
+    *_TRIAL_KEY,
+    _count("attempt", "Attempt", "process that worked on the trial"),
+    _words("phase", "Phase", "setup, training, online_validation or final_validation"),
+    _count("stage", "Stage", "of the curriculum; missing outside the training iterations"),
+    _count("iteration_start", "First iteration", "covered"),
+    _count("iteration_stop", "Iteration after the last", "covered; the same as the first outside training"),
+    _number("started_at", "Started at", "seconds since 1970", "s"),
+    _number("seconds", "Time", "wall time, waste included", "s"),
+    _number("cpu_kwh", "CPU energy", "the trial's share", "kWh"),
+    _number("gpu_kwh", "GPU energy", "the trial's share", "kWh"),
+    _number("ram_kwh", "RAM energy", "the trial's share", "kWh"),
+    _number("energy_kwh", "Energy", "sum of the three", "kWh"),
+    _number("co2_kg", "CO₂", "energy × intensity of the grid × PUE", "kg"),
+    _number("waste_seconds", "Wasted time", "part of the time whose work was done again later", "s"),
+    _number("waste_energy_kwh", "Wasted energy", "likewise", "kWh"),
+    _number("waste_co2_kg", "Wasted CO₂", "likewise", "kg"),
+    _number("carbon_intensity", "Carbon intensity", "of the grid", "kg/kWh"),
+    _number("pue", "PUE", "power usage effectiveness of the data centre"),
+    _words("hostname", "Host", "machine that the attempt ran on"),
+    _words("hardware", "Hardware", "CPU and GPU names"),
+)
+"""Columns of the table of cost segments: one row per trial, attempt, phase and stage."""
+
+TABLES: Mapping[str, tuple[Column, ...]] = {
+    "trials": TRIAL_COLUMNS,
+    "epochs": EPOCH_COLUMNS,
+    "cases": CASE_COLUMNS,
+    "costs": COST_COLUMNS,
+}
+"""The four tidy tables; (study, trial_id) joins them."""
+
 # What tells folds and seeds apart; a configuration is everything else.
 _REPLICATION = ("fold", "seed")
 SETTING_NAMES: tuple[str, ...] = tuple(c.name for c in _SETTING if c.name not in _REPLICATION)
@@ -140,6 +200,9 @@ POINT_COLUMNS: tuple[Column, ...] = (
     *(c for c in _OUTCOME if c.name in MEASURED_NAMES),
     _number("dice_min", "Lowest Dice", "of the averaged trials", decimals=4),
     _number("dice_max", "Highest Dice", "of the averaged trials", decimals=4),
+    _number("dice_low", "Dice, from", "lower end of the 95 % BCa bootstrap interval over validation cases", decimals=4),
+    _number("dice_high", "Dice, to", "upper end of the same", decimals=4),
+    _count("n_cases", "Cases", "different validation cases behind the interval"),
     _count("n_trials", "Trials", "averaged"),
     _count("n_folds", "Folds", "different folds among them"),
     _count("n_seeds", "Seeds", "different seeds among them"),
@@ -159,7 +222,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
 FRONT_NUMBER = _count("number", "No.", "of a point on the front, by rising cost; as in the figure")
 
 BY_NAME = {column.name: column for column in (*POINT_COLUMNS, *TRIAL_COLUMNS, FRONT_NUMBER)}
-"""Every column by name."""
+"""Every column of points and trials by name."""
 
 
 def dtypes(columns: Iterable[Column]) -> dict[str, Dtype]:

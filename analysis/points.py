@@ -50,6 +50,7 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns of `columns.POINT_COLUMNS`. A cost that is missing in one of the averaged trials is missing in the mean.
+        The intervals are missing; `intervals.with_intervals` fills them in.
     """
     finished = trials[trials["state"] == FINISHED]
     if finished.empty:
@@ -59,7 +60,7 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
     settings = finished.drop_duplicates(key)[["point_id", *SETTING_NAMES]].set_index(key)
     points = pd.concat([settings, _means(groups), _counts(groups), _origins(groups)], axis=1).reset_index()
     points["summary"] = summaries(points)
-    return points[[c.name for c in POINT_COLUMNS]].astype(dtypes(POINT_COLUMNS))
+    return points.reindex(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
 
 
 def axes_of(point: pd.Series[Any]) -> dict[str, Any]:

@@ -25,12 +25,12 @@ import pandas as pd
 from analysis.basis import basis, energy_source, states
 from analysis.captions import description, notes, title
 from analysis.columns import POINT_COLUMNS, TRIAL_COLUMNS
+from analysis.evidence import gather
 from analysis.figures import MOST_GROUPS, pareto_figure
-from analysis.frame import FINISHED, UNREADABLE, read_studies
+from analysis.frame import FINISHED, UNREADABLE
 from analysis.front import Front, pareto_front
 from analysis.images import as_png, as_svg, inline_svg
 from analysis.page import Chart, Page, Section, render
-from analysis.points import average_points
 from analysis.style import NARROW, WIDE
 from analysis.tables import Table, markdown, readable, without_empty
 from analysis.units import counted
@@ -91,8 +91,8 @@ def write_report(studies: Sequence[Path], out: Path | None = None) -> Report:
         LedgerError: a folder is no readable study.
         MachineError: the report cannot be written.
     """
-    trials = read_studies(studies)
-    points = average_points(trials)
+    evidence = gather(studies)
+    trials, points = evidence.tables.trials, evidence.points
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
     names = ", ".join(dict.fromkeys(study.resolve().name for study in studies))
     drawn, missing = _figures(points, trials)

@@ -74,6 +74,37 @@ class Bill:
     segments: tuple[CostSegment, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One interval with its price.
+
+    Attributes:
+        interval: what was done; header: by which attempt.
+        charge: what it cost; waste: the part of it that a later attempt had to do again.
+    """
+
+    interval: CostInterval
+    header: AttemptHeader
+    charge: Charge
+    waste: Charge
+
+
+def entries(
+    attempts: Sequence[AttemptHeader],
+    intervals: Sequence[CostInterval],
+    *,
+    carbon_intensity_kg_per_kwh: float | None = None,
+    pue: float | None = None,
+) -> tuple[Entry, ...]:
+    """A trial's intervals, priced; the arguments are those of `bill`."""
+    headers = {a.attempt: a for a in attempts}
+    rates = {a.attempt: _rate(a, carbon_intensity_kg_per_kwh, pue) for a in attempts}
+    lost_from = {a.attempt: _lost_from(a, attempts) for a in attempts}
+    return tuple(
+        _entry(i, headers[i.attempt], rates[i.attempt], lost_from[i.attempt]) for i in intervals if i.attempt in headers
+    )
+
+
 def bill(
     attempts: Sequence[AttemptHeader],
     intervals: Sequence[CostInterval],
@@ -89,16 +120,13 @@ def bill(
         carbon_intensity_kg_per_kwh: used instead of the recorded one, to redraw for another grid.
         pue: likewise.
     """
-    rates = {a.attempt: _rate(a, carbon_intensity_kg_per_kwh, pue) for a in attempts}
-    known = [i for i in intervals if i.attempt in rates]
-    segments = tuple(_segment(header, known, rates, _lost_from(header, attempts)) for header in attempts)
-    charges = [(i.phase, _charge(i, _header(attempts, i), rates[i.attempt])) for i in known]
+    rows = entries(attempts, intervals, carbon_intensity_kg_per_kwh=carbon_intensity_kg_per_kwh, pue=pue)
     return Bill(
-        training=total(c for phase, c in charges if phase in TRAINING_PHASES),
-        total=total(c for _, c in charges),
-        waste=total(segment.waste for segment in segments),
-        by_phase={phase: total(c for p, c in charges if p is phase) for phase in Phase},
-        segments=segments,
+        training=total(row.charge for row in rows if row.interval.phase in TRAINING_PHASES),
+        total=total(row.charge for row in rows),
+        waste=total(row.waste for row in rows),
+        by_phase={phase: total(row.charge for row in rows if row.interval.phase is phase) for phase in Phase},
+        segments=tuple(_segment(header, [row for row in rows if row.header is header]) for header in attempts),
     )
 
 
@@ -114,21 +142,23 @@ def total(charges: Iterable[Charge]) -> Charge:
     )
 
 
-def _segment(
-    header: AttemptHeader, intervals: Sequence[CostInterval], rates: dict[int, float], lost_from: int | None
-) -> CostSegment:
-    mine = [i for i in intervals if i.attempt == header.attempt]
-    charges = [(i, _charge(i, header, rates[header.attempt])) for i in mine]
-    trained = [i for i in mine if i.phase is Phase.TRAINING]
+def _entry(interval: CostInterval, header: AttemptHeader, rate: float, lost_from: int | None) -> Entry:
+    charge = _charge(interval, header, rate)
+    waste = _scaled(charge, _lost_share(interval, lost_from))
+    return Entry(interval=interval, header=header, charge=charge, waste=waste)
+
+
+def _segment(header: AttemptHeader, rows: Sequence[Entry]) -> CostSegment:
+    trained = [row.interval for row in rows if row.interval.phase is Phase.TRAINING]
     return CostSegment(
         header=header,
-        charge=total(c for _, c in charges),
-        by_phase={phase: total(c for i, c in charges if i.phase is phase) for phase in Phase},
-        waste=total(_scaled(c, _lost_share(i, lost_from)) for i, c in charges),
+        charge=total(row.charge for row in rows),
+        by_phase={phase: total(row.charge for row in rows if row.interval.phase is phase) for phase in Phase},
+        waste=total(row.waste for row in rows),
         iteration_start=header.resumed_from_iteration,
         iteration_stop=max((i.iteration_stop for i in trained), default=header.resumed_from_iteration),
         started_at=header.started_at,
-        ended_at=max((i.started_at + i.seconds for i in mine), default=header.started_at),
+        ended_at=max((r.interval.started_at + r.interval.seconds for r in rows), default=header.started_at),
     )
 
 
@@ -172,10 +202,6 @@ def _scaled(charge: Charge, share: float) -> Charge:
 def _rate(header: AttemptHeader, intensity: float | None, pue: float | None) -> float:
     meter = header.meter
     return (meter.carbon_intensity_kg_per_kwh if intensity is None else intensity) * (meter.pue if pue is None else pue)
-
-
-def _header(attempts: Sequence[AttemptHeader], interval: CostInterval) -> AttemptHeader:
-    return next(a for a in attempts if a.attempt == interval.attempt)
 
 
 def _times(value: float | None, factor: float) -> float | None:

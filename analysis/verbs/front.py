@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from study.remote import place
+from analysis.verbs.options import add_source_options, evidence_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ EXAMPLES = """  python -m analysis front studies/hippo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    parser.add_argument("studies", nargs="+", type=place, metavar="DIR|URL", help="study folder, or where it is")
+    add_source_options(parser)
     parser.add_argument(
         "--objectives",
         default="dice,runtime_seconds",
@@ -35,14 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the front."""
     from analysis.caveats import caveats, left_out
-    from analysis.frame import read_studies
     from analysis.front import pareto_front
-    from analysis.points import average_points
-    from study.remote.view import readings
 
-    with readings(args.studies) as folders:
-        trials = read_studies(folders)
-    front = pareto_front(average_points(trials), args.objectives.split(","), by=args.by)
+    evidence = evidence_from(args)
+    trials, points = evidence.tables.trials, evidence.points
+    front = pareto_front(points, args.objectives.split(","), by=args.by)
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in front.best.iterrows()], indent=1))
     elif not front.best.empty:

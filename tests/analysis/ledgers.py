@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.columns import POINT_COLUMNS
@@ -14,6 +15,7 @@ from study.ledger import Ledger, TrialFolder
 from study.records import (
     AttemptHeader,
     CostInterval,
+    EpochReport,
     MeterInfo,
     Phase,
     TrainingSettings,
@@ -110,18 +112,51 @@ def make_interval(
     )
 
 
-def make_result(spec: TrialSpec, dice: float) -> TrialResult:
-    """A result with one case and one class."""
+def make_result(spec: TrialSpec, dice: float, *, n_cases: int = 1) -> TrialResult:
+    """A result of two classes, whose cases are those of the fold and spread evenly around the mean."""
+    spread = np.linspace(-0.06, 0.06, n_cases) if n_cases > 1 else np.zeros(1)
+    rng = np.random.default_rng([spec.fold, spec.seed, int(spec.trial_id, 16) % 2**32])
+    noise = rng.permutation(np.linspace(-0.01, 0.01, n_cases)) if n_cases > 1 else np.zeros(1)
+    cases = {
+        f"case_{spec.fold}_{n:03d}": float(dice + s + e) for n, (s, e) in enumerate(zip(spread, noise, strict=True))
+    }
     return TrialResult(
         dice=dice,
-        dice_per_class={"1": dice},
-        dice_per_case={"case": dice},
-        dice_per_case_and_class={"case": {"1": dice}},
+        dice_per_class={"1": dice + 0.02, "2": dice - 0.02},
+        dice_per_case=cases,
+        dice_per_case_and_class={case: {"1": mean + 0.02, "2": mean - 0.02} for case, mean in cases.items()},
         iterations=spec.curriculum.total_iterations,
         voxels=spec.curriculum.voxels,
         voxel_share=spec.curriculum.voxel_share,
         weights_sha256="ab" * 32,
     )
+
+
+def make_epochs(spec: TrialSpec, *, dice: float, seconds: float) -> list[EpochReport]:
+    """A learning curve that rises to `dice` in `seconds`."""
+    curriculum, per_epoch = spec.curriculum, spec.iterations_per_epoch
+    reports = []
+    for epoch in range(spec.training.epochs):
+        iteration = (epoch + 1) * per_epoch
+        stage = next(n for n, s in enumerate(curriculum.stages) if s.first_iteration + s.iterations >= iteration)
+        part = iteration / curriculum.total_iterations
+        reports.append(
+            EpochReport(
+                epoch=epoch,
+                iteration=iteration,
+                stage=stage,
+                patch_size=curriculum.stages[stage].patch_size,
+                batch_size=curriculum.stages[stage].batch_size,
+                learning_rate=spec.training.initial_learning_rate * (1 - epoch / spec.training.epochs) ** 0.9,
+                training_loss=1 - dice * part**0.5,
+                validation_loss=1.02 - dice * part**0.5,
+                pseudo_dice=dice * part**0.5,
+                pseudo_dice_per_class=(dice * part**0.5,) * 2,
+                training_seconds=seconds * part,
+                voxels=int(curriculum.voxels * part),
+            )
+        )
+    return reports
 
 
 def start_trial(study: Ledger, spec: TrialSpec, *, seconds: float, measured: bool = True, **header: Any) -> TrialFolder:
@@ -137,20 +172,42 @@ def start_trial(study: Ledger, spec: TrialSpec, *, seconds: float, measured: boo
 
 
 def finish_trial(
-    study: Ledger, spec: TrialSpec, *, dice: float, seconds: float, measured: bool = True, **header: Any
+    study: Ledger,
+    spec: TrialSpec,
+    *,
+    dice: float,
+    seconds: float,
+    measured: bool = True,
+    n_cases: int = 1,
+    curve: bool = False,
+    **header: Any,
 ) -> TrialFolder:
-    """A finished trial, with its final validation."""
+    """A finished trial, with its final validation; with `curve`, its epochs too."""
     folder = start_trial(study, spec, seconds=seconds, measured=measured, **header)
     energy = {} if measured else UNMEASURED
     folder.append_cost(make_interval(Phase.FINAL_VALIDATION, FINAL_VALIDATION_SECONDS, **energy))
-    folder.finish(make_result(spec, dice), attempt=0)
+    if curve:
+        for report in make_epochs(spec, dice=dice, seconds=seconds):
+            folder.append_epoch(report)
+    folder.finish(make_result(spec, dice, n_cases=n_cases), attempt=0)
     return folder
 
 
 def make_study(
-    root: Path, *, measured: bool = True, folds: tuple[int, ...] = (0,), budgets: tuple[float, ...] = (1.0,)
+    root: Path,
+    *,
+    measured: bool = True,
+    folds: tuple[int, ...] = (0,),
+    budgets: tuple[float, ...] = (1.0,),
+    n_cases: int = 1,
+    curve: bool = False,
+    dataset: str = "Dataset004_Hippocampus",
 ) -> Ledger:
-    """A study of the six schemes and two searched curricula on every fold at every budget."""
+    """A study of the six schemes and two searched curricula on every fold at every budget.
+
+    Args:
+        n_cases: validation cases per fold; curve: whether trials have epochs.
+    """
     study = Ledger.create(root)
     points: list[tuple[str, dict[str, Any], float, float]] = [
         ("cps", {}, 0.812, 94.0),
@@ -165,9 +222,10 @@ def make_study(
     for budget in budgets:
         for fold in folds:
             for scheme, axes, dice, seconds in points:
-                spec = make_spec(scheme, fold=fold, budget=budget, **axes)
+                spec = make_spec(scheme, fold=fold, budget=budget, dataset=dataset, **axes)
                 reached = dice - 0.05 * (1 - budget) - 0.004 * fold
-                finish_trial(study, spec, dice=reached, seconds=seconds * budget + fold, measured=measured)
+                cost = seconds * budget + fold
+                finish_trial(study, spec, dice=reached, seconds=cost, measured=measured, n_cases=n_cases, curve=curve)
     return study
 
 

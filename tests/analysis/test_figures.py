@@ -28,7 +28,7 @@ from study.ledger import Ledger
 
 
 def front_of(study: Ledger, cost: str = "runtime_seconds", by: str | None = None) -> Front:
-    return pareto_front(average_points(read_studies([study.root])), ("dice", cost), by=by)
+    return pareto_front(average_points(read_studies([study.root]).trials), ("dice", cost), by=by)
 
 
 @pytest.fixture(scope="module")

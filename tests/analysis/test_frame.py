@@ -30,18 +30,18 @@ from study.records import Phase
 
 
 def only_row(study: Ledger) -> pd.Series:
-    frame = read_studies([study.root])
+    frame = read_studies([study.root]).trials
     assert len(frame) == 1
     return frame.iloc[0]
 
 
 def test_columns_are_the_documented_ones_with_their_types(tmp_path: Path) -> None:
-    frame = read_studies([make_study(tmp_path / "study").root])
+    frame = read_studies([make_study(tmp_path / "study").root]).trials
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
 
 
 def test_an_empty_study_has_the_same_columns_and_types(tmp_path: Path) -> None:
-    frame = read_studies([Ledger.create(tmp_path / "study").root])
+    frame = read_studies([Ledger.create(tmp_path / "study").root]).trials
     assert frame.empty
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
 
@@ -131,7 +131,7 @@ def test_trials_in_every_state_are_rows(tmp_path: Path) -> None:
     running = start_trial(study, make_spec("rpss"), seconds=7)
     finished = finish_trial(study, make_spec("performance"), dice=0.8, seconds=30)
     with running.locked():
-        frame = read_studies([study.root]).set_index("trial_id")
+        frame = read_studies([study.root]).trials.set_index("trial_id")
     expected = {new: "new", interrupted: "interrupted", failed: "failed", running: "running", finished: "finished"}
     assert frame["state"].to_dict() == {folder.trial_id: state for folder, state in expected.items()}
     assert frame["failure"].dropna().to_dict() == {failed.trial_id: "CUDA out of memory"}
@@ -147,7 +147,7 @@ def test_a_broken_file_makes_the_row_unreadable_and_leaves_the_others(tmp_path: 
     broken = finish_trial(study, make_spec("cps"), dice=0.7, seconds=90)
     finish_trial(study, make_spec("pgps"), dice=0.8, seconds=30)
     (broken.path / name).write_text(content)
-    frame = read_studies([study.root]).set_index("trial_id")
+    frame = read_studies([study.root]).trials.set_index("trial_id")
     assert sorted(frame["state"]) == ["finished", "unreadable"]
     assert "Error" in frame.loc[broken.trial_id, "failure"]
 
@@ -155,7 +155,7 @@ def test_a_broken_file_makes_the_row_unreadable_and_leaves_the_others(tmp_path: 
 def test_studies_concatenate_and_a_folder_named_twice_is_read_once(tmp_path: Path) -> None:
     for name in ("one", "two"):
         finish_trial(Ledger.create(tmp_path / name), make_spec(), dice=0.8, seconds=30)
-    frame = read_studies([tmp_path / "one", tmp_path / "two", tmp_path / "two" / ".." / "one"])
+    frame = read_studies([tmp_path / "one", tmp_path / "two", tmp_path / "two" / ".." / "one"]).trials
     assert frame["study"].tolist() == ["one", "two"]
 
 
@@ -163,7 +163,7 @@ def test_folders_with_the_same_name_are_told_apart_by_path(tmp_path: Path) -> No
     roots = [tmp_path / "a" / "hippo", tmp_path / "b" / "hippo"]
     for root in roots:
         finish_trial(Ledger.create(root), make_spec(), dice=0.8, seconds=30)
-    assert read_studies(roots)["study"].tolist() == [str(root) for root in roots]
+    assert read_studies(roots).trials["study"].tolist() == [str(root) for root in roots]
 
 
 def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:

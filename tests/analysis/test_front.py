@@ -147,7 +147,7 @@ def test_only_dice_is_maximised_and_every_objective_is_a_column() -> None:
 
 
 def front_of(study: Ledger, *objectives: str):
-    return pareto_front(average_points(read_studies([study.root])), objectives)
+    return pareto_front(average_points(read_studies([study.root]).trials), objectives)
 
 
 def test_mixed_hardware_is_said_of_costs_that_depend_on_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from study.records import TrainingSettings, TrialSpec
 
 
 def points_of(study: Ledger) -> pd.DataFrame:
-    return average_points(read_studies([study.root]))
+    return average_points(read_studies([study.root]).trials)
 
 
 def test_folds_and_seeds_become_one_point_with_their_mean(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_files_of_a_report(study: Ledger, report: Report) -> None:
 
 
 def test_parquet_and_csv_hold_every_trial_and_column(study: Ledger, report: Report) -> None:
-    frame = read_studies([study.root])
+    frame = read_studies([study.root]).trials
     stored = pd.read_parquet(report.folder / "trials.parquet")
     pd.testing.assert_frame_equal(stored, frame)
     assert {name: str(dtype) for name, dtype in stored.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
@@ -241,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> No
 
 
 def test_a_markdown_table_has_units_scaled_numbers_and_dashes(study: Ledger) -> None:
-    frame = read_studies([study.root])
+    frame = read_studies([study.root]).trials
     rows = frame[frame["method"] == "cps"].sort_values("dice")
     lines = markdown(readable(rows, ["method", "dice", "co2_kg", "test_time_mirroring"])).splitlines()
     assert lines[0] == "| Method | Dice | Training CO₂ [mg] | Mirroring |"

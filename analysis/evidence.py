@@ -1,0 +1,62 @@
+"""What every part of the analysis works on: the tables of studies, and their configurations as points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.frame import Tables
+from analysis.grid import Grid, redrawn
+from analysis.intervals import with_intervals
+from analysis.points import average_points
+from analysis.sources import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Studies, read and averaged.
+
+    Attributes:
+        tables: the four tidy tables.
+        points: finished configurations, averaged over folds and seeds, in the columns of `columns.POINT_COLUMNS`.
+    """
+
+    tables: Tables
+    points: pd.DataFrame
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets with a finished trial."""
+        return sorted(set(self.points["dataset"]))
+
+    def of(self, dataset: str) -> Evidence:
+        """The part about one dataset."""
+        trials = self.tables.trials[self.tables.trials["dataset"] == dataset]
+        keys = pd.MultiIndex.from_frame(trials[["study", "trial_id"]])
+        details = {
+            name: frame[pd.MultiIndex.from_frame(frame[["study", "trial_id"]]).isin(keys)]
+            for name, frame in self.tables.as_dict().items()
+        }
+        return Evidence(tables=Tables(**details), points=self.points[self.points["dataset"] == dataset])
+
+
+def gather(folders: Sequence[Path], *, grid: Grid | None = None) -> Evidence:
+    """Read studies, reports or folders of tables.
+
+    Args:
+        folders: as `sources.read` takes them.
+        grid: whose carbon intensity to use instead of the recorded ones.
+
+    Raises:
+        LedgerError: a folder cannot be read.
+    """
+    tables = read(folders)
+    return evidence_of(tables if grid is None else redrawn(tables, grid))
+
+
+def evidence_of(tables: Tables) -> Evidence:
+    """Average the finished trials of some tables."""
+    return Evidence(tables=tables, points=with_intervals(average_points(tables.trials), tables.trials, tables.cases))

@@ -1,0 +1,232 @@
+"""One trial of a ledger as rows of the four tables: what it is, its learning curve, its cases, its costs.
+
+The columns are documented in `analysis.columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.methods import method_of, point_id, stage_table
+from study.costs import Bill, Charge, Entry, bill, entries, total
+from study.errors import StudyError
+from study.ledger import TrialFolder
+from study.records import TRAINING_PHASES, AttemptHeader, EpochReport, Phase, TrialResult, TrialSpec
+
+Row = dict[str, Any]
+UNREADABLE = "unreadable"
+FOREGROUND = "foreground"
+# What a broken file of a trial can raise when it is parsed.
+_BROKEN = (StudyError, OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def trial_rows(study: str, folder: TrialFolder) -> dict[str, list[Row]]:
+    """The trial's rows by table. One that cannot be read is a row of `trials` alone, with the reason."""
+    key = {"study": study, "trial_id": folder.trial_id}
+    row: Row = dict(key)
+    details: dict[str, list[Row]] = {}
+    try:
+        row.update(_setting(folder))
+        row.update(state=folder.state().value, failure=folder.failure_reason())
+        result = folder.result()
+        row.update(_outcome(result))
+        attempts, intervals = folder.attempts(), folder.cost_intervals()
+        row.update(_costs(attempts, bill(attempts, intervals), {i.phase for i in intervals}))
+        priced = entries(attempts, intervals)
+        details = {
+            "epochs": _with(key, _epoch_rows(folder.epochs(), priced)),
+            "cases": _with(key, _case_rows(result)),
+            "costs": _with(key, _cost_rows(priced)),
+        }
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())
+        row.update(state=UNREADABLE, failure=f"{type(error).__name__}: {reason}")
+    return {"trials": [row], **details}
+
+
+def _with(key: Row, rows: Iterable[Row]) -> list[Row]:
+    return [{**key, **row} for row in rows]
+
+
+def _setting(folder: TrialFolder) -> Row:
+    spec = folder.spec()
+    axes, training = asdict(spec.axes), asdict(spec.training)
+    axes["batch_growth"] = _word(spec.axes.batch_growth)
+    return {
+        **{name: getattr(spec, name) for name in ("dataset", "plans", "configuration", "fold", "seed", "scheme")},
+        **axes,
+        **training,
+        **_curriculum(spec),
+    }
+
+
+def _curriculum(spec: TrialSpec) -> Row:
+    return {
+        "point_id": point_id(spec),
+        "method": method_of(spec),
+        "n_stages": len(spec.curriculum.stages),
+        "stage_table": stage_table(spec),
+        "iterations": spec.curriculum.total_iterations,
+    }
+
+
+def _outcome(result: TrialResult | None) -> Row:
+    if result is None:
+        return {}
+    return {name: getattr(result, name) for name in ("dice", "voxels", "voxel_share", "weights_sha256")}
+
+
+def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -> Row:
+    # A sum over no record at all is unknown, not 0.
+    return {
+        **(_training_costs(costs.training) if Phase.TRAINING in phases and attempts else {}),
+        **(_total_costs(costs) if phases and attempts else {}),
+        **_circumstances(attempts),
+    }
+
+
+def _training_costs(charge: Charge) -> Row:
+    return {"runtime_seconds": charge.seconds, "energy_kwh": charge.energy_kwh, "co2_kg": charge.co2_kg}
+
+
+def _total_costs(costs: Bill) -> Row:
+    charge = costs.total
+    return {
+        "total_seconds": charge.seconds,
+        "total_energy_kwh": charge.energy_kwh,
+        "total_co2_kg": charge.co2_kg,
+        "waste_seconds": costs.waste.seconds,
+    }
+
+
+def _circumstances(attempts: Sequence[AttemptHeader]) -> Row:
+    if not attempts:
+        return {"attempts": 0}
+    return {
+        "attempts": len(attempts),
+        "hardware": _different(_hardware(a) for a in attempts),
+        "device": _different(a.device for a in attempts),
+        "cpus": attempts[-1].cpus,
+        "gpus": attempts[-1].gpus,
+        "concurrent_trials": max(a.concurrent_trials for a in attempts),
+        "energy_methods": _different(_pairs(a.meter.methods) for a in attempts),
+        "meter": _different(f"{a.meter.name} {a.meter.version}".strip() for a in attempts),
+        "country": _different(a.meter.country for a in attempts),
+        "carbon_rate": _different(carbon_words(a.meter.carbon_intensity_kg_per_kwh, a.meter.pue) for a in attempts),
+        "versions": _different(_pairs(a.versions) for a in attempts),
+    }
+
+
+def carbon_words(intensity_kg_per_kwh: float, pue: float) -> str:
+    """What turned energy into CO₂, in words."""
+    return f"{intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {pue:g}"
+
+
+def _case_rows(result: TrialResult | None) -> Iterator[Row]:
+    if result is None:
+        return
+    for case, mean in result.dice_per_case.items():
+        yield {"case": case, "label": FOREGROUND, "dice": mean}
+        for label, dice in result.dice_per_case_and_class[case].items():
+            yield {"case": case, "label": label, "dice": dice}
+
+
+def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
+    """Intervals of the same attempt, phase and stage become one row."""
+    segments: dict[tuple[int, Phase, int | None], list[Entry]] = {}
+    for entry in priced:
+        interval = entry.interval
+        segments.setdefault((interval.attempt, interval.phase, interval.stage), []).append(entry)
+    for (attempt, phase, stage), rows in segments.items():
+        charge, waste, header = total(r.charge for r in rows), total(r.waste for r in rows), rows[0].header
+        yield {
+            "attempt": attempt,
+            "phase": phase.value,
+            "stage": stage,
+            "iteration_start": min(r.interval.iteration_start for r in rows),
+            "iteration_stop": max(r.interval.iteration_stop for r in rows),
+            "started_at": min(r.interval.started_at for r in rows),
+            **asdict(charge),
+            "energy_kwh": charge.energy_kwh,
+            "waste_seconds": waste.seconds,
+            "waste_energy_kwh": waste.energy_kwh,
+            "waste_co2_kg": waste.co2_kg,
+            "carbon_intensity": header.meter.carbon_intensity_kg_per_kwh,
+            "pue": header.meter.pue,
+            "hostname": header.hostname,
+            "hardware": _hardware(header),
+        }
+
+
+def _epoch_rows(reports: Sequence[EpochReport], priced: Sequence[Entry]) -> Iterator[Row]:
+    # Waste left out, a curve's costs belong to iterations that are all counted once.
+    useful = sorted(
+        (entry for entry in priced if entry.interval.phase in TRAINING_PHASES and _kept_share(entry) > 0),
+        key=lambda entry: (entry.interval.iteration_stop, entry.interval.iteration_start),
+    )
+    energy = _spent_by(reports, useful, [entry.charge.energy_kwh for entry in useful])
+    carbon = _spent_by(reports, useful, [entry.charge.co2_kg for entry in useful])
+    for report, kwh, kg in zip(reports, energy, carbon, strict=True):
+        yield {
+            "epoch": report.epoch,
+            "iteration": report.iteration,
+            "stage": report.stage,
+            "patch_size": "×".join(map(str, report.patch_size)),
+            "batch_size": report.batch_size,
+            "learning_rate": report.learning_rate,
+            "training_loss": report.training_loss,
+            "validation_loss": report.validation_loss,
+            "pseudo_dice": report.pseudo_dice,
+            "voxels": report.voxels,
+            "training_seconds": report.training_seconds,
+            "energy_kwh": kwh,
+            "co2_kg": kg,
+        }
+
+
+def _spent_by(
+    reports: Sequence[EpochReport], useful: Sequence[Entry], amounts: Sequence[float | None]
+) -> NDArray[np.float64]:
+    """What had been spent at each report's iteration; an interval that it cuts counts by its iterations."""
+    kept = [_kept_share(entry) * (np.nan if a is None else a) for entry, a in zip(useful, amounts, strict=True)]
+    before = np.array([0.0, *accumulate(kept)])
+    stops = np.array([entry.interval.iteration_stop for entry in useful])
+    spent = np.full(len(reports), np.nan)
+    if not useful:
+        return spent
+    for row, report in enumerate(reports):
+        index = int(np.searchsorted(stops, report.iteration, side="right"))
+        spent[row] = before[index]
+        if index < len(useful):
+            start, stop = useful[index].interval.iteration_start, useful[index].interval.iteration_stop
+            spent[row] += kept[index] * max(0.0, report.iteration - start) / max(1, stop - start)
+    return spent
+
+
+def _kept_share(entry: Entry) -> float:
+    return 1.0 - entry.waste.seconds / entry.charge.seconds if entry.charge.seconds else 1.0
+
+
+def _hardware(attempt: AttemptHeader) -> str:
+    counts = {name: attempt.gpu_names.count(name) for name in sorted(attempt.gpu_names)}
+    gpus = [name if count == 1 else f"{count}× {name}" for name, count in counts.items()]
+    return " + ".join([attempt.cpu_name, *gpus])
+
+
+def _pairs(words: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(words.items()))
+
+
+def _different(words: Iterable[str]) -> str:
+    """The different words in their first order."""
+    return " | ".join(dict.fromkeys(words))
+
+
+def _word(growth: float | str) -> str:
+    return growth if isinstance(growth, str) else f"{growth:g}"

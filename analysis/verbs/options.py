@@ -1,0 +1,39 @@
+"""Options that the verbs share: which studies, and on whose grid."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from study.remote import place
+
+if TYPE_CHECKING:
+    from analysis.evidence import Evidence
+
+
+def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """The studies and the grid; with `optional`, none need be named."""
+    parser.add_argument(
+        "studies",
+        nargs="*" if optional else "+",
+        type=place,
+        metavar="DIR|URL",
+        help="study folder, report folder or folder of its tables, or the URL of a study",
+    )
+    parser.add_argument("--country", metavar="ISO3", help="draw CO₂ again for another grid, for example FRA")
+
+
+def evidence_from(args: argparse.Namespace) -> Evidence:
+    """Read what `add_source_options` named.
+
+    Raises:
+        LedgerError: a place is none of these, or cannot be read.
+        InvalidInputError: an unknown country.
+    """
+    from analysis.evidence import gather
+    from analysis.grid import Grid
+    from study.remote.view import readings
+
+    grid = Grid(country=args.country) if args.country else None
+    with readings(args.studies) as folders:
+        return gather(folders, grid=grid)
