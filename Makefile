@@ -10,7 +10,7 @@ study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # Takes longer than the tests: studies that lose nodes, buckets and allocations, and one that is killed more than fifty
 # times and resumed, its tally at the end.

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from analysis.methods import method_of, point_id, stage_table
+from analysis.spending import spent_by
 from study.costs import Bill, Charge, Entry, bill, entries, total
 from study.errors import StudyError
 from study.ledger import TrialFolder
-from study.records import TRAINING_PHASES, AttemptHeader, EpochReport, Phase, TrialResult, TrialSpec
+from study.records import AttemptHeader, EpochReport, Phase, TrialResult, TrialSpec
 
 Row = dict[str, Any]
 UNREADABLE = "unreadable"
 FOREGROUND = "foreground"
+_EPOCH_FIELDS = (
+    *("epoch", "iteration", "stage", "batch_size", "learning_rate", "training_loss", "validation_loss"),
+    *("pseudo_dice", "voxels", "training_seconds"),
+)
 # What a broken file of a trial can raise when it is parsed.
 _BROKEN = (StudyError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -165,52 +166,14 @@ def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
 
 
 def _epoch_rows(reports: Sequence[EpochReport], priced: Sequence[Entry]) -> Iterator[Row]:
-    # Waste left out, a curve's costs belong to iterations that are all counted once.
-    useful = sorted(
-        (entry for entry in priced if entry.interval.phase in TRAINING_PHASES and _kept_share(entry) > 0),
-        key=lambda entry: (entry.interval.iteration_stop, entry.interval.iteration_start),
-    )
-    energy = _spent_by(reports, useful, [entry.charge.energy_kwh for entry in useful])
-    carbon = _spent_by(reports, useful, [entry.charge.co2_kg for entry in useful])
+    energy, carbon = spent_by([report.iteration for report in reports], priced)
     for report, kwh, kg in zip(reports, energy, carbon, strict=True):
         yield {
-            "epoch": report.epoch,
-            "iteration": report.iteration,
-            "stage": report.stage,
+            **{name: getattr(report, name) for name in _EPOCH_FIELDS},
             "patch_size": "×".join(map(str, report.patch_size)),
-            "batch_size": report.batch_size,
-            "learning_rate": report.learning_rate,
-            "training_loss": report.training_loss,
-            "validation_loss": report.validation_loss,
-            "pseudo_dice": report.pseudo_dice,
-            "voxels": report.voxels,
-            "training_seconds": report.training_seconds,
             "energy_kwh": kwh,
             "co2_kg": kg,
         }
-
-
-def _spent_by(
-    reports: Sequence[EpochReport], useful: Sequence[Entry], amounts: Sequence[float | None]
-) -> NDArray[np.float64]:
-    """What had been spent at each report's iteration; an interval that it cuts counts by its iterations."""
-    kept = [_kept_share(entry) * (np.nan if a is None else a) for entry, a in zip(useful, amounts, strict=True)]
-    before = np.array([0.0, *accumulate(kept)])
-    stops = np.array([entry.interval.iteration_stop for entry in useful])
-    spent = np.full(len(reports), np.nan)
-    if not useful:
-        return spent
-    for row, report in enumerate(reports):
-        index = int(np.searchsorted(stops, report.iteration, side="right"))
-        spent[row] = before[index]
-        if index < len(useful):
-            start, stop = useful[index].interval.iteration_start, useful[index].interval.iteration_stop
-            spent[row] += kept[index] * max(0.0, report.iteration - start) / max(1, stop - start)
-    return spent
-
-
-def _kept_share(entry: Entry) -> float:
-    return 1.0 - entry.waste.seconds / entry.charge.seconds if entry.charge.seconds else 1.0
 
 
 def _hardware(attempt: AttemptHeader) -> str:

@@ -1,4 +1,4 @@
-"""A short torture: a study of two trials killed seven times, in every way that one machine allows, on a Ray of its own.
+"""A short torture: a study of two trials whose training, worker and driver are killed, on a Ray of its own.
 
 `make torture` has the long one; lost nodes of a cluster are in test_nodes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kills import CATALOGUE, INT, KILL, TERM, Kill, plan
+from kills import CATALOGUE, KILL, Kill, plan
 from places import OwnRay
 from studies import write_space
 from tally import Check, check, table
@@ -17,12 +17,8 @@ from victims import Moment, Victim
 
 KILLS = [
     Kill(victim=Victim.TRAINING, moment=Moment.CHECKPOINT),
-    Kill(victim=Victim.SERVER, delay_seconds=1.0),
-    Kill(victim=Victim.DRIVER, signal=TERM, delay_seconds=2.0),
     Kill(victim=Victim.WORKER, delay_seconds=1.0),
-    Kill(victim=Victim.TRAINING, moment=Moment.VALIDATION),
-    Kill(victim=Victim.DRIVER, signal=KILL, delay_seconds=2.0),
-    Kill(victim=Victim.DRIVER, signal=INT, moment=Moment.VALIDATION),
+    Kill(victim=Victim.DRIVER, signal=KILL, moment=Moment.VALIDATION),
 ]
 
 

@@ -138,7 +138,7 @@ def make_epochs(spec: TrialSpec, *, dice: float, seconds: float) -> list[EpochRe
     reports = []
     for epoch in range(spec.training.epochs):
         iteration = (epoch + 1) * per_epoch
-        stage = next(n for n, s in enumerate(curriculum.stages) if s.first_iteration + s.iterations >= iteration)
+        stage = max(n for n, s in enumerate(curriculum.stages) if s.first_iteration < iteration)
         part = iteration / curriculum.total_iterations
         reports.append(
             EpochReport(
