@@ -14,6 +14,7 @@ PROGRAM = Program(
     verbs={
         "report": "Pareto fronts, tables and a page from one or several studies",
         "front": "the non-dominated configurations",
+        "bench": "how long fronts and reports of large studies take",
     },
 )
 

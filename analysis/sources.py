@@ -37,6 +37,20 @@ def read(folders: Sequence[Path]) -> Tables:
     return joined([*parts, *(_load(data) for data in dict.fromkeys(stored.values()) if data is not None)])
 
 
+def load_trials(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a parquet file of trials, for studies too large for all of them.
+
+    Raises:
+        LedgerError: the file is no such table, or lacks a column.
+    """
+    types = {name: dtype for name, dtype in dtypes(TABLES["trials"]).items() if name in columns}
+    try:
+        return pd.read_parquet(path, columns=list(columns)).astype(types, copy=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise LedgerError(f"{path} is not a table of trials with {', '.join(columns)} ({reason})") from error
+
+
 def save(tables: Tables, folder: Path) -> list[Path]:
     """Write the tables as parquet files with their schema; the folder is made if absent."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,191 @@
+"""Made-up studies as large as one likes, to time the analysis on: nothing in them was trained or measured.
+
+Dice rises and costs rise with voxels, with noise, so that fronts have a plausible number of points.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.columns import TRIAL_COLUMNS, dtypes
+from analysis.frame import FINISHED
+from study.curriculum import Axes, Geometry, resolve
+from study.ledger import Ledger
+from study.records import (
+    AttemptHeader,
+    CostInterval,
+    EpochReport,
+    MeterInfo,
+    Phase,
+    TrainingSettings,
+    TrialResult,
+    TrialSpec,
+)
+
+DATASET = "Dataset999_Synthetic"
+GEOMETRY = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)
+TRAINING = TrainingSettings(epochs=50, iterations_per_epoch=250).resolved(constant_patch_size=False)
+CASES = 52
+SECONDS_PER_VOXEL, KILOWATTS = 4e-9, 0.3
+METER = MeterInfo(
+    name="none",
+    version="",
+    methods={"cpu": "estimated", "gpu": "measured", "ram": "estimated"},
+    country="world",
+    carbon_intensity_kg_per_kwh=0.475,
+    pue=1.0,
+)
+
+
+def write_trials(path: Path, count: int, *, seed: int = 0) -> None:
+    """A parquet file of finished trials with every column of the table of trials.
+
+    Args:
+        path: of the file.
+        count: of trials, each a configuration of its own.
+        seed: of the made-up numbers.
+    """
+    rng = np.random.default_rng(seed)
+    cost = rng.lognormal(0.0, 0.6, count)
+    numbers = {
+        "dice": 0.9 - 0.2 * np.exp(-cost) - rng.exponential(0.03, count),
+        "runtime_seconds": 3600 * cost * rng.lognormal(0, 0.2, count),
+        "co2_kg": 0.5 * cost * rng.lognormal(0, 0.2, count),
+        "budget": rng.choice([0.1, 0.25, 0.5, 1.0], count),
+        "min_patch": rng.random(count),
+    }
+    words = {name: "x" for name, dtype in dtypes(TRIAL_COLUMNS).items() if dtype == "str"}
+    ids = np.char.add("t", np.char.zfill(np.arange(count).astype(str), 11))
+    words |= {"study": "synthetic", "dataset": DATASET, "state": FINISHED, "method": "other"}
+    frame = pd.DataFrame({"trial_id": ids, "point_id": ids, **numbers}).assign(**words)
+    frame = frame.reindex(columns=[column.name for column in TRIAL_COLUMNS])
+    frame.astype(dtypes(TRIAL_COLUMNS)).to_parquet(path, index=False)
+
+
+def write_study(root: Path, count: int, *, seed: int = 0) -> Ledger:
+    """A study folder of finished trials, each of other axes, written through the ledger as real ones are."""
+    rng = np.random.default_rng(seed)
+    study = Ledger.create(root)
+    while len(study.trials()) < count:
+        for _ in range(count - len(study.trials())):
+            _write_trial(study, _spec(rng), rng)
+    return study
+
+
+def _spec(rng: np.random.Generator) -> TrialSpec:
+    axes = Axes(
+        min_patch=float(rng.random()),
+        stages=int(rng.integers(1, 10)),
+        batch_growth=float(rng.random()),
+        budget=float(rng.choice([0.1, 0.25, 0.5, 1.0])),
+    )
+    curriculum = resolve(GEOMETRY, axes, epochs=TRAINING.epochs, iterations_per_epoch=TRAINING.iterations_per_epoch)
+    return TrialSpec(
+        dataset=DATASET,
+        plans="nnUNetPlans",
+        configuration="3d_fullres",
+        fold=0,
+        seed=int(rng.integers(0, 1000)),
+        scheme="pgps",
+        axes=axes,
+        curriculum=curriculum,
+        training=TRAINING,
+        plans_sha256="0" * 64,
+        split_sha256="0" * 64,
+    )
+
+
+def _write_trial(study: Ledger, spec: TrialSpec, rng: np.random.Generator) -> None:
+    folder = study.add(spec)
+    if folder.result() is not None:
+        return
+    curriculum = spec.curriculum
+    dice = 0.9 - 0.2 * float(np.exp(-curriculum.voxels / 1e10)) - float(rng.exponential(0.02))
+    folder.begin_attempt(_header())
+    for number, stage in enumerate(curriculum.stages):
+        folder.append_cost(_interval(number, stage.first_iteration, stage.iterations, stage.voxels * stage.iterations))
+    for report in _epochs(spec, dice):
+        folder.append_epoch(report)
+    folder.finish(_result(spec, dice, rng), attempt=0)
+
+
+def _header() -> AttemptHeader:
+    return AttemptHeader(
+        attempt=0,
+        started_at=1.0e9,
+        hostname="none",
+        pid=1,
+        resumed_from_iteration=0,
+        device="cuda",
+        cpu_name="made up",
+        gpu_names=("made up",),
+        gpu_ids=(0,),
+        cpus=8,
+        cpus_of_node=8,
+        gpus=1,
+        concurrent_trials=1,
+        data_workers=7,
+        meter=METER,
+        versions={},
+    )
+
+
+def _interval(stage: int, first: int, iterations: int, voxels: int) -> CostInterval:
+    seconds = voxels * SECONDS_PER_VOXEL
+    kwh = KILOWATTS * seconds / 3600
+    return CostInterval(
+        attempt=0,
+        phase=Phase.TRAINING,
+        stage=stage,
+        iteration_start=first,
+        iteration_stop=first + iterations,
+        started_at=1.0e9,
+        seconds=seconds,
+        cpu_kwh=0.2 * kwh,
+        gpu_kwh=0.7 * kwh,
+        ram_kwh=0.1 * kwh,
+    )
+
+
+def _epochs(spec: TrialSpec, dice: float) -> list[EpochReport]:
+    curriculum, each = spec.curriculum, spec.iterations_per_epoch
+    reports = []
+    for epoch in range(spec.training.epochs):
+        iteration, part = (epoch + 1) * each, (epoch + 1) / spec.training.epochs
+        number = max(n for n, stage in enumerate(curriculum.stages) if stage.first_iteration < iteration)
+        reports.append(
+            EpochReport(
+                epoch=epoch,
+                iteration=iteration,
+                stage=number,
+                patch_size=curriculum.stages[number].patch_size,
+                batch_size=curriculum.stages[number].batch_size,
+                learning_rate=1e-2 * (1 - epoch / spec.training.epochs) ** 0.9,
+                training_loss=-dice * part**0.3,
+                validation_loss=0.02 - dice * part**0.3,
+                pseudo_dice=dice * part**0.3,
+                pseudo_dice_per_class=(dice * part**0.3,) * 2,
+                training_seconds=curriculum.voxels * part * SECONDS_PER_VOXEL,
+                voxels=int(curriculum.voxels * part),
+            )
+        )
+    return reports
+
+
+def _result(spec: TrialSpec, dice: float, rng: np.random.Generator) -> TrialResult:
+    noise = rng.normal(0, 0.05, CASES)
+    around = dice + noise - noise.mean()
+    by_class = {f"case_{n:03d}": {"1": mean + 0.03, "2": mean - 0.03} for n, mean in enumerate(around.tolist())}
+    return TrialResult(
+        dice=dice,
+        dice_per_class={"1": dice, "2": dice},
+        dice_per_case={case: sum(classes.values()) / 2 for case, classes in by_class.items()},
+        dice_per_case_and_class=by_class,
+        iterations=spec.curriculum.total_iterations,
+        voxels=spec.curriculum.voxels,
+        voxel_share=spec.curriculum.voxel_share,
+        weights_sha256="0" * 64,
+    )
