@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test lint torture clean
+.PHONY: study test lint torture notebooks clean
 
 study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
@@ -18,6 +18,10 @@ torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture
 	rm -rf studies/torture
 	$(BIN)/python tests/torture.py --kills 54 --seed 0 --out studies/torture
+
+# The notebooks are kept as py:percent sources; this makes what Jupyter opens.
+notebooks: $(STAMP)
+	$(BIN)/jupytext --quiet --to ipynb analysis/notebooks/*.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ PROGRAM = Program(
     verbs={
         "report": "Pareto fronts, tables and a page from one or several studies",
         "front": "the non-dominated configurations",
+        "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
+        "compare": "schemes against a baseline, case by case, in trials or in published numbers",
         "bench": "how long fronts and reports of large studies take",
     },
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.caveats import estimated_parts, words_of
+from analysis.frame import FINISHED
 from analysis.units import amount, counted
 
 # Order of states in sentences.
@@ -20,12 +21,13 @@ def basis(trials: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str]]:
         ("Trials", states(trials)),
         ("Configurations", f"{len(points)} with a finished trial" if len(points) else ""),
         ("Datasets", ", ".join(sorted(words_of(trials["dataset"])))),
-        ("Folds", _numbers(trials["fold"])),
+        ("Folds", _folds(trials, points)),
         ("Seeds", _numbers(trials["seed"])),
         ("Hardware", ", ".join(sorted(words_of(trials["hardware"])))),
         ("Energy", _energy(trials)),
         ("Grid", _grid(trials)),
         ("Cost of everything", _whole_cost(trials)),
+        ("Attempts", _attempts(trials)),
         ("Versions", "; ".join(sorted(words_of(trials["versions"])))),
     ]
     return [(heading, sentence) for heading, sentence in facts if sentence]
@@ -67,7 +69,9 @@ def _whole_cost(trials: pd.DataFrame) -> str:
     waste = trials["waste_seconds"].sum()
     lost = f", of which {amount(waste, 's')} lost to interruptions" if waste else ""
     energies = [_sum(trials, name, unit) for name, unit in (("total_energy_kwh", "kWh"), ("total_co2_kg", "kg"))]
-    return f"{amount(seconds, 's')} of trials{lost}; energy {energies[0]}; CO₂ {energies[1]}"
+    unfinished = trials.loc[trials["state"] != FINISHED, "total_seconds"].sum()
+    vain = f", {amount(unfinished, 's')} in trials without a result" if unfinished else ""
+    return f"{amount(seconds, 's')} of trials{lost}{vain}; energy {energies[0]}; CO₂ {energies[1]}"
 
 
 def _sum(trials: pd.DataFrame, name: str, unit: str) -> str:
@@ -77,6 +81,24 @@ def _sum(trials: pd.DataFrame, name: str, unit: str) -> str:
         return "not measured"
     total = amount(ran[name].sum(), unit)
     return f"more than {total} (not measured in {counted(missing, 'trial')})" if missing else total
+
+
+def _folds(trials: pd.DataFrame, points: pd.DataFrame) -> str:
+    """The folds of all trials, and of how many configurations some are not finished."""
+    told = _numbers(trials["fold"])
+    lacking = 0
+    for dataset, part in points.groupby("dataset"):
+        folds = trials.loc[trials["dataset"] == dataset, "fold"].nunique()
+        lacking += int((part["n_folds"] < folds).sum())
+    return f"{told}; {counted(lacking, 'configuration')} not finished on all of them" if lacking else told
+
+
+def _attempts(trials: pd.DataFrame) -> str:
+    """Said where a trial took several."""
+    several = int((trials["attempts"] > 1).sum())
+    if not several:
+        return ""
+    return f"{int(trials['attempts'].sum())} for {counted(len(trials), 'trial')}: {several} resumed or tried again"
 
 
 def _numbers(values: pd.Series[int]) -> str:

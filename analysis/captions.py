@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from analysis.axes import dice_floor
 from analysis.caveats import caveats, left_out
 from analysis.columns import BY_NAME
 from analysis.front import Front
-from analysis.units import amount, counted
+from analysis.intervals import FEW_CASES, dice_bars
+from analysis.marks import MANY_FOLDS
+from analysis.objectives import Objective
+from analysis.units import Scale, counted, number, reading_scale
+
+# Counts get a word instead of a unit, largest first.
+_COUNT_WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
 def title(front: Front) -> str:
     """`Dice against training time, by budget`."""
-    cost = front.objectives[1].label
-    by = f", by {BY_NAME[front.by].label.lower()}" if front.by else ""
-    return f"Dice against {cost[0].lower()}{cost[1:]}{by}"
+    costs = " and ".join(lowered(objective.label) for objective in front.objectives[1:])
+    by = f", by {lowered(BY_NAME[front.by].label)}" if front.by else ""
+    return f"Dice against {costs}{by}"
+
+
+def lowered(label: str) -> str:
+    """A label within a sentence."""
+    return f"{label[0].lower()}{label[1:]}"
+
+
+def scale_of(objective: Objective, largest: float) -> Scale:
+    """The scale in which values of an objective up to `largest` are read: `min` for seconds, `million` for voxels."""
+    if not objective.unit:
+        for size, word in _COUNT_WORDS:
+            if largest >= size:
+                return Scale(factor=1 / size, unit=word)
+    return reading_scale(objective.unit, largest)
+
+
+def amount_of(objective: Objective, value: float) -> str:
+    """A value of an objective for people: `94.0 s`, `38.1 mg`, `207 million`."""
+    scale = scale_of(objective, abs(value))
+    return f"{number(value * scale.factor)} {scale.unit}".strip()
 
 
 def subject(points: pd.DataFrame) -> str:
@@ -36,27 +64,51 @@ def subject(points: pd.DataFrame) -> str:
 
 def notes(front: Front) -> list[str]:
     """Sentences that belong below the figure: what to beware of, and how to read it."""
-    sentences = [*caveats(front), *left_out(front)]
-    if (front.points["dice_max"] > front.points["dice_min"]).any():
-        sentences.append("Bars: lowest to highest of the averaged folds and seeds.")
-    if dice_floor(front.points) > 0:
+    sentences = [*caveats(front), *left_out(front), *_about_bars(front.points)]
+    if front.by == "hardware":
+        sentences.append("Each line is the front of one kind of hardware: compare costs within it.")
+    if len(front.objectives) > 2:
+        sentences.append(f"The larger a mark, the more {lowered(front.objectives[2].label)}.")
+    if (front.points["n_folds"] >= MANY_FOLDS).any():
+        sentences.append(f"A ring: {MANY_FOLDS} folds or more.")
+    if drawn_floor(front.points) > 0:
         sentences.append("The Dice axis does not start at 0.")
     return sentences
 
 
+def drawn_floor(points: pd.DataFrame) -> float:
+    """Where the Dice axis of some points with their bars starts."""
+    low, high = dice_bars(points)
+    return dice_floor(points.assign(dice_min=low, dice_max=high))
+
+
 def description(front: Front) -> str:
     """The figure in words, for those who do not see it."""
-    dice, cost = front.objectives
+    dice, cost = front.objectives[:2]
     best = front.best
-    ends = [
-        f"{row['summary']} with Dice {row[dice.name]:.3f} at {amount(row[cost.name], cost.unit)}"
-        for _, row in best.iloc[[0, -1]].iterrows()
-    ]
-    reach = ends[0] if len(best) == 1 else f"from {ends[0]} to {ends[1]}"
-    return (
-        f"Scatter plot, {title(front)}: {counted(len(front.points), 'point')}, "
-        f"{len(best)} of them on the Pareto front, {reach}."
-    )
+    if front.by is not None:
+        fronts = best.groupby(front.by, dropna=False).size()
+        reach = f"on {counted(len(fronts), 'front')}, one for each {lowered(BY_NAME[front.by].label)}"
+    else:
+        ends = [
+            f"{row['summary']} with Dice {row[dice.name]:.3f} at {amount_of(cost, row[cost.name])}"
+            for _, row in best.iloc[[0, -1]].iterrows()
+        ]
+        reach = "on the Pareto front, " + (ends[0] if len(best) == 1 else f"from {ends[0]} to {ends[1]}")
+    return f"Scatter plot, {title(front)}: {counted(len(front.points), 'point')}, {len(best)} of them {reach}."
+
+
+def _about_bars(points: pd.DataFrame) -> Iterator[str]:
+    with_interval = points["dice_low"].notna()
+    low, high = dice_bars(points)
+    if with_interval.any():
+        others = ", where there are cases; else lowest to highest trial" if (high > low)[~with_interval].any() else ""
+        yield f"Bars: 95 % interval of Dice (BCa bootstrap over validation cases, not over seeds){others}."
+        fewest = int(points.loc[with_interval, "n_cases"].min())
+        if fewest < FEW_CASES:
+            yield f"Intervals from fewer than {FEW_CASES} cases (here as few as {fewest}) are too narrow."
+    elif (high > low).any():
+        yield "Bars: lowest to highest of the averaged folds and seeds."
 
 
 def _number_of(cells: pd.Series[str]) -> int:

@@ -220,8 +220,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
 """Columns of the table of points: trials of one configuration, averaged over folds and seeds."""
 
 FRONT_NUMBER = _count("number", "No.", "of a point on the front, by rising cost; as in the figure")
+FRONT_COLUMNS: tuple[Column, ...] = (
+    FRONT_NUMBER,
+    _number("probability", "P(on front)", "bootstrap probability of being non-dominated", decimals=2),
+    _number("contribution", "Own share", "of the hypervolume box, lost without this point alone", decimals=4),
+)
+"""Columns that a front adds to its points."""
 
-BY_NAME = {column.name: column for column in (*POINT_COLUMNS, *TRIAL_COLUMNS, FRONT_NUMBER)}
+BY_NAME = {column.name: column for column in (*POINT_COLUMNS, *TRIAL_COLUMNS, *FRONT_COLUMNS)}
 """Every column of points and trials by name."""
 
 

@@ -1,8 +1,8 @@
 """Pareto figures: Dice against a cost, the front as steps, one colour and marker per method.
 
-A point on the front is large and numbered; one that something beats is small and pale. A hollow point rests on one
-fold. The Dice axis is cut only with a mark at its foot. Nothing here touches matplotlib's global state or needs a
-display.
+How a point looks is told in `marks`. Points on the front are numbered. With a third objective, the area of a mark
+stands for it, and there is no line: a front of three objectives is a surface. The Dice axis is cut only with a mark at
+its foot. Nothing here touches matplotlib's global state or needs a display.
 """
 
 from __future__ import annotations
@@ -11,36 +11,40 @@ import textwrap
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
 from analysis import labels
-from analysis.axes import dice_floor, limit_cost, limit_dice
-from analysis.captions import notes, subject, title
+from analysis.axes import limit_cost, limit_dice
+from analysis.captions import amount_of, drawn_floor, notes, scale_of, subject, title
 from analysis.columns import BY_NAME
 from analysis.front import Front
-from analysis.methods import METHOD_LABELS
-from analysis.style import FILE, INK, METHOD_STYLES, MUTED, RC, RULE, SHADE, SURFACE, Layout
-from analysis.units import Scale, label_with_unit, number, reading_scale
+from analysis.intervals import dice_bars
+from analysis.marks import Entry, area_of, draw_points, fold_entries, method_entries, size_entries
+from analysis.style import FILE, INK, MUTED, RC, RULE, SHADE, Layout
+from analysis.units import Scale, label_with_unit, number
 
-_LARGE, _SMALL = 62.0, 30.0
 # Heights of a line in inches; letters that fit a line of the key.
 _NOTE_LINE, _KEY_LINE, _KEY_LETTERS = 0.155, 0.165, 29
 _POINTS_PER_INCH = 72
+# Letters in a line of the title, as a share of those in a line of the footnote.
+_TITLE_SHARE = 0.56
 # One pattern per group's line; there is no figure of more groups than these.
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
 MOST_GROUPS = len(_DASHES)
+# Letters of a legend's entry beside others in a row; longer ones stand below each other, in lines of so many.
+_SHORT, _LEGEND_LETTERS = 18, 44
 
 
 def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
     """The figure of one dataset's front.
 
     Args:
-        front: with at least one point; Dice first, one cost second. With `by`, each of at most MOST_GROUPS
-            groups has a line of its own, and points are not numbered.
+        front: with at least one point; Dice first, one cost second, perhaps another one third. With `by`, each of
+            at most MOST_GROUPS groups has a line of its own, and points are not numbered.
         layout: size and arrangement.
     """
     with mpl.rc_context(RC):
@@ -52,24 +56,28 @@ class _Drawing:
 
     def __init__(self, front: Front, layout: Layout) -> None:
         self.front, self.layout = front, layout
-        self.dice, self.cost = (objective.name for objective in front.objectives)
-        self.scale: Scale = reading_scale(front.objectives[1].unit, front.points[self.cost].max())
+        self.dice, self.cost, *more = (objective.name for objective in front.objectives)
+        self.size = more[0] if more else None
+        self.scale: Scale = scale_of(front.objectives[1], front.points[self.cost].max())
         self.points = front.points.assign(**{self.cost: front.points[self.cost] * self.scale.factor})
         self.best = self.points[self.points["non_dominated"]].sort_values("number")
-        self.floor = dice_floor(front.points)
+        self.floor = drawn_floor(front.points)
         self.notes = textwrap.wrap(" ".join(notes(front)), layout.line_letters) if layout.notes else []
         self.subject = textwrap.wrap(subject(self.points), layout.line_letters)
-        self.legend_rows = -(-len(self._legend_handles()) // (2 if layout.rail else 3))
+        self.entries = self._legend_entries()
+        self.legend_columns, self.legend_rows = self._legend_shape()
         self.below = 0.66 + _NOTE_LINE * len(self.notes) + (0.0 if layout.rail else 0.2 * self.legend_rows + 0.1)
-        self.above = 0.6 + 0.16 * len(self.subject)
+        self.title = textwrap.wrap(title(front), round(_TITLE_SHARE * layout.line_letters))
+        self.above = 0.6 + 0.2 * (len(self.title) - 1) + 0.16 * len(self.subject)
         self.height = self.above + layout.plot_height + self.below
 
     def figure(self) -> Figure:
         """Everything, drawn."""
         self.fig = Figure(figsize=(self.layout.width, self.height))
         self.axes = self._axes()
-        self._draw_front_lines()
-        self._draw_points()
+        if self.size is None:
+            self._draw_front_lines()
+        draw_points(self.axes, self.points, cost=self.cost, size=self.size)
         self._write_titles()
         self._write_notes()
         self._draw_legend()
@@ -85,7 +93,7 @@ class _Drawing:
         across, up = layout.width, self.height
         axes = self.fig.add_axes((box[0] / across, box[1] / up, box[2] / across, box[3] / up))
         axes.tick_params(length=0, pad=5)
-        limit_dice(axes, self.floor, float(self.points["dice_max"].max()))
+        limit_dice(axes, self.floor, float(dice_bars(self.points)[1].max()))
         limit_cost(axes, self.points[self.cost])
         label = label_with_unit(self.front.objectives[1].label, self.scale.unit)
         axes.set_xlabel(label + (", logarithmic" if axes.get_xscale() == "log" else ""), labelpad=6)
@@ -108,29 +116,6 @@ class _Drawing:
             return [("", self.best)]
         return [(_group_words(by, name), group) for name, group in self.best.groupby(by)]
 
-    def _draw_points(self) -> None:
-        for method, style in METHOD_STYLES.items():
-            rows = self.points[self.points["method"] == method]
-            for (best, single), part in rows.groupby([rows["non_dominated"], rows["n_folds"] == 1]):
-                alpha = 1.0 if best else 0.65
-                color = style.paint.light
-                spread = part[part["dice_max"] > part["dice_min"]]
-                self.axes.vlines(
-                    spread[self.cost], spread["dice_min"], spread["dice_max"], color=color, alpha=0.45, lw=1, zorder=3
-                )
-                self.axes.scatter(
-                    part[self.cost],
-                    part[self.dice],
-                    s=style.area * (_LARGE if best else _SMALL),
-                    marker=style.marker,
-                    facecolor=SURFACE.light if single else color,
-                    edgecolor=color if single else SURFACE.light,
-                    linewidth=1.6 if single else 0.7,
-                    alpha=alpha,
-                    zorder=5 if best else 4,
-                    clip_on=False,
-                )
-
     def _draw_labels(self) -> None:
         pixels = self.axes.transData.transform(self.best[[self.cost, self.dice]].to_numpy(dtype=float))
         inches = self.fig.dpi_scale_trans.inverted().transform(pixels)
@@ -150,8 +135,15 @@ class _Drawing:
         self.fig.text(x / self.layout.width, 1 - from_top / self.height, text, **{"va": "top", **style})
 
     def _write_titles(self) -> None:
-        self._write(0.22, 0.16, title(self.front), fontsize=12.5, fontweight="bold")
-        self._write(0.22, 0.43, "\n".join(self.subject), fontsize=8.3, color=MUTED.light, linespacing=1.35)
+        self._write(0.22, 0.16, "\n".join(self.title), fontsize=12.5, fontweight="bold", linespacing=1.15)
+        self._write(
+            0.22,
+            0.43 + 0.2 * (len(self.title) - 1),
+            "\n".join(self.subject),
+            fontsize=8.3,
+            color=MUTED.light,
+            linespacing=1.35,
+        )
 
     def _write_notes(self) -> None:
         top = self.height - _NOTE_LINE * len(self.notes) - 0.08
@@ -162,10 +154,12 @@ class _Drawing:
         left = self._rail_left - 0.06 if rail else 0.12
         top = self.below + self.layout.plot_height if rail else self.below - 0.5
         self.fig.legend(
-            handles=self._legend_handles(),
+            handles=[marks for _, marks in self.entries],
+            labels=[label for label, _ in self.entries],
+            handler_map={tuple: HandlerTuple(ndivide=1)},
             loc="upper left",
             bbox_to_anchor=(left / self.layout.width, top / self.height),
-            ncols=2 if rail else 3,
+            ncols=self.legend_columns,
             fontsize=8.3,
             handletextpad=0.3,
             columnspacing=1.2,
@@ -173,15 +167,28 @@ class _Drawing:
             labelspacing=0.45,
         )
 
-    def _legend_handles(self) -> list[Line2D]:
-        methods = [_legend_handle(method) for method in METHOD_STYLES if (self.points["method"] == method).any()]
-        names = [name for name, _ in self._groups() if name]
-        lines = [Line2D([], [], color=MUTED.light, lw=1.2, ls=d, label=n) for d, n in zip(_DASHES, names, strict=False)]
-        single = self.points["n_folds"] == 1
-        if not single.any() or single.all():
-            return [*methods, *lines]
-        several = _handle("o", MUTED.light, SURFACE.light, "several folds")
-        return [*methods, several, _handle("o", SURFACE.light, MUTED.light, "one fold"), *lines]
+    def _legend_entries(self) -> list[Entry]:
+        names = [textwrap.fill(name, _LEGEND_LETTERS) for name, _ in self._groups() if name]
+        lines: list[Entry] = [
+            (name, (Line2D([], [], color=MUTED.light, lw=1.2, ls=dashes),))
+            for dashes, name in zip(_DASHES, names, strict=False)
+        ]
+        sizes = size_entries(self._sizes()) if self.size else []
+        return [*method_entries(self.points), *fold_entries(self.points), *sizes, *lines]
+
+    def _legend_shape(self) -> tuple[int, int]:
+        """Columns of the legend, and its height in lines."""
+        labels = [label for label, _ in self.entries]
+        if max(map(len, labels)) > _SHORT:
+            return 1, sum(1 + label.count("\n") for label in labels)
+        columns = 2 if self.layout.rail else 3
+        return columns, -(-len(labels) // columns)
+
+    def _sizes(self) -> list[tuple[str, float]]:
+        """Two amounts of the third objective in words, with the areas that stand for them."""
+        third = self.front.objectives[2]
+        largest = float(self.points[third.name].max())
+        return [(amount_of(third, part * largest), area_of(part * largest, largest)) for part in (1.0, 0.25)]
 
     @property
     def _rail_left(self) -> float:
@@ -220,16 +227,3 @@ class _Drawing:
 def _group_words(by: str, value: object) -> str:
     words = f"{value:.0%}" if by == "budget" else str(value)
     return f"{BY_NAME[by].label.lower()} {words}"
-
-
-def _legend_handle(method: str) -> Line2D:
-    style = METHOD_STYLES[method]
-    handle = _handle(style.marker, style.paint.light, SURFACE.light, METHOD_LABELS[method])
-    handle.set_markersize(7.5 * np.sqrt(style.area))
-    return handle
-
-
-def _handle(marker: str, face: str, edge: str, label: str) -> Line2D:
-    return Line2D(
-        [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge, markersize=7.5, label=label
-    )

@@ -1,8 +1,4 @@
-"""Pareto fronts over averaged points, through one wrapper around moocore.
-
-moocore is fast and crashes on infinities, and next to a NaN it corrupts sound rows: `nondominated` gives it finite rows
-only. Datasets are never compared with each other: every dataset has a front of its own.
-"""
+"""Pareto fronts over averaged points. Datasets are never compared with each other: every one has a front of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
 from analysis.columns import SETTING_NAMES
+from analysis.dominance import nondominated
 from analysis.objectives import Objective, choose_objectives
 from study.errors import InvalidInputError
+
+__all__ = ["GROUP_COLUMNS", "Front", "nondominated", "pareto_front"]
 
 _NO_GROUPS = ("dataset", "stage_table")
 GROUP_COLUMNS: tuple[str, ...] = (*(n for n in SETTING_NAMES if n not in _NO_GROUPS), "n_folds", "hardware", "country")
@@ -47,27 +45,6 @@ class Front:
         return self.points[self.points["non_dominated"]].sort_values(
             ["dataset", *([self.by] if self.by else []), "number"], kind="stable"
         )
-
-
-def nondominated(values: ArrayLike, *, maximise: Sequence[bool]) -> NDArray[np.bool_]:
-    """Which rows no other row dominates: none is at least as good everywhere and better somewhere.
-
-    Args:
-        values: rows × objectives.
-        maximise: per objective, whether more is better.
-
-    Returns:
-        One flag per row. Equal rows share their flag; a row with a NaN or an infinity is never on the front and never
-        dominates another.
-    """
-    table = np.asarray(values, dtype=float).reshape(-1, len(maximise))
-    finite = np.isfinite(table).all(axis=1)
-    flags = np.zeros(len(table), dtype=bool)
-    if finite.any():
-        import moocore
-
-        flags[finite] = moocore.is_nondominated(table[finite], maximise=list(maximise), keep_weakly=True)
-    return flags
 
 
 def pareto_front(points: pd.DataFrame, objectives: Sequence[str], *, by: str | None = None) -> Front:

@@ -1,65 +1,62 @@
-"""A report: the table of trials, Pareto figures and a page, written to one folder.
+"""A report: figures, tables, data and a page from one or several studies, written to one folder.
 
     report/
-      report.html                       everything to read, in one file
-      trials.parquet, trials.csv        every trial, every column
-      trials.md                         every trial, the columns to read
-      front.csv                         the non-dominated points of every figure
-      pareto_dice_runtime.png, .svg     Dice against training time
-      pareto_dice_co2.png, .svg         Dice against CO₂, unless it was not measured
+      report.html                             everything to read, in one file
+      figures/{stem}.png, .svg, .pdf          every figure
+      tables/{stem}.csv, .md, .tex            every table; `trials` is that of all trials
+      data/{trials,epochs,cases,costs}.parquet, schema.json
+      files.json                              what a report wrote, so that the next one can take it away
 
-With several datasets, figures carry the dataset's name. Where trials have a few different budgets, a second figure of
-each kind draws a front per budget: `pareto_dice_runtime_by_budget`.
+With several datasets, stems end in the dataset's name. What is drawn is up to the chapters.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 
-from analysis.basis import basis, energy_source, states
-from analysis.captions import description, notes, title
-from analysis.columns import POINT_COLUMNS, TRIAL_COLUMNS
-from analysis.evidence import gather
-from analysis.figures import MOST_GROUPS, pareto_figure
+from analysis.basis import basis, states
+from analysis.cards import as_script, card_data, card_rows
+from analysis.chapters.fronts import fronts
+from analysis.chapters.papers import papers
+from analysis.chapters.why import why
+from analysis.drawing import Drawn, draw_all
+from analysis.evidence import Evidence, gather
+from analysis.exhibits import Chapter, Exhibit
 from analysis.frame import FINISHED, UNREADABLE
-from analysis.front import Front, pareto_front
-from analysis.images import as_png, as_svg, inline_svg
-from analysis.page import Chart, Page, Section, render
-from analysis.style import NARROW, WIDE
-from analysis.tables import Table, markdown, readable, without_empty
+from analysis.grid import Grid
+from analysis.history import events_of
+from analysis.page import Page, PageChapter, PageExhibit, render
+from analysis.report_files import DATA_FILES, PAGE, ReportFolder
+from analysis.tables import readable, without_empty
 from analysis.units import counted
 from study import __version__
 from study.errors import MachineError
-from study.files import write_atomically
 
 FOLDER = "report"
-DOTS_PER_INCH = 150
-_TABLES = ("trials.parquet", "trials.csv", "trials.md", "front.csv")
-# Kind of figure, and its cost.
-_KINDS = (("runtime", "runtime_seconds"), ("co2", "co2_kg"))
+CHAPTERS: tuple[Callable[[Evidence], Chapter], ...] = (fronts, papers, why)
+"""What a report tells, in order."""
+# From so many trials on, drawing in several processes saves more than starting them costs.
+_MANY_TRIALS, _MOST_PROCESSES = 200, 4
+_PARETO = "pareto_"
 _TRIAL_TABLE = (
     *("study", "dataset", "trial_id", "state", "method", "fold", "seed", "dice", "runtime_seconds", "co2_kg"),
     *("energy_kwh", "voxel_share", "n_stages", "min_patch", "batch_growth", "order", "budget", "optimizer"),
     *("initial_learning_rate", "epochs", "iterations", "total_seconds", "waste_seconds", "attempts", "failure"),
 )
-_FRONT_TABLE = (
-    *("summary", "dice", "runtime_seconds", "co2_kg", "energy_kwh", "voxel_share"),
-    *("n_stages", "iterations", "folds", "n_seeds", "trial_ids"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A front to draw; `stem` names its files."""
-
-    stem: str
-    front: Front
+# States of trials that no figure shows, and what to say of them.
+_NOT_SHOWN = {
+    "running": "still running: this is a study in progress, and its figures will change",
+    "interrupted": "interrupted and not finished; the same command resumes",
+    "failed": "failed: in the table with the reason, in no figure",
+    "infeasible": "infeasible: in the table with the reason, in no figure",
+    UNREADABLE: "unreadable: in the table with the reason, in no figure",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +65,9 @@ class Report:
 
     Attributes:
         folder: of the report; page: its report.html.
-        figures: the PNG files.
-        missing: why a figure that one might expect was not drawn.
-        trials: the frame of trials.
+        figures: the PNG files, Pareto plots first.
+        missing: why something that one might expect was not drawn.
+        trials: the table of trials.
     """
 
     folder: Path
@@ -79,119 +76,128 @@ class Report:
     missing: tuple[str, ...]
     trials: pd.DataFrame
 
+    @property
+    def pareto_figures(self) -> tuple[Path, ...]:
+        """The Pareto plots among the figures."""
+        return tuple(path for path in self.figures if path.name.startswith(_PARETO))
 
-def write_report(studies: Sequence[Path], out: Path | None = None) -> Report:
+
+def write_report(
+    studies: Sequence[Path],
+    out: Path | None = None,
+    country: str | None = None,
+    *,
+    chapters: Sequence[Callable[[Evidence], Chapter]] = CHAPTERS,
+) -> Report:
     """Write the report of one or several studies.
 
     Args:
-        studies: study folders.
+        studies: study folders, reports or folders of tables.
         out: folder to write to; by default `report` inside the study, or here for several studies.
+        country: ISO 3166 alpha-3 code of the grid to draw CO₂ for; None takes the recorded ones.
+        chapters: what it tells, in order.
 
     Raises:
         LedgerError: a folder is no readable study.
+        InvalidInputError: no such country.
         MachineError: the report cannot be written.
     """
-    evidence = gather(studies)
-    trials, points = evidence.tables.trials, evidence.points
+    evidence = gather(studies, grid=Grid(country=country) if country else None)
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
-    names = ", ".join(dict.fromkeys(study.resolve().name for study in studies))
-    drawn, missing = _figures(points, trials)
+    _make(folder)
+    told = [chapter(evidence) for chapter in chapters]
+    trials = _trials(evidence.tables.trials)
+    exhibits = [*(exhibit for chapter in told for exhibit in chapter.exhibits), trials]
+    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(trials.data) >= _MANY_TRIALS else 1
+    drawn = {
+        exhibit.stem: done for exhibit, done in zip(exhibits, draw_all(exhibits, processes=processes), strict=True)
+    }
+    page = render(_page(_title(studies), evidence, told, trials, drawn, studies))
+    try:
+        ReportFolder(folder).write(drawn.values(), evidence.tables, page)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return Report(
+        folder=folder,
+        page=folder / PAGE,
+        figures=tuple(sorted(_pictures(folder, drawn), key=lambda path: not path.name.startswith(_PARETO))),
+        missing=tuple(sentence for chapter in told for sentence in chapter.missing),
+        trials=evidence.tables.trials,
+    )
+
+
+def _make(folder: Path) -> None:
+    """Before anything is drawn: that takes its time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_figures(folder)
-        _write_tables(folder, trials, drawn)
-        pictures = tuple(_write_figure(folder, figure) for figure in drawn)
-        _write(folder / "report.html", render(_page(names, trials, points, drawn, missing)).encode())
     except OSError as error:
-        raise MachineError(f"cannot write the report to {folder}: {error.strerror}; name another --out") from error
-    reasons = tuple(reason for sentences in missing.values() for reason in sentences)
-    return Report(folder=folder, page=folder / "report.html", figures=pictures, missing=reasons, trials=trials)
+        raise _unwritable(folder, error) from error
 
 
-def _figures(points: pd.DataFrame, trials: pd.DataFrame) -> tuple[list[Plot], dict[str, list[str]]]:
-    """The figures to draw, and by dataset why others are not."""
-    drawn: list[Plot] = []
-    missing: dict[str, list[str]] = {}
-    several = points["dataset"].nunique() > 1
-    for dataset, part in points.groupby("dataset"):
-        suffix = f"_{dataset}" if several else ""
-        for kind, cost in _KINDS:
-            stem = f"pareto_dice_{kind}{suffix}"
-            front = pareto_front(part, ("dice", cost))
-            if front.points.empty:
-                missing.setdefault(str(dataset), []).append(_why_missing(front, trials[trials["dataset"] == dataset]))
-                continue
-            drawn.append(Plot(stem=stem, front=front))
-            if _budgets_compare(front.points):
-                drawn.append(Plot(stem=f"{stem}_by_budget", front=pareto_front(part, ("dice", cost), by="budget")))
-    return drawn, missing
+def _unwritable(folder: Path, error: OSError) -> MachineError:
+    return MachineError(f"cannot write the report to {folder}: {error.strerror}; name another --out")
 
 
-def _budgets_compare(points: pd.DataFrame) -> bool:
-    """Whether there are a few budgets, and several points at most of them."""
-    counts = points["budget"].value_counts()
-    return 2 <= len(counts) <= MOST_GROUPS and counts.median() >= 2
+def _title(studies: Sequence[Path]) -> str:
+    return "Study report: " + ", ".join(dict.fromkeys(study.resolve().name for study in studies))
 
 
-def _why_missing(front: Front, trials: pd.DataFrame) -> str:
-    dice, cost = front.objectives
-    if front.dropped[dice.name] == front.n_dropped:
-        return f"No figure of {cost.label}: no finished trial has a Dice."
-    source = energy_source(trials[trials["state"] == FINISHED])
-    because = f" ({source})" if cost.is_energy and source else ""
-    return f"No figure of {cost.label}: it was not measured completely in any finished configuration{because}."
+def _pictures(folder: Path, drawn: dict[str, Drawn]) -> Iterator[Path]:
+    return (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
 
 
-def _write_tables(folder: Path, trials: pd.DataFrame, drawn: Sequence[Plot]) -> None:
-    _write(folder / "trials.parquet", trials.to_parquet(index=False))
-    _write(folder / "trials.csv", trials.to_csv(index=False).encode())
-    _write(folder / "trials.md", markdown(_trial_table(trials)).encode())
-    _write(folder / "front.csv", front_rows(drawn).to_csv(index=False).encode())
-
-
-def front_rows(drawn: Sequence[Plot]) -> pd.DataFrame:
-    """The non-dominated points of all figures: `figure` (name of its files), `number` in it, the columns of points."""
-    names = ["figure", "number", *(column.name for column in POINT_COLUMNS)]
-    parts = [figure.front.best.assign(figure=figure.stem)[names] for figure in drawn]
-    return pd.concat(parts) if parts else pd.DataFrame(columns=names)
-
-
-def _trial_table(trials: pd.DataFrame) -> Table:
-    """The columns to read; which study and dataset only where there are several."""
+def _trials(trials: pd.DataFrame) -> Exhibit:
+    """All trials; on the page which study and dataset only where there are several."""
     said = [name for name in ("study", "dataset") if trials[name].nunique() == 1]
-    return readable(trials, [name for name in without_empty(trials, _TRIAL_TABLE) if name not in said])
-
-
-def _write_figure(folder: Path, figure: Plot) -> Path:
-    drawing = pareto_figure(figure.front)
-    path = folder / f"{figure.stem}.png"
-    _write(path, as_png(drawing, dots_per_inch=DOTS_PER_INCH))
-    _write(path.with_suffix(".svg"), as_svg(drawing).encode())
-    return path
-
-
-def _remove_figures(folder: Path) -> None:
-    """Remove the figures of an earlier report: not every one is drawn again."""
-    for kind, _ in _KINDS:
-        for pattern in (f"pareto_dice_{kind}*.png", f"pareto_dice_{kind}*.svg"):
-            for path in folder.glob(pattern):
-                path.unlink()
+    names = [name for name in without_empty(trials, _TRIAL_TABLE) if name not in said]
+    caption = "Every trial, whatever its state"
+    return Exhibit(stem="trials", heading="All trials", data=trials, table=readable(trials, names), caption=caption)
 
 
 def _page(
-    names: str, trials: pd.DataFrame, points: pd.DataFrame, drawn: Sequence[Plot], missing: dict[str, list[str]]
+    title: str,
+    evidence: Evidence,
+    chapters: Sequence[Chapter],
+    trials: Exhibit,
+    drawn: dict[str, Drawn],
+    studies: Sequence[Path],
 ) -> Page:
-    datasets = sorted(set(points["dataset"]))
+    frame = evidence.tables.trials
     return Page(
-        title=f"Study report: {names}",
-        subtitle=states(trials),
-        basis=basis(trials, points),
-        notices=list(_notices(trials)),
-        sections=[_section(dataset, drawn, missing.get(dataset, [])) for dataset in datasets],
-        trials=_trial_table(trials) if len(trials) else None,
-        columns=TRIAL_COLUMNS,
-        files=[*_TABLES, *(f"{figure.stem}.{ending}" for figure in drawn for ending in ("png", "svg"))],
+        title=title,
+        subtitle=states(frame),
+        basis=basis(frame, evidence.points),
+        notices=list(_notices(frame)),
+        chapters=[_page_chapter(chapter, drawn) for chapter in chapters],
+        trials=_page_exhibit(trials, drawn[trials.stem]) if len(frame) else None,
+        trial_ids=frame["trial_id"].tolist(),
+        card_rows=card_rows(frame),
+        cards=as_script(card_data(evidence, events_of(studies))),
+        data_files=DATA_FILES,
         footer=f"Made by pgps-study {__version__} on {datetime.date.today().isoformat()}.",
+    )
+
+
+def _page_chapter(chapter: Chapter, drawn: dict[str, Drawn]) -> PageChapter:
+    return PageChapter(
+        anchor=chapter.anchor,
+        heading=chapter.heading,
+        intro=chapter.intro,
+        exhibits=[_page_exhibit(exhibit, drawn[exhibit.stem]) for exhibit in chapter.exhibits],
+        missing=chapter.missing,
+    )
+
+
+def _page_exhibit(exhibit: Exhibit, drawn: Drawn) -> PageExhibit:
+    return PageExhibit(
+        stem=exhibit.stem,
+        heading=exhibit.heading,
+        wide=drawn.wide,
+        narrow=drawn.narrow,
+        notes=exhibit.notes,
+        table=exhibit.table,
+        caption=exhibit.caption,
+        files=list(drawn.files),
     )
 
 
@@ -200,30 +206,7 @@ def _notices(trials: pd.DataFrame) -> Iterator[str]:
         yield "The study has no trials yet: nothing to compare."
     elif not (trials["state"] == FINISHED).any():
         yield "No trial has finished, so there is no front to draw. The table says where each one stands."
-    for state in ("failed", UNREADABLE):
+    for state, words in _NOT_SHOWN.items():
         count = int((trials["state"] == state).sum())
         if count:
-            yield f"{counted(count, 'trial')} {state}: in the table with the reason, in no figure."
-
-
-def _section(dataset: str, drawn: Sequence[Plot], missing: Sequence[str]) -> Section:
-    mine = [figure for figure in drawn if (figure.front.points["dataset"] == dataset).any()]
-    return Section(heading=dataset, charts=[_chart(figure) for figure in mine], missing=missing)
-
-
-def _chart(figure: Plot) -> Chart:
-    front, best, alt = figure.front, figure.front.best, description(figure.front)
-    wide, narrow = (
-        inline_svg(pareto_figure(front, layout=layout), prefix=f"{figure.stem}-{name}", alt=alt, css_class=name)
-        for name, layout in (("wide", WIDE), ("narrow", NARROW))
-    )
-    names = ["number", *([front.by] if front.by else []), *without_empty(best, _FRONT_TABLE)]
-    caption = f"On the front of {title(front)}, {len(best)} of {counted(len(front.points), 'point')}"
-    return Chart(wide=wide, narrow=narrow, notes=notes(front), table=readable(best, names), caption=caption)
-
-
-def _write(path: Path, content: bytes) -> None:
-    def put(handle: IO[bytes]) -> None:
-        handle.write(content)
-
-    write_atomically(path, put)
+            yield f"{counted(count, 'trial')} {words}."

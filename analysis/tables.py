@@ -1,13 +1,15 @@
 """Tables for people: chosen columns of a frame as text, in Markdown or HTML. CSV and parquet files hold every column.
 
-Amounts are scaled to the unit that fits the column's largest; a missing value is a dash, never 0.
+Amounts are scaled to the unit that fits the column's largest; a missing value is a dash, never 0. `latex` has LaTeX.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,6 +18,8 @@ from analysis.columns import BY_NAME, Column
 from analysis.units import label_with_unit, number, reading_scale
 
 MISSING = "–"
+NO_CARDS: Mapping[str, str] = MappingProxyType({})
+_LEADING_NUMBER = re.compile(r"[<>≤≥≈\s]*([-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +59,47 @@ def markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (table.headings, rule, *escaped))
 
 
-def html(table: Table, *, caption: str) -> str:
-    """An HTML table in a box that scrolls sideways by itself, so that the page never does."""
+def html(table: Table, *, caption: str, cards: Mapping[str, str] = NO_CARDS, row_ids: Sequence[str | None] = ()) -> str:
+    """An HTML table in a box that scrolls sideways by itself, so that the page never does.
+
+    Args:
+        table: its cells are escaped here.
+        caption: of the table, and name of the box.
+        cards: what the page has a card of: identity of a trial or configuration -> id of its row in the table of all
+            trials. Cells of such identities become links to that row; the page's script opens the card instead.
+        row_ids: an id per row, unique on the page, or None.
+    """
     head = "".join(_cell("th", text, numeric, ' scope="col"') for text, numeric in _columns(table, table.headings))
+    ids = [f' id="{escape(name)}"' if name else "" for name in row_ids] or [""] * len(table.rows)
     body = "".join(
-        f"<tr>{''.join(_cell('td', text, numeric) for text, numeric in _columns(table, row))}</tr>\n"
-        for row in table.rows
+        f"<tr{name}>{''.join(_body_cell(text, numeric, cards) for text, numeric in _columns(table, row))}</tr>\n"
+        for name, row in zip(ids, table.rows, strict=True)
     )
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
         f"<table><caption>{escape(caption)}</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
     )
+
+
+def _body_cell(text: str, numeric: bool, cards: Mapping[str, str]) -> str:
+    if not numeric:
+        return f"<td>{_linked(text, cards)}</td>"
+    return _cell("td", text, numeric, _sort_value(text))
+
+
+def _sort_value(text: str) -> str:
+    """What a numeric cell is sorted by, unless it is a plain number; a cell without a number has none."""
+    found = _LEADING_NUMBER.match(text)
+    value = found[1].replace("−", "-") if found else ""
+    return "" if value == text else f' data-value="{value}"'
+
+
+def _linked(text: str, cards: Mapping[str, str]) -> str:
+    words = text.split()
+    if not words or any(word not in cards for word in words):
+        return escape(text)
+    return " ".join(f'<a href="#{escape(cards[word])}" data-card="{escape(word)}">{escape(word)}</a>' for word in words)
 
 
 def _rendered(column: Column, values: pd.Series[Any]) -> tuple[str, list[str]]:

@@ -15,6 +15,7 @@ VERBS = {
     "run": "run a study on Ray Tune",
     "status": "table of a study's trials",
     "report": "Pareto fronts, tables and a page from a study",
+    "dashboard": "optuna-dashboard on a study, from its ledger alone",
     "bench": "measure start-up, overhead and stage changes",
     "doctor": "what will be used here and what is missing",
 }

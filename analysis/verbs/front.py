@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import numbers
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """  python -m analysis front studies/hippo
   python -m analysis front studies/hippo --objectives dice,co2_kg --by budget
+  python -m analysis front studies/hippo --by hardware
   python -m analysis front studies/hippo --objectives dice,runtime_seconds,co2_kg --json"""
 
 
@@ -36,24 +39,34 @@ def run(args: argparse.Namespace) -> int:
     """Print the front."""
     from analysis.caveats import caveats, left_out
     from analysis.front import pareto_front
+    from analysis.front_table import judged
+    from analysis.resampling import CaseDraws
 
     evidence = evidence_from(args)
     trials, points = evidence.tables.trials, evidence.points
     front = pareto_front(points, args.objectives.split(","), by=args.by)
+    judgement = judged(front, CaseDraws(evidence.tables))
+    best = judgement[judgement["non_dominated"]]
     if args.json:
-        print(json.dumps([point_as_json(point, front) for _, point in front.best.iterrows()], indent=1))
-    elif not front.best.empty:
-        _print_table(front)
+        print(json.dumps([point_as_json(point, front) for _, point in best.iterrows()], indent=1))
+    elif not best.empty:
+        _print_table(best, front)
     for sentence in [*_nothing(front, trials), *left_out(front), *caveats(front)]:
         print(sentence, file=sys.stderr)
     return 0
 
 
 def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
-    """One point: its trials, what it is (axes, stage table, training settings), its objectives."""
+    """One point: its trials, what it is (axes, stage table, training settings), its objectives, how sure they are.
+
+    Args:
+        point: a row of `front_table.judged`.
+        front: that it is on.
+    """
     from analysis.points import axes_of, training_of
 
     return {
+        "point_id": point["point_id"],
         "dataset": point["dataset"],
         "plans": point["plans"],
         "configuration": point["configuration"],
@@ -64,6 +77,14 @@ def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
         "stages": json.loads(point["stage_table"]),
         "training": training_of(point),
         "objectives": {objective.name: float(point[objective.name]) for objective in front.objectives},
+        "dice_interval": {
+            "low": _number(point["dice_low"]),
+            "high": _number(point["dice_high"]),
+            "cases": _whole(point["n_cases"]),
+        },
+        "probability_on_front": _number(point["probability"]),
+        "hypervolume_contribution": _number(point["contribution"]),
+        "hardware": point["hardware"],
         "trial_ids": point["trial_ids"].split(),
         "folds": [int(fold) for fold in point["folds"].split()],
         "seeds": [int(seed) for seed in point["seeds"].split()],
@@ -71,16 +92,28 @@ def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
     }
 
 
-def _print_table(front: Front) -> None:
+def _number(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, numbers.Integral) else None
+
+
+def _print_table(best: pd.DataFrame, front: Front) -> None:
     from rich.table import Table
 
-    from analysis.tables import readable
+    from analysis.tables import readable, without_empty
     from study.terminal import wide_console
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]
-    text = readable(front.best, ["number", *groups, "summary", *objectives, "folds", "n_seeds", "trial_ids"])
-    table = Table(title=f"{len(front.best)} of {len(front.points)} points are on the front", title_justify="left")
+    interval = without_empty(best, ["dice_low", "dice_high"]) if "dice" in objectives else []
+    values = [name for o in objectives for name in ([o, *interval] if o == "dice" else [o])]
+    names = ["number", *groups, "summary", *values, "probability", "folds", "n_seeds", "trial_ids"]
+    text = readable(best, names)
+    table = Table(title=f"{len(best)} of {len(front.points)} points are on the front", title_justify="left")
     for heading, numeric in zip(text.headings, text.numeric, strict=True):
         table.add_column(heading.replace("[", r"\["), justify="right" if numeric else "left", overflow="fold")
     for row in text.rows:

@@ -1,4 +1,4 @@
-"""`python -m analysis report`: Pareto fronts, tables and a page from one or several studies."""
+"""`python -m analysis report`: figures, tables, data and a page from one or several studies."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.remote import is_url, place
+from analysis.verbs.options import add_source_options
+from study.remote import is_url
 
 EXAMPLES = """  python -m analysis report studies/hippo
+  python -m analysis report studies/hippo --country FRA
   python -m analysis report studies/hippo studies/lung --out comparison"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    parser.add_argument("studies", nargs="+", type=place, metavar="DIR|URL", help="study folder, or where it is")
+    add_source_options(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -30,15 +32,17 @@ def run(args: argparse.Namespace) -> int:
     with Console(file=sys.stderr).status("Reading trials, drawing figures"):
         from analysis.basis import states
         from analysis.report import FOLDER, write_report
+        from analysis.units import counted
         from study.remote.view import readings
 
         # What is read from object storage is gone afterwards.
         out = args.out or (Path(FOLDER) if any(map(is_url, args.studies)) else None)
         with readings(args.studies) as folders:
-            report = write_report(folders, out)
+            report = write_report(folders, out, args.country)
     print(states(report.trials))
     for reason in report.missing:
         print(reason)
-    for path in (*report.figures, report.page):
+    print(f"{counted(len(report.figures), 'figure')}, tables and data in {report.folder}; among them")
+    for path in (*report.pareto_figures, report.page):
         print(path)
     return 0

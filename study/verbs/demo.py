@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     check_data(space, prepared_lookup(paths))
     code = start(space, paths, args.out)
     report = write_report([args.out])
-    for figure in report.figures:
+    for figure in report.pareto_figures:
         print(f"plot    {figure}")
     print(f"report  {report.page}")
     return code

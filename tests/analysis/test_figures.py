@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_points, make_spec, make_study
-from matplotlib.colors import to_hex
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.captions import description, notes, title
+from analysis.evidence import gather
 from analysis.figures import pareto_figure
 from analysis.frame import read_studies
 from analysis.front import Front, pareto_front
@@ -54,13 +57,30 @@ def test_axes_have_units_and_the_title_says_what_it_rests_on(study: Ledger) -> N
         assert expected in words
 
 
-def test_every_point_is_drawn_once_in_the_colour_of_its_method(study: Ledger) -> None:
+def drawn_points(figure: Figure) -> dict[str, Line2D]:
+    """The mark of each point by its identity."""
+    marks = [line for line in figure.axes[0].lines if str(line.get_gid()).startswith("point-")]
+    assert len(marks) == len({mark.get_gid() for mark in marks})
+    return {mark.get_gid().removeprefix("point-"): mark for mark in marks}
+
+
+@pytest.mark.parametrize("costs", [("runtime_seconds",), ("runtime_seconds", "voxels")])
+def test_every_point_is_drawn_once_at_its_place_in_the_colour_of_its_method(study: Ledger, costs: tuple) -> None:
+    points = average_points(read_studies([study.root]).trials)
+    drawn = drawn_points(pareto_figure(pareto_front(points, ("dice", *costs))))
+    assert set(drawn) == set(points["point_id"])
+    for _, point in points.iterrows():
+        mark = drawn[point["point_id"]]
+        assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (point["runtime_seconds"], point["dice"])
+        assert mark.get_markerfacecolor() == METHOD_STYLES[point["method"]].paint.light
+        assert mark.get_marker() == METHOD_STYLES[point["method"]].marker
+
+
+def test_every_point_is_an_svg_group_of_its_own_on_a_page(study: Ledger) -> None:
     front = front_of(study)
-    figure = pareto_figure(front)
-    scatters = [c for c in figure.axes[0].collections if type(c).__name__ == "PathCollection"]
-    assert sum(len(scatter.get_offsets()) for scatter in scatters) == len(front.points)
-    colors = {to_hex(scatter.get_facecolor()[0]) for scatter in scatters}
-    assert colors == {METHOD_STYLES[method].paint.light for method in set(front.points["method"])}
+    root = ElementTree.fromstring(inline_svg(pareto_figure(front), prefix="a-wide", alt="a", css_class="a"))
+    groups = {e.attrib["id"] for e in root.iter() if e.tag.endswith("g") and "-point-" in e.attrib.get("id", "")}
+    assert groups == {f"a-wide-point-{point_id}" for point_id in front.points["point_id"]}
 
 
 def test_a_point_on_one_fold_is_hollow(tmp_path: Path) -> None:
@@ -70,10 +90,85 @@ def test_a_point_on_one_fold_is_hollow(tmp_path: Path) -> None:
     finish_trial(single, make_spec("pgps"), dice=0.79, seconds=30)
     front = front_of(single)
     figure = pareto_figure(front)
-    faces = {to_hex(c.get_facecolor()[0]) for c in figure.axes[0].collections if type(c).__name__ == "PathCollection"}
+    faces = {mark.get_markerfacecolor() for mark in drawn_points(figure).values()}
     assert faces == {SURFACE.light, METHOD_STYLES["cps"].paint.light}
     assert "one fold" in words_on(figure)
     assert any("one fold (hollow)" in sentence for sentence in notes(front))
+
+
+def test_a_point_on_five_folds_has_a_ring_which_the_legend_explains(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme, folds in (("cps", 5), ("pgps", 4)):
+        for fold in range(folds):
+            finish_trial(study, make_spec(scheme, fold=fold), dice=0.8, seconds=90)
+    front = front_of(study)
+    figure = pareto_figure(front)
+    rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+    assert [ring.get_markeredgecolor() for ring in rings] == [METHOD_STYLES["cps"].paint.light]
+    assert {"several folds", "5 folds or more"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "A ring: 5 folds or more." in notes(front)
+
+
+def bars_of(figure: Figure) -> list[list[float]]:
+    """Ends of the bars, upwards."""
+    lines = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    return sorted([float(segment[0, 1]), float(segment[1, 1])] for line in lines for segment in line.get_segments())
+
+
+def test_bars_are_intervals_and_within_the_axis(tmp_path: Path) -> None:
+    points = gather([make_study(tmp_path / "study", n_cases=12).root]).points
+    front = pareto_front(points, ("dice", "runtime_seconds"))
+    figure = pareto_figure(front)
+    assert bars_of(figure) == sorted(points[["dice_low", "dice_high"]].to_numpy().tolist())
+    low, high = figure.axes[0].get_ylim()
+    assert low < points["dice_low"].min() < points["dice_high"].max() < high
+    said = " ".join(notes(front))
+    assert "BCa bootstrap over validation cases, not over seeds" in said
+    assert "fewer than 50 cases (here as few as 12)" in said
+
+
+def test_without_cases_bars_are_the_range_of_the_trials(study: Ledger) -> None:
+    front = front_of(study)
+    assert bars_of(pareto_figure(front)) == sorted(front.points[["dice_min", "dice_max"]].to_numpy().tolist())
+    assert "Bars: lowest to highest of the averaged folds and seeds." in notes(front)
+
+
+def test_three_objectives_have_areas_instead_of_a_line(study: Ledger) -> None:
+    points = average_points(read_studies([study.root]).trials)
+    front = pareto_front(points, ("dice", "runtime_seconds", "co2_kg"))
+    figure = pareto_figure(front)
+    assert not [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    drawn = drawn_points(figure)
+    same = points[points["method"] == "cps"].sort_values("co2_kg")
+    sizes = [drawn[point_id].get_markersize() for point_id in same["point_id"]]
+    assert sizes == sorted(set(sizes))
+    assert title(front) == "Dice against training time and training CO₂"
+    assert "The larger a mark, the more training CO₂." in notes(front)
+    assert "mg" in words_on(figure)
+
+
+def test_long_names_of_hardware_stand_below_each_other(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme, cpu in (("cps", "Slow CPU with a long name of sixty letters, and then some @ 2 GHz"), ("pgps", "Fast")):
+        finish_trial(study, make_spec(scheme), dice=0.8, seconds=90, cpu_name=cpu)
+    figure = pareto_figure(front_of(study, by="hardware"))
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y0 >= figure.bbox.y0
+
+
+def test_voxels_are_counted_in_words(study: Ledger) -> None:
+    front = front_of(study, "voxels")
+    assert pareto_figure(front).axes[0].get_xlabel() == "Voxels [million]"
+    assert "million" in description(front)
+
+
+def test_a_thousand_points_are_drawn_in_seconds() -> None:
+    values = [(0.5 + (n % 97) / 250, 100 + 7 * n % 1009) for n in range(1000)]
+    begun = time.monotonic()
+    assert len(as_svg(pareto_figure(random_front(values)))) > 1000
+    assert time.monotonic() - begun < 15
 
 
 def test_the_front_is_a_step_line_through_the_non_dominated_points(study: Ledger) -> None:
@@ -175,7 +270,10 @@ def test_labels_as_drawn_do_not_overlap(values: list[tuple[float, float]], layou
 def random_front(values: list[tuple[float, float]]) -> Front:
     """A front over points with the given Dice and seconds."""
     dice, seconds = (list(column) for column in zip(*values, strict=True))
-    points = make_points(dice=dice, dice_min=dice, dice_max=dice, runtime_seconds=seconds)
+    nothing = [float("nan")] * len(dice)
+    points = make_points(
+        dice=dice, dice_min=dice, dice_max=dice, dice_low=nothing, dice_high=nothing, runtime_seconds=seconds
+    )
     return pareto_front(points.assign(method="other"), ("dice", "runtime_seconds"))
 
 

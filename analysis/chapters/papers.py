@@ -1,0 +1,92 @@
+"""The papers' own tables and figures, and the schemes compared with constant patch size case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.comparison import BASELINE, Comparison, compare, joined_with, methods_of
+from analysis.comparison.words import notes, whole_table
+from analysis.evidence import Evidence
+from analysis.exhibits import Chapter, Exhibit
+from analysis.methods import METHOD_LABELS
+from analysis.papers.figure2 import STEM as FIGURE2
+from analysis.papers.figure2 import figure2
+from analysis.papers.figure3 import figure3
+from analysis.papers.stages import patch_batch_sizes
+from analysis.papers.table1 import table1
+from analysis.reference import load
+
+COMPARISON = "comparison"
+
+
+def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
+    """Table 1, Fig. 2, Fig. 3 and the supplement's table of the MICCAI paper, and the statistics behind them.
+
+    Args:
+        evidence: any study; what lacks its trials is named in `Chapter.missing`.
+        reference: name of a publication whose numbers are shown beside ours.
+
+    Raises:
+        InvalidInputError: an unknown publication.
+    """
+    comparison = compare(evidence)
+    published = load(reference) if reference else None
+    theirs = None if published is None else compare(published)
+    whole = comparison if theirs is None or comparison.rows.empty else joined_with(comparison, theirs)
+    lines = {dataset: _figure2(evidence, dataset) for dataset in evidence.datasets}
+    exhibits = [
+        table1(evidence.points, comparison, published=None if published is None else published.points),
+        *lines.values(),
+        figure3(comparison, published=theirs),
+        _comparison(whole),
+        patch_batch_sizes(evidence.points),
+    ]
+    return Chapter(
+        anchor="papers",
+        heading="The papers' tables and figures",
+        intro=f"Schemes against {METHOD_LABELS[BASELINE]} as the publication showed them: what is gained or lost in "
+        "Dice, tested case by case, and what is saved.",
+        exhibits=[exhibit for exhibit in exhibits if exhibit is not None],
+        missing=[*_missing(evidence.points, comparison), *_without_budgets(lines)],
+    )
+
+
+def _figure2(evidence: Evidence, dataset: str) -> Exhibit | None:
+    stem = FIGURE2 if len(evidence.datasets) == 1 else f"{FIGURE2}_{dataset}"
+    return figure2(evidence, dataset, stem=stem)
+
+
+def _comparison(comparison: Comparison) -> Exhibit | None:
+    if comparison.rows.empty:
+        return None
+    return Exhibit(
+        stem=COMPARISON,
+        heading=f"Every scheme against {comparison.baseline}",
+        notes=notes(replace(comparison, ambiguous=(), missing=())),
+        data=comparison.rows,
+        table=whole_table(comparison),
+        caption=f"Every scheme against {comparison.baseline}: Dice, statistics over cases, ratios of training cost",
+    )
+
+
+def _without_budgets(lines: Mapping[str, Exhibit | None]) -> list[str]:
+    datasets = [dataset for dataset, exhibit in lines.items() if exhibit is None]
+    return [f"Fig. 2 needs published schemes at two budgets or more: not on {', '.join(datasets)}."] if datasets else []
+
+
+def _missing(points: pd.DataFrame, comparison: Comparison) -> list[str]:
+    """Why tables and figures are not there; empty when all are."""
+    methods, baseline = methods_of(points), METHOD_LABELS[BASELINE]
+    if not methods:
+        return ["Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."]
+    if BASELINE not in methods:
+        return [f"Fig. 3 and the comparison need finished trials of {baseline}; there is none."]
+    if methods == [BASELINE]:
+        return [f"Fig. 3 and the comparison need a finished trial of a scheme other than {baseline}; there is none."]
+    sentences = [*comparison.ambiguous, *comparison.missing]
+    if comparison.rows["mean_difference"].isna().all():
+        sentences.insert(0, f"Fig. 3 needs {baseline} and another scheme with the same settings on a common fold.")
+    return sentences

@@ -1,0 +1,86 @@
+"""The columns of a comparison: one row per dataset, budget and method (`ROW_COLUMNS`), and their means over tasks.
+
+Ratios are method / baseline: 0.46 is 46 % of the baseline's cost. A ratio is missing where one side has no such value
+or where the two cannot be compared; `remarks` says why.
+"""
+
+from __future__ import annotations
+
+from analysis.columns import Column, Dtype
+
+RATIOS = {"runtime_ratio": "runtime", "voxel_ratio": "voxels", "energy_ratio": "energy", "co2_ratio": "CO₂"}
+"""Column of each ratio, and its name in sentences."""
+
+
+def _column(name: str, label: str, dtype: Dtype, meaning: str, *, unit: str = "") -> Column:
+    return Column(name=name, label=label, unit=unit, dtype=dtype, meaning=meaning)
+
+
+ROW_COLUMNS: tuple[Column, ...] = (
+    _column("source", "Source", "str", "`trials`, or the publication that printed the numbers"),
+    _column("dataset", "Dataset", "str", "nnU-Net's name"),
+    _column("plans", "Plans", "str", "name of the nnU-Net plans"),
+    _column("configuration", "Configuration", "str", "of those plans"),
+    _column("budget", "Budget", "float64", "share of the iterations per epoch that the baseline trained"),
+    _column("baseline", "Baseline", "str", "what is compared with"),
+    _column("against", "Method", "str", "what is compared"),
+    _column("baseline_method", "Baseline scheme", "str", "published scheme of the baseline, or `other`"),
+    _column("against_method", "Scheme", "str", "published scheme of the method, or `other`"),
+    _column("baseline_id", "Baseline id", "str", "its configuration id"),
+    _column("against_id", "Method id", "str", "its configuration id"),
+    _column("folds", "Folds", "str", "that both have; all numbers of the row rest on these"),
+    _column("n_folds", "Folds", "Int64", "number of these"),
+    _column("folds_left_out", "Folds left out", "str", "that only one of the two has"),
+    _column("baseline_dice", "Baseline Dice", "float64", "mean over the shared folds"),
+    _column("against_dice", "Dice", "float64", "mean over the shared folds"),
+    _column("dice_difference", "Difference of Dice", "float64", "of these two means, method minus baseline"),
+    _column("n_cases", "Cases", "Int64", "validation cases with a Dice of both, seeds averaged"),
+    _column("n_zero", "Ties", "Int64", "cases whose two Dice are equal to 1e-12; the test leaves them out"),
+    _column("dropped_cases", "Dropped", "str", "cases without a Dice on one side or both, separated by spaces"),
+    _column("n_dropped", "Dropped", "Int64", "number of these"),
+    _column("n_unpaired", "Unpaired", "Int64", "cases of the shared folds that only one of the two was validated on"),
+    _column("mean_difference", "ΔDice", "float64", "mean per case, method minus baseline"),
+    _column("standard_error", "SE", "float64", "of that mean"),
+    _column("median_difference", "Median ΔDice", "float64", "per case"),
+    _column("difference_low", "ΔDice, from", "float64", "lower end of the mean's 95 % BCa bootstrap interval"),
+    _column("difference_high", "ΔDice, to", "float64", "upper end of the same"),
+    _column("effect_size", "Effect size", "float64", "matched-pairs rank-biserial correlation, -1 to 1"),
+    _column("p", "p", "float64", "one-sided Wilcoxon signed-rank test over cases"),
+    _column("p_holm", "Holm p", "float64", "the same, corrected over the tasks of this method and budget"),
+    _column("false_outperformance", "False claim", "float64", "probability that the mean difference is truly not so"),
+    _column("baseline_runtime_seconds", "Baseline time", "float64", "training, mean over the shared folds", unit="s"),
+    _column("against_runtime_seconds", "Training time", "float64", "the same", unit="s"),
+    _column("baseline_co2_kg", "Baseline CO₂", "float64", "training, mean over the shared folds", unit="kg"),
+    _column("against_co2_kg", "Training CO₂", "float64", "the same", unit="kg"),
+    _column("runtime_ratio", "Runtime ratio", "float64", "training time, method / baseline"),
+    _column("voxel_ratio", "Voxel ratio", "float64", "voxels trained on, method / baseline"),
+    _column("energy_ratio", "Energy ratio", "float64", "training energy, method / baseline"),
+    _column("co2_ratio", "CO₂ ratio", "float64", "training CO₂, method / baseline"),
+    _column("remarks", "Remarks", "str", "what was left out, and why"),
+)
+
+SUMMARY_COLUMNS: tuple[Column, ...] = (
+    _column("source", "Source", "str", "as in the rows"),
+    _column("budget", "Budget", "float64", "as in the rows"),
+    _column("baseline", "Baseline", "str", "as in the rows"),
+    _column("against", "Method", "str", "as in the rows"),
+    _column("n_tasks", "Tasks", "Int64", "rows that the means are over"),
+    _column("tasks_higher", "Higher", "Int64", "tasks whose mean Dice over folds is above the baseline's"),
+    _column("tasks_equal", "Equal", "Int64", "tasks with equal ones"),
+    _column("tasks_lower", "Lower", "Int64", "tasks with a lower one"),
+    _column("tasks_higher_by_case", "Higher per case", "Int64", "tasks whose mean difference per case is above 0"),
+    _column("tasks_significant", "Significant", "Int64", "tasks with a Holm p below 0.05"),
+    _column("dice_gain_where_higher_mean", "Gain", "float64", "relative difference of Dice where it is higher, mean"),
+    _column("dice_gain_where_higher_sd", "Gain, SD", "float64", "SD of the same"),
+    _column("dice_loss_where_lower_mean", "Loss", "float64", "relative difference of Dice where it is lower, mean"),
+    _column("dice_loss_where_lower_sd", "Loss, SD", "float64", "SD of the same"),
+    *(
+        column
+        for name, words in RATIOS.items()
+        for column in (
+            _column(f"{name}_mean", f"{words} ratio", "float64", "mean over tasks"),
+            _column(f"{name}_sd", f"{words} ratio, SD", "float64", "over tasks, of the population; missing for one"),
+            _column(f"{name}_tasks", f"{words} ratio, tasks", "Int64", "with this ratio"),
+        )
+    ),
+)

@@ -1,0 +1,167 @@
+"""One pair measured: both on the folds and cases that both have, as a row of `columns.ROW_COLUMNS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from analysis.caveats import estimated_parts
+from analysis.comparison.columns import RATIOS
+from analysis.comparison.pairs import Pair, different_settings
+from analysis.comparison.sides import Finished, Side
+from analysis.statistics import Alternative, paired_statistics, too_few
+from analysis.units import counted
+
+# Differing in one of these, seconds and energy cannot be compared.
+_SAME_MACHINE = {"hardware": "hardware", "cpus": "shares of the CPUs", "gpus": "shares of the GPUs"}
+_MACHINE_BOUND = ("runtime_ratio", "energy_ratio", "co2_ratio")
+TRIALS = "trials"
+"""What the column `source` says of numbers that no publication printed."""
+_ENERGY_BOUND = ("energy_ratio", "co2_ratio")
+
+
+def measure(pair: Pair, finished: Finished, *, alternative: Alternative) -> dict[str, Any]:
+    """The row of a pair. Without a common fold, everything but the names is missing."""
+    folds = [finished.folds(point) for point in (pair.baseline, pair.against)]
+    shared = folds[0] & folds[1]
+    row = _names(pair) | _folds(shared, folds[0] ^ folds[1])
+    if not shared:
+        return row | {"remarks": "no fold in common"}
+    baseline, against = (finished.side(point, shared) for point in (pair.baseline, pair.against))
+    tested, warnings = _tested(baseline, against, alternative)
+    reasons = dict(_incomparable(baseline, against))
+    ratios = {name: np.nan if name in reasons else value for name, value in _ratios(baseline, against).items()}
+    remarks = [
+        *(f"settings differ: {words}" for words in different_settings(pair)),
+        *_about_folds(row),
+        *_about_cases(tested),
+        *dict.fromkeys(reasons.values()),
+        *_about_circumstances(baseline, against),
+        *(warnings if len(baseline.trials) else ["published means, no cases: no test, no interval"]),
+    ]
+    return row | _means(baseline, against) | tested | ratios | {"remarks": "; ".join(remarks)}
+
+
+def _names(pair: Pair) -> dict[str, Any]:
+    baseline, against = pair.baseline, pair.against
+    return {
+        "source": baseline["studies"] if baseline["trial_ids"] == "" else TRIALS,
+        **{name: baseline[name] for name in ("dataset", "plans", "configuration", "budget")},
+        "baseline": pair.baseline_name,
+        "against": pair.against_name,
+        "baseline_method": baseline["method"],
+        "against_method": against["method"],
+        "baseline_id": baseline["point_id"],
+        "against_id": against["point_id"],
+    }
+
+
+def _folds(shared: set[int], alone: set[int]) -> dict[str, Any]:
+    return {
+        "folds": " ".join(map(str, sorted(shared))),
+        "n_folds": len(shared),
+        "folds_left_out": " ".join(map(str, sorted(alone))),
+    }
+
+
+def _means(baseline: Side, against: Side) -> dict[str, float]:
+    return {
+        "dice_difference": round(against.means["dice"] - baseline.means["dice"], 12),
+        **{f"baseline_{name}": baseline.means[name] for name in ("dice", "runtime_seconds", "co2_kg")},
+        **{f"against_{name}": against.means[name] for name in ("dice", "runtime_seconds", "co2_kg")},
+    }
+
+
+def _tested(baseline: Side, against: Side, alternative: Alternative) -> tuple[dict[str, Any], list[str]]:
+    """Statistics over the cases of both, which were dropped, and what is too few."""
+    differences = (against.cases - baseline.cases)[baseline.cases.index.intersection(against.cases.index)].sort_index()
+    dropped = differences[differences.isna()]
+    statistics = paired_statistics(differences.dropna(), alternative=alternative)
+    values = {
+        "n_cases": statistics.n,
+        "n_zero": statistics.n_zero,
+        "dropped_cases": " ".join(dropped.index),
+        "n_dropped": len(dropped),
+        "n_unpaired": len(baseline.cases.index.symmetric_difference(against.cases.index)),
+        "mean_difference": statistics.mean,
+        "standard_error": statistics.standard_error,
+        "median_difference": statistics.median,
+        "difference_low": statistics.low,
+        "difference_high": statistics.high,
+        "effect_size": statistics.effect_size,
+        "p": statistics.p,
+        "false_outperformance": statistics.false_outperformance,
+    }
+    return values, too_few(statistics)
+
+
+def _ratios(baseline: Side, against: Side) -> dict[str, float]:
+    ours, theirs = against.means, baseline.means
+    return {
+        "runtime_ratio": _ratio(ours["runtime_seconds"], theirs["runtime_seconds"]),
+        "voxel_ratio": _ratio(*_voxels(ours, theirs)),
+        "energy_ratio": _ratio(ours["energy_kwh"], theirs["energy_kwh"]),
+        "co2_ratio": _ratio(ours["co2_kg"], theirs["co2_kg"]),
+    }
+
+
+def _voxels(ours: dict[str, float], theirs: dict[str, float]) -> tuple[float, float]:
+    """Voxels of both; where a publication prints shares only, these by the iterations they are relative to."""
+    if np.isnan(ours["voxels"]) or np.isnan(theirs["voxels"]):
+        return ours["voxel_share"] * ours["iterations"], theirs["voxel_share"] * theirs["iterations"]
+    return ours["voxels"], theirs["voxels"]
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    return ours / theirs if theirs > 0 else np.nan
+
+
+def _incomparable(baseline: Side, against: Side) -> Iterator[tuple[str, str]]:
+    """Ratios that would mislead, with the reason; of several reasons for a ratio the last weighs most."""
+    machine = [words for name, words in _SAME_MACHINE.items() if _differ(baseline, against, name)]
+    reasons = (
+        (_differ(baseline, against, "carbon_rate"), "CO₂ of different grids", ("co2_ratio",)),
+        (_differ(baseline, against, "energy_methods"), "energy read in different ways", _ENERGY_BOUND),
+        (bool(machine), f"different {' and '.join(machine)}", _MACHINE_BOUND),
+    )
+    for applies, reason, names in reasons:
+        if applies:
+            yield from ((name, f"{reason}: {_listed(names)} not compared") for name in names)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    words = [RATIOS[name] for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _differ(baseline: Side, against: Side, name: str) -> bool:
+    return len(baseline.words(name) | against.words(name)) > 1
+
+
+def _about_folds(row: dict[str, Any]) -> Iterator[str]:
+    if row["folds_left_out"]:
+        yield f"folds left out, which only one of the two has: {row['folds_left_out']}"
+
+
+def _about_cases(tested: dict[str, Any]) -> Iterator[str]:
+    if tested["n_dropped"]:
+        yield f"{counted(tested['n_dropped'], 'case')} without Dice dropped: {_first(tested['dropped_cases'].split())}"
+    if tested["n_unpaired"]:
+        yield f"{counted(tested['n_unpaired'], 'case')} of only one of the two left out"
+
+
+def _first(cases: list[str]) -> str:
+    return ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if len(cases) > 5 else "")
+
+
+def _about_circumstances(baseline: Side, against: Side) -> Iterator[str]:
+    if _differ(baseline, against, "concurrent_trials"):
+        yield "different numbers of trials on the machine at once, which changes the runtime"
+    if baseline.seeds != against.seeds:
+        seeds = [", ".join(map(str, sorted(side.seeds))) for side in (baseline, against)]
+        yield f"different seeds: {seeds[0]} and {seeds[1]}"
+    parts = estimated_parts(against.trials["energy_methods"])
+    if parts:
+        yield f"energy of {' and '.join(parts)} estimated, not measured"

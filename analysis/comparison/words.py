@@ -1,0 +1,243 @@
+"""A comparison in words: tables for people, the means over tasks as sentences, and what a reader must know.
+
+The sign, the pairing and the dropped cases are always said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from analysis.comparison.columns import RATIOS
+from analysis.comparison.compare import Comparison
+from analysis.comparison.numbers import budget_words, dice, percent, probability, signed
+from analysis.statistics import SIGNIFICANT
+from analysis.tables import MISSING, Table
+from analysis.units import counted
+
+Cell: TypeAlias = "tuple[str, bool, Callable[[pd.Series[Any]], str]]"
+"""Heading, whether it is a number, and how a row's cell is written."""
+
+
+def dice_table(comparison: Comparison) -> Table:
+    """Dice of both, the paired difference and its statistics."""
+    return _table(comparison.rows, [*_identity(comparison), *_dice_cells(comparison), *_test_cells(comparison.rows)])
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """Costs of the method relative to the baseline."""
+    return _table(comparison.rows, [*_identity(comparison), *_ratio_cells(comparison.rows)])
+
+
+def whole_table(comparison: Comparison) -> Table:
+    """Both as one."""
+    cells = [
+        *_identity(comparison),
+        *_dice_cells(comparison),
+        *_test_cells(comparison.rows),
+        *_ratio_cells(comparison.rows),
+    ]
+    return _table(comparison.rows, cells)
+
+
+def summary_sentences(comparison: Comparison) -> list[str]:
+    """Means ± SD over tasks, a sentence per method, budget and source; none for those of a single task."""
+    means = comparison.summary[comparison.summary["n_tasks"] > 1]
+    several = comparison.summary["source"].nunique() > 1
+    return [(f"{row['source']}: " if several else "") + _summary_sentence(row) for _, row in means.iterrows()]
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Sentences on how to read the rows, what was dropped and what is not there."""
+    if comparison.rows.empty:
+        return [*comparison.missing, *comparison.ambiguous]
+    rows = comparison.rows
+    sentences = [*how_to_read(comparison), dropped(rows), *_remarks(rows), *_about_repeated_tasks(rows)]
+    return [s for s in (*sentences, comparison.foreground, *comparison.missing, *comparison.ambiguous) if s]
+
+
+def how_to_read(comparison: Comparison) -> list[str]:
+    """The sign, the pairing, the test, the correction, and what the other statistics are."""
+    name = comparison.baseline
+    sentences = [f"Positive ΔDice: above {name}. Dice are means over the folds that both have."]
+    if comparison.rows["p"].notna().any():
+        claim = "above" if comparison.alternative == "greater" else "below"
+        sentences += [
+            "ΔDice pairs each validation case with itself (mean over its classes; seeds averaged), over these folds.",
+            f"p: one-sided Wilcoxon signed-rank test that the method is {claim} {name}, ties left out; "
+            f"Holm p: corrected over {_family(comparison.rows)}.",
+            "Effect size: matched-pairs rank-biserial correlation.",
+            f"False claim: probability that the mean over all such cases is not {claim} {name} after all "
+            "(Student's t posterior of the mean, non-informative prior, independent cases).",
+            "All of these are about the choice of cases, not of seeds: another training may differ by more.",
+        ]
+    return sentences
+
+
+def dropped(rows: pd.DataFrame) -> str:
+    """How many cases had no Dice on one side and were left out."""
+    if rows["p"].isna().all():
+        return ""
+    count = int(rows["n_dropped"].sum())
+    return f"Dropped for want of a Dice: {counted(count, 'pair') if count else 'no pair'}."
+
+
+def mean_and_sd(row: pd.Series[Any], name: str, decimals: int = 2) -> str:
+    """`46.09 % ± 6.82 %`, or the mean alone where there is no SD."""
+    mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
+    spread = "" if pd.isna(sd) else f" ± {percent(sd, decimals)}"
+    return f"{percent(mean, decimals)}{spread}"
+
+
+def _table(rows: pd.DataFrame, cells: Sequence[Cell]) -> Table:
+    return Table(
+        headings=tuple(heading for heading, _, _ in cells),
+        numeric=tuple(numeric for _, numeric, _ in cells),
+        rows=tuple(tuple(write(row) for _, _, write in cells) for _, row in rows.iterrows()),
+    )
+
+
+def _identity(comparison: Comparison) -> list[Cell]:
+    source: list[Cell] = [("Source", False, lambda row: str(row["source"]))]
+    several = comparison.rows["source"].nunique() > 1
+    return [
+        *(source if several else []),
+        ("Dataset", False, lambda row: str(row["dataset"])),
+        ("Budget", True, lambda row: budget_words(row["budget"])),
+        ("Method", False, lambda row: str(row["against"])),
+        ("Folds", True, lambda row: str(row["n_folds"])),
+    ]
+
+
+def _dice_cells(comparison: Comparison) -> list[Cell]:
+    return [
+        (f"Dice {comparison.baseline}", True, lambda row: dice(row["baseline_dice"])),
+        ("Dice", True, lambda row: dice(row["against_dice"])),
+        ("ΔDice of folds", True, lambda row: signed(row["dice_difference"])),
+    ]
+
+
+def _test_cells(rows: pd.DataFrame) -> list[Cell]:
+    if rows["p"].isna().all():
+        return []
+    return [
+        ("ΔDice per case ± SE", True, _difference),
+        ("95 % interval", True, _interval),
+        ("Cases", True, _cases),
+        ("p", True, lambda row: probability(row["p"])),
+        ("Holm p", True, lambda row: probability(row["p_holm"]) + ("*" if row["p_holm"] < SIGNIFICANT else "")),
+        ("Effect size", True, lambda row: MISSING if pd.isna(row["effect_size"]) else f"{row['effect_size']:+.2f}"),
+        ("False claim", True, lambda row: probability(row["false_outperformance"])),
+    ]
+
+
+def _ratio_cells(rows: pd.DataFrame) -> list[Cell]:
+    def writer(name: str) -> Callable[[pd.Series[Any]], str]:
+        return lambda row: percent(row[name])
+
+    return [
+        (f"{words[0].upper()}{words[1:]}", True, writer(name))
+        for name, words in RATIOS.items()
+        if rows[name].notna().any()
+    ]
+
+
+def _cases(row: pd.Series[Any]) -> str:
+    if pd.isna(row["n_cases"]):
+        return MISSING
+    return f"{row['n_cases']}" + (f" ({row['n_dropped']} dropped)" if row["n_dropped"] else "")
+
+
+def _difference(row: pd.Series[Any]) -> str:
+    error = row["standard_error"]
+    return signed(row["mean_difference"]) + ("" if pd.isna(error) else f" ± {error:.4f}")
+
+
+def _interval(row: pd.Series[Any]) -> str:
+    low, high = row["difference_low"], row["difference_high"]
+    return MISSING if pd.isna(low) else f"{signed(low)} to {signed(high)}"
+
+
+def _family(rows: pd.DataFrame) -> str:
+    tested = rows[rows["p"].notna()]
+    sizes = tested.groupby(["source", "against", "budget"]).size()
+    low, high = int(sizes.min()), int(sizes.max())
+    if high == 1:
+        return "tasks, of which there is one, so it is p"
+    tasks = counted(high, "task") if low == high else f"{low} to {high} tasks"
+    return f"the {tasks} of a method and budget, not over methods and budgets"
+
+
+def _remarks(rows: pd.DataFrame) -> list[str]:
+    """Each remark once per source, with the rows it is about unless it is about all of them."""
+    several = rows["source"].nunique() > 1
+    return [
+        (f"{source}: " if several else "") + _remark(remark if several else _capital(remark), where, len(part))
+        for source, part in rows.groupby("source", sort=False)
+        for remark, where in _places(part).items()
+    ]
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _about_repeated_tasks(rows: pd.DataFrame) -> list[str]:
+    repeated = rows.duplicated(["source", "against", "budget", "dataset"]).any()
+    return ["Several training settings of a dataset count as separate tasks."] if repeated else []
+
+
+def _places(rows: pd.DataFrame) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for _, row in rows.iterrows():
+        place = f"{row['against']} on {row['dataset']} at {budget_words(row['budget'])}"
+        for remark in row["remarks"].split("; ") if row["remarks"] else ():
+            places.setdefault(remark, []).append(place)
+    return places
+
+
+def _remark(remark: str, where: Sequence[str], count: int) -> str:
+    if len(where) == count:
+        return f"{remark}."
+    listed = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+    return f"{remark} ({listed})."
+
+
+def _summary_sentence(row: pd.Series[Any]) -> str:
+    name = f"{row['against']} against {row['baseline']} at {budget_words(row['budget'])}"
+    parts = [f"Dice {_wins(row)}", *_significant(row), *_costs(row)]
+    return f"{name}, over {counted(int(row['n_tasks']), 'task')} (mean ± SD): {'; '.join(parts)}."
+
+
+def _wins(row: pd.Series[Any]) -> str:
+    counts: Mapping[str, int] = {
+        "higher": row["tasks_higher"],
+        "equal": row["tasks_equal"],
+        "lower": row["tasks_lower"],
+    }
+    gains = {"higher": "dice_gain_where_higher", "lower": "dice_loss_where_lower"}
+    words = []
+    for direction, count in counts.items():
+        if count:
+            name = gains.get(direction, "")
+            by = f" (by {mean_and_sd(row, name)})" if name and not math.isnan(row[f"{name}_mean"]) else ""
+            words.append(f"{direction} on {count}{by}")
+    return ", ".join(words) or "not known"
+
+
+def _significant(row: pd.Series[Any]) -> list[str]:
+    count = row["tasks_significant"]
+    return [] if pd.isna(count) else [f"Holm p below {SIGNIFICANT:g} on {count}"]
+
+
+def _costs(row: pd.Series[Any]) -> list[str]:
+    known = [name for name in RATIOS if row[f"{name}_tasks"]]
+    words = [
+        f"{RATIOS[name]} {mean_and_sd(row, name)}"
+        + (f" ({counted(int(row[f'{name}_tasks']), 'task')})" if row[f"{name}_tasks"] < row["n_tasks"] else "")
+        for name in known
+    ]
+    return [f"{', '.join(words)} of {row['baseline']}"] if words else []

@@ -1,0 +1,100 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Studies compared
+#
+# Is a curriculum better than constant patch size (CPS), by how much, and how sure is that? And do several studies
+# agree? Name them in `PGPS_STUDIES`, separated as in PATH; one study alone works too.
+
+# %%
+import os
+from pathlib import Path
+
+from IPython.display import Image, Markdown, display
+
+STUDIES = [Path(name) for name in os.environ.get("PGPS_STUDIES", "studies/demo").split(os.pathsep)]
+
+
+def show(figure):
+    """A figure of `analysis`, in the notebook."""
+    from analysis.images import as_png
+
+    display(Image(as_png(figure, dots_per_inch=110)))
+
+
+# %%
+from analysis.evidence import gather
+
+evidence = gather(STUDIES)
+evidence.tables.trials.groupby(["study", "dataset", "method", "state"]).size().rename("trials").to_frame()
+
+# %% [markdown]
+# ## What may be compared
+#
+# Dice and voxels do not depend on the machine. Seconds, energy and CO₂ do: look here first.
+
+# %%
+trials = evidence.tables.trials
+trials.groupby("study")[["hardware", "cpus", "gpus", "concurrent_trials", "meter", "country"]].agg(
+    lambda values: " | ".join(sorted({str(value) for value in values.dropna()}))
+)
+
+# %% [markdown]
+# ## Schemes against CPS, case by case
+#
+# Each validation case is paired with itself. The difference comes with a bootstrap interval, a one-sided Wilcoxon test
+# (corrected over the comparisons by Holm), an effect size and the ratio of costs.
+
+# %%
+from analysis.comparison import compare
+from analysis.comparison.words import notes, whole_table
+from analysis.tables import markdown
+
+comparison = compare(evidence)
+display(Markdown(markdown(whole_table(comparison)) if len(comparison.rows) else "Nothing to compare with CPS."))
+print("\n".join(notes(comparison)))
+
+# %% [markdown]
+# The same as numbers, for your own plots:
+
+# %%
+comparison.rows[["dataset", "against", "budget", "mean_difference", "p_holm", "runtime_ratio", "co2_ratio"]]
+
+# %% [markdown]
+# ## Study by study
+#
+# A point that two studies trained is averaged over both. To see whether they agree, read them one by one.
+
+# %%
+import pandas as pd
+
+by_study = {}
+for folder in STUDIES:
+    points = gather([folder]).points
+    by_study[str(folder)] = points.set_index(["dataset", "summary"])["dice"]
+pd.DataFrame(by_study)
+
+# %% [markdown]
+# ## One figure
+#
+# A front of each dataset, with a line per hardware where there are several.
+
+# %%
+from analysis.figures import MOST_GROUPS, pareto_figure
+from analysis.front import pareto_front
+
+for dataset in evidence.datasets:
+    points = evidence.of(dataset).points
+    machines = points["hardware"].nunique()
+    by = "hardware" if 1 < machines <= MOST_GROUPS else None
+    show(pareto_figure(pareto_front(points, ["dice", "runtime_seconds"], by=by)))

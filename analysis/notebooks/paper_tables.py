@@ -1,0 +1,92 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The paper's tables and figures, from your trials
+#
+# The MICCAI 2024 paper on Progressive Growing of Patch Size shows Dice, training time and CO₂ of CPS and PGPS
+# (Table 1), lines over budgets (Fig. 2), and what PGPS saves (Fig. 3). Here they are from a study, with the published
+# numbers beside them where the dataset is one of the paper's.
+
+# %%
+import os
+from pathlib import Path
+
+from IPython.display import Image, Markdown, display
+
+STUDIES = [Path(name) for name in os.environ.get("PGPS_STUDIES", "studies/demo").split(os.pathsep)]
+# Published numbers to show beside yours, or None.
+REFERENCE = "miccai2024"
+
+
+def show(figure):
+    """A figure of `analysis`, in the notebook."""
+    from analysis.images import as_png
+
+    display(Image(as_png(figure, dots_per_inch=110)))
+
+
+# %%
+from analysis.evidence import gather
+
+evidence = gather(STUDIES)
+
+# %% [markdown]
+# ## From your trials
+
+# %%
+from analysis.chapters.papers import papers
+from analysis.style import FILE
+from analysis.tables import markdown
+
+chapter = papers(evidence, reference=REFERENCE)
+for exhibit in chapter.exhibits:
+    display(Markdown(f"### {exhibit.heading}"))
+    if exhibit.draw is not None:
+        show(exhibit.draw(FILE))
+    if exhibit.table is not None:
+        display(Markdown(markdown(exhibit.table)))
+    display(Markdown("\n".join(f"- {sentence}" for sentence in exhibit.notes)))
+
+# %% [markdown]
+# What is not shown, and why:
+
+# %%
+print("\n".join(chapter.missing) or "Everything is there.")
+
+# %% [markdown]
+# ## The published numbers alone
+#
+# As printed, and recomputed: where the paper's text and its own table disagree, the sentence says so.
+
+# %%
+from analysis.reference import source, table1
+from analysis.reference.claims import contradictions
+
+print(source("miccai2024").citation)
+table1("miccai2024")
+
+# %%
+print("\n".join(contradictions("miccai2024")) or "Text and table agree.")
+
+# %% [markdown]
+# ## For a paper of your own
+#
+# Every table is also LaTeX (booktabs).
+
+# %%
+from analysis.latex import latex
+
+for exhibit in chapter.exhibits:
+    if exhibit.table is not None:
+        print(latex(exhibit.table, caption=exhibit.caption, label=exhibit.stem))
+        break

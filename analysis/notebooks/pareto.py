@@ -1,0 +1,112 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A study's Pareto front
+#
+# Open a study, look at its front, filter it, and ask what it would have emitted on another country's grid. Everything
+# here is what the report uses: change a line, and run on.
+
+# %%
+import os
+from pathlib import Path
+
+from IPython.display import Image, display
+
+# Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
+STUDIES = [Path(name) for name in os.environ.get("PGPS_STUDIES", "studies/demo").split(os.pathsep)]
+
+
+def show(figure):
+    """A figure of `analysis`, in the notebook."""
+    from analysis.images import as_png
+
+    display(Image(as_png(figure, dots_per_inch=110)))
+
+
+# %%
+from analysis.basis import states
+from analysis.evidence import gather
+
+evidence = gather(STUDIES)
+print(states(evidence.tables.trials))
+print(f"{len(evidence.points)} configurations with a finished trial, on {', '.join(evidence.datasets) or 'no dataset'}")
+
+# %% [markdown]
+# `evidence.tables` has four tidy tables (`trials`, `epochs`, `cases`, `costs`); `evidence.points` are the finished
+# trials averaged over folds and seeds. Missing means missing: nothing that was not measured is 0. `analysis.columns`
+# says what each column means.
+
+# %%
+evidence.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg", "n_folds"]]
+
+# %% [markdown]
+# ## The front
+#
+# A point is on the front if no other is at least as good in everything and better in something. Each dataset has a
+# front of its own. Below: Dice against training time. Hollow points rest on one fold.
+
+# %%
+from analysis.captions import notes
+from analysis.figures import pareto_figure
+from analysis.front import pareto_front
+
+dataset = evidence.datasets[0]
+points = evidence.of(dataset).points
+front = pareto_front(points, ["dice", "runtime_seconds"])
+show(pareto_figure(front))
+print("\n".join(notes(front)))
+
+# %%
+front.best[["number", "summary", "dice", "runtime_seconds"]]
+
+# %% [markdown]
+# Other costs are `co2_kg`, `energy_kwh`, `total_seconds`, `voxels` and `voxel_share`; three objectives work as well.
+# Voxels do not depend on the machine, so they may be compared across machines.
+
+# %%
+three = pareto_front(points, ["dice", "runtime_seconds", "voxels"])
+three.best[["number", "summary", "dice", "runtime_seconds", "voxels"]]
+
+# %% [markdown]
+# ## A part of it
+#
+# Points are a pandas frame, so a filter is a line: here what reaches within 0.02 of the best Dice.
+
+# %%
+good = points[points["dice"] >= points["dice"].max() - 0.02]
+cheapest = good.sort_values("runtime_seconds").iloc[0]
+print(f"{len(good)} of {len(points)} configurations come within 0.02 of the best Dice.")
+print(f"The cheapest of them: {cheapest['summary']}, Dice {cheapest['dice']:.4f}, {cheapest['runtime_seconds']:.1f} s.")
+
+# %% [markdown]
+# ## Another grid
+#
+# Energy stays as it was measured or estimated; only what turns it into CO₂ changes: the carbon intensity of a country's
+# electricity (CodeCarbon's yearly averages) and, if given, the data centre's PUE. In order: Sweden, Germany, Poland.
+
+# %%
+import pandas as pd
+
+from analysis.evidence import evidence_of
+from analysis.grid import Grid, redrawn
+
+on_grid = {"as recorded": points.set_index("summary")["co2_kg"] * 1000}
+for country in ("SWE", "DEU", "POL"):
+    redone = evidence_of(redrawn(evidence.tables, Grid(country=country))).of(dataset).points
+    on_grid[country] = redone.set_index("summary")["co2_kg"] * 1000
+print("Training CO₂ in grams:")
+pd.DataFrame(on_grid)
+
+# %% [markdown]
+# The order of the points stays the same unless they were measured on different grids; what a curriculum saves in
+# kilograms does not.

@@ -1,0 +1,95 @@
+// Points of figures: a tooltip on hover and focus, a card on click and Enter. A figure is one tab stop; arrow keys go on.
+const tip = document.getElementById("tip");
+const TIP_STAGES = 6;
+const POINT = /point-([0-9a-f]{12})(-\d+)?$/;
+
+function pointWords(configuration) {
+  const told = (configuration.facts ?? []).map(([label, text]) => `${label} ${text}`);
+  return [configuration.summary, ...told].join(", ");
+}
+
+function tipParts(configuration) {
+  const pairs = (configuration.facts ?? []).slice(0, configuration.told);
+  const classes = (configuration.classes ?? []).map(([label, dice]) => `${label}: ${dice}`);
+  if (classes.length) pairs.push(["Dice per class", classes.join(", ")]);
+  const stages = grid(["Patch", "Batch", "Iterations"], tipStages(configuration.stages), "Stages");
+  return [element("strong", {}, configuration.summary), facts(pairs), stages, element("p", { class: "muted" }, "Click or Enter: its card")];
+}
+
+function tipStages(stages) {
+  const rows = stages.map(([patch, batch, , iterations]) => [patch, String(batch), String(iterations)]);
+  if (rows.length <= TIP_STAGES) return rows;
+  return [...rows.slice(0, TIP_STAGES - 2), [`${rows.length - TIP_STAGES + 1} more`, "", ""], rows.at(-1)];
+}
+
+function showTip(group, configuration) {
+  tip.replaceChildren(...tipParts(configuration));
+  for (const box of tip.querySelectorAll(".scroll")) box.removeAttribute("tabindex");
+  tip.hidden = false;
+  const at = group.getBoundingClientRect();
+  const left = at.right + 12 + tip.offsetWidth < innerWidth ? at.right + 12 : at.left - 12 - tip.offsetWidth;
+  tip.style.left = `${Math.max(4, Math.min(left, innerWidth - tip.offsetWidth - 4))}px`;
+  tip.style.top = `${Math.max(4, Math.min(at.top - 20, innerHeight - tip.offsetHeight - 4))}px`;
+}
+
+function hideTip() {
+  tip.hidden = true;
+}
+
+function makePoint(group, id, configuration) {
+  group.setAttribute("role", "button");
+  group.setAttribute("tabindex", "-1");
+  group.setAttribute("aria-label", pointWords(configuration));
+  group.classList.add("point");
+  group.dataset.card = id;
+  group.addEventListener("pointerenter", () => showTip(group, configuration));
+  group.addEventListener("pointerleave", hideTip);
+  group.addEventListener("focus", () => showTip(group, configuration));
+  group.addEventListener("blur", hideTip);
+  group.addEventListener("click", () => { hideTip(); openCard(id, group); });
+}
+
+// What is out of sight on this screen has no box: order by place only when a key asks.
+function inOrder(points) {
+  const shown = points.filter((point) => !point.classList.contains("filtered"));
+  const places = new Map(shown.map((point) => [point, point.getBoundingClientRect()]));
+  return shown.sort((a, b) => places.get(a).x - places.get(b).x || places.get(b).y - places.get(a).y);
+}
+
+function move(points, from, key) {
+  const order = inOrder(points);
+  const at = order.indexOf(from);
+  const steps = { ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, Home: 0, End: order.length - 1 };
+  const to = order[steps[key]];
+  if (to) {
+    from.setAttribute("tabindex", "-1");
+    to.setAttribute("tabindex", "0");
+    to.focus();
+  }
+  return key in steps;
+}
+
+function makeFigure(svg) {
+  const points = [];
+  for (const group of svg.querySelectorAll('g[id*="point-"]')) {
+    const id = POINT.exec(group.id)?.[1];
+    if (!id || !DATA.configurations[id]) continue;
+    makePoint(group, id, DATA.configurations[id]);
+    points.push(group);
+  }
+  if (!points.length) return;
+  points[0].setAttribute("tabindex", "0");
+  // An image has no buttons in it.
+  svg.setAttribute("role", "group");
+  svg.setAttribute("aria-label", svg.getAttribute("aria-label") + " Arrow keys move from point to point, Enter opens a card.");
+  svg.addEventListener("keydown", (event) => {
+    const group = event.target.closest(".point");
+    if (!group) return;
+    if (event.key === "Enter" || event.key === " ") { hideTip(); openCard(group.dataset.card, group); event.preventDefault(); }
+    else if (move(points, group, event.key)) event.preventDefault();
+  });
+}
+
+document.querySelectorAll("figure > svg").forEach(makeFigure);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+addEventListener("scroll", hideTip, { passive: true });

@@ -1,0 +1,84 @@
+// Tables: a click on a heading sorts by it, again turns the order round. Missing values come last either way.
+function sortValue(row, column, numeric) {
+  const cell = row.cells[column];
+  if (!numeric) return cell.textContent === "–" ? null : cell.textContent;
+  const value = parseFloat(cell.dataset.value ?? cell.textContent);
+  return Number.isNaN(value) ? null : value;
+}
+
+function compare(a, b) {
+  return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
+}
+
+function sortBy(heading, column) {
+  const table = heading.closest("table");
+  const ascending = heading.getAttribute("aria-sort") !== "ascending";
+  const numeric = heading.classList.contains("number");
+  const rows = Array.from(table.tBodies[0].rows, (row) => [sortValue(row, column, numeric), row]);
+  // Array.sort is stable: rows that tie keep their order.
+  rows.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : (ascending ? 1 : -1) * compare(a, b)));
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+  table.tBodies[0].append(...rows.map(([, row]) => row));
+}
+
+for (const table of document.querySelectorAll("main table")) {
+  Array.from(table.tHead.rows[0].cells).forEach((heading, column) => {
+    const button = element("button", { type: "button", class: "sort" }, ...heading.childNodes);
+    button.addEventListener("click", () => sortBy(heading, column));
+    heading.append(button);
+  });
+}
+
+// Filters: checkboxes per scheme and budget hide points of figures and rows of tables. Lines of fronts stay: they are of all.
+const configurations = Object.values(DATA.configurations);
+const filters = document.getElementById("filters");
+const FILTERS = [["Scheme", "method", "label"], ["Budget", "budget", "budget"]];
+
+function configurationOf(node) {
+  const id = node.dataset.card;
+  return DATA.configurations[id] ?? DATA.configurations[DATA.trials[id]?.[0].configuration];
+}
+
+function apply() {
+  const off = Array.from(filters.querySelectorAll("input:not(:checked)"), (box) => [box.name, box.value]);
+  const hides = (configuration) => Boolean(configuration) && off.some(([name, value]) => configuration[name] === value);
+  for (const point of document.querySelectorAll("svg .point")) {
+    point.classList.toggle("filtered", hides(configurationOf(point)));
+  }
+  for (const row of document.querySelectorAll("main tbody tr")) {
+    const anchor = row.querySelector("a[data-card]");
+    if (anchor) row.hidden = hides(configurationOf(anchor));
+  }
+  for (const svg of document.querySelectorAll("figure > svg")) keepTabStop(svg);
+  filters.querySelector("output").textContent = off.length ? "Some points and rows are hidden; fronts are of all." : "";
+}
+
+function keepTabStop(svg) {
+  const points = Array.from(svg.querySelectorAll(".point"));
+  const stop = points.find((point) => point.getAttribute("tabindex") === "0");
+  const free = points.find((point) => !point.classList.contains("filtered"));
+  if (!stop?.classList.contains("filtered") || !free) return;
+  stop.setAttribute("tabindex", "-1");
+  free.setAttribute("tabindex", "0");
+}
+
+function filterGroup([words, name, label]) {
+  const values = new Map(configurations.map((configuration) => [configuration[name], configuration[label]]));
+  if (values.size < 2) return [];
+  const group = element("fieldset", {}, element("legend", {}, words));
+  const order = [...values].sort(([, a], [, b]) => (name === "budget" ? parseFloat(a) - parseFloat(b) : 0));
+  for (const [value, text] of order) {
+    const box = element("input", { type: "checkbox", name, value });
+    box.checked = true;
+    group.append(element("label", {}, box, " " + text));
+  }
+  return [group];
+}
+
+const groups = FILTERS.flatMap(filterGroup);
+if (groups.length) {
+  filters.append(element("strong", {}, "Show"), ...groups, element("output", { "aria-live": "polite" }));
+  filters.addEventListener("change", apply);
+  filters.hidden = false;
+}

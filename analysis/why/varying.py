@@ -1,0 +1,116 @@
+"""The axes of a dataset's points that vary: what a study turned, whether it searched it or named schemes.
+
+An axis is read from what was trained, not from the search space, so schemes and searched curricula share axes. Axes
+that split the points in the very same way cannot be told apart by any analysis: they are one axis with several names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.columns import BY_NAME
+
+# Training settings that may vary, after the axes of the curriculum.
+_CURRICULUM = ("min_patch", "n_stages", "batch_growth", "budget", "chain", "order", "allocation", "shared_crops")
+_TRAINING = (
+    "plans",
+    "configuration",
+    "optimizer",
+    "initial_learning_rate",
+    "momentum",
+    "weight_decay",
+    "epochs",
+    "iterations_per_epoch",
+    "foreground_oversampling",
+    "validation_every_epochs",
+    "validation_batches",
+    "test_time_mirroring",
+    "compile_network",
+)
+# Follows from whether the patch size is constant, unless somebody set it.
+_FOLLOWS = "foreground_oversampling"
+_LOGARITHMIC = ("initial_learning_rate", "weight_decay")
+_LOG_FROM = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaryingAxis:
+    """One axis on which points differ.
+
+    Attributes:
+        name: of its column.
+        values: one per point, in the points' index: numbers, or words of a category.
+        numeric: whether the values are numbers with an order; otherwise they are words.
+        logarithmic: whether a ratio means more than a difference.
+        together: names of further columns that split the points alike.
+    """
+
+    name: str
+    values: pd.Series[Any]
+    numeric: bool
+    logarithmic: bool = False
+    together: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """For people: `Smallest patch`, or `Smallest patch = Stages` where both are one axis."""
+        return " = ".join(BY_NAME[name].label for name in (self.name, *self.together))
+
+    @property
+    def categories(self) -> list[str]:
+        """The words in use, sorted; empty for numbers."""
+        return [] if self.numeric else sorted(set(self.values))
+
+
+def varying_axes(points: pd.DataFrame) -> list[VaryingAxis]:
+    """The axes of one dataset's points that have more than one value, each distinguishable once.
+
+    Args:
+        points: as `points.average_points` gives them.
+    """
+    found: list[VaryingAxis] = []
+    for axis in _candidates(points):
+        twin = next((place for place, other in enumerate(found) if _same(axis, other)), None)
+        if twin is None:
+            found.append(axis)
+        else:
+            found[twin] = replace(found[twin], together=(*found[twin].together, axis.name))
+    return found
+
+
+def _same(one: VaryingAxis, other: VaryingAxis) -> bool:
+    """Whether two axes split the points alike; numbers that never repeat must also rise or fall together."""
+    split, codes = pd.factorize(one.values)[0], pd.factorize(other.values)[0]
+    if (split != codes).any():
+        return False
+    if split.max() + 1 < len(split) or not (one.numeric and other.numeric):
+        return True
+    steps = other.values.iloc[one.values.argsort()].diff().dropna()
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
+def _candidates(points: pd.DataFrame) -> Iterator[VaryingAxis]:
+    for name in (*_CURRICULUM, *_TRAINING):
+        column = points[name]
+        if column.isna().any() or column.nunique() < 2 or (name == _FOLLOWS and _follows(points)):
+            continue
+        values, numeric = _values(column)
+        low, high = (values.min(), values.max()) if numeric else (0.0, 0.0)
+        logarithmic = name in _LOGARITHMIC and low > 0 and high / low >= _LOG_FROM
+        yield VaryingAxis(name=name, values=values, numeric=numeric, logarithmic=logarithmic)
+
+
+def _values(column: pd.Series[Any]) -> tuple[pd.Series[Any], bool]:
+    """Numbers where all are, else words; `batch_growth` holds either."""
+    if column.dtype == "boolean":
+        return column.map({True: "yes", False: "no"}).astype("str"), False
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    return (column.astype("str"), False) if numbers.isna().any() else (numbers, True)
+
+
+def _follows(points: pd.DataFrame) -> bool:
+    return all(part[_FOLLOWS].nunique() == 1 for _, part in points.groupby(points["method"] == "cps"))

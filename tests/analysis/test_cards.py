@@ -1,0 +1,168 @@
+"""Cards: what they say of trials and configurations, and that no text of a study can leave its script element."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledgers import finish_trial, make_header, make_interval, make_spec, make_study, start_trial
+
+from analysis.cards import as_script, card_data, card_rows, predict_command
+from analysis.curves import MOST_POINTS, thinned_curves
+from analysis.evidence import gather
+from analysis.history import events_of
+from study.ledger import Ledger, TrialState
+from study.nnunet_paths import EXTENSION_FOLDER
+from study.records import Phase
+
+
+def cards_of(*roots: Path) -> dict[str, Any]:
+    data = card_data(gather(roots), events_of(roots))
+    return json.loads(as_script(data))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    return make_study(tmp_path_factory.mktemp("studies") / "hippo", folds=(0, 1), n_cases=5, curve=True)
+
+
+def test_a_configuration_has_its_interval_classes_stages_and_trials(study: Ledger) -> None:
+    evidence = gather([study.root])
+    cards = cards_of(study.root)
+    assert len(cards["configurations"]) == 8
+    for _, point in evidence.points.iterrows():
+        card = cards["configurations"][point["point_id"]]
+        facts = dict(card["facts"])
+        assert card["summary"] == point["summary"]
+        assert facts["Dice"] == f"{point['dice']:.4f}"
+        assert facts["95 % interval"].startswith(f"{point['dice_low']:.4f} to {point['dice_high']:.4f}")
+        assert card["trials"] == point["trial_ids"].split()
+        stages = json.loads(point["stage_table"])
+        assert [row[1:] for row in card["stages"]] == [
+            [s["batch_size"], s["first_iteration"], s["iterations"]] for s in stages
+        ]
+        classes = {label: float(dice) for label, dice in card["classes"]}
+        assert classes == pytest.approx({"1": point["dice"] + 0.02, "2": point["dice"] - 0.02}, abs=1e-4)
+
+
+def test_a_trial_has_its_costs_by_cause_and_they_add_up(study: Ledger) -> None:
+    spec = make_spec("cps")
+    entry = cards_of(study.root)["trials"][spec.trial_id][0]
+    assert dict(entry["facts"])["Total time"] == "119 s"
+    assert [row[:2] for row in entry["costs"]] == [
+        ["Set-up", "5.00 s"],
+        ["Training", "84.6 s"],
+        ["Online validation", "9.40 s"],
+        ["Final validation", "20.0 s"],
+    ]
+    assert entry["events"][0][1] == "started: attempt 0, iteration 0"
+    assert entry["events"][-1][1].startswith("finished")
+
+
+def test_waste_is_a_row_of_its_own_and_unmeasured_energy_a_dash(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    spec = make_spec()
+    folder = start_trial(study, spec, seconds=30, measured=False)
+    folder.begin_attempt(make_header(1, resumed_from_iteration=0))
+    folder.append_cost(make_interval(Phase.TRAINING, 20, attempt=1, stop=spec.curriculum.total_iterations))
+    entry = cards_of(study.root)["trials"][spec.trial_id][0]
+    assert ["Waste, in the above", "30.0 s", "–", "–"] in entry["costs"]
+    assert ["Training", "47.0 s", "–", "–"] in entry["costs"]
+
+
+def test_trials_without_a_result_have_cards_with_reason_and_events(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme, state in (("cps", TrialState.FAILED), ("pgps", TrialState.INFEASIBLE)):
+        start_trial(study, make_spec(scheme), seconds=3).fail(attempt=0, reason=f"{scheme} broke", state=state)
+    study.add(make_spec("rpss"))
+    cards = cards_of(study.root)
+    failed = cards["trials"][make_spec("cps").trial_id][0]
+    assert dict(failed["facts"])["Reason"] == "cps broke"
+    assert failed["events"][-1][1] == "failed: attempt 0, cps broke"
+    assert "command" not in failed
+    assert dict(cards["trials"][make_spec("pgps").trial_id][0]["facts"])["State"] == "infeasible"
+    assert cards["configurations"][failed["configuration"]]["summary"] == "CPS"
+    assert "facts" not in cards["configurations"][failed["configuration"]]
+
+
+def test_an_unreadable_trial_has_a_card(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    folder = study.add(make_spec())
+    (folder.path / "spec.json").write_text("{")
+    assert dict(cards_of(study.root)["trials"][folder.trial_id][0]["facts"])["State"] == "unreadable"
+
+
+def test_two_studies_with_the_same_trial_share_a_card(tmp_path: Path) -> None:
+    roots = [tmp_path / "one", tmp_path / "two" / "one"]
+    for seconds, root in zip((30, 60), roots, strict=True):
+        finish_trial(Ledger.create(root), make_spec(), dice=0.8, seconds=seconds)
+    entries = cards_of(*roots)["trials"][make_spec().trial_id]
+    assert [dict(e["facts"])["Training time"] for e in entries] == ["30.0 s", "60.0 s"]
+    assert all(entry["events"] for entry in entries)
+    trials = gather(roots).tables.trials
+    assert card_rows(trials)[make_spec().trial_id] == f"trial-{make_spec().trial_id}"
+    assert card_rows(trials)[trials["point_id"].iloc[0]] == f"trial-{make_spec().trial_id}"
+
+
+def test_tables_from_parquet_have_cards_without_events(study: Ledger, tmp_path: Path) -> None:
+    from analysis.sources import save
+
+    save(gather([study.root]).tables, tmp_path)
+    entry = cards_of(tmp_path)["trials"][make_spec("cps").trial_id][0]
+    assert "events" not in entry
+    assert entry["command"] == cards_of(study.root)["trials"][make_spec("cps").trial_id][0]["command"]
+
+
+def test_the_command_finds_model_and_trainer_from_the_studys_folder(study: Ledger) -> None:
+    trial = gather([study.root]).tables.trials.iloc[0]
+    command = predict_command({**trial.to_dict(), "plans": "my plans"})
+    assert command.endswith("-tr nnUNetTrainerPGPS -p 'my plans' -c 3d_fullres -f 0 -device cpu")
+    script = command.replace("nnUNetv2_predict", "env #")
+    words = re.sub(r"\bpython\b", sys.executable, script, count=1)
+    done = subprocess.run(["bash", "-c", words], cwd=study.root, capture_output=True, text=True, check=True)
+    variables = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert variables["nnUNet_results"] == f"trials/{trial['trial_id']}/results"
+    assert variables["nnUNet_extTrainer"] == str(EXTENSION_FOLDER)
+    assert study.trial(trial["trial_id"]).results_path == study.root / variables["nnUNet_results"]
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+def test_a_script_holds_any_text_and_cannot_be_left(data: Any) -> None:
+    text = as_script({"data": data})
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == {"data": data}
+
+
+@given(count=st.integers(1, 500))
+def test_curves_are_thinned_and_keep_their_ends_and_stages(count: int) -> None:
+    epochs = pd.DataFrame(
+        {
+            "study": "s",
+            "trial_id": "t",
+            "iteration": range(1, count + 1),
+            "training_seconds": [float(n) for n in range(count)],
+            "pseudo_dice": [n / count for n in range(count)],
+            "stage": [int(2 * n >= count) for n in range(count)],
+        }
+    )
+    curve = thinned_curves(epochs)["s", "t"]
+    assert len(curve["dice"]) == min(count, MOST_POINTS)
+    assert (curve["iterations"][0], curve["iterations"][-1]) == (1, count)
+    assert curve["iterations"] == sorted(curve["iterations"])
+    assert len(curve["stages"]) == (count > 1)
+    assert all(curve["seconds"][i] >= count / 2 for i in curve["stages"])
+
+
+def test_epochs_without_a_validation_are_no_point_of_a_curve() -> None:
+    epochs = pd.DataFrame(
+        {"study": "s", "trial_id": "t", "iteration": [1, 2], "training_seconds": [1.0, 2.0], "stage": [0, 0]}
+    ).assign(pseudo_dice=[None, 0.5])
+    assert thinned_curves(epochs)["s", "t"]["iterations"] == [2]

@@ -1,0 +1,206 @@
+"""The chapter of fronts: which exhibits, what they say, what is missing and why, drawn in every layout."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ledgers import finish_trial, make_spec, make_study, start_trial
+
+from analysis.chapters.fronts import fronts
+from analysis.columns import CASE_COLUMNS, TRIAL_COLUMNS, dtypes
+from analysis.evidence import Evidence, evidence_of, gather
+from analysis.exhibits import Chapter, Exhibit
+from analysis.frame import Tables
+from analysis.front import pareto_front
+from analysis.images import as_png, inline_svg
+from analysis.style import FILE, NARROW, WIDE
+from study.ledger import Ledger
+
+KINDS = ("runtime", "co2", "voxels")
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    root = tmp_path_factory.mktemp("studies") / "hippo"
+    return gather([make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=8).root])
+
+
+@pytest.fixture(scope="module")
+def chapter(evidence: Evidence) -> Chapter:
+    return fronts(evidence)
+
+
+def stems(chapter: Chapter) -> list[str]:
+    return [exhibit.stem for exhibit in chapter.exhibits]
+
+
+def exhibit_of(chapter: Chapter, stem: str) -> Exhibit:
+    return next(exhibit for exhibit in chapter.exhibits if exhibit.stem == stem)
+
+
+def test_the_exhibits_of_a_whole_study(chapter: Chapter) -> None:
+    plots = [f"pareto_dice_{kind}{by}" for kind in KINDS for by in ("", "_by_budget")]
+    assert stems(chapter) == [*plots, "pareto_three_objectives", "attainment_dice_runtime", "hypervolume"]
+    assert chapter.missing == ()
+    assert all(re.fullmatch(r"[A-Za-z0-9_+-]+", stem) for stem in stems(chapter))
+
+
+@pytest.mark.parametrize("layout", [FILE, WIDE, NARROW])
+def test_every_exhibit_is_drawn_in_every_layout(chapter: Chapter, layout) -> None:
+    for exhibit in chapter.exhibits:
+        if exhibit.draw is not None:
+            figure = exhibit.draw(layout)
+            assert as_png(figure, dots_per_inch=30).startswith(b"\x89PNG")
+            assert figure.get_figwidth() == layout.width
+            smallest = min(text.get_fontsize() for axes in figure.axes for text in axes.get_xticklabels())
+            assert smallest >= 7.5
+
+
+def test_figures_can_be_drawn_by_another_process(chapter: Chapter) -> None:
+    for exhibit in chapter.exhibits:
+        again = pickle.loads(pickle.dumps(exhibit))
+        assert (again.draw is None) == (exhibit.draw is None)
+
+
+def test_only_colours_of_the_page_are_used(chapter: Chapter) -> None:
+    for exhibit in chapter.exhibits:
+        if exhibit.draw is not None:
+            svg = inline_svg(exhibit.draw(WIDE), prefix="a", alt=exhibit.alt, css_class="wide")
+            assert not re.search(r"#[0-9a-f]{6}\b", svg)
+
+
+def test_the_table_of_a_front_has_interval_probability_and_contribution(chapter: Chapter, evidence: Evidence) -> None:
+    exhibit = exhibit_of(chapter, "pareto_dice_runtime")
+    front = pareto_front(evidence.points, ("dice", "runtime_seconds"))
+    assert exhibit.data is not None and exhibit.table is not None
+    assert len(exhibit.data) == len(front.points) == 16
+    best = exhibit.data[exhibit.data["non_dominated"]]
+    assert (
+        best["point_id"].tolist() == front.best["point_id"].tolist() == exhibit.data["point_id"][: len(best)].tolist()
+    )
+    assert exhibit.data["probability"].between(0, 1).all()
+    assert best["contribution"].gt(0).all()
+    assert not exhibit.data.loc[~exhibit.data["non_dominated"], "contribution"].any()
+    assert {"No.", "Dice, from", "Dice, to", "P(on front)", "Own share", "Folds used"} <= set(exhibit.table.headings)
+    likely = exhibit.data["non_dominated"] | (exhibit.data["probability"] >= 0.1)
+    assert len(exhibit.table.rows) == likely.sum()
+    assert any("does not cover other seeds" in sentence for sentence in exhibit.notes)
+    assert any("reference point Dice" in sentence for sentence in exhibit.notes)
+
+
+def test_the_table_of_hypervolumes_names_its_reference_points(chapter: Chapter) -> None:
+    exhibit = exhibit_of(chapter, "hypervolume")
+    assert exhibit.draw is None and exhibit.table is not None and exhibit.data is not None
+    assert len(exhibit.table.rows) == 1 + 7 + 2
+    assert len(exhibit.data) == 3 * len(exhibit.table.rows)
+    assert "Training time 10" in exhibit.notes[0]
+    assert {"all", "scheme", "budget"} == {row[1] for row in exhibit.table.rows}
+
+
+def test_the_same_study_gives_the_same_numbers(chapter: Chapter, evidence: Evidence) -> None:
+    for one, other in zip(chapter.exhibits, fronts(evidence).exhibits, strict=True):
+        assert one.table == other.table
+        pd.testing.assert_frame_equal(one.data, other.data)
+
+
+def test_several_datasets_have_exhibits_each(tmp_path: Path) -> None:
+    roots = [make_study(tmp_path / name, dataset=name).root for name in ("Dataset001_A", "Dataset002_B")]
+    chapter = fronts(gather(roots))
+    assert {"pareto_dice_runtime_Dataset001_A", "pareto_dice_runtime_Dataset002_B"} <= set(stems(chapter))
+    assert exhibit_of(chapter, "hypervolume_Dataset002_B").heading.endswith(", Dataset002_B")
+    assert len(set(stems(chapter))) == len(stems(chapter))
+    assert all(sentence.startswith("Dataset00") for sentence in chapter.missing)
+
+
+def test_unmeasured_energy_leaves_out_its_figure_and_takes_voxels_as_third(tmp_path: Path) -> None:
+    chapter = fronts(gather([make_study(tmp_path / "study", measured=False).root]))
+    assert "pareto_dice_co2" not in stems(chapter)
+    assert chapter.missing[0].startswith("No figure of Training CO₂: it was not measured completely")
+    assert exhibit_of(chapter, "pareto_three_objectives").heading == "Dice against training time and voxels"
+    assert any(sentence.startswith("No figure of attainment") for sentence in chapter.missing)
+
+
+@pytest.mark.parametrize("state", ["empty", "running"])
+def test_without_finished_trials_there_is_a_sentence(tmp_path: Path, state: str) -> None:
+    study = Ledger.create(tmp_path / "study")
+    if state == "running":
+        start_trial(study, make_spec(), seconds=9)
+    chapter = fronts(gather([study.root]))
+    assert chapter.exhibits == ()
+    assert chapter.missing[0].startswith("No front: it needs a finished trial")
+
+
+def test_a_single_trial_is_enough(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec(), dice=0.8, seconds=30)
+    chapter = fronts(gather([study.root]))
+    assert stems(chapter) == [*(f"pareto_dice_{kind}" for kind in KINDS), "pareto_three_objectives", "hypervolume"]
+
+
+def test_a_dice_of_0_everywhere_is_drawn(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme in ("cps", "pgps"):
+        for fold in (0, 1):
+            finish_trial(study, make_spec(scheme, fold=fold), dice=0.0, seconds=30)
+    for exhibit in fronts(gather([study.root])).exhibits:
+        if exhibit.draw is not None:
+            exhibit.draw(NARROW)
+
+
+def test_different_hardware_has_fronts_of_its_own_and_is_said(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for cpu, factor in (("Slow CPU", 3), ("Fast CPU", 1)):
+        for scheme, seconds in (("cps", 90), ("pgps", 30)):
+            budget = 1.0 if factor == 1 else 0.5
+            finish_trial(study, make_spec(scheme, budget=budget), dice=0.8, seconds=seconds * factor, cpu_name=cpu)
+    chapter = fronts(gather([study.root]))
+    assert {"pareto_dice_runtime_by_hardware", "pareto_dice_co2_by_hardware"} <= set(stems(chapter))
+    assert "pareto_dice_voxels_by_hardware" not in stems(chapter)
+    data = exhibit_of(chapter, "pareto_dice_runtime_by_hardware").data
+    assert data is not None
+    assert data.loc[data["non_dominated"], "hardware"].tolist() == ["Fast CPU", "Slow CPU"]
+    for stem in ("pareto_dice_runtime", "hypervolume"):
+        assert "different hardware" in " ".join(exhibit_of(chapter, stem).notes)
+
+
+def many_trials(count: int, cases: int) -> Tables:
+    """Tables of so many finished configurations on the same cases."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    blank = {"str": "x", "Int64": 1, "float64": 1.0, "boolean": True}
+    trials = pd.DataFrame({c.name: [blank[c.dtype]] * count for c in TRIAL_COLUMNS})
+    dice = rng.beta(20, 4, count)
+    names = [f"t{n:05d}" for n in range(count)]
+    trials = trials.assign(trial_id=names, point_id=names, state="finished", method="other", batch_growth="1")
+    trials = trials.assign(dice=dice, stage_table='[{"patch_size": [8, 8], "batch_size": 2}]', order="growing")
+    trials = trials.assign(runtime_seconds=rng.random(count) * 900 + 100, co2_kg=rng.random(count), voxels=1e9 * dice)
+    rows = pd.DataFrame(
+        {
+            "study": "x",
+            "trial_id": np.repeat(names, cases),
+            "case": np.tile([f"c{n}" for n in range(cases)], count),
+            "label": "1",
+            "dice": np.clip(np.repeat(dice, cases) + rng.normal(0, 0.05, count * cases), 0, 1),
+        }
+    )
+    nothing = pd.DataFrame({"study": [], "trial_id": []})
+    return Tables(
+        trials=trials.astype(dtypes(TRIAL_COLUMNS)),
+        cases=rows.astype(dtypes(CASE_COLUMNS)),
+        epochs=nothing,
+        costs=nothing,
+    )
+
+
+def test_a_thousand_trials_take_seconds() -> None:
+    begun = time.monotonic()
+    evidence = evidence_of(many_trials(1000, 52))
+    chapter = fronts(evidence)
+    assert exhibit_of(chapter, "pareto_dice_runtime").data.shape[0] == 1000
+    assert time.monotonic() - begun < 30

@@ -1,0 +1,268 @@
+"""Schemes against a baseline, on studies written through the real ledger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ledgers import NO_METER, finish_trial, make_result, make_spec, make_study, start_trial
+from scipy.stats import wilcoxon
+
+from analysis.columns import Column
+from analysis.comparison import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, Comparison, compare, joined_with
+from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences, whole_table
+from analysis.evidence import Evidence, gather
+from analysis.reference import load
+from study.errors import InvalidInputError
+from study.ledger import Ledger
+from study.records import TrainingSettings
+
+SETTINGS = TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    root = tmp_path_factory.mktemp("studies") / "hippo"
+    make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=20)
+    return gather([root])
+
+
+def finish(study: Ledger, scheme: str, cases: dict[str, float], *, fold: int = 0, seed: int = 0, **more: Any) -> None:
+    """A finished trial with these Dice per case."""
+    spec = make_spec(scheme, fold=fold, seed=seed, training=more.pop("training", SETTINGS), **more.pop("axes", {}))
+    folder = start_trial(study, spec, seconds=more.pop("seconds", 10.0), **more)
+    mean = float(np.nanmean(list(cases.values())))
+    by_class = {case: {"1": dice} for case, dice in cases.items()}
+    result = replace(make_result(spec, mean), dice_per_case=cases, dice_per_case_and_class=by_class)
+    folder.finish(result, attempt=0)
+
+
+def only(comparison: Comparison) -> pd.Series:
+    assert len(comparison.rows) == 1
+    return comparison.rows.iloc[0]
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish(study, "cps", {"a": 0.5, "b": 0.6, "c": 0.7}, seconds=100)
+    finish(study, "pgps", {"a": 0.6, "b": 0.5, "c": 1.0}, seconds=40)
+    row = only(compare(gather([study.root]), against=["pgps"]))
+    assert row["mean_difference"] == pytest.approx(0.1)
+    assert row["standard_error"] == pytest.approx(np.std([0.1, -0.1, 0.3], ddof=1) / np.sqrt(3))
+    assert row["median_difference"] == pytest.approx(0.1)
+    assert row["dice_difference"] == pytest.approx(0.1)
+    assert row["runtime_ratio"] == pytest.approx(0.4)
+    # Ranks 1.5 and 1.5 with opposite signs, 3 with a plus.
+    assert row["effect_size"] == pytest.approx(3 / 6)
+    assert row["p"] == wilcoxon(np.round([0.1, -0.1, 0.3], 12), alternative="greater").pvalue
+
+
+def test_against_scipy_over_all_folds(study: Evidence) -> None:
+    comparison = compare(study, against=["pgps"])
+    trials = study.tables.trials.query("budget == 1 and method in ['cps', 'pgps']")
+    cases = study.tables.cases.query("label == 'foreground'").merge(trials, on=["study", "trial_id"])
+    wide = cases.pivot(index="case", columns="method", values="dice_x")
+    difference = (wide["pgps"] - wide["cps"]).round(12)
+    row = comparison.rows.query("budget == 1").iloc[0]
+    assert row["n_cases"] == 40
+    assert row["p"] == pytest.approx(wilcoxon(difference, alternative="greater").pvalue)
+    assert row["mean_difference"] == pytest.approx(difference.mean())
+
+
+def test_every_published_scheme_at_every_budget_and_no_searched_one(study: Evidence) -> None:
+    rows = compare(study).rows
+    assert list(rows.columns) == [column.name for column in ROW_COLUMNS]
+    assert rows["against"].tolist() == ["PGPS", "PGPS+", "RPSS", "Efficiency", "Performance"] * 2
+    assert rows["budget"].tolist() == [1.0] * 5 + [0.5] * 5
+    assert (rows["source"] == "trials").all()
+
+
+def test_only_folds_and_cases_of_both_count(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish(study, "cps", {"a": 0.5, "b": 0.5}, fold=0)
+    finish(study, "cps", {"z": 0.0}, fold=1)
+    finish(study, "pgps", {"a": 0.6, "new": 0.9}, fold=0)
+    comparison = compare(gather([study.root]))
+    row = only(comparison)
+    assert (row["folds"], row["folds_left_out"]) == ("0", "1")
+    assert (row["baseline_dice"], row["n_cases"], row["n_unpaired"]) == (0.5, 1, 2)
+    assert "Folds left out, which only one of the two has: 1." in notes(comparison)
+    assert "2 cases of only one of the two left out." in notes(comparison)
+
+
+def test_seeds_are_averaged_and_cases_without_dice_dropped_by_name(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish(study, "cps", {"a": 0.5, "b": 0.5, "c": 0.5})
+    finish(study, "pgps", {"a": 0.6, "b": 0.6, "c": float("nan")}, seed=0)
+    finish(study, "pgps", {"a": 0.8, "b": float("nan"), "c": float("nan")}, seed=1)
+    comparison = compare(gather([study.root]))
+    row = only(comparison)
+    assert row["mean_difference"] == pytest.approx((0.2 + 0.1) / 2)
+    assert (row["n_cases"], row["n_dropped"], row["dropped_cases"]) == (2, 1, "c")
+    assert "1 case without Dice dropped: c." in notes(comparison)
+    assert "Dropped for want of a Dice: 1 pair." in notes(comparison)
+    assert "Different seeds: 0 and 0, 1." in notes(comparison)
+
+
+def test_direction_is_said_and_can_be_turned(study: Evidence) -> None:
+    up, down = compare(study, against=["rpss"]), compare(study, against=["rpss"], alternative="less")
+    assert up.rows["p"].iloc[0] > 0.99
+    assert down.rows["p"].iloc[0] < 0.001
+    assert "Positive ΔDice: above CPS. Dice are means over the folds that both have." in notes(up)
+    assert any("that the method is below CPS" in sentence for sentence in notes(down))
+
+
+def test_holm_is_over_tasks_of_one_method_and_budget(tmp_path: Path) -> None:
+    roots = []
+    for number in range(3):
+        make_study(tmp_path / f"s{number}", n_cases=8 + number, dataset=f"Dataset00{number}_Task")
+        roots.append(tmp_path / f"s{number}")
+    comparison = compare(gather(roots))
+    for _, rows in comparison.rows.groupby("against"):
+        # The smallest of three is multiplied by three.
+        assert rows["p_holm"].min() == pytest.approx(min(1, 3 * rows["p"].min()))
+    assert (comparison.summary["n_tasks"] == 3).all()
+    assert len(summary_sentences(comparison)) == 5
+
+
+def test_mean_and_population_sd_over_tasks(tmp_path: Path) -> None:
+    roots = []
+    for number, seconds in enumerate((40.0, 60.0)):
+        study = Ledger.create(tmp_path / f"s{number}")
+        name = f"Dataset00{number}_Task"
+        finish_trial(study, make_spec("cps", dataset=name), dice=0.5, seconds=100)
+        finish_trial(study, make_spec("pgps", dataset=name), dice=0.5 + 0.1 * number, seconds=seconds)
+        roots.append(study.root)
+    comparison = compare(gather(roots))
+    summary = comparison.summary.iloc[0]
+    assert list(comparison.summary.columns) == [column.name for column in SUMMARY_COLUMNS]
+    assert (summary["runtime_ratio_mean"], summary["runtime_ratio_sd"]) == pytest.approx((0.5, 0.1))
+    assert (summary["tasks_higher"], summary["tasks_equal"], summary["tasks_lower"]) == (1, 1, 0)
+    assert summary["dice_gain_where_higher_mean"] == pytest.approx(0.2)
+    assert "runtime 50.00 % ± 10.00 %" in summary_sentences(comparison)[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "lost", "words"),
+    [
+        ({"cpu_name": "Other CPU"}, {"runtime_ratio", "energy_ratio", "co2_ratio"}, "different hardware"),
+        ({"cpus": 1}, {"runtime_ratio", "energy_ratio", "co2_ratio"}, "different shares of the cpus"),
+        ({"meter": NO_METER}, {"energy_ratio", "co2_ratio"}, "energy read in different ways"),
+        ({"concurrent_trials": 2}, set(), "different numbers of trials on the machine at once"),
+    ],
+)
+def test_costs_of_different_machines_are_not_compared(header: dict, lost: set[str], words: str, tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish(study, "cps", {"a": 0.5})
+    finish(study, "pgps", {"a": 0.6}, **header)
+    comparison = compare(gather([study.root]))
+    row = only(comparison)
+    assert {name for name in RATIOS if np.isnan(row[name])} == lost
+    assert any(words in sentence.lower() for sentence in notes(comparison))
+    assert row["voxel_ratio"] < 0.5
+
+
+def test_unmeasured_energy_has_no_ratio(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", measured=False)
+    comparison = compare(gather([tmp_path / "s"]))
+    assert comparison.rows["energy_ratio"].isna().all()
+    assert comparison.rows["runtime_ratio"].notna().all()
+    assert "Energy" not in cost_table(comparison).headings
+
+
+def test_training_settings_must_agree(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    other = replace(SETTINGS, initial_learning_rate=0.1)
+    finish(study, "cps", {"a": 0.5})
+    finish(study, "pgps", {"a": 0.6}, training=other)
+    evidence = gather([study.root])
+    comparison = compare(evidence)
+    assert comparison.rows.empty
+    assert [text.split(" with the same")[0] for text in comparison.missing] == ["No PGPS", "No CPS"]
+    ids = dict(zip(evidence.points["method"], evidence.points["point_id"], strict=True))
+    by_id = compare(evidence, baseline=ids["cps"], against=[ids["pgps"][:8]])
+    assert "Settings differ: learning rate 0.003 and 0.1." in notes(by_id)
+    assert only(by_id)["mean_difference"] == pytest.approx(0.1)
+
+
+def test_the_foreground_share_may_follow_the_scheme(study: Evidence) -> None:
+    assert compare(study, against=["pgps"]).foreground.endswith("CPS 33 %, PGPS 50 %.")
+
+
+def test_several_configurations_of_a_scheme_are_listed_and_not_guessed(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish(study, "cps", {"a": 0.5})
+    finish(study, "pgps", {"a": 0.6})
+    finish(study, "pgps", {"a": 0.7}, training=replace(SETTINGS, foreground_oversampling=0.33))
+    evidence = gather([study.root])
+    comparison = compare(evidence)
+    assert comparison.rows.empty
+    ids = evidence.points.loc[evidence.points["method"] == "pgps", "point_id"]
+    assert comparison.ambiguous[0].startswith("2 configurations are PGPS on Dataset004_Hippocampus at 100 %")
+    assert all(name in comparison.ambiguous[0] for name in ids)
+    assert only(compare(evidence, against=[ids.iloc[1]]))["mean_difference"] == pytest.approx(0.2)
+
+
+def test_trial_ids_name_their_configuration(study: Evidence) -> None:
+    trial = study.points.query("method == 'rpss' and budget == 1")["trial_ids"].item().split()[1]
+    row = only(compare(study, against=[trial]))
+    assert (row["against_method"], row["against"]) == ("rpss", trial)
+
+
+@pytest.mark.parametrize("word", ["pgsp", "", "zzzz", "other"])
+def test_a_word_that_names_nothing_is_one_line(word: str, study: Evidence) -> None:
+    with pytest.raises(InvalidInputError, match=r"against: .*finished here: cps, pgps, pgps\+, rpss"):
+        compare(study, against=[word])
+
+
+def test_published_rows_join_those_of_the_same_task(study: Evidence) -> None:
+    both = joined_with(compare(study), compare(load("miccai2024")))
+    published = both.rows[both.rows["source"] == "miccai2024 (published)"]
+    assert published["against"].tolist() == ["PGPS", "PGPS+"]
+    assert set(published["dataset"]) == {"Dataset004_Hippocampus"}
+    assert published["p"].isna().all()
+    assert "Source" in whole_table(both).headings
+    assert any("published means, no cases" in sentence for sentence in notes(both))
+
+
+def test_empty_failed_and_single() -> None:
+    empty = replace_points(load("miccai2024"), keep=0)
+    for comparison in (compare(empty), compare(replace_points(load("miccai2024"), keep=1))):
+        assert comparison.rows.empty
+        assert comparison.summary.empty
+        assert summary_sentences(comparison) == []
+        assert dice_table(comparison).rows == ()
+
+
+def replace_points(evidence: Evidence, *, keep: int) -> Evidence:
+    return replace(evidence, points=evidence.points.iloc[:keep])
+
+
+def test_the_same_again(study: Evidence) -> None:
+    pd.testing.assert_frame_equal(compare(study).rows, compare(study).rows)
+
+
+@pytest.mark.parametrize("columns", [ROW_COLUMNS, SUMMARY_COLUMNS])
+def test_columns_are_described_once(columns: tuple[Column, ...]) -> None:
+    names = [column.name for column in columns]
+    assert len(names) == len(set(names))
+    assert all(column.meaning for column in columns)
+
+
+def test_a_baseline_is_not_compared_with_itself(study: Evidence) -> None:
+    with pytest.raises(InvalidInputError, match="against: received 'cps', legal is anything but the baseline itself"):
+        compare(study, against=["pgps", "cps"])
+
+
+def test_two_settings_of_a_dataset_are_two_rows_and_said(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    for training in (SETTINGS, replace(SETTINGS, initial_learning_rate=0.1)):
+        for scheme, dice in (("cps", 0.5), ("pgps", 0.6)):
+            finish(study, scheme, {"a": dice}, training=training)
+    comparison = compare(gather([study.root]))
+    assert len(comparison.rows) == 2
+    assert "Several training settings of a dataset count as separate tasks." in notes(comparison)

@@ -1,0 +1,124 @@
+"""The notebooks: converted as `make notebooks` does, executed on a made-up study, and what they show is the study's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+from ledgers import make_study
+from nbclient import NotebookClient
+
+from analysis.evidence import gather
+from analysis.front import pareto_front
+from analysis.grid import Grid
+from study.ledger import Ledger
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCES = REPOSITORY / "analysis" / "notebooks"
+NAMES = ("pareto", "compare_studies", "paper_tables")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    root = tmp_path_factory.mktemp("notebooks") / "hippo"
+    return make_study(root, folds=(0, 1), budgets=(0.5, 1.0), n_cases=4, curve=True)
+
+
+class Executed:
+    """A notebook after it ran."""
+
+    def __init__(self, name: str, *studies: Path) -> None:
+        notebook = jupytext.read(SOURCES / f"{name}.py")
+        nbformat.validate(notebook)
+        before = os.environ.get("PGPS_STUDIES")
+        os.environ["PGPS_STUDIES"] = os.pathsep.join(map(str, studies))
+        try:
+            NotebookClient(notebook, timeout=60, kernel_name="python3").execute(cwd=str(REPOSITORY))
+        finally:
+            del os.environ["PGPS_STUDIES"]
+            if before is not None:
+                os.environ["PGPS_STUDIES"] = before
+        self.outputs: list[Any] = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+    @property
+    def text(self) -> str:
+        printed = [output.get("text", "") for output in self.outputs]
+        return "\n".join([*printed, *(self.data("text/plain")), *(self.data("text/markdown"))])
+
+    def data(self, kind: str) -> list[str]:
+        return [output["data"][kind] for output in self.outputs if kind in output.get("data", {})]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [output["text"] for output in self.outputs if output.get("name") == "stderr"]
+
+
+def test_there_are_no_others() -> None:
+    assert {path.stem for path in SOURCES.glob("*.py")} == set(NAMES)
+
+
+def test_pareto_shows_the_front_of_the_ledger_and_its_carbon_on_another_grid(study: Ledger) -> None:
+    notebook = Executed("pareto", study.root)
+    points = gather([study.root]).points
+    front = pareto_front(points, ["dice", "runtime_seconds"]).best
+    assert "32 trials: 32 finished" in notebook.text
+    assert len(notebook.data("image/png")) == 1
+    for _, row in front.iterrows():
+        assert f"{row['dice']:.3f}" in notebook.text
+    cheapest = points[points["dice"] >= points["dice"].max() - 0.02].sort_values("runtime_seconds").iloc[0]
+    assert f"{cheapest['summary']}, Dice {cheapest['dice']:.4f}" in notebook.text
+    swedish = gather([study.root], grid=Grid(country="SWE")).points["co2_kg"].iloc[0] * 1000
+    assert f"{swedish:.6f}"[:7] in notebook.text
+    assert notebook.warnings == []
+
+
+def test_compare_studies_tests_every_scheme_and_sets_studies_side_by_side(study: Ledger, tmp_path: Path) -> None:
+    other = make_study(tmp_path / "again", folds=(0,), n_cases=4)
+    notebook = Executed("compare_studies", study.root, other.root)
+    assert str(study.root) in notebook.text and str(other.root) in notebook.text
+    assert "PGPS+" in notebook.text and "Wilcoxon" in notebook.text
+    assert len(notebook.data("image/png")) == 1
+
+
+def test_compare_studies_takes_one_alone_without_cps(tmp_path: Path) -> None:
+    from ledgers import finish_trial, make_spec
+
+    study = Ledger.create(tmp_path / "alone")
+    finish_trial(study, make_spec("pgps"), dice=0.8, seconds=10.0)
+    assert "Nothing to compare with CPS." in Executed("compare_studies", study.root).text
+
+
+def test_paper_tables_has_our_numbers_and_the_published_ones(study: Ledger) -> None:
+    notebook = Executed("paper_tables", study.root)
+    assert len(notebook.data("image/png")) >= 2
+    assert r"\toprule" in notebook.text
+    assert "arXiv" in notebook.text
+    # Published Dice of PGPS on the hippocampus, beside ours at full budget.
+    assert "0.8911" in notebook.text or "89.11" in notebook.text
+    assert "0.8130" in notebook.text or "81.30" in notebook.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_become_what_jupyter_opens(name: str, tmp_path: Path) -> None:
+    made = tmp_path / f"{name}.ipynb"
+    command = [
+        sys.executable,
+        "-m",
+        "jupytext",
+        "--quiet",
+        "--to",
+        "ipynb",
+        "-o",
+        str(made),
+        str(SOURCES / f"{name}.py"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    notebook = nbformat.read(made, as_version=4)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")

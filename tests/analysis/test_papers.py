@@ -1,0 +1,229 @@
+"""The papers' tables and figures from made-up studies: what is in them, what is missing and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ledgers import finish_trial, make_spec, make_study, start_trial
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from analysis.chapters.papers import papers
+from analysis.evidence import Evidence, evidence_of, gather
+from analysis.exhibits import Chapter, Exhibit
+from analysis.frame import Tables
+from analysis.images import as_png, as_svg
+from analysis.style import FILE, NARROW, WIDE
+from study.errors import InvalidInputError
+from study.ledger import Ledger
+
+STEMS = ["table1", "figure2", "figure3", "comparison", "patch_batch_sizes"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    root = tmp_path_factory.mktemp("studies") / "hippo"
+    make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=20)
+    return gather([root])
+
+
+@pytest.fixture(scope="module")
+def chapter(study: Evidence) -> Chapter:
+    return papers(study)
+
+
+def exhibit(chapter: Chapter, stem: str) -> Exhibit:
+    return next(one for one in chapter.exhibits if one.stem == stem)
+
+
+def texts(figure: Figure) -> list[Text]:
+    figure.draw_without_rendering()
+    return [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+
+
+def drawn(chapter: Chapter) -> list[Exhibit]:
+    return [one for one in chapter.exhibits if one.draw is not None]
+
+
+def test_all_exhibits_of_a_whole_study(chapter: Chapter) -> None:
+    assert [one.stem for one in chapter.exhibits] == STEMS
+    assert chapter.missing == []
+    for one in chapter.exhibits:
+        assert one.heading
+        assert one.notes
+        assert (one.data is None) == (one.table is None)
+        assert one.table is None or len(one.table.rows) == len(one.data)
+
+
+@pytest.mark.parametrize("layout", [FILE, WIDE, NARROW])
+def test_figures_fit_their_layout_in_readable_type(chapter: Chapter, layout) -> None:
+    for one in drawn(chapter):
+        figure = one.draw(layout)
+        width, height = figure.get_size_inches()
+        assert width == layout.width
+        assert min(text.get_fontsize() for text in texts(figure)) >= 7.5
+        box = figure.get_tightbbox()
+        assert 0 <= box.x0 < box.x1 <= width, one.stem
+        assert 0 <= box.y0 < box.y1 <= height, one.stem
+
+
+def test_the_same_study_gives_the_same_bytes(study: Evidence) -> None:
+    first, again = papers(study), papers(study)
+    for one, other in zip(drawn(first), drawn(again), strict=True):
+        assert as_svg(one.draw(FILE)) == as_svg(other.draw(FILE))
+
+
+def test_figure_two_has_a_line_per_scheme_in_each_panel(chapter: Chapter, study: Evidence) -> None:
+    panels = exhibit(chapter, "figure2").draw(WIDE).axes
+    assert [panel.get_xlabel() for panel in panels] == ["Iterations", "Voxels [millions]", "Training time [s]"]
+    points = study.points.query("method == 'pgps'").sort_values("budget")
+    for panel, cost, factor in zip(panels, ("iterations", "voxels", "runtime_seconds"), (1, 1e-6, 1), strict=True):
+        lines = [line.get_xydata() for line in panel.get_lines() if len(line.get_xdata()) == 2]
+        expected = points[[cost, "dice"]].astype(float).to_numpy() * [factor, 1]
+        assert any(np.allclose(line, expected) for line in lines)
+    assert {text.get_text() for text in panels[0].texts} == {"50 %", "100 %"}
+
+
+def test_figure_three_draws_the_table_of_comparisons(chapter: Chapter) -> None:
+    rows = exhibit(chapter, "comparison").data
+    axes = exhibit(chapter, "figure3").draw(FILE).axes[0]
+    marks = {line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() not in ("None", None, "")}
+    assert marks == set(rows["mean_difference"])
+    assert sum(text.get_text() == "*" for text in axes.texts) == (rows["p_holm"] < 0.05).sum() > 0
+    assert axes.get_xlim()[0] < 0 < axes.get_xlim()[1]
+
+
+def test_points_of_one_fold_are_hollow(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", n_cases=8)
+    chapter = papers(gather([tmp_path / "s"]))
+    figure = exhibit(chapter, "figure3").draw(FILE)
+    faces = {line.get_markerfacecolor() for line in figure.axes[0].get_lines() if line.get_marker() == "o"}
+    assert faces == {"#ffffff"}
+    assert "Hollow: one fold." in exhibit(chapter, "figure3").notes
+
+
+def test_table_one_holds_every_scheme_and_budget(chapter: Chapter, study: Evidence) -> None:
+    table = exhibit(chapter, "table1")
+    assert [row[2] for row in table.table.rows] == ["CPS", "PGPS", "PGPS+", "RPSS", "Efficiency", "Performance"] * 2
+    pgps = study.points.query("method == 'pgps' and budget == 1").iloc[0]
+    row = table.table.rows[1]
+    assert row[3] == f"{pgps['dice']:.4f}"
+    assert row[5] == f"{100 * pgps['voxel_share']:.2f} %"
+    assert "Hardware: Example CPU." in table.notes
+
+
+def test_table_one_says_the_means_over_tasks(tmp_path: Path) -> None:
+    roots = [tmp_path / f"s{n}" for n in range(2)]
+    for number, root in enumerate(roots):
+        make_study(root, n_cases=8, dataset=f"Dataset00{number}_Task")
+    chapter = papers(gather(roots))
+    assert any("over 2 tasks (mean ± SD)" in note for note in exhibit(chapter, "table1").notes)
+    assert chapter.missing == [
+        "Fig. 2 needs published schemes at two budgets or more: not on Dataset000_Task, Dataset001_Task."
+    ]
+
+
+def test_a_figure_two_per_dataset(tmp_path: Path) -> None:
+    roots = [tmp_path / f"s{n}" for n in range(2)]
+    for number, root in enumerate(roots):
+        make_study(root, budgets=(1.0, 0.25), dataset=f"Dataset00{number}_Task")
+    stems = [one.stem for one in papers(gather(roots)).exhibits]
+    assert stems[1:3] == ["figure2_Dataset000_Task", "figure2_Dataset001_Task"]
+    assert len(set(stems)) == len(stems)
+
+
+def test_published_numbers_beside_ours_on_request(study: Evidence) -> None:
+    chapter = papers(study, reference="miccai2024")
+    rows = exhibit(chapter, "table1").table.rows
+    schemes = [row[2] for row in rows]
+    assert schemes[:4] == ["CPS", "CPS, miccai2024 (published)", "PGPS", "PGPS, miccai2024 (published)"]
+    assert rows[1][4] == "128 min"
+    assert any("NVIDIA A100-SXM4-80GB" in note for note in exhibit(chapter, "table1").notes)
+    axes = exhibit(chapter, "figure3").draw(FILE).axes[0]
+    diamonds = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "d" and len(line.get_xdata())]
+    assert diamonds == pytest.approx([0.0020, 0.0016])
+    with pytest.raises(InvalidInputError, match="legal is one of miccai2024"):
+        papers(study, reference="nature2030")
+
+
+def test_patch_and_batch_sizes_are_those_of_the_ledger(chapter: Chapter, study: Evidence) -> None:
+    data = exhibit(chapter, "patch_batch_sizes").data
+    stages = json.loads(study.points.query("method == 'pgps+' and budget == 1")["stage_table"].item())
+    ours = data[data["batch_size_pgps+"].notna()]
+    assert ours["patch_size"].tolist() == ["×".join(map(str, stage["patch_size"])) for stage in stages]
+    assert ours["batch_size_pgps+"].tolist() == [stage["batch_size"] for stage in stages]
+    assert ours["iterations_pgps+"].tolist() == [stage["iterations"] for stage in stages]
+    assert data["batch_size_cps"].notna().sum() == 1
+    assert data["iterations_rpss"].isna().all()
+
+
+def test_nothing_finished(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    assert papers(gather([study.root])).exhibits == []
+    start_trial(study, make_spec(), seconds=10)
+    chapter = papers(gather([study.root]))
+    assert chapter.exhibits == []
+    assert chapter.missing == [
+        "Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [("cps", "a scheme other than CPS; there is none."), ("pgps", "need finished trials of CPS; there is none.")],
+)
+def test_a_single_trial(scheme: str, words: str, tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish_trial(study, make_spec(scheme), dice=0.8, seconds=30, measured=False)
+    chapter = papers(gather([study.root]))
+    assert [one.stem for one in chapter.exhibits] == ["table1", "patch_batch_sizes"]
+    assert chapter.missing[0].endswith(words)
+    assert exhibit(chapter, "table1").table.rows[0][7] == "–"
+
+
+def test_no_common_fold(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish_trial(study, make_spec("cps", fold=0), dice=0.8, seconds=30)
+    finish_trial(study, make_spec("pgps", fold=1), dice=0.8, seconds=30)
+    chapter = papers(gather([study.root]))
+    assert "figure3" not in [one.stem for one in chapter.exhibits]
+    assert "on a common fold" in chapter.missing[0]
+    assert any("No fold in common" in note for note in exhibit(chapter, "comparison").notes)
+
+
+def test_different_hardware_is_said(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    for budget in (1.0, 0.5):
+        finish_trial(study, make_spec("cps", budget=budget), dice=0.8, seconds=30)
+        finish_trial(study, make_spec("pgps", budget=budget), dice=0.8, seconds=30, cpu_name="Other CPU")
+    chapter = papers(gather([study.root]))
+    for stem in ("table1", "figure2"):
+        assert any("Different hardware" in note for note in exhibit(chapter, stem).notes)
+    assert "Hardware" in exhibit(chapter, "table1").table.headings
+    assert exhibit(chapter, "comparison").data["runtime_ratio"].isna().all()
+
+
+def test_a_thousand_trials_take_seconds(study: Evidence) -> None:
+    many = evidence_of(repeated(study.tables, times=32))
+    assert len(many.tables.trials) > 1000
+    begin = time.monotonic()
+    chapter = papers(many)
+    for one in drawn(chapter):
+        as_png(one.draw(FILE), dots_per_inch=60)
+    assert time.monotonic() - begin < 8
+
+
+def repeated(tables: Tables, *, times: int) -> Tables:
+    """The trials again under other seeds."""
+
+    def copies(frame: pd.DataFrame) -> pd.DataFrame:
+        parts = [frame.assign(trial_id=frame["trial_id"] + f"-{n}") for n in range(times)]
+        return pd.concat([part.assign(seed=n) if "seed" in part else part for n, part in enumerate(parts)])
+
+    return replace(tables, **{name: copies(frame).reset_index(drop=True) for name, frame in tables.as_dict().items()})

@@ -1,0 +1,215 @@
+"""The dashboard: a real server on a made-up study, asked over HTTP as a browser would, and ended by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from test_searchers import (
+    FAILED,
+    FINISHED,
+    GRID_SPACE,
+    INFEASIBLE,
+    OBJECTIVES,
+    OPTUNA_SPACE,
+    POINTS,
+    RANDOM_SPACE,
+    all_of,
+    end,
+    ledger_of,
+    proposer_of,
+    record,
+    space_of,
+)
+
+from study.__main__ import main
+from study.cluster.dashboard import Dashboard, searched_space
+from study.errors import LedgerError
+from study.ledger import Ledger
+from study.spaces import space_from
+
+SPACE = space_of(trials=4)
+TIMEOUT = 60
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Ledger:
+    """Four points: finished, infeasible, failed, and one not begun."""
+    ledger = ledger_of(SPACE, tmp_path / "hippo")
+    record(ledger, SPACE, POINTS)
+    for proposal, how in zip(all_of(proposer_of(SPACE, ledger)), (FINISHED, INFEASIBLE, FAILED), strict=False):
+        end(ledger, SPACE, proposal, how)
+    return ledger
+
+
+def dashboard_of(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "study", "dashboard", *map(str, words), "--port", "0"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def served(*words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running dashboard and where it says it is."""
+    process = dashboard_of(*words)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("http"):
+            pytest.fail(f"no address: {process.communicate(timeout=TIMEOUT)}")
+        yield process, line.split()[0].removesuffix("/dashboard")
+    finally:
+        process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
+def fetch(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        return json.load(answer)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+
+
+def detail(url: str) -> Any:
+    [summary] = fetch(f"{url}/api/studies")["study_summaries"]
+    return fetch(f"{url}/api/studies/{summary['study_id']}?after=0")
+
+
+def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(study: Ledger) -> None:
+    before = {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
+    with served(study.root) as (process, url):
+        [summary] = fetch(f"{url}/api/studies")["study_summaries"]
+        assert (summary["study_name"], summary["directions"]) == ("hippo", ["maximize", "minimize", "minimize"])
+        shown = detail(url)
+        assert shown["objective_names"] == OBJECTIVES
+        assert [trial["state"] for trial in shown["trials"]] == ["Complete", "Pruned", "Fail"]
+        values = shown["trials"][0]["values"]
+        [outcome] = [one.outcome for one in known(study) if one.outcome.state is FINISHED]
+        assert values == [outcome.values[name] for name in OBJECTIVES]
+        with urllib.request.urlopen(f"{url}/dashboard", timeout=TIMEOUT) as page:
+            assert page.status == 200 and b"<html" in page.read().lower()
+        assert {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()} == before
+        [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
+        end(study, SPACE, last, FINISHED)
+        eventually(lambda: [t["state"] for t in detail(url)["trials"]].count("Complete") == 2)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, "")
+
+
+def known(study: Ledger) -> list[Any]:
+    from study.cluster.proposers import known_points
+
+    return known_points(SPACE, study)
+
+
+def test_ctrl_c_ends_it_as_a_matter_of_course_and_a_named_storage_stays(study: Ledger, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'kept.db'}"
+    for _ in range(2):
+        with served(study.root, "--storage", url) as (process, address):
+            assert len(detail(address)["trials"]) == 3
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0
+    kept = optuna.load_study(study_name="hippo", storage=url)
+    assert (len(kept.trials), kept.metric_names) == (3, OBJECTIVES)
+
+
+@pytest.mark.parametrize("document", [OPTUNA_SPACE, {**RANDOM_SPACE, "trials": 3}, GRID_SPACE])
+def test_the_space_in_the_header_is_the_one_that_was_searched(document: dict[str, Any], tmp_path: Path) -> None:
+    space = space_from(document)
+    ledger = ledger_of(space, tmp_path / "a study (2)")
+    assert searched_space(ledger).identity() == space.identity()
+    assert searched_space(ledger).name == "a-study--2-"
+
+
+def test_several_datasets_are_an_axis(tmp_path: Path) -> None:
+    space = space_from({**GRID_SPACE, "datasets": [1, "Dataset004_Hippocampus"]})
+    assert searched_space(ledger_of(space, tmp_path / "study")).searched == space.searched
+
+
+def test_a_refresh_writes_only_when_the_ledger_has_changed(study: Ledger, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.log"
+    dashboard = Dashboard(ledger=study, storage=str(journal))
+    written = journal.stat().st_size
+    dashboard.refresh()
+    assert journal.stat().st_size == written
+    [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
+    end(study, SPACE, last, FINISHED)
+    dashboard.refresh()
+    assert journal.stat().st_size > written
+
+
+def one_line_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main(["dashboard", *map(str, words)]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    return errors
+
+
+def test_what_cannot_be_shown_is_one_line(study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_hand = Ledger.create(tmp_path / "by_hand")
+    assert "made by hand" in one_line_of(capsys, by_hand.root, "--port", 0)
+    assert "does not exist" in one_line_of(capsys, tmp_path / "nowhere")
+    assert "--port: received 70000" in one_line_of(capsys, study.root, "--port", 70000)
+    assert "inside the study folder" in one_line_of(capsys, study.root, "--storage", study.root / "a.log")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}: Address already in use" in one_line_of(capsys, study.root, "--port", port)
+    header = json.loads((study.root / "study.json").read_text())
+    (study.root / "study.json").write_text(json.dumps({**header, "schema": 99}))
+    assert "ledger schema 99" in one_line_of(capsys, study.root)
+
+
+def test_a_storage_of_another_study_is_refused(
+    study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "shared.log"
+    Dashboard(ledger=study, storage=str(storage))
+    namesake = ledger_of(SPACE, tmp_path / "elsewhere" / "hippo")
+    assert "another study named 'hippo'" in one_line_of(capsys, namesake.root, "--port", 0, "--storage", storage)
+
+
+def test_a_running_study_may_be_showing_itself_in_a_storage_that_is_there(
+    study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "mirror.log"
+    storage.touch()
+    with study.locked():
+        assert f"process {os.getpid()}" in one_line_of(capsys, study.root, "--storage", storage)
+
+
+def test_another_host_is_warned_of(study: Ledger) -> None:
+    process = dashboard_of(study.root, "--host", "0.0.0.0")
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        assert "no password" in process.stderr.readline()
+        assert process.stdout.readline().startswith("http://0.0.0.0:")
+    finally:
+        process.terminate()
+        assert process.wait(timeout=TIMEOUT) == 0
+        process.communicate()
+
+
+def test_a_space_that_cannot_be_read_is_told(study: Ledger) -> None:
+    header = json.loads((study.root / "study.json").read_text())
+    header["space"].pop("folds")
+    (study.root / "study.json").write_text(json.dumps(header))
+    with pytest.raises(LedgerError, match="no readable search space"):
+        searched_space(study)
