@@ -156,7 +156,7 @@ def _commands(
 
 
 def _predict(folder: TrialFolder, spec: TrialSpec) -> str:
-    from study.nnunet_paths import predict_command
+    from study.prediction import predict_command
 
     return predict_command(folder, spec)
 

@@ -105,7 +105,7 @@ def predict_after(spec: TrialSpec, *, out: Path | str, device: str) -> str | Non
         out: study folder it is trained into; with a URL there is no command before the model is fetched, hence None.
         device: `cpu` or `cuda`, on which to predict.
     """
-    from study.nnunet_paths import predict_command
+    from study.prediction import predict_command
 
     if not isinstance(out, Path):
         return None

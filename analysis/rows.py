@@ -192,4 +192,4 @@ def _different(words: Iterable[str]) -> str:
 
 
 def _word(growth: float | str) -> str:
-    return growth if isinstance(growth, str) else f"{growth:g}"
+    return growth if isinstance(growth, str) else repr(growth).removesuffix(".0")

@@ -1,9 +1,8 @@
-"""Where nnU-Net looks: the variables of a trial's own results folder, the command that predicts with it, cascades."""
+"""Where nnU-Net looks: the variables of a trial's own results folder, and what a cascade needs of its previous one."""
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,7 @@ from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedD
 from study.errors import LedgerError, MissingDataError
 from study.ledger import TrialFolder
 from study.plan import NetworkPlan
-from study.records import TrialSpec
-
-RESULTS_VARIABLE = "nnUNet_results"
-EXTENSION_VARIABLE = "nnUNet_extTrainer"
-EXTENSION_FOLDER = Path(__file__).resolve().parent / "nnunet_ext"
-TRAINER_NAME = "nnUNetTrainerPGPS"
+from study.prediction import RESULTS_VARIABLE
 
 
 def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
@@ -29,18 +23,6 @@ def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
     if data.raw is not None:
         variables[RAW_VARIABLE] = str(data.raw)
     return variables
-
-
-def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
-    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it."""
-    results, extension = shlex.quote(str(folder.results_path.resolve())), shlex.quote(str(EXTENSION_FOLDER))
-    attempts = folder.attempts()
-    device = f" -device {attempts[-1].device}" if attempts else ""
-    return (
-        f"{RESULTS_VARIABLE}={results} {EXTENSION_VARIABLE}={extension} "
-        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {spec.dataset} -tr {TRAINER_NAME} -p {spec.plans} "
-        f"-c {spec.configuration} -f {spec.fold}{device}"
-    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from study.costs import bill
 from study.curriculum import Axes
 from study.errors import LedgerError, StudyError
 from study.ledger import Ledger, TrialFolder, TrialState
-from study.nnunet_paths import predict_command
+from study.prediction import predict_command
 from study.records import TrialSpec
 from study.stage_table import size_text
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from study.costs import CostSegment
-from study.nnunet_paths import predict_command
 from study.plain import record_to_json
+from study.prediction import predict_command
 from study.records import Phase
 from study.trial import FinishedTrial
 

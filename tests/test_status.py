@@ -17,7 +17,7 @@ from terminals import in_terminal
 
 from study.__main__ import main
 from study.ledger import Ledger, TrialFolder
-from study.nnunet_paths import predict_command
+from study.prediction import predict_command
 from study.records import Phase
 from study.status import counts, found, study_status
 

@@ -20,7 +20,7 @@ from analysis.curves import MOST_POINTS, thinned_curves
 from analysis.evidence import gather
 from analysis.history import events_of
 from study.ledger import Ledger, TrialState
-from study.nnunet_paths import EXTENSION_FOLDER
+from study.prediction import EXTENSION_FOLDER
 from study.records import Phase
 
 
