@@ -63,7 +63,7 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any
     tables = evidence.tables
     classes, costs, curves = _classes(tables.cases), _costs(tables.costs), thinned_curves(tables.epochs)
     trials: dict[str, list[Row]] = {}
-    for row in tables.trials.to_dict("records"):
+    for row in _rows(tables.trials):
         key = (row["study"], row["trial_id"])
         entry = {
             "configuration": _plain(row["point_id"]),
@@ -77,7 +77,12 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any
         }
         trials.setdefault(row["trial_id"], []).append({name: value for name, value in entry.items() if value})
     headings = [BY_NAME[name].label for name in _TRIAL_ROW]
-    return {"row_headings": headings, "configurations": _configurations(evidence, trials), "trials": trials}
+    return {
+        "row_headings": headings,
+        "methods": list(METHOD_LABELS),
+        "configurations": _configurations(evidence, trials),
+        "trials": trials,
+    }
 
 
 def card_rows(trials: pd.DataFrame) -> dict[str, str]:
@@ -115,7 +120,7 @@ def predict_command(trial: Mapping[str, Any]) -> str:
 
 def _configurations(evidence: Evidence, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
     rows = evidence.tables.trials.dropna(subset="point_id")
-    points = {row["point_id"]: row for row in evidence.points.to_dict("records")}
+    points = {row["point_id"]: row for row in _rows(evidence.points)}
     cards: dict[str, Row] = {}
     for point_id, part in rows.groupby("point_id", sort=False):
         row = part.iloc[0].to_dict()
@@ -159,7 +164,7 @@ def _classes(cases: pd.DataFrame) -> dict[Key, list[tuple[str, str]]]:
     """Mean Dice over the cases, by class."""
     means = cases[cases["label"] != FOREGROUND].groupby(["study", "trial_id", "label"], sort=False)["dice"].mean()
     told: dict[Key, list[tuple[str, str]]] = {}
-    for (study, trial, label), value in means.items():
+    for study, trial, label, value in means.reset_index().itertuples(index=False):
         told.setdefault((study, trial), []).append((label, MISSING if math.isnan(value) else number(value, 4)))
     return told
 
@@ -204,6 +209,10 @@ def _text(name: str, value: Any) -> str:
 
 def _amount(value: float, unit: str) -> str:
     return MISSING if pd.isna(value) else amount(value, unit)
+
+
+def _rows(frame: pd.DataFrame) -> list[Row]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _plain(value: Any) -> str | None:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from analysis.style import PAINTS, RC
 
 # TrueType, which publishers ask for, instead of matplotlib's Type 3.
-_PDF_RC = {"pdf.fonttype": 42}
+_PDF_RC: dict[Any, Any] = {"pdf.fonttype": 42}
 _ID = re.compile(r' id="([^"]+)"')
 _STYLE = re.compile(r' style="([^"]*)"')
 _GEOMETRY = re.compile(r' (?:d|x|y|points|transform)="[^"]*"')

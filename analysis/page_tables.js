@@ -67,7 +67,8 @@ function filterGroup([words, name, label]) {
   const values = new Map(configurations.map((configuration) => [configuration[name], configuration[label]]));
   if (values.size < 2) return [];
   const group = element("fieldset", {}, element("legend", {}, words));
-  const order = [...values].sort(([, a], [, b]) => (name === "budget" ? parseFloat(a) - parseFloat(b) : 0));
+  const rank = ([value]) => (name === "budget" ? parseFloat(value) : DATA.methods.indexOf(value));
+  const order = [...values].sort((a, b) => rank(a) - rank(b));
   for (const [value, text] of order) {
     const box = element("input", { type: "checkbox", name, value });
     box.checked = true;

@@ -108,7 +108,7 @@ def write_report(
     told = [chapter(evidence) for chapter in chapters]
     trials = _trials(evidence.tables.trials)
     exhibits = [*(exhibit for chapter in told for exhibit in chapter.exhibits), trials]
-    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(trials.data) >= _MANY_TRIALS else 1
+    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
     drawn = {
         exhibit.stem: done for exhibit, done in zip(exhibits, draw_all(exhibits, processes=processes), strict=True)
     }

@@ -45,7 +45,7 @@ def load_trials(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """
     types = {name: dtype for name, dtype in dtypes(TABLES["trials"]).items() if name in columns}
     try:
-        return pd.read_parquet(path, columns=list(columns)).astype(types, copy=False)
+        return pd.read_parquet(path, columns=list(columns)).astype(types)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise LedgerError(f"{path} is not a table of trials with {', '.join(columns)} ({reason})") from error
