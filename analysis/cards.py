@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -32,10 +31,10 @@ from analysis.methods import METHOD_LABELS
 from analysis.rows import FOREGROUND
 from analysis.tables import MISSING
 from analysis.units import amount, number
+from study.prediction import prediction_with
 
 Row = dict[str, Any]
 Key = tuple[str, str]
-_TRAINER = "nnUNetTrainerPGPS"
 _EXTENSION = '"$(python -c "import study.nnunet_ext as e; print(*e.__path__)")"'
 _PHASES = {
     "setup": "Set-up",
@@ -109,13 +108,10 @@ def predict_command(trial: Mapping[str, Any]) -> str:
     Args:
         trial: a row of the table of trials, finished.
     """
-    results = shlex.quote(str(PurePosixPath("trials", trial["trial_id"], "results")))
-    dataset, plans, configuration = (shlex.quote(trial[name]) for name in ("dataset", "plans", "configuration"))
-    device = "" if pd.isna(trial["device"]) else f" -device {shlex.quote(trial['device'].split(' | ')[-1])}"
-    return (
-        f"nnUNet_results={results} nnUNet_extTrainer={_EXTENSION} nnUNetv2_predict -i INPUT -o OUTPUT -d {dataset} "
-        f"-tr {_TRAINER} -p {plans} -c {configuration} -f {trial['fold']}{device}"
-    )
+    device = None if pd.isna(trial["device"]) else trial["device"].split(" | ")[-1]
+    names = {name: trial[name] for name in ("dataset", "plans", "configuration", "fold")}
+    results = str(PurePosixPath("trials", trial["trial_id"], "results"))
+    return prediction_with(results=results, extension=_EXTENSION, device=device, **names)
 
 
 def _configurations(evidence: Evidence, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:

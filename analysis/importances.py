@@ -33,7 +33,7 @@ FEWEST_POINTS = 8
 """Below this, importances are noise and are not computed."""
 SEED = 0
 # fANOVA's forest: Optuna's 64 deep trees, or fewer and flatter ones of many points, of which deep ones take minutes.
-_FOREST, _FOREST_OF_MANY, _MANY_POINTS = {"n_trees": 64, "max_depth": 64}, {"n_trees": 32, "max_depth": 7}, 200
+_FOREST, _FOREST_OF_MANY, _MANY_POINTS = {"n_trees": 64, "max_depth": 64}, {"n_trees": 32, "max_depth": 5}, 100
 # PED-ANOVA looks at the best tenth, but at no fewer points than its authors advise, and never at more than half.
 _BEST_SHARE, _BEST_LEAST, _BEST_MOST = 0.1, 5, 0.5
 

@@ -16,6 +16,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,7 @@ from analysis.frame import FINISHED, UNREADABLE
 from analysis.grid import Grid
 from analysis.history import events_of
 from analysis.page import Page, PageChapter, PageExhibit, render
+from analysis.reference import source
 from analysis.report_files import DATA_FILES, PAGE, ReportFolder
 from analysis.tables import readable, without_empty
 from analysis.units import counted
@@ -87,6 +89,7 @@ def write_report(
     out: Path | None = None,
     country: str | None = None,
     *,
+    reference: str | None = None,
     chapters: Sequence[Callable[[Evidence], Chapter]] = CHAPTERS,
 ) -> Report:
     """Write the report of one or several studies.
@@ -95,13 +98,17 @@ def write_report(
         studies: study folders, reports or folders of tables.
         out: folder to write to; by default `report` inside the study, or here for several studies.
         country: ISO 3166 alpha-3 code of the grid to draw CO₂ for; None takes the recorded ones.
+        reference: published numbers to show beside the study's, a name out of `reference.REFERENCES`.
         chapters: what it tells, in order.
 
     Raises:
         LedgerError: a folder is no readable study.
-        InvalidInputError: no such country.
+        InvalidInputError: no such country or reference.
         MachineError: the report cannot be written.
     """
+    if reference is not None:
+        source(reference)
+        chapters = [partial(papers, reference=reference) if one is papers else one for one in chapters]
     evidence = gather(studies, grid=Grid(country=country) if country else None)
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
     _make(folder)

@@ -16,11 +16,35 @@ TRAINER_NAME = "nnUNetTrainerPGPS"
 
 def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
     """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it."""
-    results, extension = shlex.quote(str(folder.results_path.resolve())), shlex.quote(str(EXTENSION_FOLDER))
     attempts = folder.attempts()
-    device = f" -device {attempts[-1].device}" if attempts else ""
+    return prediction_with(
+        results=str(folder.results_path.resolve()),
+        extension=shlex.quote(str(EXTENSION_FOLDER)),
+        dataset=spec.dataset,
+        plans=spec.plans,
+        configuration=spec.configuration,
+        fold=spec.fold,
+        device=attempts[-1].device if attempts else None,
+    )
+
+
+def prediction_with(
+    *, results: str, extension: str, dataset: str, plans: str, configuration: str, fold: int, device: str | None
+) -> str:
+    """The same for a model named by its parts.
+
+    Args:
+        results: the trial's `nnUNet_results`.
+        extension: the folder of the trainer's class, as a shell reads it.
+        dataset: nnU-Net's name.
+        plans: their name.
+        configuration: of those plans.
+        fold: of the trial.
+        device: `cpu` or `cuda`; None leaves it open.
+    """
+    names = [shlex.quote(name) for name in (dataset, plans, configuration)]
     return (
-        f"{RESULTS_VARIABLE}={results} {EXTENSION_VARIABLE}={extension} "
-        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {spec.dataset} -tr {TRAINER_NAME} -p {spec.plans} "
-        f"-c {spec.configuration} -f {spec.fold}{device}"
+        f"{RESULTS_VARIABLE}={shlex.quote(results)} {EXTENSION_VARIABLE}={extension} "
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {names[0]} -tr {TRAINER_NAME} -p {names[1]} -c {names[2]} "
+        f"-f {fold}{f' -device {shlex.quote(device)}' if device else ''}"
     )

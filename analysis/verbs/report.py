@@ -10,13 +10,14 @@ from analysis.verbs.options import add_source_options
 from study.remote import is_url
 
 EXAMPLES = """  python -m analysis report studies/hippo
-  python -m analysis report studies/hippo --country FRA
+  python -m analysis report studies/hippo --country FRA --reference miccai2024
   python -m analysis report studies/hippo studies/lung --out comparison"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     add_source_options(parser)
+    parser.add_argument("--reference", metavar="NAME", help="show published numbers beside the study's: miccai2024")
     parser.add_argument(
         "--out",
         type=Path,
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         # What is read from object storage is gone afterwards.
         out = args.out or (Path(FOLDER) if any(map(is_url, args.studies)) else None)
         with readings(args.studies) as folders:
-            report = write_report(folders, out, args.country)
+            report = write_report(folders, out, args.country, reference=args.reference)
     print(states(report.trials))
     for reason in report.missing:
         print(reason)
