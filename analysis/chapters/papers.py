@@ -17,13 +17,14 @@ from analysis.papers.figure2 import figure2
 from analysis.papers.figure3 import figure3
 from analysis.papers.stages import patch_batch_sizes
 from analysis.papers.table1 import table1
+from analysis.papers.time_table import time_table
 from analysis.reference import load
 
 COMPARISON = "comparison"
 
 
 def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
-    """Table 1, Fig. 2, Fig. 3 and the supplement's table of the MICCAI paper, and the statistics behind them.
+    """Table 1, Fig. 2, Fig. 3, the supplement's table of the MICCAI paper, the PDL poster's table, and the statistics.
 
     Args:
         evidence: any study; what lacks its trials is named in `Chapter.missing`.
@@ -42,6 +43,7 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
         *lines.values(),
         figure3(comparison, published=theirs),
         _comparison(whole),
+        time_table(evidence),
         patch_batch_sizes(evidence.points),
     ]
     return Chapter(
