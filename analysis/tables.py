@@ -116,6 +116,8 @@ def _text(column: Column, value: Any, factor: float) -> str:
         return MISSING
     if column.dtype == "boolean":
         return "yes" if value else "no"
+    if column.name == "batch_growth" and not value.isalpha():
+        return f"{float(value):.3g}"
     if column.dtype != "float64":
         return str(value)
     if column.unit or column.decimals is not None:

@@ -35,6 +35,8 @@ _TRAINING = (
 _FOLLOWS = "foreground_oversampling"
 _LOGARITHMIC = ("initial_learning_rate", "weight_decay")
 _LOG_FROM = 10.0
+# Different numbers beside words that are still told one by one.
+_MOST_NUMBERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,16 @@ def _values(column: pd.Series[Any]) -> tuple[pd.Series[Any], bool]:
     if column.dtype == "boolean":
         return column.map({True: "yes", False: "no"}).astype("str"), False
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
-    return (column.astype("str"), False) if numbers.isna().any() else (numbers, True)
+    return (_words(column, numbers), False) if numbers.isna().any() else (numbers, True)
+
+
+def _words(column: pd.Series[Any], numbers: pd.Series[float]) -> pd.Series[Any]:
+    """Words, among them a few numbers as they are; of many numbers, the half of 0 to 1 that they are in."""
+    words = column.astype("str")
+    if numbers.nunique() <= _MOST_NUMBERS:
+        return words
+    halves = numbers.map(lambda number: f"{number:g}" if number in (0, 1) else "0–0.5" if number <= 0.5 else "0.5–1")
+    return words.where(numbers.isna(), halves.astype("str"))
 
 
 def _follows(points: pd.DataFrame) -> bool:

@@ -116,6 +116,12 @@ def test_numbers_and_words_may_share_an_axis() -> None:
     assert "batch_growth" in set(importances(points, varying_axes(points), OBJECTIVES)["axis"])
 
 
+def test_many_numbers_beside_words_are_told_by_halves() -> None:
+    points = make_points(dice=[0.5] * 8, batch_growth=["0", "0.125", "0.25", "0.375", "0.5", "0.75", "1", "stepwise"])
+    [axis] = [axis for axis in varying_axes(points) if axis.name == "batch_growth"]
+    assert axis.values.tolist() == ["0", *["0–0.5"] * 4, "0.5–1", "1", "stepwise"]
+
+
 @given(n_points=st.integers(8, 10_000), n_front=st.integers(0, 10_000))
 def test_the_best_are_never_none_and_never_most(n_points: int, n_front: int) -> None:
     share = best_share(n_points, min(n_front, n_points))
