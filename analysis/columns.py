@@ -67,7 +67,9 @@ _SETTING = (
     _count("fold", "Fold", "of the dataset's cross-validation split"),
     _count("seed", "Seed", "of weights, batches and random draws"),
     _words("scheme", "Scheme", "name that the axes started from"),
-    _words("method", "Method", "published scheme with this very stage table, `other` if there is none"),
+    _words(
+        "method", "Method", "published scheme with this very stage table, `other` if none; `pdl` before it with PDL"
+    ),
     _words("chain", "Chain", "order in which the axes of the patch grow"),
     _number("min_patch", "Smallest patch", "where the chain starts: 0 smallest legal size, 1 full patch"),
     _count("stages", "Stages asked for", "sizes of the chain to use; missing means all"),
@@ -76,9 +78,15 @@ _SETTING = (
     _words("order", "Order", "growing, shrinking or random"),
     _number("budget", "Budget", "share of the iterations per epoch that is trained"),
     _words("allocation", "Allocation", "how iterations are spread to stages"),
+    _number("pdl_fraction", "Cases first", "share of the training cases, most dissimilar, to start on; 0 is all (PDL)"),
+    _number("pdl_epochs", "Epochs on them", "from 1 on a number of epochs, below a share of them"),
+    _words("pdl_metric", "Ranked by", "measure of similarity that orders the cases"),
+    _count(
+        "pdl_iterations", "Iterations on them", "that draw these cases alone; missing where all are drawn throughout"
+    ),
     _count("n_stages", "Stages", "in the resolved stage table"),
     _words("stage_table", "Stage table", "JSON list of patch_size, batch_size, first_iteration, iterations"),
-    _count("iterations", "Iterations", "of the whole training"),
+    _count("iterations", "Iterations", "of the whole training, as specified"),
     _words("optimizer", "Optimizer", "sgd or adamw"),
     _number("initial_learning_rate", "Learning rate", "before the first epoch"),
     _number("momentum", "Momentum", "of SGD, or the first beta of AdamW"),
@@ -90,6 +98,7 @@ _SETTING = (
     _count("validation_batches", "Validation batches", "in one online validation"),
     _flag("test_time_mirroring", "Mirroring", "in the final validation"),
     _flag("compile_network", "Compiled", "torch.compile on CUDA"),
+    _number("stop_at_dice", "Stop at Dice", "smoothed validation Dice that ends the training; missing: none does"),
 )
 
 _OUTCOME = (
@@ -103,6 +112,7 @@ _OUTCOME = (
     _number("waste_seconds", "Wasted time", "work done again after an interruption, contained in the total", "s"),
     _number("voxels", "Voxels", "trained on, each iteration counted once", decimals=0),
     _number("voxel_share", "Voxel share", "voxels relative to as many iterations of CPS", decimals=3),
+    _count("stopped_at_iteration", "Stopped at", "iteration where the Dice to stop at was reached before the end"),
     _words("weights_sha256", "Weights", "SHA-256 of the final weights"),
 )
 

@@ -1,4 +1,8 @@
-"""Which published scheme a trained curriculum is, by its stage table and not by the name it was started from."""
+"""Which published method a trained curriculum is, by its stage table and not by the name it was started from.
+
+A training that starts on some of the cases follows the data curriculum (PDL) beside that of its patches: `pdl` with a
+constant patch, `pdl+pgps` with the patches of PGPS, and so on.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from study.plain import sha256_of_json
 from study.records import TRIAL_ID_LENGTH, TrialSpec
 
 OTHER = "other"
-METHOD_LABELS = {
-    "cps": "CPS",
+PDL = "pdl"
+CONSTANT = "cps"
+_PATCH_LABELS = {
+    CONSTANT: "CPS",
     "pgps": "PGPS",
     "pgps+": "PGPS+",
     "rpss": "RPSS",
@@ -19,17 +25,38 @@ METHOD_LABELS = {
     "performance": "Performance",
     OTHER: "Searched",
 }
+
+
+def with_data_curriculum(method: str) -> str:
+    """The method that a curriculum of patches becomes when the most dissimilar cases come first."""
+    return PDL if method == CONSTANT else f"{PDL}+{method}"
+
+
+METHOD_LABELS = {
+    **_PATCH_LABELS,
+    **{
+        with_data_curriculum(name): "PDL" if name == CONSTANT else f"PDL × {label}"
+        for name, label in _PATCH_LABELS.items()
+    },
+}
 """Names for people, in the order of legends. `Searched` is every curriculum that no publication names."""
+CONSTANT_PATCH = (CONSTANT, PDL)
+"""Methods whose patch does not grow."""
 
 
 def method_of(spec: TrialSpec) -> str:
     """The published scheme with this very stage table at the same budget and allocation, else `other`.
 
     A point of the search space that happens to resolve to constant patch size is CPS. Where several schemes resolve to
-    the same table, the one that the trial was started from is taken.
+    the same table, the one that the trial was started from is taken. See the module's text for PDL.
     """
+    method = _patch_method(spec)
+    return method if spec.data is None else with_data_curriculum(method)
+
+
+def _patch_method(spec: TrialSpec) -> str:
     if spec.curriculum.is_constant:
-        return "cps"
+        return CONSTANT
     names = sorted(SCHEMES, key=lambda name: name != spec.scheme)
     return next((name for name in names if _is_scheme(spec, name)), OTHER)
 
@@ -43,6 +70,9 @@ def point_id(spec: TrialSpec) -> str:
     if spec.curriculum.random_draws:
         for stage in identity["curriculum"]["stages"]:
             del stage["first_iteration"], stage["iterations"]
+    if spec.data is not None:
+        # Every fold has cases of its own.
+        identity["data"]["cases"] = [spec.axes.pdl_fraction, spec.axes.pdl_metric]
     return sha256_of_json(identity)[:TRIAL_ID_LENGTH]
 
 
@@ -61,7 +91,8 @@ def stage_table(spec: TrialSpec) -> str:
 
 
 def _is_scheme(spec: TrialSpec, name: str) -> bool:
-    axes = replace(SCHEMES[name], budget=spec.axes.budget, allocation=spec.axes.allocation)
+    kept = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
+    axes = replace(SCHEMES[name], **{field: getattr(spec.axes, field) for field in kept})
     if spec.curriculum.random_draws or axes.order == "random":
         # Random tables differ by their draws, so the axes are compared.
         return axes == spec.axes

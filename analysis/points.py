@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
 from analysis.frame import FINISHED
-from analysis.methods import METHOD_LABELS, OTHER
+from analysis.methods import CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
 from study.records import TrainingSettings
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ _TOLD_IF_DIFFERENT = {
     "epochs": "{} epochs",
     "iterations_per_epoch": "{} iterations per epoch",
     "foreground_oversampling": "{:.0%} foreground",
+    "stop_at_dice": "to Dice {:g}",
+}
+# The same of the data curriculum, where there is one.
+_TOLD_OF_PDL = {
+    "pdl_fraction": "{:.0%} of the cases first",
+    "pdl_iterations": "for {} iterations",
+    "pdl_metric": "by {}",
 }
 # Its default follows from whether the patch size is constant, so it is told only where it differs within a method.
 _FOLLOWS_METHOD = "foreground_oversampling"
@@ -65,7 +72,7 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
 
 def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
     """A point's axes as plain JSON, named as in `study.curriculum.Axes`."""
-    growth, stages = point["batch_growth"], point["stages"]
+    growth, stages, epochs = point["batch_growth"], point["stages"], point["pdl_epochs"]
     return {
         "chain": point["chain"],
         "min_patch": float(point["min_patch"]),
@@ -75,13 +82,20 @@ def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
         "order": point["order"],
         "budget": float(point["budget"]),
         "allocation": point["allocation"],
+        "pdl_fraction": float(point["pdl_fraction"]),
+        "pdl_epochs": int(epochs) if epochs >= 1 else float(epochs),
+        "pdl_metric": point["pdl_metric"],
     }
 
 
 def training_of(point: pd.Series[Any]) -> dict[str, Any]:
     """A point's training settings as plain JSON, named as in `study.records.TrainingSettings`."""
     names = [field.name for field in fields(TrainingSettings)]
-    return {name: value.item() if hasattr(value := point[name], "item") else value for name in names}
+    return {name: None if pd.isna(value := point[name]) else _plain(value) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def summaries(points: pd.DataFrame) -> list[str]:
@@ -121,22 +135,27 @@ def _sorted_numbers(values: pd.Series[Any]) -> str:
 
 def _differing(points: pd.DataFrame) -> list[str]:
     """Names of the settings that differ between the points of a dataset."""
-    differing = [name for name in _TOLD_IF_DIFFERENT if points[name].nunique() > 1]
-    constant = points["method"] == "cps"
+    differing = [name for name in _TOLD_IF_DIFFERENT if points[name].nunique(dropna=False) > 1]
+    ordered = points[points["pdl_iterations"].notna()]
+    differing += [name for name in _TOLD_OF_PDL if ordered[name].nunique() > 1]
+    constant = points["method"].isin(CONSTANT_PATCH)
     follows = all(part[_FOLLOWS_METHOD].nunique() == 1 for _, part in points.groupby(constant))
     return [name for name in differing if name != _FOLLOWS_METHOD or not follows]
 
 
 def _setting_words(point: pd.Series[Any], names: Iterable[str]) -> list[str]:
-    return [_TOLD_IF_DIFFERENT[name].format(point[name]) for name in names]
+    words = {**_TOLD_IF_DIFFERENT, **({} if pd.isna(point["pdl_iterations"]) else _TOLD_OF_PDL)}
+    return [words[name].format(point[name]) for name in names if name in words and not pd.isna(point[name])]
 
 
 def _curriculum_words(point: pd.Series[Any]) -> str:
-    if point["method"] != OTHER:
+    searched = (OTHER, with_data_curriculum(OTHER))
+    if point["method"] not in searched:
         return METHOD_LABELS[point["method"]]
     stages = json.loads(point["stage_table"])
     first, batches = stages[0]["patch_size"], [stage["batch_size"] for stage in stages]
-    words = f"{len(stages)} stage{'s' * (len(stages) > 1)} from {'×'.join(map(str, first))}"
+    words = "" if point["method"] == OTHER else f"{METHOD_LABELS[PDL]} × "
+    words += f"{len(stages)} stage{'s' * (len(stages) > 1)} from {'×'.join(map(str, first))}"
     if point["order"] != "growing":
         words += f" {point['order']}"
     return words if len(set(batches)) == 1 else f"{words}, batch {batches[0]}–{batches[-1]}"

@@ -33,10 +33,11 @@ def trial_rows(study: str, folder: TrialFolder) -> dict[str, list[Row]]:
     row: Row = dict(key)
     details: dict[str, list[Row]] = {}
     try:
-        row.update(_setting(folder))
+        spec = folder.spec()
+        row.update(_setting(spec))
         row.update(state=folder.state().value, failure=folder.failure_reason())
         result = folder.result()
-        row.update(_outcome(result))
+        row.update(_outcome(spec, result))
         attempts, intervals = folder.attempts(), folder.cost_intervals()
         row.update(_costs(attempts, bill(attempts, intervals), {i.phase for i in intervals}))
         priced = entries(attempts, intervals)
@@ -55,8 +56,7 @@ def _with(key: Row, rows: Iterable[Row]) -> list[Row]:
     return [{**key, **row} for row in rows]
 
 
-def _setting(folder: TrialFolder) -> Row:
-    spec = folder.spec()
+def _setting(spec: TrialSpec) -> Row:
     axes, training = asdict(spec.axes), asdict(spec.training)
     axes["batch_growth"] = _word(spec.axes.batch_growth)
     return {
@@ -71,16 +71,18 @@ def _curriculum(spec: TrialSpec) -> Row:
     return {
         "point_id": point_id(spec),
         "method": method_of(spec),
+        "pdl_iterations": None if spec.data is None else spec.data.until_iteration,
         "n_stages": len(spec.curriculum.stages),
         "stage_table": stage_table(spec),
         "iterations": spec.curriculum.total_iterations,
     }
 
 
-def _outcome(result: TrialResult | None) -> Row:
+def _outcome(spec: TrialSpec, result: TrialResult | None) -> Row:
     if result is None:
         return {}
-    return {name: getattr(result, name) for name in ("dice", "voxels", "voxel_share", "weights_sha256")}
+    kept = {name: getattr(result, name) for name in ("dice", "voxels", "voxel_share", "weights_sha256")}
+    return {**kept, "stopped_at_iteration": spec.stopped_at(result.iterations)}
 
 
 def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -> Row:

@@ -10,6 +10,7 @@ from study.commandline import Program
 VERBS = {
     "demo": "run the embedded study: made-up data, six trials, a Pareto plot",
     "prepare": "convert, verify, plan and preprocess a dataset with nnU-Net, once",
+    "rank": "rank a fold's training cases by image similarity, the most dissimilar first",
     "plan": "print the stage table of a curriculum and its voxel share",
     "trial": "train one trial, without Ray",
     "run": "run a study on Ray Tune",

@@ -16,6 +16,7 @@ from study import locks
 from study.errors import LedgerError
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.records import AttemptHeader, CostInterval, Phase, TrialResult, TrialSpec
+from study.stopping import stopping_epoch
 
 _SHA256_LENGTH = 64
 
@@ -51,7 +52,8 @@ def audit_trial(folder: TrialFolder) -> None:
         remedy = "delete it, and the same command writes it again"
         raise LedgerError(f"{folder.path / 'spec.json'} specifies trial {spec.trial_id}; {remedy}")
     result, events = folder.result(), folder.events()
-    reported = len(_checked_epochs(folder, spec))
+    curve = _checked_epochs(folder, spec)
+    reported = len(curve)
     attempts, intervals = _checked_attempts(folder), folder.cost_intervals()
     covered = _check_costs(folder, attempts, intervals)
     done = max((i.iteration_start for i in intervals if i.iteration_stop > i.iteration_start), default=0)
@@ -59,9 +61,14 @@ def audit_trial(folder: TrialFolder) -> None:
     if reported * spec.iterations_per_epoch > covered:
         _damaged(folder, "costs.jsonl", f"it ends at iteration {covered}, epoch {reported - 1} was trained to its end")
     if result is not None:
-        _check_result(folder, spec, result)
-        _check_whole_bill(folder, intervals, events, covered=covered, total=spec.curriculum.total_iterations)
-        _check_reported(folder, spec, reported, spec.training.epochs)
+        stop = stopping_epoch(curve, spec.training.stop_at_dice)
+        epochs = spec.training.epochs if stop is None else stop + 1
+        total = epochs * spec.iterations_per_epoch
+        _check_reported(folder, spec, reported, epochs)
+        _check_result(folder, result, total)
+        # On a device that does not repeat itself, a process that died may have come further before.
+        covered = covered if stop is None else min(covered, total)
+        _check_whole_bill(folder, intervals, events, covered=covered, total=total)
 
 
 def check_resumable(folder: TrialFolder, *, iteration: int, epoch: int) -> None:
@@ -148,15 +155,17 @@ def _check_costs(folder: TrialFolder, attempts: Sequence[AttemptHeader], interva
     return covered
 
 
-def _checked_epochs(folder: TrialFolder, spec: TrialSpec) -> Sequence[int]:
-    """Indices of the epochs reported, which begin at 0 and leave none out."""
+def _checked_epochs(folder: TrialFolder, spec: TrialSpec) -> Sequence[float | None]:
+    """Pseudo Dice of the epochs reported, which begin at 0 and leave none out."""
     reports = folder.epochs()
     for index, report in enumerate(reports):
         if report.epoch != index:
             _damaged(folder, "epochs.jsonl", f"epoch {index} is missing")
         if report.iteration != (index + 1) * spec.iterations_per_epoch:
             _damaged(folder, "epochs.jsonl", f"epoch {index} ends at iteration {report.iteration}")
-    return range(len(reports))
+        if report.pseudo_dice is not None and not _are_numbers(report.pseudo_dice):
+            _damaged(folder, "epochs.jsonl", f"epoch {index} has the Dice {report.pseudo_dice!r}")
+    return [report.pseudo_dice for report in reports]
 
 
 def _check_reported(folder: TrialFolder, spec: TrialSpec, reported: int, needed: int) -> None:
@@ -182,8 +191,7 @@ def _check_whole_bill(
             _damaged(folder, "costs.jsonl", f"it has {len(intervals)} of {lines} lines")
 
 
-def _check_result(folder: TrialFolder, spec: TrialSpec, result: TrialResult) -> None:
-    total = spec.curriculum.total_iterations
+def _check_result(folder: TrialFolder, result: TrialResult, total: int) -> None:
     if not _are_numbers(result.dice, result.voxel_share) or not 0 <= result.dice <= 1:
         _bad_result(folder, f"dice {result.dice!r} is no number from 0 to 1")
     if result.iterations != total:

@@ -30,6 +30,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from study.curriculum import Curriculum, Stage
+from study.data_curriculum import DataCurriculum
 from study.records import CONSTANT_FOREGROUND_OVERSAMPLING
 
 Batch = dict[str, Any]
@@ -95,6 +96,7 @@ class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
     """
 
     _data: Any
+    indices: list[str]
     oversample_foreground_percent: float
 
     def __init__(self, *args: Any, crops_per_volume: int, **kwargs: Any) -> None:
@@ -170,6 +172,7 @@ class Batches(Dataset[Batch]):
     Args:
         trainer: an initialised nnU-Net trainer: gives label manager, transforms and plan.
         curriculum: the stage table.
+        data: which training cases come first, None for all throughout.
         seed: of the training batches.
         foreground_oversampling: share of training samples centred on foreground.
         augmentation: decisions taken at the full patch.
@@ -181,6 +184,7 @@ class Batches(Dataset[Batch]):
         *,
         trainer: Any,
         curriculum: Curriculum,
+        data: DataCurriculum | None,
         seed: int,
         foreground_oversampling: float,
         augmentation: Augmentation,
@@ -189,26 +193,35 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self._labels = trainer.label_manager
         self._curriculum = curriculum
+        self._data = data
         self._seed = seed
         self._oversampling = foreground_oversampling
         self._augmentation = augmentation
         self._cases = (training_cases, validation_cases)
         self._transforms = _TransformFactory(trainer, augmentation)
-        self._loaders: dict[int | None, StageLoader] = {}
+        # By stage and whether some cases alone may be drawn.
+        self._training_loaders: dict[tuple[int, bool], StageLoader] = {}
+        self._validation: StageLoader | None = None
 
     def __getitem__(self, item: Item) -> Batch:
         """Draw one batch: `data` (batch, channels, *patch), `target` likewise per deep supervision scale, `keys`."""
         if item.validation:
             seed_everything(_VALIDATION_STREAM, 0, item.index)
-            return self._draw(None)
+            self._validation = self._validation or self._validation_loader()
+            return _drawn(self._validation)
         seed_everything(_TRAINING_STREAM, self._seed, item.index)
-        return self._draw(self._curriculum.stage_index(item.index))
+        return _drawn(self._training_loader_at(item.index))
 
-    def _draw(self, stage: int | None) -> Batch:
-        if stage not in self._loaders:
-            self._loaders[stage] = self._validation_loader() if stage is None else self._training_loader(stage)
-        batch: Batch = self._loaders[stage].generate_train_batch()
-        return {**batch, "keys": [str(key) for key in batch["keys"]]}
+    def _training_loader_at(self, iteration: int) -> StageLoader:
+        cases = None if self._data is None else self._data.allowed(iteration)
+        key = self._curriculum.stage_index(iteration), cases is not None
+        if key not in self._training_loaders:
+            loader = self._training_loader(key[0])
+            if cases is not None:
+                # What nnU-Net's loader draws from, uniformly and with replacement.
+                loader.indices = list(cases)
+            self._training_loaders[key] = loader
+        return self._training_loaders[key]
 
     def _training_loader(self, index: int) -> StageLoader:
         stage: Stage = self._curriculum.stages[index]
@@ -235,6 +248,11 @@ class Batches(Dataset[Batch]):
             transforms=self._transforms.validation(),
             crops_per_volume=1,
         )
+
+
+def _drawn(loader: StageLoader) -> Batch:
+    batch: Batch = loader.generate_train_batch()
+    return {**batch, "keys": [str(key) for key in batch["keys"]]}
 
 
 class _TransformFactory:

@@ -2,8 +2,9 @@
 
 A *chain* is the list of patch sizes a network can grow through, from the smallest it can process to the full patch of
 the plan, one divisor of one axis at a time (PGPS, MICCAI 2024, section 2.1). `Axes` picks a point of the study's search
-space: where the chain starts, how many of its sizes are used, how the batch grows and how long the training is. From a
-`Geometry` and `Axes`, `resolve` makes a `Curriculum`: the stage table, and a lookup from iteration to stage.
+space: where the chain starts, how many of its sizes are used, how the batch grows, how long the training is, and which
+cases come first, which is for `data_curriculum` to resolve. From a `Geometry` and `Axes`, `resolve` makes a
+`Curriculum`: the stage table, and a lookup from iteration to stage.
 
 Axis order is that of the nnU-Net plan everywhere. Only the standard library is imported here.
 """
@@ -15,10 +16,13 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from study.checks import check_choice, check_count, check_range
+from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, check_data_axes
 from study.errors import InvalidInputError
+from study.plain import with_tuples
+from study.spans import Span, draw, even_spans, random_spans, spread, whole_epoch_spans
 
 Size = tuple[int, ...]
 ChainOrder = Literal["cyclic", "smallest-first"]
@@ -103,6 +107,10 @@ class Axes:
         budget: share of the iterations per epoch that is trained, 0.1 to 1; epochs stay, so the learning rate anneals.
         allocation: `even` spreads iterations to stages at iteration granularity; `reference` is the published
             code's: whole epochs, the last stage takes the remainder.
+        pdl_fraction: share of the training cases, the most dissimilar ones, that the training starts on; 0 (or 1) draws
+            from all of them throughout.
+        pdl_epochs: how long it stays with them: a whole number of epochs, or a share of them between 0 and 1.
+        pdl_metric: what the cases are ranked by, one of `data_curriculum.METRICS`.
 
     Raises:
         InvalidInputError: a field is outside its range.
@@ -116,6 +124,9 @@ class Axes:
     order: StageOrder = "growing"
     budget: float = 1.0
     allocation: Allocation = "even"
+    pdl_fraction: float = 0.0
+    pdl_epochs: int | float = DEFAULT_EPOCHS
+    pdl_metric: str = DEFAULT_METRIC
 
     def __post_init__(self) -> None:
         check_choice("chain", self.chain, CHAIN_ORDERS)
@@ -129,6 +140,12 @@ class Axes:
             raise InvalidInputError(field="shared_crops", received=self.shared_crops, legal="true or false")
         if self.stages is not None:
             check_count("stages", self.stages)
+        check_data_axes(self.pdl_fraction, self.pdl_epochs, self.pdl_metric)
+
+    @property
+    def needs_ranking(self) -> bool:
+        """Whether the training starts on some of the cases, so that their ranking is needed (PDL)."""
+        return 0 < self.pdl_fraction < 1
 
 
 SCHEMES: Mapping[str, Axes] = {
@@ -214,7 +231,7 @@ class Curriculum:
         """
         check_count("iteration", iteration, least=0, most=self.total_iterations - 1)
         if self.random_draws:
-            return _draw(self.seed, iteration, len(self.stages))
+            return draw(self.seed, iteration, len(self.stages))
         return bisect_right(self._starts, iteration) - 1
 
     def stage_at(self, iteration: int) -> Stage:
@@ -229,7 +246,11 @@ class Curriculum:
     @property
     def voxel_share(self) -> float:
         """Voxels relative to as many iterations at constant full patch and plan batch size (CPS)."""
-        return self.voxels / (self.geometry.patch_voxels * self.geometry.batch_size * self.total_iterations)
+        return self.share_of_cps(self.voxels, self.total_iterations)
+
+    def share_of_cps(self, voxels: int, iterations: int) -> float:
+        """So many voxels relative to so many iterations of CPS."""
+        return voxels / (self.geometry.patch_voxels * self.geometry.batch_size * iterations)
 
     @property
     def is_constant(self) -> bool:
@@ -237,6 +258,13 @@ class Curriculum:
         only = self.stages[0]
         full = (self.geometry.patch_size, self.geometry.batch_size)
         return len(self.stages) == 1 and (only.patch_size, only.batch_size) == full
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `plain.record_to_json`."""
+        geometry = Geometry(**with_tuples(data["geometry"]))
+        stages = tuple(Stage(**with_tuples(stage)) for stage in data["stages"])
+        return cls(**{**data, "geometry": geometry, "stages": stages})
 
 
 def scaled_iterations_per_epoch(iterations_per_epoch: int, budget: float) -> int:
@@ -291,15 +319,15 @@ def resolve(
     total = epochs * per_epoch
     check_count("epochs times iterations_per_epoch times budget", total, most=MOST_ITERATIONS)
     available = available_sizes(geometry, axes)
-    sizes = _spread(available, axes.stages or len(available))
+    sizes = spread(available, axes.stages or len(available))
     random_draws = axes.order == "random" and len(sizes) > 1
     if not random_draws:
-        sizes = _spread(sizes, epochs if axes.allocation == "reference" else total)
+        sizes = spread(sizes, epochs if axes.allocation == "reference" else total)
     rows = list(zip(sizes, _batch_sizes(geometry, sizes, axes), strict=True))
     if axes.order == "shrinking":
         rows.reverse()
     count = len(rows)
-    spans = _random_spans(count, total, seed) if random_draws else _spans(count, epochs, per_epoch, axes.allocation)
+    spans = random_spans(count, total, seed) if random_draws else _spans(axes, count, epochs, per_epoch)
     stages = tuple(_stage(geometry, axes, *row, *span) for row, span in zip(rows, spans, strict=True))
     return Curriculum(geometry=geometry, stages=stages, random_draws=random_draws, seed=seed, total_iterations=total)
 
@@ -343,16 +371,6 @@ def _grow_smallest_first(geometry: Geometry) -> list[Size]:
     return sizes
 
 
-def _spread(sizes: list[Size], count: int) -> list[Size]:
-    """At most `count` of the sizes, evenly spread, both ends among them; of one, the last."""
-    if count >= len(sizes):
-        return sizes
-    if count == 1:
-        return sizes[-1:]
-    last = len(sizes) - 1
-    return [sizes[(2 * i * last + count - 1) // (2 * (count - 1))] for i in range(count)]
-
-
 def _batch_sizes(geometry: Geometry, sizes: Sequence[Size], axes: Axes) -> list[int]:
     growth = axes.batch_growth
     if growth == "stepwise":
@@ -371,29 +389,8 @@ def _stepwise_batch_sizes(plan_batch: int, sizes: Sequence[Size]) -> list[int]:
     return [max(batch, plan_batch) for batch in reversed(batches)]
 
 
-def _spans(count: int, epochs: int, per_epoch: int, allocation: Allocation) -> list[tuple[int, int]]:
-    """(first iteration, iterations) of each of `count` consecutive stages."""
-    total = epochs * per_epoch
-    if allocation == "reference":
-        starts = [i * (epochs // count) * per_epoch for i in range(count)]
-    else:
-        starts = [i * total // count for i in range(count)]
-    return [(start, stop - start) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
-
-
-def _random_spans(count: int, total: int, seed: int) -> list[tuple[int, int]]:
-    first, drawn = [total] * count, [0] * count
-    for iteration in range(total):
-        index = _draw(seed, iteration, count)
-        first[index] = min(first[index], iteration)
-        drawn[index] += 1
-    return list(zip(first, drawn, strict=True))
-
-
-def _draw(seed: int, iteration: int, count: int) -> int:
-    """A uniform draw from range(count) that depends on (seed, iteration) alone: SplitMix64 (Steele et al. 2014)."""
-    mask = (1 << 64) - 1
-    z = (seed * 0xD1342543DE82EF95 + iteration * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return ((z ^ (z >> 31)) * count) >> 64
+def _spans(axes: Axes, count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:
+    """Of `count` consecutive stages."""
+    if axes.allocation == "reference":
+        return whole_epoch_spans(count, epochs, iterations_per_epoch)
+    return even_spans(count, epochs * iterations_per_epoch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from study.records import TrialSpec
 from study.spaces import OPTUNA, Point, SearchSpace, specs
 from study.specs import Lookup
-from study.stage_table import rich_table, shortfalls, summary
+from study.stage_table import data_words, rich_table, shortfalls, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +39,8 @@ def _show_trial(console: Console, point: Point, spec: TrialSpec, *, known: bool)
         console.print(f"{title}: the same trial as above")
         return
     console.print(title, rich_table(spec.curriculum), summary(spec.curriculum), sep="\n")
+    if spec.data is not None:
+        console.print(f"data: {data_words(spec.axes, spec.data)}")
     for note in shortfalls(spec.curriculum, spec.axes):
         console.print(f"note: {note}")
     console.print()

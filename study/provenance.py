@@ -7,7 +7,7 @@ change is named and refused; there is no option to accept it, a new study folder
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,7 @@ from study.datasets import DataPaths, PreparedDataset, find_dataset
 from study.errors import LedgerError, MissingDataError
 from study.ledger import Ledger
 from study.plain import sha256_of_json
+from study.ranking.files import load_ranking
 from study.spaces import OPTUNA, SearchSpace
 from study.versions import deciding_versions, version_changes
 
@@ -29,10 +30,12 @@ class Provenance:
     Attributes:
         versions: of code and libraries that decide a result, and for an Optuna study of what decides the proposals.
         data: dataset/plans/configuration -> SHA-256 of plans, split, and names and sizes of the preprocessed files.
+        rankings: dataset/fold -> SHA-256 of the ranking of its training cases, if the study orders cases by it.
     """
 
     versions: Mapping[str, str]
     data: Mapping[str, str]
+    rankings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def here(cls, space: SearchSpace, paths: DataPaths) -> Self:
@@ -45,11 +48,12 @@ class Provenance:
         return cls(
             versions={**deciding_versions(), **searching},
             data=dict(_data(space, find_dataset(paths, name)) for name in space.datasets),
+            rankings=_rankings(space, paths) if space.data_axes else {},
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"versions": dict(self.versions), "data": dict(self.data)}
+        return {"versions": dict(self.versions), "data": dict(self.data), "rankings": dict(self.rankings)}
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """What is not as it was, in words, one item each.
@@ -57,9 +61,14 @@ class Provenance:
         Args:
             before: JSON of an earlier provenance.
         """
-        then: Mapping[str, str] = before["data"]
-        names = [name for name in sorted({*self.data, *then}) if self.data.get(name) != then.get(name)]
-        return [*version_changes(before["versions"], self.versions), *(f"prepared data of {name}" for name in names)]
+        data = _changed(before["data"], self.data)
+        # Studies from before there were rankings recorded none.
+        rankings = _changed(before.get("rankings", {}), self.rankings)
+        return [
+            *version_changes(before["versions"], self.versions),
+            *(f"prepared data of {name}" for name in data),
+            *(f"ranking of the training cases of {name}" for name in rankings),
+        ]
 
 
 def check_provenance(ledger: Ledger, now: Provenance) -> None:
@@ -78,6 +87,15 @@ def check_provenance(ledger: Ledger, now: Provenance) -> None:
             f"{ledger.root} rests on something else than what is here: {'; '.join(changed)}; "
             "restore it to continue this study, or name another --out to start a new one"
         )
+
+
+def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+
+
+def _rankings(space: SearchSpace, paths: DataPaths) -> dict[str, str]:
+    datasets = [find_dataset(paths, name) for name in space.datasets]
+    return {f"{d.name}/fold_{fold}": load_ranking(d, fold).sha256 for d in datasets for fold in sorted(space.folds)}
 
 
 def _data(space: SearchSpace, dataset: PreparedDataset) -> tuple[str, str]:

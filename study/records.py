@@ -14,7 +14,8 @@ from enum import Enum
 from typing import Any, Literal, Self
 
 from study.checks import check_choice, check_count, check_range, is_whole
-from study.curriculum import Axes, Curriculum, Geometry, Stage
+from study.curriculum import Axes, Curriculum
+from study.data_curriculum import DataCurriculum
 from study.errors import InvalidInputError
 from study.plain import record_to_json, sha256_of_json, with_tuples
 
@@ -55,11 +56,12 @@ class TrainingSettings:
         epochs: E, each ending with a step of the learning rate.
         iterations_per_epoch: I at full budget.
         foreground_oversampling: share of samples centred on foreground; None is 0.33 for constant patch size and 0.5
-            for every curriculum.
+            for every curriculum of patch sizes.
         validation_every_epochs: how often the fixed validation batches are evaluated; the last epoch always is.
         validation_batches: how many of them there are.
         test_time_mirroring: whether the final validation predicts with mirroring.
         compile_network: torch.compile on CUDA. Off by default: every stage is a new shape and compiles anew.
+        stop_at_dice: end after the epoch whose smoothed validation Dice reaches this, see `stopping`; None never does.
 
     Raises:
         InvalidInputError: a value is outside its range.
@@ -76,6 +78,7 @@ class TrainingSettings:
     validation_batches: int = 50
     test_time_mirroring: bool = True
     compile_network: bool = False
+    stop_at_dice: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -88,7 +91,9 @@ class TrainingSettings:
         check_range("weight_decay", self.weight_decay, 0, 10)
         if self.foreground_oversampling is not None:
             check_range("foreground_oversampling", self.foreground_oversampling, 0, 1)
-        for name in ("initial_learning_rate", "momentum", "weight_decay", "foreground_oversampling"):
+        if self.stop_at_dice is not None:
+            check_range("stop_at_dice", self.stop_at_dice, 0, 1, above_low=True)
+        for name in ("initial_learning_rate", "momentum", "weight_decay", "foreground_oversampling", "stop_at_dice"):
             if getattr(self, name) is not None:
                 # 0 and 0.0 are the same setting; as JSON they would be two identities.
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -149,6 +154,7 @@ class TrialSpec:
         training: resolved settings.
         plans_sha256: of the plans' content.
         split_sha256: of the fold's training and validation cases.
+        data: which training cases come first, None for all throughout.
     """
 
     dataset: str
@@ -162,6 +168,7 @@ class TrialSpec:
     training: TrainingSettings
     plans_sha256: str
     split_sha256: str
+    data: DataCurriculum | None = None
 
     def __post_init__(self) -> None:
         for name in ("fold", "seed"):
@@ -173,6 +180,10 @@ class TrialSpec:
         """Iterations per epoch after the budget."""
         return self.curriculum.total_iterations // self.training.epochs
 
+    def stopped_at(self, iterations: int) -> int | None:
+        """The iteration that a finished training of so many stopped at before its end; None at its end."""
+        return iterations if iterations < self.curriculum.total_iterations else None
+
     def identity(self) -> dict[str, Any]:
         """The part of the spec that decides the result, as JSON. Without random draws the curriculum needs no seed."""
         data = self.to_json()
@@ -180,6 +191,10 @@ class TrialSpec:
             del data[label]
         if not self.curriculum.random_draws:
             del data["curriculum"]["seed"]
+        # Added since the first trials were named: who does not use them keeps the name.
+        for part, name in ((data, "data"), (data["training"], "stop_at_dice")):
+            if part[name] is None:
+                del part[name]
         data["training"]["iterations_per_epoch"] = self.iterations_per_epoch
         return data
 
@@ -195,19 +210,13 @@ class TrialSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        curriculum = data["curriculum"]
         return cls(
             **{
                 **data,
                 "axes": Axes(**data["axes"]),
+                "curriculum": Curriculum.from_json(data["curriculum"]),
                 "training": TrainingSettings(**data["training"]),
-                "curriculum": Curriculum(
-                    **{
-                        **curriculum,
-                        "geometry": Geometry(**with_tuples(curriculum["geometry"])),
-                        "stages": tuple(Stage(**with_tuples(stage)) for stage in curriculum["stages"]),
-                    }
-                ),
+                "data": DataCurriculum.from_json(data.get("data")),
             }
         )
 
@@ -365,7 +374,7 @@ class TrialResult:
         dice_per_class: mean Dice by label or region.
         dice_per_case: mean over foreground classes, by case; None where no class is in case or prediction.
         dice_per_case_and_class: case -> label -> Dice.
-        iterations, voxels: of the whole training, each counted once.
+        iterations, voxels: really trained, each counted once; fewer than specified when `stop_at_dice` was reached.
         voxel_share: relative to as many iterations of CPS.
         weights_sha256: over names, shapes, types and bytes of the final weights.
     """

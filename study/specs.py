@@ -1,21 +1,41 @@
-"""From settings to the specification of a trial: the curriculum resolved for a plan, every default filled in.
+"""From settings to the specification of a trial: the curricula resolved for a plan, every default filled in.
 
-A specification also needs what lies on disk: the plan of the network and the cases of the fold. `prepared_lookup` reads
-both from prepared data, each once; whatever is missing there is raised before anything expensive starts.
+A specification also needs what lies on disk: the plan of the network, the cases of the fold and, if the training starts
+on some of them, their ranking. `prepared_lookup` reads it from prepared data, each file once; whatever is missing there
+is raised before anything expensive starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING, Protocol
 
 from study.curriculum import Axes, resolve
+from study.data_curriculum import DataCurriculum, phase_iterations, resolve_cases
 from study.datasets import DataPaths, find_dataset
+from study.errors import InvalidInputError
 from study.plan import NetworkPlan
 from study.records import TrainingSettings, TrialSpec
 
-Lookup = Callable[[int | str, str | None, str, int], tuple[NetworkPlan, str]]
-"""(dataset id or name, plans or None for the default ones, configuration, fold) -> the plan, SHA-256 of the split."""
+if TYPE_CHECKING:
+    from study.ranking.files import Ranking
+
+
+class Lookup(Protocol):
+    """Finds what specifications need of prepared data. A plain function will do where no cases are ranked."""
+
+    def __call__(
+        self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
+    ) -> tuple[NetworkPlan, str]:
+        """The plan (of the default plans for None), and the SHA-256 of the fold's split."""
+
+
+class RankingLookup(Lookup, Protocol):
+    """A lookup that knows rankings too."""
+
+    def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
+        """The fold's training cases, most dissimilar first."""
 
 
 def make_spec(
@@ -27,6 +47,7 @@ def make_spec(
     scheme: str,
     axes: Axes,
     training: TrainingSettings,
+    ranked: Sequence[str] | None = None,
 ) -> TrialSpec:
     """The specification of one training.
 
@@ -38,9 +59,11 @@ def make_spec(
         scheme: name that the axes started from.
         axes: point of the search space of curricula.
         training: settings whose unset fields take the default of the optimizer and of the curriculum.
+        ranked: the fold's training cases, most dissimilar first, if `axes.needs_ranking`; see `ranked_cases`.
 
     Raises:
-        InvalidInputError: fold or seed outside their range.
+        InvalidInputError: fold or seed outside their range; a data curriculum that leaves no case, that is longer than
+            the training, or whose ranking is not given.
     """
     curriculum = resolve(
         plan.geometry,
@@ -61,29 +84,77 @@ def make_spec(
         training=training.resolved(constant_patch_size=curriculum.is_constant),
         plans_sha256=plan.sha256,
         split_sha256=split_sha256,
+        data=_data_curriculum(axes, ranked, epochs=training.epochs, iterations=curriculum.total_iterations),
     )
 
 
-def prepared_lookup(paths: DataPaths) -> Lookup:
+def ranked_cases(lookup: Lookup, dataset: int | str, fold: int, axes: Axes) -> Sequence[str] | None:
+    """The fold's training cases in the order that a point of the search space needs, None if it needs none.
+
+    Raises:
+        MissingDataError: nobody has ranked them.
+        InvalidInputError: the ranking is of another dataset, fold or split, or the lookup knows no rankings.
+    """
+    if not axes.needs_ranking:
+        return None
+    find = getattr(lookup, "ranked", None)
+    if find is None:
+        raise _no_ranking(axes)
+    cases: Sequence[str] = find(dataset, fold, axes.pdl_metric)
+    return cases
+
+
+def _data_curriculum(
+    axes: Axes, ranked: Sequence[str] | None, *, epochs: int, iterations: int
+) -> DataCurriculum | None:
+    if not axes.needs_ranking:
+        return None
+    if ranked is None:
+        raise _no_ranking(axes)
+    until_iteration = phase_iterations(axes.pdl_epochs, epochs=epochs, iterations_per_epoch=iterations // epochs)
+    cases = resolve_cases(ranked, axes.pdl_fraction)
+    return None if cases is None else DataCurriculum(cases=cases, until_iteration=until_iteration)
+
+
+def _no_ranking(axes: Axes) -> InvalidInputError:
+    legal = "0 where no ranking of the training cases is looked up"
+    return InvalidInputError(field="pdl_fraction", received=axes.pdl_fraction, legal=legal)
+
+
+def prepared_lookup(paths: DataPaths) -> RankingLookup:
     """A lookup in prepared data that remembers its answers. A dataset without a split is given nnU-Net's own.
 
-    The lookup raises MissingDataError for a dataset, plans, preprocessed cases or a split that is not there, and
-    InvalidInputError for a configuration or fold that the dataset does not have.
+    The lookup raises MissingDataError for a dataset, plans, preprocessed cases, a split or a ranking that is not there,
+    and InvalidInputError for a configuration or fold that the dataset does not have, or a ranking of something else.
     """
+    return _PreparedLookup(paths)
 
-    @cache
-    def planned(dataset: int | str, plans: str | None, configuration: str) -> NetworkPlan:
-        prepared = find_dataset(paths, dataset)
+
+class _PreparedLookup:
+    def __init__(self, paths: DataPaths) -> None:
+        self._paths = paths
+        self._planned, self._split_sha256 = cache(self._plan), cache(self._split)
+        self._ranking = cache(self._load_ranking)
+
+    def __call__(
+        self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
+    ) -> tuple[NetworkPlan, str]:
+        return self._planned(dataset, plans, configuration), self._split_sha256(dataset, fold)
+
+    def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
+        return self._ranking(dataset, fold).most_dissimilar(metric)
+
+    def _plan(self, dataset: int | str, plans: str | None, configuration: str) -> NetworkPlan:
+        prepared = find_dataset(self._paths, dataset)
         plan = prepared.plan(prepared.choose_plans(plans), configuration)
         prepared.check_preprocessed(plan)
         prepared.ensure_splits(plan.data_identifier)
         return plan
 
-    @cache
-    def split_sha256(dataset: int | str, fold: int) -> str:
-        return find_dataset(paths, dataset).split(fold).sha256
+    def _split(self, dataset: int | str, fold: int) -> str:
+        return find_dataset(self._paths, dataset).split(fold).sha256
 
-    def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
-        return planned(dataset, plans, configuration), split_sha256(dataset, fold)
+    def _load_ranking(self, dataset: int | str, fold: int) -> Ranking:
+        from study.ranking.files import load_ranking
 
-    return lookup
+        return load_ranking(find_dataset(self._paths, dataset), fold)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from study.curriculum import Axes, Curriculum, Stage, available_sizes
+from study.data_curriculum import DataCurriculum
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,6 +57,18 @@ def summary(curriculum: Curriculum) -> str:
         f"{curriculum.total_iterations} iterations{order}; "
         f"{curriculum.voxels:.4g} voxels, {100 * curriculum.voxel_share:.2f} % of constant patch size (CPS)"
     )
+
+
+def data_words(axes: Axes, data: DataCurriculum) -> str:
+    """Which cases come first, in one line."""
+    cases = _counted(len(data.cases), "training case")
+    return f"{cases}, most dissimilar by {axes.pdl_metric}, before iteration {data.until_iteration}; then all"
+
+
+def first_phase_words(axes: Axes, until_iteration: int) -> str:
+    """The same before the cases are known."""
+    share = f"{100 * axes.pdl_fraction:g} % of the training cases"
+    return f"{share}, most dissimilar by {axes.pdl_metric}, before iteration {until_iteration}; then all"
 
 
 def shortfalls(curriculum: Curriculum, axes: Axes) -> list[str]:

@@ -38,6 +38,7 @@ class TrialStatus:
 
     Attributes:
         iteration, total_iterations: progress of the training.
+        stopped_at_iteration: where a finished trial reached the Dice to stop at; None at its end or before.
         patch_size: of the last epoch's stage, voxels per axis.
         pseudo_dice: of the last validated epoch; dice: of the final validation.
         last_error: why the trial is failed or infeasible.
@@ -53,6 +54,7 @@ class TrialStatus:
     seed: int
     iteration: int
     total_iterations: int
+    stopped_at_iteration: int | None
     patch_size: tuple[int, ...] | None
     pseudo_dice: float | None
     dice: float | None
@@ -163,6 +165,7 @@ def _read(folder: TrialFolder) -> TrialStatus:
         seed=spec.seed,
         iteration=trained,
         total_iterations=spec.curriculum.total_iterations,
+        stopped_at_iteration=None if result is None else spec.stopped_at(result.iterations),
         patch_size=_patch_at(spec, trained),
         pseudo_dice=dice[-1] if dice else None,
         dice=None if result is None else result.dice,
@@ -185,7 +188,9 @@ def _scheme(row: TrialStatus) -> str:
 
     named = SCHEMES.get(row.scheme)
     changed = {name: value for name, value in asdict(row.axes).items() if named and value != getattr(named, name)}
-    shown = [f"{name}={_short(value)}" for name, value in changed.items() if name not in ("budget", "allocation")]
+    # Without a part of the cases to start on, the other keys of the data curriculum are idle.
+    hidden = ("budget", "allocation", *(() if row.axes.needs_ranking else ("pdl_fraction", "pdl_epochs", "pdl_metric")))
+    shown = [f"{name}={_short(value)}" for name, value in changed.items() if name not in hidden]
     return " ".join([row.scheme, *shown])
 
 
@@ -194,12 +199,12 @@ def _short(value: object) -> str:
 
 
 def _figures(row: TrialStatus) -> list[str]:
-    # Before the final validation the pseudo Dice stands in, marked.
+    # Marked: a trial that ended where its Dice was reached, and the pseudo Dice that stands in before the validation.
     dice = f"{row.dice:.4f}" if row.dice is not None else "-" if row.pseudo_dice is None else f"~{row.pseudo_dice:.3f}"
     return [
         str(row.fold),
         str(row.seed),
-        f"{row.iteration}/{row.total_iterations}",
+        f"{row.iteration}/{row.total_iterations}{' Dice' if row.stopped_at_iteration else ''}",
         size_text(row.patch_size) if row.patch_size else "-",
         dice,
         f"{row.runtime_seconds:.1f}",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from study.curriculum import Curriculum
+from study.curriculum import Curriculum, named_axes, resolve
+from study.data_curriculum import DataCurriculum
+from study.plan import plan_from_document
 from study.records import EpochReport, Phase, TrainingSettings
 
 
@@ -69,6 +71,7 @@ class Task:
 
     Attributes:
         curriculum: the stage table.
+        data: which training cases come first, None for all throughout.
         settings: resolved training settings.
         seed: of weights and batches.
         data_workers: processes that draw batches; 0 draws them in this one. Does not change the result.
@@ -80,7 +83,16 @@ class Task:
     curriculum: Curriculum
     settings: TrainingSettings
     seed: int
+    data: DataCurriculum | None = None
     data_workers: int = 0
     validation_processes: int | None = None
     previous_stage: Path | None = None
     observer: Observer = field(default_factory=SilentObserver)
+
+
+def published_task(plans: dict[str, Any], configuration: str, *, data_workers: int) -> Task:
+    """PGPS as published, with nnU-Net's own settings, on a configuration of a plans file's content."""
+    plan = plan_from_document(plans, plans["configurations"], configuration)
+    curriculum = resolve(plan.geometry, named_axes("pgps", allocation="reference"))
+    settings = TrainingSettings().resolved(constant_patch_size=curriculum.is_constant)
+    return Task(curriculum=curriculum, settings=settings, seed=0, data_workers=data_workers)

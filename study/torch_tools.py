@@ -1,4 +1,4 @@
-"""Small things asked of torch: a checksum of weights, the devices in sight, a limit on threads."""
+"""Small things asked of torch: a checksum of weights, the devices in sight, limits on threads and compilations."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def allow_compilations(count: int) -> None:
+    """Let dynamo compile so many shapes: beyond its limit it runs further ones eagerly, without a word."""
+    import torch._dynamo
+
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), count))

@@ -25,12 +25,12 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from study import checkpoints
 from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
-from study.curriculum import named_axes, resolve
 from study.errors import InfeasibleTrialError, TrialInterrupted
-from study.plan import plan_from_document
-from study.records import EpochReport, Phase, TrainingSettings
+from study.records import EpochReport, Phase
+from study.stopping import stopping_epoch
 from study.stretch import Stretch
-from study.task import IterationReport, Task
+from study.task import IterationReport, Task, published_task
+from study.torch_tools import allow_compilations
 
 # An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
 REPORT_INTERVAL_SECONDS = 5.0
@@ -63,6 +63,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.training_seconds = 0.0
         self.voxels = 0
         self._epoch_losses: list[float] = []
+        # Pseudo Dice by epoch, None where it was not evaluated.
+        self._curve: list[float | None] = []
         self._checkpoint_clock = checkpoints.CheckpointClock()
 
     # --- set-up ------------------------------------------------------------------------------------------------
@@ -83,8 +85,11 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def initialize(self) -> None:
         """Build network, optimiser and loss from seeded weights."""
         if self.task is None:
-            self.attach(self._published_task())
-        self._allow_a_compilation_per_stage()
+            workers = get_allowed_n_proc_DA()
+            self.attach(published_task(self.plans_manager.plans, self.configuration_name, data_workers=workers))
+        if self._do_i_compile():
+            # Every stage is a new shape, and so are the patches of the two validations.
+            allow_compilations(len(self._task.curriculum.stages) + 2)
         seed_weights(self._task.seed)
         super().initialize()
 
@@ -113,6 +118,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         return Batches(
             trainer=self,
             curriculum=self._task.curriculum,
+            data=self._task.data,
             seed=self._task.seed,
             foreground_oversampling=self.oversample_foreground_percent,
             augmentation=self._augmentation(),
@@ -135,10 +141,15 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     @property
     def is_trained(self) -> bool:
         """Whether nothing but the final validation is left to do."""
-        return bool(self.current_epoch >= self.num_epochs)
+        return bool(self.current_epoch >= self.num_epochs) or self.has_reached_dice
+
+    @property
+    def has_reached_dice(self) -> bool:
+        """Whether the validation Dice to stop at has been reached, see `stopping`."""
+        return stopping_epoch(self._curve, self._task.settings.stop_at_dice) is not None
 
     def run_training(self) -> None:
-        """Train from the current iteration to the end; see `Observer.stop_requested` for stopping.
+        """Train from the current iteration to the end, or to the Dice to stop at; see also `Observer.stop_requested`.
 
         Raises:
             TrialInterrupted: a stop was requested; the checkpoint is written.
@@ -148,8 +159,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             torch.backends.cudnn.benchmark = True
         if self.dataloader_train is None:
             self.on_train_start()
-        for epoch in range(self.current_epoch, self.num_epochs):
-            self._train_epoch(epoch)
+        while not self.is_trained:
+            self._train_epoch(self.current_epoch)
         self.on_train_end()
 
     def on_train_end(self) -> None:
@@ -181,8 +192,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
         self._task.observer.epoch_done(self._epoch_report(epoch, validation))
         self._epoch_losses = []
+        self._curve.append(validation[1])
         self.current_epoch += 1
-        if self.current_epoch < self.num_epochs and self._checkpoint_clock.due(epoch_ended=True):
+        if not self.is_trained and self._checkpoint_clock.due(epoch_ended=True):
             self._save()
 
     def _train_iterations(self, *, stop: int) -> None:
@@ -321,6 +333,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             checkpoints.STATE_KEY: {
                 "iteration": self.iteration,
                 "epoch_losses": self._epoch_losses,
+                "curve": self._curve,
                 "training_seconds": self.training_seconds,
                 "voxels": self.voxels,
             },
@@ -335,6 +348,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.training_seconds = state["training_seconds"]
         self.voxels = state["voxels"]
         self._epoch_losses = list(state["epoch_losses"])
+        self._curve = list(state["curve"])
 
     # --- helpers -----------------------------------------------------------------------------------------------
 
@@ -375,25 +389,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         rotation, dummy_2d, _, mirror_axes = decisions
         return Augmentation(rotation=rotation, dummy_2d=bool(dummy_2d), mirror_axes=tuple(mirror_axes or ()))
 
-    def _published_task(self) -> Task:
-        """PGPS as published, on this plan."""
-        document = self.plans_manager.plans
-        plan = plan_from_document(document, document["configurations"], self.configuration_name)
-        curriculum = resolve(plan.geometry, named_axes("pgps", allocation="reference"))
-        settings = TrainingSettings().resolved(constant_patch_size=curriculum.is_constant)
-        return Task(curriculum=curriculum, settings=settings, seed=0, data_workers=get_allowed_n_proc_DA())
-
     def _do_i_compile(self) -> bool:
         return self._task.settings.compile_network and bool(super()._do_i_compile())
-
-    def _allow_a_compilation_per_stage(self) -> None:
-        """Dynamo runs further shapes eagerly, without a word, once it has compiled its limit of them."""
-        if self._do_i_compile():
-            import torch._dynamo
-
-            limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-            shapes = len(self._task.curriculum.stages) + 2
-            setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), shapes))
 
 
 def _finite(value: float) -> float | None:

@@ -221,6 +221,7 @@ class _Attempt:
         trainer.attach(
             Task(
                 curriculum=spec.curriculum,
+                data=spec.data,
                 settings=spec.training,
                 seed=spec.seed,
                 data_workers=workplace.resources.workers_for(device),
@@ -291,6 +292,9 @@ class _Attempt:
         self._progress.phase(Phase.TRAINING)
         with self._stop.deferred():
             trainer.run_training()
+        if trainer.has_reached_dice:
+            reached = f"validation Dice {self._spec.training.stop_at_dice:g} is reached"
+            self._folder.note(f"{reached} after iteration {trainer.iteration}: the training ends")
 
     def _validate(self, trainer: Any) -> dict[str, Any]:
         self._progress.phase(Phase.FINAL_VALIDATION)
@@ -366,9 +370,9 @@ def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, 
         dice_per_class={str(label): _number(metrics["Dice"]) for label, metrics in summary["mean"].items()},
         dice_per_case={case: _mean(list(labels.values())) for case, labels in cases.items()},
         dice_per_case_and_class=cases,
-        iterations=spec.curriculum.total_iterations,
+        iterations=trainer.iteration,
         voxels=trainer.voxels,
-        voxel_share=spec.curriculum.voxel_share,
+        voxel_share=spec.curriculum.share_of_cps(trainer.voxels, trainer.iteration),
         weights_sha256=checksum,
     )
 

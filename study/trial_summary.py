@@ -8,6 +8,7 @@ from study.costs import CostSegment
 from study.plain import record_to_json
 from study.prediction import predict_command
 from study.records import Phase
+from study.stage_table import data_words
 from study.trial import FinishedTrial
 
 
@@ -31,6 +32,7 @@ def as_json(trial: FinishedTrial) -> dict[str, Any]:
         "voxel_share": result.voxel_share,
         "weights_sha256": result.weights_sha256,
         "iterations": result.iterations,
+        "stopped_at_iteration": trial.spec.stopped_at(result.iterations),
         "total": {
             "seconds": bill.total.seconds,
             "energy_kwh": bill.total.energy_kwh,
@@ -61,10 +63,21 @@ def as_text(trial: FinishedTrial) -> str:
         f"{_energy(bill.total.energy_kwh, bill.total.co2_kg)}; {len(bill.segments)} attempt(s), "
         f"{bill.waste.seconds:.1f} s wasted",
         f"voxels    {result.voxels:.4g}, {100 * result.voxel_share:.2f} % of constant patch size",
+        *_notes(trial),
         f"weights   sha256 {result.weights_sha256}",
         f"predict   {predict_command(trial.folder, trial.spec)}",
     ]
     return "\n".join(lines)
+
+
+def _notes(trial: FinishedTrial) -> list[str]:
+    """Lines of trials that start on some of the cases, or that stopped before their end."""
+    spec, stopped = trial.spec, trial.spec.stopped_at(trial.result.iterations)
+    lines = [] if spec.data is None else [f"data      {data_words(spec.axes, spec.data)}"]
+    if stopped is not None:
+        reached = f"validation Dice {spec.training.stop_at_dice:g} reached"
+        lines.append(f"stopped   at iteration {stopped} of {spec.curriculum.total_iterations}: {reached}")
+    return lines
 
 
 def _segment(segment: CostSegment) -> dict[str, Any]:

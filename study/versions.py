@@ -13,7 +13,10 @@ from study import __version__
 from study.plain import sha256_of_json
 
 # The books, the machine and the display decide no result.
-DECIDING_MODULES = ("batches", "curriculum", "plan", "records", "specs", "stretch", "task", "trainer", "trial")
+DECIDING_MODULES = (
+    *("batches", "curriculum", "data_curriculum", "plan", "records", "spans", "specs", "stopping", "stretch", "task"),
+    *("trainer", "trial"),
+)
 DECIDING_LIBRARIES = (
     "nnunetv2",
     "torch",

@@ -18,7 +18,7 @@ import pytest
 
 from study import files
 from study.curriculum import named_axes
-from study.datasets import DataPaths, data_paths
+from study.datasets import DataPaths, data_paths, find_dataset
 from study.errors import TrialInterrupted
 from study.ledger import Ledger, TrialFolder
 from study.machine import Resources
@@ -179,6 +179,7 @@ def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             made.attach(
                 Task(
                     curriculum=what.curriculum,
+                    data=what.data,
                     settings=what.training,
                     seed=what.seed,
                     observer=observer or SilentObserver(),
@@ -202,7 +203,7 @@ def spec_of(
     training: Mapping[str, Any] | None = None,
     **axes: Any,
 ) -> TrialSpec:
-    """A trial on prepared data: `SHORT` unless `training` says otherwise."""
+    """A trial on prepared data: `SHORT` unless `training` says otherwise. Cases rank by name, the last first."""
     plan, split_sha256 = prepared_lookup(paths)(NUMBER, plans, configuration, 0)
     return make_spec(
         plan=plan,
@@ -212,6 +213,7 @@ def spec_of(
         scheme=scheme,
         axes=named_axes(scheme, **axes),
         training=TrainingSettings(**{**SHORT, **(training or {})}),
+        ranked=sorted(find_dataset(paths, NUMBER).split(0).training, reverse=True),
     )
 
 

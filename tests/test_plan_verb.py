@@ -201,3 +201,15 @@ def test_plans_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.Captur
     assert "configuration: received '4d', legal is one of 2d, 3d_fullres" in refused(
         f"--plans '{path}' --configuration 4d", capsys
     )
+
+
+# ------------------------------------------------------------------------------------------------------ data curriculum
+
+
+def test_the_first_phase_of_the_data_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    words = f"{BRAIN} --scheme pgps --epochs 8 --iterations-per-epoch 10 --pdl-fraction 0.25"
+    assert plan_json(words, capsys)["pdl"] == {"fraction": 0.25, "metric": "mean-rank", "until_iteration": 20}
+    assert plan_json(f"{words} --pdl-epochs 3 --budget 0.5", capsys)["pdl"]["until_iteration"] == 15
+    assert plan_json(f"{BRAIN} --scheme pgps --pdl-epochs 3", capsys)["pdl"] is None
+    line = "data: 25 % of the training cases, most dissimilar by mse, before iteration 20; then all"
+    assert line in plan(f"{words} --pdl-metric mse", capsys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from study.plan import NetworkPlan
 from study.records import TrainingSettings
 from study.spaces import SearchSpace, load_space, specs
 from study.spaces.document import BLOCKS, SETTINGS, SpaceDocument
-from study.specs import Lookup
 
 FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 PATHS = sorted(FOLDER.glob("*.yaml"))
@@ -23,20 +23,30 @@ GEOMETRIES = {
 }
 
 
-def lookup_of(geometry: Geometry) -> Lookup:
-    def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+@dataclass(frozen=True)
+class RankedData:
+    """What a space finds of data that is not there: any plan of a geometry, and the ranking of 24 training cases."""
+
+    geometry: Geometry
+
+    def __call__(self, dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
         plan = NetworkPlan(
             dataset=f"Dataset{dataset:03d}_X",
             plans=plans or "nnUNetPlans",
             configuration=configuration,
-            geometry=geometry,
+            geometry=self.geometry,
             data_identifier="x",
             previous_stage=None,
             sha256="p" * 64,
         )
         return plan, f"split-{fold}"
 
-    return lookup
+    def ranked(self, dataset: int | str, fold: int, metric: str) -> tuple[str, ...]:
+        return tuple(f"case_{fold}_{number:02d}" for number in range(24))
+
+
+def lookup_of(geometry: Geometry) -> RankedData:
+    return RankedData(geometry)
 
 
 def shipped(name: str) -> SearchSpace:
@@ -97,6 +107,25 @@ def test_the_papers_spaces_are_reference_runs(name: str, points: int, datasets: 
         settings = space.settings(point)
         assert settings.training == TrainingSettings()
         assert settings.axes.allocation == "reference"
+
+
+def test_the_posters_space_trains_once_to_its_highest_threshold() -> None:
+    space = shipped("paper_pdl").with_overrides(dataset=4, iterations_per_epoch=10)
+    made = [specs(space, point, lookup_of(GEOMETRIES["hippocampus"]))[0] for point in space.points()]
+    assert all(spec.curriculum.is_constant and spec.training.stop_at_dice == 0.95 for spec in made)
+    assert [spec.data and (len(spec.data.cases), spec.data.until_iteration) for spec in made] == [
+        None,
+        (6, 2500),
+        (12, 2500),
+    ]
+
+
+def test_the_two_curricula_are_combined_in_every_way() -> None:
+    space = shipped("pdl_pgps").with_overrides(dataset=4, iterations_per_epoch=10)
+    made = [specs(space, point, lookup_of(GEOMETRIES["hippocampus"]))[0] for point in space.points()]
+    seen = {(spec.scheme, len(spec.data.cases) if spec.data else 24) for spec in made}
+    assert seen == {(scheme, cases) for scheme in ("cps", "pgps", "rpss") for cases in (6, 12, 24)}
+    assert len({spec.trial_id for spec in made}) == 9
 
 
 def test_the_papers_voxel_shares_come_out_of_the_space() -> None:

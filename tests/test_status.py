@@ -19,7 +19,7 @@ from study.__main__ import main
 from study.ledger import Ledger, TrialFolder
 from study.prediction import predict_command
 from study.records import Phase
-from study.status import counts, found, study_status
+from study.status import counts, found, rich_table, study_status
 
 USER_ERROR, INTERRUPTED = 2, 130
 STATES = ("new", "running", "interrupted", "failed", "finished")
@@ -187,3 +187,11 @@ def test_watching_follows_the_study_until_ctrl_c(tmp_path: Path) -> None:
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.read_to_end() == INTERRUPTED
     assert terminal.screen.endswith("interrupted; the same command resumes\r\n")
+
+
+def test_idle_keys_of_the_data_curriculum_are_not_shown(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "study")
+    ledger.add(make_spec("cps", pdl_epochs=3))
+    ledger.add(make_spec("cps", seed=1, pdl_fraction=0.25, pdl_epochs=4))
+    shown = sorted(str(cell) for cell in rich_table(study_status(ledger)).columns[2].cells)
+    assert shown == ["cps", "cps pdl_fraction=0.25 pdl_epochs=4"]

@@ -10,11 +10,7 @@ import multiprocessing.pool
 import os
 import shutil
 import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,6 @@ from prepared import (
     FLAT_2D,
     FULL,
     NAME,
-    Stopper,
-    final_weights,
     model_folder,
     plans_document,
     spec_of,
@@ -35,6 +29,7 @@ from prepared import (
     workplace,
     write_variant,
 )
+from references import Reference, assert_same_training, reference_of, resumed_from, training_process
 
 from study import files
 from study.checkpoints import FINAL, LATEST, PREVIOUS
@@ -51,21 +46,12 @@ from study.errors import (
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.nnunet_paths import previous_stage_folder
 from study.progress import Progress, StopRequest
-from study.records import EpochReport, Phase, TrialSpec
+from study.records import EpochReport, Phase
 from study.trial import run_trial
 
 # Of 24 iterations in 3 epochs and 9 stages, this one ends within an epoch and within a stage.
 WITHIN = 14
 LAST_EPOCH_END = 8
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A trial trained without interruption."""
-
-    spec: TrialSpec
-    weights: str
-    epochs: list[EpochReport]
 
 
 @pytest.fixture(scope="module")
@@ -75,30 +61,12 @@ def paths(data: Path) -> DataPaths:
 
 @pytest.fixture(scope="module", params=["pgps", "rpss"])
 def reference(request: pytest.FixtureRequest, paths: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    spec = spec_of(paths, request.param)
-    folder = train(spec, Ledger.create(tmp_path_factory.mktemp("reference") / "study"), workplace(paths))
-    return Reference(spec=spec, weights=final_weights(folder), epochs=timeless(folder))
+    return reference_of(spec_of(paths, request.param), paths, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger.create(tmp_path / "study")
-
-
-def timeless(folder: TrialFolder) -> list[EpochReport]:
-    """Reports of all epochs, without how long they took."""
-    return [replace(report, training_seconds=0.0) for report in folder.epochs()]
-
-
-def resumed_from(folder: TrialFolder) -> list[int]:
-    return [header.resumed_from_iteration for header in folder.attempts()]
-
-
-def assert_same_training(folder: TrialFolder, reference: Reference) -> None:
-    assert final_weights(folder) == reference.weights
-    assert timeless(folder) == reference.epochs
-    lines = [epoch["epoch"] for epoch in files.read_lines(folder.path / "epochs.jsonl")]
-    assert sorted(set(lines)) == [report.epoch for report in folder.epochs()] == [0, 1, 2]
 
 
 # ------------------------------------------------------------------------------------------------- stopped and resumed
@@ -171,41 +139,6 @@ def test_a_stop_in_the_last_validation_is_not_forgotten(paths: DataPaths, ledger
 
 
 # --------------------------------------------------------------------------------------------------- killed and resumed
-
-
-def train_in_process(study: str, trial_id: str, paths: DataPaths, pipe: Connection, halt_at: int | None) -> None:
-    """What a process does: train the trial, and at an iteration say so and wait for a signal."""
-
-    class Halting(Stopper):
-        def iteration_done(self, report: Any) -> None:
-            if report.iteration + 1 == halt_at:
-                pipe.send(os.getpid())
-                while not self.stop.requested:
-                    time.sleep(0.01)
-
-    ledger = Ledger.open(Path(study))
-    halting = Halting(before=Phase.FINAL_VALIDATION)
-    signal.signal(signal.SIGTERM, halting.stop.signal)
-    place = workplace(paths, data_workers=1)
-    with pytest.raises(TrialInterrupted):
-        run_trial(ledger.trial(trial_id).spec(), ledger, place, progress=halting, stop=halting.stop)
-
-
-@contextmanager
-def training_process(ledger: Ledger, spec: TrialSpec, paths: DataPaths, halt_at: int | None = None) -> Iterator[Any]:
-    """A process that trains, and the id it sends when it has reached the iteration; ended whatever happens."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["study.trainer", "pytest"])
-    ours, theirs = server.Pipe(duplex=False)
-    arguments = (str(ledger.root), ledger.add(spec).trial_id, paths, theirs, halt_at)
-    process = server.Process(target=train_in_process, args=arguments)
-    process.start()
-    theirs.close()
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.join()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

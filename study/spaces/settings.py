@@ -13,6 +13,7 @@ from typing import Any
 
 from study.checks import is_whole
 from study.curriculum import Axes, Geometry, named_axes, resolve
+from study.data_curriculum import phase_iterations
 from study.errors import InvalidInputError
 from study.records import TrainingSettings
 from study.spaces.domains import Domain, Interval, Scalar
@@ -21,6 +22,8 @@ DATASET = "dataset"
 SCHEME = "curriculum.scheme"
 EPOCHS = "training.epochs"
 ITERATIONS_PER_EPOCH = "training.iterations_per_epoch"
+STOP_AT_DICE = "training.stop_at_dice"
+PDL_FRACTION, PDL_EPOCHS, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_epochs", "curriculum.pdl_metric"
 CURRICULUM_KEYS = ("scheme", *(field.name for field in fields(Axes)))
 TRAINING_KEYS = tuple(field.name for field in fields(TrainingSettings))
 LARGEST_DATASET_ID = 999
@@ -90,6 +93,23 @@ def check_length(axes: Mapping[str, Domain]) -> None:
     iterations: Any = max(axes[ITERATIONS_PER_EPOCH].probes())  # type: ignore[type-var]
     smallest = Geometry(patch_size=(1,), divisors=(1,), batch_size=1)
     resolve(smallest, Axes(), epochs=epochs, iterations_per_epoch=iterations)
+
+
+def check_first_phase(axes: Mapping[str, Domain]) -> None:
+    """Check what data curricula the domains allow together.
+
+    Raises:
+        InvalidInputError: a first phase longer than the shortest training, or fractions so near to 0 that no number of
+            cases is enough.
+    """
+    fractions = axes[PDL_FRACTION]
+    if isinstance(fractions, Interval) and fractions.low == 0:
+        legal = "an interval that starts above 0, or a list: next to 0 no case is left"
+        raise InvalidInputError(field=PDL_FRACTION, received=fractions.to_json(), legal=legal)
+    epochs: Any = min(axes[EPOCHS].probes())  # type: ignore[type-var]
+    for pdl_epochs in axes[PDL_EPOCHS].probes():
+        if isinstance(pdl_epochs, int):
+            phase_iterations(pdl_epochs, epochs=epochs, iterations_per_epoch=1)
 
 
 def as_dataset(written: Any) -> Any:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from study.checks import check_choice, check_count
+from study.curriculum import Axes
 from study.errors import InvalidInputError
 from study.records import Energy
 from study.spaces.demands import Resources
@@ -24,9 +25,13 @@ from study.spaces.settings import (
     DEFAULTS,
     EPOCHS,
     ITERATIONS_PER_EPOCH,
+    PDL_FRACTION,
+    PDL_METRIC,
+    STOP_AT_DICE,
     Settings,
     as_dataset,
     check_domain,
+    check_first_phase,
     check_length,
     settings_at,
 )
@@ -91,6 +96,8 @@ class SearchSpace:
         for name, domain in self.axes.items():
             check_domain(name, domain)
         check_length(self.axes)
+        if self.data_axes:
+            check_first_phase(self.axes)
         self._check_objectives()
         self._check_search()
 
@@ -103,6 +110,13 @@ class SearchSpace:
     def datasets(self) -> tuple[int | str, ...]:
         """Ids or names of the datasets, empty when none is named yet."""
         return tuple(value for value in self.axes[DATASET].probes() if isinstance(value, int | str))
+
+    @property
+    def data_axes(self) -> list[Axes]:
+        """Data curricula that stand for all that the space may propose: the ends of its fractions, by each metric."""
+        fractions, metrics = (self.axes[name].probes() for name in (PDL_FRACTION, PDL_METRIC))
+        pairs = [_given({"pdl_fraction": f, "pdl_metric": m}) for f, m in itertools.product(fractions, metrics)]
+        return [axes for pair in pairs if (axes := Axes(**pair)).needs_ranking]
 
     def points(self) -> Iterator[Point]:
         """The points of a grid or random search, none twice, in an order that depends on the space alone.
@@ -164,15 +178,17 @@ class SearchSpace:
         country: str | None = None,
         epochs: int | None = None,
         iterations_per_epoch: int | None = None,
+        stop_at_dice: float | None = None,
     ) -> SearchSpace:
         """The same space with what the command line gave; None leaves a field as it is.
 
-        A dataset, epochs or iterations given here are fixed, whatever domain they had.
+        A dataset, epochs, iterations or a Dice to stop at given here are fixed, whatever domain they had.
 
         Raises:
             InvalidInputError: as the space itself.
         """
-        fixed = _given({DATASET: as_dataset(dataset), EPOCHS: epochs, ITERATIONS_PER_EPOCH: iterations_per_epoch})
+        training = {EPOCHS: epochs, ITERATIONS_PER_EPOCH: iterations_per_epoch, STOP_AT_DICE: stop_at_dice}
+        fixed = _given({DATASET: as_dataset(dataset), **training})
         resources = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent, "data_workers": data_workers}
         own = {"trials": trials, "plans": plans, "configuration": configuration, "folds": folds, "seeds": seeds}
         return replace(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from study.data_curriculum import resolve_cases
 from study.errors import InvalidInputError
 from study.records import TrialSpec
 from study.spaces.domains import Scalar
 from study.spaces.space import SearchSpace
-from study.specs import Lookup, make_spec
+from study.specs import Lookup, make_spec, ranked_cases
 
 
 def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> list[TrialSpec]:
@@ -17,7 +18,7 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
     Args:
         space: where the point comes from.
         point: a value for each searched setting; plain JSON.
-        lookup: finds plans and splits, see `specs.prepared_lookup`.
+        lookup: finds plans, splits and rankings, see `specs.prepared_lookup`.
 
     Raises:
         InvalidInputError: the point does not fit the space, or no dataset is named.
@@ -29,6 +30,7 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
     made = []
     for fold in space.folds:
         plan, split_sha256 = lookup(settings.dataset, space.plans, space.configuration, fold)
+        ranked = ranked_cases(lookup, settings.dataset, fold, settings.axes)
         made += [
             make_spec(
                 plan=plan,
@@ -38,6 +40,7 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
                 scheme=settings.scheme,
                 axes=settings.axes,
                 training=settings.training,
+                ranked=ranked,
             )
             for seed in space.seeds
         ]
@@ -48,7 +51,8 @@ def check_data(space: SearchSpace, lookup: Lookup) -> None:
     """Look every dataset and fold up once, so that what is missing is known before anything starts.
 
     Raises:
-        InvalidInputError: no dataset is named, or a configuration or fold does not exist.
+        InvalidInputError: no dataset is named, a configuration or fold does not exist, or a share of the training cases
+            leaves none of them.
         StudyError: what else the lookup raises.
     """
     if not space.datasets:
@@ -56,6 +60,8 @@ def check_data(space: SearchSpace, lookup: Lookup) -> None:
     for dataset in space.datasets:
         for fold in space.folds:
             lookup(dataset, space.plans, space.configuration, fold)
+            for axes in space.data_axes:
+                resolve_cases(ranked_cases(lookup, dataset, fold, axes) or (), axes.pdl_fraction)
 
 
 def _no_dataset() -> InvalidInputError:

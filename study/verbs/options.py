@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from study.checks import is_whole
 from study.curriculum import ALLOCATIONS, CHAIN_ORDERS, SCHEMES, STAGE_ORDERS, STEPWISE, Axes, named_axes
+from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, METRICS
 from study.errors import InvalidInputError
 
 
@@ -34,10 +36,28 @@ def add_curriculum_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--order", help=f"order of stages: {', '.join(STAGE_ORDERS)}")
 
 
+def add_data_curriculum_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the data curriculum: which training cases come first."""
+    group = parser.add_argument_group("data curriculum (PDL; needs the ranking that `python -m study rank` makes)")
+    group.add_argument(
+        "--pdl-fraction",
+        type=number,
+        metavar="0..1",
+        help="share of the cases, most dissimilar first (default: 0, all)",
+    )
+    group.add_argument(
+        "--pdl-epochs",
+        type=count_or_share,
+        metavar="N|0..1",
+        help=f"epochs on these cases alone, or a share of them (default: {DEFAULT_EPOCHS:g})",
+    )
+    group.add_argument("--pdl-metric", metavar="NAME", help=f"one of {', '.join(METRICS)} (default: {DEFAULT_METRIC})")
+
+
 def axes_from(args: argparse.Namespace) -> Axes:
-    """The axes that the curriculum options name; see `named_axes` for errors."""
-    names = ("min_patch", "stages", "batch_growth", "budget", "allocation", "chain", "order")
-    return named_axes(args.scheme, **{name: getattr(args, name) for name in names})
+    """The axes that the curriculum options name, those of data among them if the verb has them; see `named_axes`."""
+    names = [field.name for field in fields(Axes)]
+    return named_axes(args.scheme, **{name: getattr(args, name, None) for name in names})
 
 
 def number(text: str) -> Any:
@@ -54,6 +74,12 @@ def whole(text: str) -> Any:
         return int(text)
     except ValueError:
         return text
+
+
+def count_or_share(text: str) -> Any:
+    """A whole number, else a number, or the text itself; see `number`."""
+    count = whole(text)
+    return number(text) if count is text else count
 
 
 def growth(text: str) -> Any:

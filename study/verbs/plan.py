@@ -6,15 +6,17 @@ import argparse
 import json
 from pathlib import Path
 
-from study.curriculum import Geometry, resolve
+from study.curriculum import Axes, Curriculum, Geometry, resolve
+from study.data_curriculum import phase_iterations
 from study.errors import InvalidInputError
 from study.plan import read_plan
-from study.stage_table import curriculum_as_json, rich_table, shortfalls, size_text, summary
-from study.verbs.options import add_curriculum_options, axes_from, whole
+from study.stage_table import curriculum_as_json, first_phase_words, rich_table, shortfalls, size_text, summary
+from study.verbs.options import add_curriculum_options, add_data_curriculum_options, axes_from, whole
 
 EXAMPLES = """\
   python -m study plan --patch-size 128 128 128 --divisors 32 32 32 --batch-size 2 --scheme pgps
   python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme pgps+ --allocation reference
+  python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme cps --pdl-fraction 0.25
   python -m study plan --plans data/nnUNet_preprocessed/Dataset004_Hippocampus/nnUNetPlans.json --stages 3 --json
 """
 DEFAULT_CONFIGURATION = "3d_fullres"
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--plans", type=Path, metavar="FILE", help="nnU-Net plans file, instead of the three above")
     network.add_argument("--configuration", help=f"of the plans file (default: {DEFAULT_CONFIGURATION})")
     add_curriculum_options(parser)
+    add_data_curriculum_options(parser)
     length = parser.add_argument_group("length")
     length.add_argument("--epochs", type=whole, default=1000, metavar="N", help="default: 1000")
     length.add_argument("--iterations-per-epoch", type=whole, default=250, metavar="N", help="default: 250")
@@ -46,16 +49,29 @@ def run(args: argparse.Namespace) -> int:
     curriculum = resolve(
         geometry, axes, epochs=args.epochs, iterations_per_epoch=args.iterations_per_epoch, seed=args.seed
     )
+    until_iteration = _first_phase(axes, curriculum, args.epochs)
     if args.json:
-        print(json.dumps({"scheme": args.scheme, **curriculum_as_json(curriculum, axes)}))
+        phase = {"fraction": axes.pdl_fraction, "metric": axes.pdl_metric, "until_iteration": until_iteration}
+        pdl = None if until_iteration is None else phase
+        print(json.dumps({"scheme": args.scheme, **curriculum_as_json(curriculum, axes), "pdl": pdl}))
         return 0
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{args.scheme}: {_described(geometry)}", rich_table(curriculum), summary(curriculum), sep="\n")
+    if until_iteration is not None:
+        console.print(f"data: {first_phase_words(axes, until_iteration)}")
     for note in shortfalls(curriculum, axes):
         console.print(f"note: {note}")
     return 0
+
+
+def _first_phase(axes: Axes, curriculum: Curriculum, epochs: int) -> int | None:
+    """Iterations that draw some of the cases alone; None when all are drawn throughout."""
+    if not axes.needs_ranking:
+        return None
+    per_epoch = curriculum.total_iterations // epochs
+    return phase_iterations(axes.pdl_epochs, epochs=epochs, iterations_per_epoch=per_epoch)
 
 
 def _geometry(args: argparse.Namespace) -> Geometry:

@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     space.add_argument("--seeds", type=whole, nargs="+", metavar="N")
     space.add_argument("--epochs", type=whole, metavar="N")
     space.add_argument("--iterations-per-epoch", type=whole, metavar="N", help="at full budget")
+    space.add_argument("--stop-at-dice", type=number, metavar="0..1", help="end each training at this validation Dice")
     space.add_argument("--country", metavar="ISO3", help="grid of the CO2 figures")
     space.add_argument("--cpus", type=number, metavar="X", help="per trial")
     space.add_argument("--gpus", type=number, metavar="X", help="per trial, 0 for the CPU, a fraction to share one")
@@ -123,7 +124,7 @@ def load(args: argparse.Namespace) -> SearchSpace:
     """The search space of the command line."""
     from study.spaces import load_space
 
-    names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "country")
+    names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "stop_at_dice", "country")
     resources = ("cpus", "gpus", "concurrent", "data_workers")
     return load_space(args.space, trials=args.trials).with_overrides(
         **{name: getattr(args, name) for name in (*names, *resources)},

@@ -11,13 +11,23 @@ from pathlib import Path
 
 from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
 from study.remote import place
-from study.verbs.options import add_curriculum_options, add_data_option, axes_from, need_whole, number, whole
+from study.verbs.options import (
+    add_curriculum_options,
+    add_data_curriculum_options,
+    add_data_option,
+    axes_from,
+    need_whole,
+    number,
+    whole,
+)
 
 EXAMPLES = """\
   python -m study trial --data data --dataset 4 --scheme pgps --out trials
   python -m study trial --data data --dataset 4 --scheme pgps --optimizer adamw --epochs 10 \\
       --iterations-per-epoch 40 --validation-batches 2 --no-mirroring --device cpu --out trials
   python -m study trial --data data --dataset 4 --scheme cps --budget 0.25 --out trials --json
+  python -m study trial --data data --dataset 4 --scheme pgps --pdl-fraction 0.25 --pdl-epochs 100 \\
+      --stop-at-dice 0.85 --out trials
 """
 TRAINING_OPTIONS = (
     ("--initial-learning-rate", number, "X", "default: 0.01 with sgd, 0.003 with adamw"),
@@ -28,6 +38,12 @@ TRAINING_OPTIONS = (
     ("--foreground-oversampling", number, "0..1", "default: 0.5, with constant patch size 0.33"),
     ("--validation-every-epochs", whole, "N", "default: 1"),
     ("--validation-batches", whole, "N", "default: nnU-Net's 50"),
+    (
+        "--stop-at-dice",
+        number,
+        "0..1",
+        "end when the validation Dice, mean of three evaluations, is that (default: never)",
+    ),
 )
 
 
@@ -45,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=place, required=True, metavar="DIR|URL", help="study folder, made if absent")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_curriculum_options(parser)
+    add_data_curriculum_options(parser)
     training = parser.add_argument_group("training (nnU-Net's unless given)")
     training.add_argument("--optimizer", default="sgd", metavar="NAME", help=f"{' or '.join(OPTIMIZERS)}; default: sgd")
     for option, convert, metavar, text in TRAINING_OPTIONS:
@@ -108,10 +125,11 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
 
 def _spec(args: argparse.Namespace) -> TrialSpec:
     from study.datasets import data_paths
-    from study.specs import make_spec, prepared_lookup
+    from study.specs import make_spec, prepared_lookup, ranked_cases
 
     axes, training, fold = axes_from(args), _training(args), need_whole("fold", args.fold)
-    plan, split_sha256 = prepared_lookup(data_paths(args.data))(args.dataset, args.plans, args.configuration, fold)
+    lookup = prepared_lookup(data_paths(args.data))
+    plan, split_sha256 = lookup(args.dataset, args.plans, args.configuration, fold)
     return make_spec(
         plan=plan,
         split_sha256=split_sha256,
@@ -120,6 +138,7 @@ def _spec(args: argparse.Namespace) -> TrialSpec:
         scheme=args.scheme,
         axes=axes,
         training=training,
+        ranked=ranked_cases(lookup, args.dataset, fold, axes),
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.columns import POINT_COLUMNS
 from study.curriculum import Geometry, named_axes, resolve
+from study.data_curriculum import DataCurriculum
 from study.ledger import Ledger, TrialFolder
 from study.records import (
     AttemptHeader,
@@ -48,6 +49,7 @@ def make_spec(
     seed: int = 0,
     training: TrainingSettings | None = None,
     geometry: Geometry = GEOMETRY,
+    data: DataCurriculum | None = None,
     **axes: Any,
 ) -> TrialSpec:
     """The specification of a trial of a named scheme, some of its axes overridden."""
@@ -68,6 +70,7 @@ def make_spec(
         training=training.resolved(constant_patch_size=curriculum.is_constant),
         plans_sha256="0" * 64,
         split_sha256=f"{fold:064d}",
+        data=data,
     )
 
 

@@ -22,7 +22,7 @@ from analysis.frame import read_studies
 from analysis.front import Front, pareto_front
 from analysis.images import as_png, as_svg, inline_svg
 from analysis.labels import place
-from analysis.methods import METHOD_LABELS
+from analysis.methods import METHOD_LABELS, with_data_curriculum
 from analysis.points import average_points
 from analysis.style import METHOD_STYLES, NARROW, PAINTS, SURFACE, WIDE
 from analysis.units import amount, number, reading_scale
@@ -242,7 +242,8 @@ def test_one_point_is_a_figure(tmp_path: Path) -> None:
 
 
 def test_every_scheme_has_its_own_colour_and_marker() -> None:
-    assert set(METHOD_STYLES) == set(METHOD_LABELS) == {*SCHEMES, "other"}
+    patches = {*SCHEMES, "other"}
+    assert set(METHOD_STYLES) == set(METHOD_LABELS) == {*patches, *map(with_data_curriculum, patches)}
     assert len({style.marker for style in METHOD_STYLES.values()}) == len(METHOD_STYLES)
     assert len({paint.light for paint in PAINTS}) == len({paint.name for paint in PAINTS}) == len(PAINTS)
 

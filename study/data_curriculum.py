@@ -1,0 +1,108 @@
+"""The data curriculum: which training cases an iteration may draw (Progressive Deep Learning, PDL).
+
+A training starts on the cases that are most dissimilar from the others and goes on with all of them. Which cases an
+iteration may draw depends on its index alone, like its patch size, so the two curricula combine freely and a resumed
+training needs to know nothing else. How similar cases are is for the ranking to say; only its order arrives here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from study.checks import check_choice, check_count, check_range, is_whole
+from study.errors import InvalidInputError
+
+METRICS = ("mse", "psnr", "ssim", "uqi", "mean-rank")
+"""What cases may be ranked by: a measure of similarity, or the mean of the ranks by several of them."""
+DEFAULT_METRIC = "mean-rank"
+# The poster says "a fixed number of epochs" and not how many.
+DEFAULT_EPOCHS = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCurriculum:
+    """A first phase that draws some of the training cases; afterwards all may be drawn.
+
+    Attributes:
+        cases: training cases of the first phase, sorted by name: in which order they were ranked decides nothing.
+        until_iteration: first iteration that may draw every training case.
+
+    Raises:
+        InvalidInputError: no case, cases out of order or twice, or a phase without an iteration.
+    """
+
+    cases: tuple[str, ...]
+    until_iteration: int
+
+    def __post_init__(self) -> None:
+        # A list, as JSON has it, is taken too.
+        object.__setattr__(self, "cases", tuple(self.cases))
+        if not self.cases or list(self.cases) != sorted(set(self.cases)):
+            legal = "at least one training case, sorted, each once"
+            raise InvalidInputError(field="cases of the first phase", received=list(self.cases), legal=legal)
+        check_count("until_iteration", self.until_iteration)
+
+    def allowed(self, iteration: int) -> tuple[str, ...] | None:
+        """The cases that an iteration may draw, None for all training cases."""
+        return self.cases if iteration < self.until_iteration else None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Self | None:
+        """Inverse of `plain.record_to_json`; None, as a specification without a data curriculum has it, stays None."""
+        return None if data is None else cls(**data)
+
+
+def check_data_axes(fraction: object, epochs: object, metric: object) -> None:
+    """Check the axes of the data curriculum by themselves; `phase_iterations` and `resolve_cases` check them together.
+
+    Raises:
+        InvalidInputError: a fraction outside 0 to 1, epochs that are neither a count nor a share, an unknown metric.
+    """
+    check_range("pdl_fraction", fraction, 0.0, 1.0)
+    check_choice("pdl_metric", metric, METRICS)
+    counted = isinstance(epochs, int) and is_whole(epochs) and epochs >= 1
+    shared = isinstance(epochs, float) and 0.0 < epochs < 1.0
+    if not counted and not shared:
+        legal = "a whole number of epochs of at least 1, or a share of the training above 0 and below 1"
+        raise InvalidInputError(field="pdl_epochs", received=epochs, legal=legal)
+
+
+def phase_iterations(pdl_epochs: int | float, *, epochs: int, iterations_per_epoch: int) -> int:
+    """Length of the first phase, which ends with an epoch.
+
+    Args:
+        pdl_epochs: a whole number of epochs, or a share of them: rounded half up, at least one.
+        epochs: of the whole training.
+        iterations_per_epoch: after the budget.
+
+    Raises:
+        InvalidInputError: more epochs than the training has.
+    """
+    check_data_axes(0.0, pdl_epochs, DEFAULT_METRIC)
+    wanted = pdl_epochs if isinstance(pdl_epochs, int) else max(1, math.floor(pdl_epochs * epochs + 0.5))
+    if wanted > epochs:
+        legal = f"at most the {epochs} epochs of the training, or a share of them above 0 and below 1"
+        raise InvalidInputError(field="pdl_epochs", received=pdl_epochs, legal=legal)
+    return wanted * iterations_per_epoch
+
+
+def resolve_cases(ranked: Sequence[str], fraction: float) -> tuple[str, ...] | None:
+    """The most dissimilar cases, sorted by name; None where that is all of them or none is asked for.
+
+    Args:
+        ranked: training cases, most dissimilar first.
+        fraction: size of the set, 0 to 1, rounded half up to whole cases.
+
+    Raises:
+        InvalidInputError: a fraction outside 0 to 1, or one above 0 that leaves no case.
+    """
+    check_data_axes(fraction, DEFAULT_EPOCHS, DEFAULT_METRIC)
+    size = math.floor(fraction * len(ranked) + 0.5)
+    if fraction > 0 and size == 0:
+        least = 0.5 / len(ranked) if ranked else 1.0
+        legal = f"0, or at least {least:.3g}: less leaves no case of {len(ranked)}"
+        raise InvalidInputError(field="pdl_fraction", received=fraction, legal=legal)
+    return tuple(sorted(ranked[:size])) if 0 < size < len(ranked) else None

@@ -1,0 +1,141 @@
+"""Preprocessed cases as SimpleITK images: centred on one another, coarse enough to compare many, on one common grid.
+
+Preprocessing crops every case, so where it lay in the scanner says nothing about where it lies in another one. Cases
+are therefore laid with their centres on the origin, in the spacing that nnU-Net resampled them to. Axes in which every
+case has a single voxel, as in datasets of 2D images, are dropped. Array axes are those of nnU-Net, z, y, x; SimpleITK
+counts them in the opposite order, which is hidden here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.ranking.similarity import GridImage, Mask
+
+Array = NDArray[np.float32]
+# A case of 64 voxels in every direction; larger ones are averaged down to it before they are compared.
+MOST_GRID_VOXELS = 64**3
+# A cubic spline needs as many along every axis.
+LEAST_SPLINE_VOXELS = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseImage:
+    """A preprocessed case.
+
+    Attributes:
+        voxels: (channels, *axes), as nnU-Net stored them.
+        spacing: per axis, millimetres.
+    """
+
+    voxels: Array
+    spacing: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels per axis."""
+        return tuple(int(n) for n in self.voxels.shape[1:])
+
+    def without(self, axes: Sequence[int]) -> CaseImage:
+        """The same with these axes of one voxel dropped."""
+        kept = [axis for axis in range(len(self.spacing)) if axis not in axes]
+        return CaseImage(
+            voxels=np.squeeze(self.voxels, axis=tuple(axis + 1 for axis in axes)),
+            spacing=tuple(self.spacing[axis] for axis in kept),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centred:
+    """A case in SimpleITK's form, centred on the origin.
+
+    Attributes:
+        channels: one SimpleITK image per channel, 32-bit floats, zero where the case is not finite.
+        defined: SimpleITK image, 1 where all channels are finite.
+    """
+
+    channels: tuple[Any, ...]
+    defined: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels per axis."""
+        return tuple(reversed(self.defined.GetSize()))
+
+    def mean(self) -> Any:
+        """The mean of the channels, which is what is registered."""
+        total = self.channels[0]
+        for channel in self.channels[1:]:
+            total = total + channel
+        return total / len(self.channels)
+
+
+def shrink_factors(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Whole factors per axis that bring an image to at most `MOST_GRID_VOXELS`, the finest axis coarsened first."""
+    factors = [1] * len(shape)
+
+    def size(axis: int) -> int:
+        return max(1, shape[axis] // factors[axis])
+
+    while math.prod(size(axis) for axis in range(len(shape))) > MOST_GRID_VOXELS:
+        wide = [axis for axis in range(len(shape)) if size(axis) > 1]
+        factors[min(wide, key=lambda axis: (factors[axis] * spacing[axis], axis))] += 1
+    return tuple(factors)
+
+
+def centred(case: CaseImage, factors: Sequence[int]) -> Centred:
+    """A case centred on the origin, averaged over blocks of so many voxels per axis (fewer where it has fewer)."""
+    finite: Mask = np.all(np.isfinite(case.voxels), axis=0)
+    cleaned: Array = np.where(finite[None], case.voxels, np.float32(0))
+    channels = tuple(_image(channel, case.spacing, factors) for channel in cleaned)
+    return Centred(channels=channels, defined=_image(finite.astype(np.float32), case.spacing, factors))
+
+
+def on_grid(case: Centred, grid: Any, transform: Any) -> GridImage:
+    """A case resampled onto a grid, with cubic splines, because linear interpolation takes away a case's noise.
+
+    A case that moved would then be smoother than one that did not, and more similar to everything.
+
+    Args:
+        case: what is resampled.
+        grid: SimpleITK image that has the wanted voxels.
+        transform: from points of the grid to points of the case; SimpleITK.
+    """
+    import SimpleITK
+
+    fine = SimpleITK.sitkBSpline if min(case.shape) >= LEAST_SPLINE_VOXELS else SimpleITK.sitkLinear
+    voxels = np.stack([_resampled(channel, grid, transform, fine) for channel in case.channels])
+    # A voxel counts only when its neighbours in the case are all defined.
+    inside = _resampled(case.defined, grid, transform, SimpleITK.sitkLinear) > 1 - 1e-3
+    return GridImage(voxels=np.where(inside[None], voxels, 0).astype(np.float64), inside=inside)
+
+
+def _image(voxels: Array, spacing: Sequence[float], factors: Sequence[int]) -> Any:
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels, dtype=np.float32))
+    image.SetSpacing([float(step) for step in reversed(spacing)])
+    usable = [min(factor, size) for factor, size in zip(factors, voxels.shape, strict=True)]
+    if max(usable) > 1:
+        image = SimpleITK.BinShrink(image, [int(factor) for factor in reversed(usable)])
+    image.SetOrigin([-step * (size - 1) / 2 for step, size in zip(image.GetSpacing(), image.GetSize(), strict=True)])
+    return image
+
+
+def _resampled(image: Any, grid: Any, transform: Any, interpolator: int) -> NDArray[np.float32]:
+    import SimpleITK
+
+    resampler = SimpleITK.ResampleImageFilter()
+    resampler.SetReferenceImage(grid)
+    resampler.SetInterpolator(interpolator)
+    resampler.SetTransform(transform)
+    resampler.SetDefaultPixelValue(0)
+    resampler.SetNumberOfThreads(1)
+    found: NDArray[np.float32] = SimpleITK.GetArrayFromImage(resampler.Execute(image))
+    return found

@@ -1,0 +1,221 @@
+"""Making a ranking: look at every case, register each to the reference, compare, rank, write. Resumable at every step.
+
+What is compared to what is a setting. `others`: every case with every other one, n(n-1)/2 cheap comparisons on the
+common grid after n-1 registrations. `reference`: every case with the reference alone, n comparisons. Pairs are never
+registered to each other.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from study import files, locks
+from study.checks import check_count
+from study.datasets import PreparedDataset
+from study.errors import LockedError, MachineError
+from study.ranking import files as stored
+from study.ranking.cost import cost
+from study.ranking.files import Pair, Ranking, load_ranking
+from study.ranking.order import ranked
+from study.ranking.pool import run_all
+from study.ranking.reading import case_folder
+from study.ranking.request import OTHERS, Request, Settings, checked, is_there
+from study.ranking.survey import Layout, lay_out
+from study.ranking.tasks import (
+    Block,
+    Job,
+    align_case,
+    blocks_of_all,
+    blocks_of_reference,
+    compare_block,
+    load_block,
+    load_placement,
+    load_survey,
+    survey_case,
+)
+
+LIBRARIES = ("numpy", "pyarrow", "scikit-image", "scipy", "SimpleITK")
+WORK, LOCK = "work", ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a ranking is: what is being done, how many pieces of it are done, and how many there are."""
+
+    step: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a call of `make_ranking` left.
+
+    Attributes:
+        ranking: the ranking; folder: where it is; record: content of its ranking.json.
+        already_done: whether it was there before; seconds: what the call took.
+    """
+
+    ranking: Ranking
+    folder: Path
+    record: dict[str, Any]
+    already_done: bool
+    seconds: float
+
+
+def make_ranking(
+    dataset: PreparedDataset,
+    fold: int,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    rankings: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Made:
+    """Rank the training cases of a fold, or find that they are ranked.
+
+    With more than one worker the script that calls this needs the usual `if __name__ == "__main__":`.
+
+    Args:
+        dataset: the prepared dataset.
+        fold: of its splits_final.json; its validation cases are never opened.
+        settings: see `Settings`.
+        workers: processes; the result is the same with any number of them.
+        rankings: folder for rankings; `rankings` beside the preprocessed data unless given.
+        report: told how far it is.
+        say: told in one line each what will be done, what it will cost, and what had to be taken over.
+
+    Raises:
+        InvalidInputError: a setting is not legal, fewer than two training cases, or another ranking is there.
+        MissingDataError: cases or plans are missing or cannot be read, or the ranking that is there is damaged.
+        MachineError: the folder cannot be written, another process makes the ranking, or one died.
+        DataIntegrityError: the cases differ in their number of channels.
+    """
+    started = time.perf_counter()
+    check_count("--workers", workers)
+    task = checked(dataset, fold, settings, rankings)
+    already_done = is_there(task)
+    if not already_done:
+        with _locked(task, say):
+            # Another process may have made it just before.
+            already_done = is_there(task)
+            if not already_done:
+                _make(task, workers, report, say)
+    shutil.rmtree(task.folder / WORK, ignore_errors=True)
+    return Made(
+        ranking=load_ranking(dataset, fold, rankings=rankings),
+        folder=task.folder,
+        record=files.read_json(task.folder / stored.RECORD),
+        already_done=already_done,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@contextmanager
+def _locked(task: Request, say: Callable[[str], None]) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            files.make_folder(task.folder)
+            stack.enter_context(locks.held(task.folder / LOCK, on_takeover=say))
+        except LockedError as error:
+            who = f"fold {task.fold} of {task.dataset.name} is being ranked by {error}"
+            raise MachineError(f"{who}; wait for it") from error
+        except OSError as error:
+            why = f"{task.folder} cannot be written ({error.strerror})"
+            raise MachineError(f"{why}; give --out DIR, a folder that can") from error
+        yield
+
+
+def _make(task: Request, workers: int, report: Callable[[Progress], None], say: Callable[[str], None]) -> None:
+    cases = task.cases
+    job = Job(
+        cases=case_folder(task.dataset, task.plan),
+        work=task.folder / WORK,
+        transform=task.settings.transform,
+    )
+    _begin(task, job.work, say)
+    _step("looking at cases", partial(survey_case, job), _missing(cases, job.survey_path), len(cases), workers, report)
+    layout = lay_out({case: load_survey(job, case) for case in cases}, task.settings.reference)
+    blocks = _blocks(task.settings, cases, layout.reference)
+    say(cost(job, layout, cases, blocks, workers))
+    _step(
+        "registering cases",
+        partial(align_case, job, layout),
+        _missing(cases, job.aligned_path),
+        len(cases),
+        workers,
+        report,
+    )
+    left = [block for block in blocks if not job.block_path(block).exists()]
+    _step("comparing cases", partial(compare_block, job, layout), left, len(blocks), workers, report)
+    _write(task, job, layout, cases, blocks)
+
+
+def _begin(task: Request, work: Path, say: Callable[[str], None]) -> None:
+    """Keep what an interrupted ranking of the same settings left, and nothing else."""
+    identity, path = {**task.identity(), "versions": _versions()}, work / "identity.json"
+    try:
+        same = files.read_json(path) == identity
+    except (OSError, ValueError):
+        same = False
+    if work.exists() and not same:
+        say("what an interrupted ranking with other settings left is removed")
+        shutil.rmtree(work)
+    if same:
+        say("going on with an interrupted ranking")
+        files.sweep(work)
+    files.write_json(path, identity)
+
+
+def _step(
+    name: str,
+    function: Callable[[Any], None],
+    items: Sequence[Any],
+    total: int,
+    workers: int,
+    report: Callable[[Progress], None],
+) -> None:
+    before = total - len(items)
+    run_all(function, items, workers, lambda done: report(Progress(step=name, done=before + done, total=total)))
+
+
+def _missing(cases: Sequence[str], path: Callable[[str], Path]) -> list[str]:
+    return [case for case in cases if not path(case).exists()]
+
+
+def _blocks(settings: Settings, cases: Sequence[str], reference: str) -> list[Block]:
+    return blocks_of_all(cases) if settings.compare == OTHERS else blocks_of_reference(cases, reference)
+
+
+def _write(task: Request, job: Job, layout: Layout, cases: Sequence[str], blocks: Sequence[Block]) -> None:
+    placed = [load_placement(job, case) for case in cases]
+    pairs: list[Pair] = sorted(
+        (pair for block in blocks for pair in load_block(job, block)), key=lambda pair: (pair.first, pair.second)
+    )
+    rows = ranked([placement for placement, _ in placed], pairs, both_sides=task.settings.compare == OTHERS)
+    stored.write_pairs(task.folder, pairs)
+    stored.write_rows(task.folder, rows)
+    files.write_json(
+        task.folder / stored.RECORD,
+        {
+            **task.identity(),
+            "sha256": stored.rows_sha256(rows),
+            "cases": cases,
+            "layout": asdict(layout),
+            "transforms": {placement.case: parameters for placement, parameters in placed if parameters},
+            "versions": _versions(),
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in LIBRARIES}

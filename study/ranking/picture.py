@@ -1,0 +1,224 @@
+"""The picture of a ranking: slices of the most dissimilar and the most similar cases, and all values behind them.
+
+To the left, on the common grid, the reference, the first and the last cases by one metric, each in the middle slice
+along every axis; what lies outside a case is blue. To the right the matrix of all comparisons in the order of the
+ranking, where all were made, and the distribution of the cases' values. For the mean of ranks both show SSIM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study import files
+from study.datasets import PreparedDataset
+from study.errors import MissingDataError
+from study.ranking.files import MEAN_RANK, PAIRS, PICTURE, RankedCase, read_table
+from study.ranking.make import Made
+from study.ranking.reading import CaseFolder, case_folder
+from study.ranking.similarity import GridImage
+from study.ranking.survey import Layout
+from study.ranking.tasks import lay_on_grid
+
+SHOWN_CASES = 6
+DOTS_PER_INCH = 130
+WORDS = {
+    "mse": "MSE",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "uqi": "UQI",
+    MEAN_RANK: "the mean of their ranks by MSE, SSIM and UQI",
+}
+# The matrix of a mean of ranks is that of a measure that goes into it.
+MATRIX_OF = {MEAN_RANK: "ssim"}
+_PLANES = {3: ("axis 0", "axis 1", "axis 2"), 2: ("slice",)}
+_DARK, _LIGHT, _LINE = "#3f4650", "#d55e00", "#0072b2"
+_OUTSIDE = "#c3d5e8"
+_IDENTITY = "Ranking"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Panel:
+    """One case on the common grid, with its caption."""
+
+    image: GridImage
+    caption: str
+
+
+def is_drawn(made: Made, metric: str) -> bool:
+    """Whether the picture that is there shows this ranking by this metric."""
+    from PIL import Image
+
+    try:
+        with Image.open(made.folder / PICTURE) as picture:
+            return bool(picture.info.get(_IDENTITY) == _identity(made, metric))
+    except OSError:
+        return False
+
+
+def draw(made: Made, dataset: PreparedDataset, metric: str) -> None:
+    """Draw the picture of a ranking by a metric, in place of the one that is there."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = made.ranking.of(metric)
+    shown = min(SHOWN_CASES, max(1, len(rows) // 2))
+    panels = _panels(made, dataset, [*rows[:shown], *rows[len(rows) - shown :]], metric)
+    figure: Any = Figure(figsize=(15.5, 8.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_title(made, metric), x=0.01, ha="left", fontsize=12)
+    left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
+    first, last = left.subfigures(2, 1)
+    _draw_cases(first, [panels[0], *panels[1 : shown + 1]], "Most dissimilar, rank 1 first", _DARK)
+    _draw_cases(last, [panels[0], *panels[:shown:-1]], "Most similar, last rank first", _DARK)
+    _draw_values(right, made, metric, rows)
+    settings = {"dpi": DOTS_PER_INCH, "format": "png", "metadata": {_IDENTITY: _identity(made, metric)}}
+    files.write_atomically(made.folder / PICTURE, lambda handle: figure.savefig(handle, **settings))
+
+
+def _identity(made: Made, metric: str) -> str:
+    return f"{made.ranking.sha256} by {metric}"
+
+
+def _title(made: Made, metric: str) -> str:
+    settings = made.record["settings"]
+    compared = "all others" if settings["compare"] == "others" else "the reference"
+    return (
+        f"{made.ranking.dataset}, fold {made.ranking.fold}: {len(made.record['cases'])} training cases by "
+        f"{WORDS[metric]}, each compared with {compared}; {settings['transform']} registration"
+    )
+
+
+def _panels(made: Made, dataset: PreparedDataset, rows: Sequence[RankedCase], metric: str) -> list[_Panel]:
+    """The reference, then the cases of the rows."""
+    layout = _layout(made.record["layout"])
+    settings = made.record["settings"]
+    cases = case_folder(dataset, dataset.plan(settings["plans"], settings["configuration"]))
+
+    def panel(case: str, caption: str) -> _Panel:
+        return _Panel(image=_laid(cases, layout, case, made.record), caption=caption)
+
+    return [
+        panel(layout.reference, f"reference\n{_short(layout.reference)}"),
+        *(panel(row.case, f"{_short(row.case)}\nrank {row.rank}: {_value(row.value)}") for row in rows),
+    ]
+
+
+def _laid(cases: CaseFolder, layout: Layout, case: str, record: Mapping[str, Any]) -> GridImage:
+    transform, parameters = record["settings"]["transform"], record["transforms"].get(case, ())
+    return lay_on_grid(cases, layout, case, transform=transform, parameters=parameters)
+
+
+def _layout(data: Mapping[str, Any]) -> Layout:
+    return Layout(
+        reference=data["reference"],
+        dropped_axes=tuple(data["dropped_axes"]),
+        factors=tuple(data["factors"]),
+        data_ranges=tuple(data["data_ranges"]),
+    )
+
+
+def _draw_cases(figure: Any, panels: Sequence[_Panel], title: str, colour: str) -> None:
+    figure.suptitle(title, fontsize=11, color=colour, x=0.01, ha="left")
+    planes = _PLANES[panels[0].image.inside.ndim]
+    grid = figure.subplots(len(planes), len(panels), squeeze=False)
+    for column, panel in enumerate(panels):
+        grid[0][column].set_title(panel.caption, fontsize=8)
+        low, high = _window(panel.image)
+        for row, axes in enumerate(grid[:, column]):
+            plane = _plane(panel.image, row if len(planes) > 1 else None)
+            axes.imshow(plane, cmap="gray", vmin=low, vmax=high, interpolation="nearest", origin="lower")
+            axes.set(xticks=[], yticks=[], facecolor=_OUTSIDE)
+            if column == 0:
+                axes.set_ylabel(planes[row], fontsize=8)
+
+
+def _plane(image: GridImage, axis: int | None) -> NDArray[np.float64]:
+    """The middle slice along an axis of the first channel; NaN, which shows the background, outside the case."""
+    voxels = np.where(image.inside, image.voxels[0], np.nan)
+    return voxels if axis is None else np.take(voxels, voxels.shape[axis] // 2, axis=axis)
+
+
+def _window(image: GridImage) -> tuple[float, float]:
+    """Intensities drawn black and white."""
+    inside = image.voxels[0][image.inside]
+    if not inside.size:
+        return 0.0, 1.0
+    low, high = np.percentile(inside, (0.5, 99.5))
+    return float(low), float(high) if high > low else float(low) + 1
+
+
+def _draw_values(figure: Any, made: Made, metric: str, rows: Sequence[RankedCase]) -> None:
+    matrix = MATRIX_OF.get(metric, metric)
+    if made.record["settings"]["compare"] == "others":
+        upper, lower = figure.subplots(2, 1, height_ratios=(1.5, 1))
+        _draw_matrix(figure, upper, _matrix(made.folder / PAIRS, [row.case for row in rows], matrix), matrix)
+    else:
+        lower = figure.subplots(1, 1)
+    values = {row.case: row.value for row in made.ranking.of(matrix)}
+    _draw_distribution(lower, rows, values, matrix)
+
+
+def _draw_matrix(figure: Any, axes: Any, matrix: NDArray[np.float64], metric: str) -> None:
+    # Bright is similar whatever the metric.
+    colours = "viridis_r" if metric == "mse" else "viridis"
+    finite = matrix[np.isfinite(matrix)]
+    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+    extent = (0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5)
+    drawn = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high, interpolation="nearest", extent=extent)
+    axes.set(title="all comparisons, in the order of the ranking", xlabel="rank", ylabel="rank")
+    axes.title.set_fontsize(10)
+    figure.colorbar(drawn, ax=axes, label=WORDS[metric], shrink=0.9, extend="both")
+
+
+def _draw_distribution(axes: Any, rows: Sequence[RankedCase], values: Mapping[str, float | None], metric: str) -> None:
+    """Each case's value at its rank; a mean of ranks would be near a straight line, so a measure stands for it."""
+    kinds = (("unregistered", _LIGHT, "unregistered"), ("identity", _DARK, "no transform was better"))
+    special = {kind for kind, _, _ in kinds}
+    _scatter(
+        axes, [row for row in rows if row.registration not in special], values, _LINE, "registered, and the reference"
+    )
+    for kind, colour, words in kinds:
+        _scatter(axes, [row for row in rows if row.registration == kind], values, colour, words)
+    if axes.collections:
+        axes.legend(fontsize=8, frameon=False)
+    axes.set(title="every case's mean over its comparisons", xlabel="rank (1 is most dissimilar)", ylabel=WORDS[metric])
+    axes.title.set_fontsize(10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scatter(
+    axes: Any, rows: Sequence[RankedCase], values: Mapping[str, float | None], colour: str, words: str
+) -> None:
+    defined = [row for row in rows if values[row.case] is not None]
+    if defined:
+        places = [row.rank for row in defined], [values[row.case] for row in defined]
+        axes.scatter(*places, s=10, color=colour, label=f"{words} ({len(rows)})")
+
+
+def _matrix(path: Path, order: Sequence[str], metric: str) -> NDArray[np.float64]:
+    """Values of all comparisons, rows and columns in the given order; NaN on the diagonal and where undefined."""
+    place = {case: index for index, case in enumerate(order)}
+    matrix = np.full((len(order), len(order)), np.nan)
+    try:
+        pairs = read_table(path)
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{path} cannot be read; remove the folder and rank again") from error
+    for pair in pairs:
+        if pair[metric] is not None:
+            row, column = place[pair["first"]], place[pair["second"]]
+            matrix[row, column] = matrix[column, row] = pair[metric]
+    return matrix
+
+
+def _short(case: str) -> str:
+    return case if len(case) <= 18 else f"{case[:8]}…{case[-8:]}"
+
+
+def _value(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"

@@ -1,0 +1,57 @@
+"""How iterations are dealt out to stages: which sizes of a chain are kept, where each stage starts, what a draw gives.
+
+Whole-number arithmetic alone; `curriculum` puts patch sizes and batches to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Span = tuple[int, int]
+"""First iteration of a stage, and how many it has."""
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread, both ends among them; of one, the last."""
+    if count >= len(items):
+        return list(items)
+    if count == 1:
+        return [items[-1]]
+    last = len(items) - 1
+    return [items[(2 * i * last + count - 1) // (2 * (count - 1))] for i in range(count)]
+
+
+def even_spans(count: int, total: int) -> list[Span]:
+    """Consecutive stages whose lengths differ by one iteration at most."""
+    return _between([i * total // count for i in range(count)], total)
+
+
+def whole_epoch_spans(count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:
+    """Consecutive stages of equally many whole epochs; the last takes the remainder, as in the published code."""
+    starts = [i * (epochs // count) * iterations_per_epoch for i in range(count)]
+    return _between(starts, epochs * iterations_per_epoch)
+
+
+def random_spans(count: int, total: int, seed: int) -> list[Span]:
+    """First draw and number of draws of each stage when every iteration draws one; `total` if it is never drawn."""
+    first, drawn = [total] * count, [0] * count
+    for iteration in range(total):
+        index = draw(seed, iteration, count)
+        first[index] = min(first[index], iteration)
+        drawn[index] += 1
+    return list(zip(first, drawn, strict=True))
+
+
+def draw(seed: int, iteration: int, count: int) -> int:
+    """A uniform draw from range(count) that depends on (seed, iteration) alone: SplitMix64 (Steele et al. 2014)."""
+    mask = (1 << 64) - 1
+    z = (seed * 0xD1342543DE82EF95 + iteration * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return ((z ^ (z >> 31)) * count) >> 64
+
+
+def _between(starts: Sequence[int], total: int) -> list[Span]:
+    return [(start, stop - start) for start, stop in zip(starts, [*starts[1:], total], strict=True)]

@@ -1,0 +1,137 @@
+"""The data curriculum: which cases come first and for how long, as a pure function of the iteration."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.curriculum import Axes, named_axes
+from study.data_curriculum import METRICS, DataCurriculum, phase_iterations, resolve_cases
+from study.errors import InvalidInputError
+from study.plain import record_to_json
+from study.ranking import files as ranking_files
+from study.stage_table import data_words, first_phase_words
+
+RANKED = ("c", "a", "e", "b", "d")
+
+# --------------------------------------------------------------------------------------------------------------- cases
+
+
+@pytest.mark.parametrize(
+    ("fraction", "cases"),
+    [
+        (0.0, None),
+        (0.1, ("c",)),
+        (0.29, ("c",)),
+        (0.3, ("a", "c")),
+        (0.5, ("a", "c", "e")),
+        (0.8, ("a", "b", "c", "e")),
+        (0.9, None),
+        (1.0, None),
+    ],
+)
+def test_a_fraction_is_rounded_half_up_to_the_most_dissimilar_cases(
+    fraction: float, cases: tuple[str, ...] | None
+) -> None:
+    assert resolve_cases(RANKED, fraction) == cases
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_the_first_cases_are_the_top_of_the_ranking(count: int, fraction: float) -> None:
+    ranked = [f"case_{number:03d}" for number in range(count)][::-1]
+    size = math.floor(fraction * count + 0.5)
+    if fraction > 0 and size == 0:
+        with pytest.raises(InvalidInputError, match=f"leaves no case of {count}"):
+            resolve_cases(ranked, fraction)
+        return
+    cases = resolve_cases(ranked, fraction)
+    assert cases is None if size in (0, count) else cases == tuple(sorted(ranked[:size]))
+
+
+@given(st.integers(1, 300))
+def test_the_least_fraction_that_an_error_names_is_one(count: int) -> None:
+    assert len(resolve_cases([str(n) for n in range(count)], 0.5 / count) or "x") == 1
+
+
+def test_which_cases_decide_and_not_their_order() -> None:
+    assert resolve_cases(("b", "c", "a", "d"), 0.5) == resolve_cases(("c", "b", "d", "a"), 0.5) == ("b", "c")
+    for wrong in ((), ("b", "a"), ("a", "a")):
+        with pytest.raises(InvalidInputError, match="at least one training case, sorted, each once"):
+            DataCurriculum(cases=wrong, until_iteration=1)
+
+
+# -------------------------------------------------------------------------------------------------------------- length
+
+
+@pytest.mark.parametrize(
+    ("pdl_epochs", "epochs", "expected"),
+    [(1, 10, 7), (10, 10, 70), (0.25, 10, 21), (0.24, 10, 14), (0.01, 10, 7), (0.99, 10, 70), (0.5, 1, 7)],
+)
+def test_the_first_phase_ends_with_an_epoch(pdl_epochs: int | float, epochs: int, expected: int) -> None:
+    assert phase_iterations(pdl_epochs, epochs=epochs, iterations_per_epoch=7) == expected
+
+
+@given(st.integers(1, 2000), st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(1, 400))
+def test_a_share_is_at_least_an_epoch_and_at_most_the_training(epochs: int, share: float, each: int) -> None:
+    length = phase_iterations(share, epochs=epochs, iterations_per_epoch=each)
+    assert length % each == 0
+    assert each <= length <= epochs * each
+    assert abs(length / each - share * epochs) <= max(0.5, 1 - share * epochs) + 1e-9
+
+
+def test_a_phase_longer_than_the_training_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="pdl_epochs: received 11, legal is at most the 10 epochs"):
+        phase_iterations(11, epochs=10, iterations_per_epoch=7)
+
+
+@given(st.integers(1, 50), st.integers(0, 100))
+def test_some_cases_until_an_iteration_and_all_from_it_on(until: int, iteration: int) -> None:
+    data = DataCurriculum(cases=("a", "b"), until_iteration=until)
+    assert data.allowed(iteration) == (("a", "b") if iteration < until else None)
+    assert DataCurriculum.from_json(record_to_json(data)) == data
+
+
+# ---------------------------------------------------------------------------------------------------------------- axes
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"pdl_fraction": -0.1}, "pdl_fraction: received -0.1, legal is a number from 0 to 1"),
+        ({"pdl_fraction": 1.1}, "pdl_fraction: received 1.1"),
+        ({"pdl_fraction": math.nan}, "pdl_fraction: received nan"),
+        ({"pdl_fraction": True}, "pdl_fraction: received True"),
+        ({"pdl_epochs": 0}, "pdl_epochs: received 0, legal is a whole number of epochs of at least 1, or a share"),
+        ({"pdl_epochs": 0.0}, "pdl_epochs: received 0.0"),
+        ({"pdl_epochs": 1.0}, "pdl_epochs: received 1.0"),
+        ({"pdl_epochs": True}, "pdl_epochs: received True"),
+        ({"pdl_epochs": math.nan}, "pdl_epochs: received nan"),
+        ({"pdl_epochs": "long"}, "pdl_epochs: received 'long'"),
+        ({"pdl_metric": "dice"}, "pdl_metric: received 'dice', legal is one of mse, psnr, ssim, uqi, mean-rank"),
+    ],
+)
+def test_axes_outside_their_range_are_refused(wrong: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        Axes(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_ranking_is_needed_for_a_part_of_the_cases_alone() -> None:
+    needed = [named_axes("pgps", pdl_fraction=fraction).needs_ranking for fraction in (0, 0.0, 1e-9, 0.5, 1, 1.0)]
+    assert needed == [False, False, True, True, False, False]
+    assert not any(named_axes(scheme).needs_ranking for scheme in ("cps", "pgps", "pgps+", "rpss"))
+
+
+def test_the_metrics_are_those_of_the_ranking() -> None:
+    assert METRICS == ranking_files.METRICS
+
+
+def test_the_phase_in_words() -> None:
+    axes = Axes(pdl_fraction=0.125, pdl_metric="ssim")
+    assert first_phase_words(axes, 40) == (
+        "12.5 % of the training cases, most dissimilar by ssim, before iteration 40; then all"
+    )
+    data = DataCurriculum(cases=("a",), until_iteration=40)
+    assert data_words(axes, data) == "1 training case, most dissimilar by ssim, before iteration 40; then all"

@@ -1,0 +1,136 @@
+"""`python -m study rank` as a person types it: what it prints, draws, refuses, and does not do twice."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rankable import NAME, SHAPE, anatomy, noisy, write_dataset
+
+from study.__main__ import main
+from study.verbs.rank import EXAMPLES
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Four cases of one anatomy, another anatomy, a constant; one held out."""
+    cases = {f"case{index}": noisy(anatomy(), index) for index in range(4)}
+    strange = {"stranger": noisy(anatomy(seed=9), 9), "zero": np.zeros(SHAPE, dtype=np.float32)}
+    write_dataset(tmp_path / "my data", {**cases, **strange}, {"held_out": anatomy(seed=3)})
+    return tmp_path / "my data"
+
+
+def rank(root: Path, words: str = "") -> int:
+    return main(["rank", "--data", str(root), "--dataset", "902", "--workers", "1", *shlex.split(words)])
+
+
+def folder(root: Path) -> Path:
+    return root / "nnUNet_preprocessed" / NAME / "rankings" / "fold_0"
+
+
+def test_it_ranks_lists_and_draws(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank(root, "--transform none --metric ssim") == 0
+    printed = capsys.readouterr()
+    assert "6 cases, reference case" in printed.err
+    assert "0 registrations and 15 comparisons, about" in printed.err
+    lines = printed.out.splitlines()
+    assert lines[0].startswith(f"{NAME} fold 0 is ranked, in ")
+    listed = {line[2:18].strip(): line[19:] for line in lines[1:]}
+    assert listed["ranking.parquet"] == str(folder(root) / "ranking.parquet")
+    assert listed["most dissimilar"].startswith(("stranger (", "zero ("))
+    assert listed["most similar"].startswith("case")
+    names = {path.name for path in folder(root).iterdir() if not path.name.startswith(".")}
+    assert names == {"ranking.parquet", "pairs.parquet", "ranking.json", "ranking.png"}
+
+
+def test_what_is_not_registered_is_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank(root) == 0
+    printed = capsys.readouterr().out
+    assert "1 unregistered" in printed
+    assert "  note             zero: unregistered, it is constant, rank " in printed
+
+
+def test_a_second_call_does_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--transform none"
+    assert rank(root, words) == 0
+    before = {path: path.stat().st_mtime_ns for path in folder(root).iterdir()}
+    capsys.readouterr()
+    assert rank(root, words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{NAME} fold 0 was already ranked, nothing to do\n")
+    assert printed.err == ""
+    assert {path: path.stat().st_mtime_ns for path in folder(root).iterdir()} == before
+
+
+def test_another_metric_draws_another_picture_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank(root, "--transform none") == 0
+    names = ("ranking.parquet", "pairs.parquet", "ranking.json", "ranking.png")
+    before = {name: (folder(root) / name).read_bytes() for name in names}
+    capsys.readouterr()
+    assert rank(root, "--transform none --metric mse") == 0
+    assert "was already ranked, its picture now shows mse" in capsys.readouterr().out
+    after = {name: (folder(root) / name).read_bytes() for name in names}
+    assert [name for name in names if after[name] != before[name]] == ["ranking.png"]
+    assert rank(root, "--transform none") == 0
+    assert (folder(root) / "ranking.png").read_bytes() == before["ranking.png"]
+
+
+@pytest.mark.parametrize("words", ["--metric uqi", "--compare reference --reference case1", "--transform affine"])
+def test_the_picture_shows_something(root: Path, words: str) -> None:
+    assert rank(root, words) == 0
+    with Image.open(folder(root) / "ranking.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[1] > 1500
+    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
+    assert left.std() > 30
+    assert right.std() > 20
+
+
+def test_another_folder_is_named_to_trials(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank(root, f"--transform none --out '{tmp_path / 'rankings'}'") == 0
+    assert (tmp_path / "rankings" / NAME / "fold_0" / "ranking.parquet").exists()
+    assert not folder(root).exists()
+    assert f"trials look in {folder(root).parent}: put fold_0 there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--metric dice", "--metric: received 'dice', legal is one of mse, psnr, ssim, uqi, mean-rank"),
+        ("--reference held_out", "--reference: received 'held_out', legal is medoid, or a training case of fold 0"),
+        ("--reference nobody", "--reference: received 'nobody', legal is medoid, or a training case of fold 0"),
+        ("--transform elastic", "--transform: received 'elastic', legal is one of rigid, affine, none"),
+        ("--compare none", "--compare: received 'none', legal is one of others, reference"),
+        ("--fold 7", "fold: received 7, legal is 0 to 0"),
+        ("--fold one", "--fold: received 'one', legal is a whole number"),
+        ("--workers 0", "--workers: received 0, legal is a whole number of at least 1"),
+        ("--workers two", "--workers: received 'two', legal is a whole number"),
+        ("--dataset 903", "dataset: received '903', found Dataset902_Rankable in"),
+        ("--configuration 4d", "configuration: received '4d', legal is one of 3d_fullres"),
+        ("--plans other", "plans: received 'other', legal for Dataset902_Rankable is one of nnUNetPlans"),
+    ],
+)
+def test_bad_input_is_one_line(root: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank(root, words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert not folder(root).exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder(root).parent.write_text("in the way")
+    assert rank(root) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_help_are_commands() -> None:
+    from study.__main__ import PROGRAM
+
+    for line in EXAMPLES.splitlines():
+        if not line.strip().startswith("#"):
+            PROGRAM.parser("rank").parse_args(shlex.split(line.partition(" study ")[2]))

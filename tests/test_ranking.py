@@ -1,0 +1,342 @@
+"""Rankings of small datasets, made whole: known orders, the same bytes with any number of workers and after kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rankable import FULL, NAME, PLANS, SHAPE, anatomy, moved, noisy, write_dataset
+
+from study import files
+from study.data_curriculum import METRICS
+from study.datasets import PreparedDataset, data_paths, find_dataset
+from study.errors import InvalidInputError, MachineError, MissingDataError
+from study.locks import held
+from study.ranking.files import PAIRS, RECORD, TABLE, read_table
+from study.ranking.make import Made, Progress, make_ranking
+from study.ranking.request import Settings
+
+Array = NDArray[np.float32]
+REPOSITORY = Path(__file__).resolve().parent.parent
+MOVES: dict[str, Any] = {
+    "case0": {},
+    "case1": {"degrees": 10.0},
+    "case2": {"shift": (2.0, -2.0, 1.0)},
+    "case3": {"degrees": -8.0, "shift": (0.0, 1.5, 0.0)},
+}
+
+
+def phantoms() -> dict[str, Array]:
+    """One anatomy in four positions, each with noise of its own, and another anatomy."""
+    cases = {case: noisy(moved(anatomy(), **move), index) for index, (case, move) in enumerate(MOVES.items())}
+    return {**cases, "stranger": noisy(anatomy(seed=9), 9)}
+
+
+def settings(**changes: str) -> Settings:
+    return Settings(plans=PLANS, configuration=FULL, **changes)
+
+
+def content(made: Made) -> dict[str, bytes]:
+    return {name: (made.folder / name).read_bytes() for name in (TABLE, PAIRS, RECORD)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the phantoms; rankings go elsewhere."""
+    folder = tmp_path_factory.mktemp("rankable")
+    write_dataset(folder, phantoms(), {"held_out": anatomy(seed=3)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> PreparedDataset:
+    return find_dataset(data_paths(root), NAME)
+
+
+@pytest.fixture(scope="module")
+def made(dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The ranking by the default settings, with one worker."""
+    return make_ranking(dataset, 0, settings(), rankings=tmp_path_factory.mktemp("rankings"))
+
+
+def registrations(made: Made) -> dict[str, str]:
+    return {row.case: row.registration for row in made.ranking.of("mse")}
+
+
+# -------------------------------------------------------------------------------------------------------- known answers
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_other_anatomy_is_the_most_dissimilar(made: Made, metric: str) -> None:
+    order = made.ranking.most_dissimilar(metric)
+    assert order[0] == "stranger"
+    assert sorted(order) == sorted(phantoms())
+
+
+def test_the_reference_is_most_similar_to_itself(dataset: PreparedDataset, tmp_path: Path) -> None:
+    done = make_ranking(dataset, 0, settings(compare="reference", reference="case0"), rankings=tmp_path)
+    for metric in METRICS:
+        order = done.ranking.most_dissimilar(metric)
+        assert (order[0], order[-1]) == ("stranger", "case0")
+    assert len(read_table(done.folder / PAIRS)) == len(phantoms())
+
+
+def test_moved_copies_are_brought_together(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:
+    unmoved = make_ranking(dataset, 0, settings(transform="none", reference="case0"), rankings=tmp_path)
+    found = registrations(made)
+    reference = made.record["layout"]["reference"]
+    assert reference in MOVES
+    assert found[reference] == "reference"
+    assert all(found[case] == "registered" for case in MOVES if case != reference)
+    errors, errors_before = (
+        {(p["first"], p["second"]): p["mse"] for p in read_table(each.folder / PAIRS)} for each in (made, unmoved)
+    )
+    for pair, error in errors.items():
+        if "stranger" not in pair:
+            # Each copy has noise of variance 0.01.
+            assert error < 0.06
+            assert errors_before[pair] > 2 * error
+
+
+def test_the_record_says_what_was_done(made: Made, dataset: PreparedDataset) -> None:
+    record = made.record
+    assert record["settings"] == {
+        "plans": PLANS,
+        "configuration": FULL,
+        "transform": "rigid",
+        "reference": "medoid",
+        "compare": "others",
+    }
+    assert record["cases"] == sorted(phantoms())
+    assert record["split_sha256"] == dataset.split(0).sha256
+    assert set(record["versions"]) == {"numpy", "pyarrow", "scikit-image", "scipy", "SimpleITK"}
+    assert not (made.folder / "work").exists()
+
+
+def test_what_cannot_be_registered_is_ranked_and_listed(tmp_path: Path) -> None:
+    strange = {
+        "constant": np.full(SHAPE, 1.0, dtype=np.float32),
+        "empty": np.full(SHAPE, np.nan, dtype=np.float32),
+        "slice": noisy(anatomy(), 11)[12:13],
+    }
+    dataset = write_dataset(tmp_path, {**phantoms(), **strange})
+    done = make_ranking(dataset, 0, settings())
+    found = registrations(done)
+    assert [case for case, how in sorted(found.items()) if how == "unregistered"] == sorted(strange)
+    rows = {(row.case, row.metric): row for row in done.ranking.rows}
+    assert rows["empty", "mse"].rank == len(found)
+    assert all(rows["empty", metric].value is None for metric in METRICS)
+    assert rows["empty", "mse"].reason == "it is constant; mse undefined: no overlap with what it is compared to"
+    # A slice has intensities and no 3D structure; what is constant has no noise to be unlike in.
+    assert rows["slice", "mse"].value is not None
+    assert "holds no window" in rows["slice", "ssim"].reason
+    assert rows["constant", "mse"].value is not None
+    assert rows["stranger", "mse"].rank < rows["case0", "mse"].rank
+
+
+def test_images_of_one_slice_are_ranked_in_two_dimensions(tmp_path: Path) -> None:
+    flat = {case: voxels[None] for case, voxels in _flat_phantoms().items()}
+    done = make_ranking(write_dataset(tmp_path, flat), 0, settings())
+    assert done.record["layout"]["dropped_axes"] == [0]
+    for metric in METRICS:
+        assert done.ranking.most_dissimilar(metric)[0] == "stranger"
+    assert registrations(done)["copy2"] in {"registered", "reference"}
+
+
+def _flat_phantoms() -> dict[str, Array]:
+    plane = anatomy((40, 44), seed=2)
+    copies = {f"copy{i}": noisy(np.roll(plane, (i, -i), axis=(0, 1)), i) for i in range(3)}
+    return {**copies, "stranger": noisy(anatomy((40, 44), seed=5), 8)}
+
+
+def test_channels_are_ranked_together(tmp_path: Path) -> None:
+    cases = {case: np.stack([voxels, -voxels]) for case, voxels in phantoms().items()}
+    done = make_ranking(write_dataset(tmp_path, cases), 0, settings(transform="none"))
+    assert len(done.record["layout"]["data_ranges"]) == 2
+    assert done.ranking.most_dissimilar("mse")[0] == "stranger"
+
+
+# ------------------------------------------------------------------------------------------------ always the same bytes
+
+
+def test_the_number_of_workers_changes_nothing(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    again = make_ranking(dataset, 0, settings(), workers=3, rankings=tmp_path, report=seen.append)
+    assert not again.already_done
+    assert content(again) == content(made)
+    for step in ("looking at cases", "registering cases", "comparing cases"):
+        steps = [progress for progress in seen if progress.step == step]
+        assert steps[-1].done == steps[-1].total > 0
+
+
+def test_what_is_made_is_not_made_again(made: Made, dataset: PreparedDataset) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.folder.iterdir() if path.is_file()}
+    said: list[str] = []
+    again = make_ranking(dataset, 0, settings(), rankings=made.folder.parent.parent, say=said.append)
+    assert again.already_done
+    assert again.ranking == made.ranking
+    assert said == []
+    assert {path: path.stat().st_mtime_ns for path in made.folder.iterdir() if path.is_file()} == before
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from study.datasets import data_paths, find_dataset
+from study.ranking.make import make_ranking
+from study.ranking.request import Settings
+
+if __name__ == "__main__":
+    dataset = find_dataset(data_paths(Path(sys.argv[1])), sys.argv[2])
+    settings = Settings(plans="nnUNetPlans", configuration="3d_fullres")
+    make_ranking(dataset, 0, settings, workers=int(sys.argv[4]), rankings=Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_ranking_goes_on_where_it_was(made: Made, root: Path, tmp_path: Path, workers: int) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(SCRIPT)
+    rankings = tmp_path / "rankings"
+    aligned = rankings / NAME / "fold_0" / "work" / "aligned"
+    words = [sys.executable, str(script), str(root), NAME, str(rankings), str(workers)]
+    process = subprocess.Popen(words, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    wait_until(lambda: len(list(aligned.glob("[!.]*.npz"))) >= 2 or process.poll() is not None)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5 if workers > 1 else 0)
+    kept = {path.name: path.stat().st_mtime_ns for path in aligned.glob("[!.]*.npz")}
+    assert len(kept) >= 2
+    said: list[str] = []
+    looked: list[dict[str, int]] = []
+
+    def look(progress: Progress) -> None:
+        if progress.step == "comparing cases":
+            looked.append({path.name: path.stat().st_mtime_ns for path in aligned.glob("[!.]*.npz")})
+
+    dataset = find_dataset(data_paths(root), NAME)
+    again = make_ranking(dataset, 0, settings(), rankings=rankings, report=look, say=said.append)
+    assert "going on with an interrupted ranking" in said
+    assert kept.items() <= looked[0].items()
+    assert content(again) == content(made)
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_work_of_other_settings_is_not_taken_over(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:
+    files.write_json(tmp_path / NAME / "fold_0" / "work" / "identity.json", {"format": 0})
+    (tmp_path / NAME / "fold_0" / "work" / "surveys").mkdir()
+    (tmp_path / NAME / "fold_0" / "work" / "surveys" / "case0.npz").write_bytes(b"nonsense")
+    said: list[str] = []
+    again = make_ranking(dataset, 0, settings(), rankings=tmp_path, say=said.append)
+    assert said[0] == "what an interrupted ranking with other settings left is removed"
+    assert content(again) == content(made)
+
+
+# -------------------------------------------------------------------------------------------------------- what it costs
+
+
+def test_the_cost_is_told_before_the_work(dataset: PreparedDataset, tmp_path: Path) -> None:
+    events: list[str] = []
+    make_ranking(
+        dataset,
+        0,
+        settings(transform="none"),
+        rankings=tmp_path,
+        report=lambda progress: events.append(progress.step),
+        say=events.append,
+    )
+    told = [event for event in events if "comparisons" in event]
+    assert len(told) == 1
+    assert "5 cases, reference case" in told[0]
+    assert "0 registrations and 10 comparisons, about" in told[0]
+    assert events.index(told[0]) < events.index("registering cases")
+
+
+# ----------------------------------------------------------------------------------------------------------- no leakage
+
+
+def test_validation_cases_are_never_opened(made: Made, root: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    dataset = find_dataset(data_paths(copy), NAME)
+    cases = dataset.folder / f"{PLANS}_{FULL}"
+    for path in cases.glob("held_out*"):
+        path.write_bytes(b"nobody reads this")
+    again = make_ranking(dataset, 0, settings())
+    assert content(again) == content(made)
+    assert "held_out" not in {row.case for row in again.ranking.rows}
+
+
+# -------------------------------------------------------------------------------------------------------- what is wrong
+
+
+def test_one_training_case_is_refused(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, {"alone": anatomy()}, {"held_out": anatomy()})
+    with pytest.raises(InvalidInputError, match="training cases of fold 0: received 1, legal is at least 2"):
+        make_ranking(dataset, 0, settings())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "held_out"}, "--reference: received 'held_out'.*this is a validation case of it"),
+        ({"reference": "nobody"}, "--reference: received 'nobody'.*this is no case of it"),
+        ({"transform": "elastic"}, "--transform: received 'elastic', legal is one of rigid, affine, none"),
+        ({"compare": "some"}, "--compare: received 'some', legal is one of others, reference"),
+    ],
+)
+def test_an_illegal_setting_is_refused(
+    dataset: PreparedDataset, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        make_ranking(dataset, 0, settings(**changes), rankings=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ranking_by_other_settings_is_kept(made: Made, dataset: PreparedDataset) -> None:
+    before = content(made)
+    with pytest.raises(InvalidInputError, match="received 'transform affine', legal is transform rigid of the ranking"):
+        make_ranking(dataset, 0, settings(transform="affine"), rankings=made.folder.parent.parent)
+    assert content(made) == before
+
+
+def test_a_folder_that_cannot_be_written_is_told(dataset: PreparedDataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"cannot be written \(.*\); give --out DIR"):
+        make_ranking(dataset, 0, settings(), rankings=tmp_path / "file")
+
+
+def test_a_case_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, phantoms())
+    (dataset.folder / f"{PLANS}_{FULL}" / "case2.b2nd").write_bytes(b"not an image")
+    with pytest.raises(MissingDataError, match=r"case case2 in .* cannot be read"):
+        make_ranking(dataset, 0, settings())
+
+
+def test_a_case_that_is_not_there_is_named(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, phantoms())
+    (dataset.folder / f"{PLANS}_{FULL}" / "case1.pkl").unlink()
+    with pytest.raises(MissingDataError, match=r"1 files of .* are missing, the first is .*case1.pkl"):
+        make_ranking(dataset, 0, settings())
+
+
+def test_two_at_once_are_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
+    with held(tmp_path / NAME / "fold_0" / ".lock"), pytest.raises(MachineError, match="is being ranked by process"):
+        make_ranking(dataset, 0, settings(), rankings=tmp_path)

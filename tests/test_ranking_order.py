@@ -1,0 +1,202 @@
+"""From comparisons to ranks, and what all comparisons of a ranking have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rankable import SHAPE, anatomy, noisy
+
+from study.data_curriculum import METRICS
+from study.errors import DataIntegrityError
+from study.ranking.files import MEAN_RANK, MEASURES, Pair, RankedCase
+from study.ranking.images import CaseImage
+from study.ranking.order import Placement, ranked
+from study.ranking.survey import MEDOID, CaseSurvey, lay_out, medoid, survey
+from study.ranking.tasks import blocks_of_all, blocks_of_reference
+
+ALIKE = {"mse": 1.0, "psnr": 30.0, "ssim": 0.9, "uqi": 0.8}
+APART = {"mse": 5.0, "psnr": 20.0, "ssim": 0.4, "uqi": 0.2}
+
+
+def pair(first: str, second: str, values: Mapping[str, float | None]) -> Pair:
+    reasons = {measure: "some reason" for measure in MEASURES if values[measure] is None}
+    return Pair(first=first, second=second, values=values, reasons=reasons)
+
+
+def placed(*cases: str) -> list[Placement]:
+    return [Placement(case=case, registration="registered", reason="") for case in cases]
+
+
+def order(rows: tuple[RankedCase, ...], metric: str) -> list[str]:
+    found = [row for row in rows if row.metric == metric]
+    assert [row.rank for row in found] == list(range(1, len(found) + 1))
+    return [row.case for row in found]
+
+
+def value(rows: tuple[RankedCase, ...], case: str, metric: str) -> float | None:
+    (found,) = [row.value for row in rows if (row.case, row.metric) == (case, metric)]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- ranks
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_case_apart_from_all_others_is_first(metric: str) -> None:
+    rows = ranked(placed("a", "b", "c"), [pair("a", "b", ALIKE), pair("a", "c", APART), pair("b", "c", APART)])
+    assert order(rows, metric) == ["c", "a", "b"]
+
+
+def test_a_value_is_the_mean_over_all_comparisons() -> None:
+    rows = ranked(placed("a", "b", "c"), [pair("a", "b", ALIKE), pair("a", "c", APART), pair("b", "c", APART)])
+    assert value(rows, "a", "mse") == 3.0
+    assert value(rows, "c", "mse") == 5.0
+    assert value(rows, "b", "psnr") == 25.0
+
+
+def test_with_the_reference_alone_a_comparison_is_the_other_cases() -> None:
+    same = {"mse": 0.0, "psnr": 100.0, "ssim": 1.0, "uqi": 1.0}
+    pairs = [pair("a", "b", APART), pair("b", "b", same), pair("c", "b", ALIKE)]
+    rows = ranked(placed("a", "b", "c"), pairs, both_sides=False)
+    assert order(rows, "mse") == order(rows, MEAN_RANK) == ["a", "c", "b"]
+    assert value(rows, "b", "mse") == 0.0
+
+
+def test_equal_cases_are_in_the_order_of_their_names() -> None:
+    rows = ranked(placed("b", "c", "a"), [pair("a", "b", ALIKE), pair("a", "c", ALIKE), pair("b", "c", ALIKE)])
+    for metric in METRICS:
+        assert order(rows, metric) == ["a", "b", "c"]
+    # They share their ranks where ranks are averaged.
+    assert {value(rows, case, MEAN_RANK) for case in "abc"} == {2.0}
+
+
+def test_the_mean_rank_is_of_mse_ssim_and_uqi() -> None:
+    values = {"a": (9.0, 10.0, 0.1, 0.3), "b": (5.0, 5.0, 0.3, 0.2), "c": (1.0, 1.0, 0.2, 0.1)}
+    pairs = [pair(case, "c", dict(zip(MEASURES, found, strict=True))) for case, found in values.items()]
+    rows = ranked(placed(*values), pairs, both_sides=False)
+    # By MSE a b c, by SSIM a c b, by UQI c b a; PSNR, which would say c b a, has no say.
+    assert {case: value(rows, case, MEAN_RANK) for case in "abc"} == {"a": 5 / 3, "b": 7 / 3, "c": 2.0}
+    assert order(rows, MEAN_RANK) == ["a", "c", "b"]
+    assert order(rows, "psnr") == ["c", "b", "a"]
+
+
+def test_a_case_without_a_value_is_last_with_its_reason() -> None:
+    nothing = dict.fromkeys(MEASURES)
+    rows = ranked(placed("a", "b", "c"), [pair("a", "b", nothing), pair("a", "c", nothing), pair("b", "c", APART)])
+    for metric in METRICS:
+        assert order(rows, metric) == ["b", "c", "a"]
+        assert value(rows, "a", metric) is None
+    assert all("undefined: some reason" in row.reason for row in rows if row.case == "a")
+    assert all(row.reason == "" for row in rows if row.case != "a")
+
+
+def test_one_undefined_measure_does_not_hide_the_others() -> None:
+    flat = {**APART, "uqi": None}
+    rows = ranked(placed("a", "b", "c"), [pair("a", "b", ALIKE), pair("a", "c", flat), pair("b", "c", flat)])
+    assert order(rows, "mse") == ["c", "a", "b"]
+    assert order(rows, "uqi") == ["a", "b", "c"]
+    # First by MSE and SSIM, last by UQI.
+    assert value(rows, "c", MEAN_RANK) == pytest.approx(5 / 3)
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 9))
+def test_ranks_do_not_depend_on_the_order_of_the_comparisons(random: object, count: int) -> None:
+    cases = [f"case{index}" for index in range(count)]
+    generator = np.random.default_rng(count)
+    pairs = [
+        pair(first, second, dict(zip(MEASURES, generator.normal(size=4).tolist(), strict=True)))
+        for first in cases
+        for second in cases
+        if first < second
+    ]
+    shuffled = list(pairs)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    rows = ranked(placed(*cases), pairs)
+    assert rows == ranked(placed(*reversed(cases)), shuffled)
+    for metric in METRICS:
+        assert sorted(order(rows, metric)) == cases
+
+
+# ----------------------------------------------------------------------------------------------------- what is compared
+
+
+@given(st.integers(2, 60))
+def test_the_blocks_hold_every_pair_once(count: int) -> None:
+    cases = [f"{index:03d}" for index in range(count)]
+    blocks = blocks_of_all(cases)
+    pairs = [found for block in blocks for found in block.pairs]
+    assert sorted(pairs) == [(a, b) for a in cases for b in cases if a < b]
+    assert [block.number for block in blocks] == list(range(len(blocks)))
+    against = [found for block in blocks_of_reference(cases, "001") for found in block.pairs]
+    assert against == [(case, "001") for case in cases]
+
+
+def look(*channels: np.ndarray) -> CaseSurvey:  # type: ignore[type-arg]
+    return survey(CaseImage(voxels=np.stack(channels).astype(np.float32), spacing=(1.0,) * channels[0].ndim))
+
+
+def test_the_medoid_is_in_the_middle_of_the_others() -> None:
+    cases = {f"case{index}": look(noisy(anatomy(), index, 0.6)) for index in range(4)}
+    cases["clean"] = look(anatomy())
+    cases["stranger"] = look(anatomy(seed=9))
+    thumbnails = {case: found.thumbnail for case, found in cases.items()}
+    assert medoid(thumbnails, list(cases)) == "clean"
+    assert medoid(thumbnails, ["case1", "stranger"]) == "case1"
+    assert lay_out(cases, MEDOID).reference == "clean"
+    assert lay_out(cases, "stranger").reference == "stranger"
+
+
+@pytest.mark.parametrize("poor", [np.full(SHAPE, 0.5), np.full(SHAPE, np.nan), anatomy()[12:13], anatomy()[:, :9]])
+def test_a_poor_reference_is_passed_over(poor: np.ndarray) -> None:  # type: ignore[type-arg]
+    """Strangers to each other, from all of which a constant would differ least."""
+    cases = {f"case{index}": look(anatomy(seed=index)) for index in range(1, 5)}
+    cases["a"] = look(poor)
+    assert lay_out(cases, MEDOID).reference != "a"
+    assert lay_out({"a": look(poor), "b": look(poor)}, MEDOID).reference == "a"
+
+
+def test_the_size_of_a_case_does_not_hide_what_it_shows() -> None:
+    whole, half = look(anatomy()), look(anatomy()[::2, ::2, ::2])
+    other = look(anatomy(seed=4))
+    assert whole.thumbnail.shape == half.thumbnail.shape == (16, 16, 16)
+
+    def apart(first: CaseSurvey, second: CaseSurvey) -> float:
+        return float(np.mean((first.thumbnail - second.thumbnail) ** 2))
+
+    assert apart(whole, half) < 0.2 * apart(whole, other)
+
+
+def test_one_outlier_does_not_set_the_range_for_everybody() -> None:
+    cases = {f"case{index}": look(noisy(anatomy(), index)) for index in range(4)}
+    without = lay_out(cases, "case0").data_ranges
+    cases["loud"] = look(1000 * anatomy())
+    assert lay_out(cases, "case0").data_ranges == pytest.approx(without, rel=0.05)
+    low, high = np.percentile(anatomy(), (0.5, 99.5))
+    assert without == pytest.approx((high - low,), rel=0.05)
+
+
+def test_every_channel_has_its_own_range() -> None:
+    cases = {case: look(anatomy(), 10 * anatomy()) for case in "ab"}
+    first, second = lay_out(cases, "a").data_ranges
+    assert second == pytest.approx(10 * first, rel=1e-5)
+
+
+def test_a_case_without_a_finite_voxel_has_no_range() -> None:
+    assert look(np.full((8, 8, 8), np.nan)).ranges == (0.0,)
+
+
+def test_axes_of_one_voxel_in_every_case_are_dropped() -> None:
+    flat = {case: look(anatomy((1, 30, 30))) for case in "ab"}
+    assert lay_out(flat, "a").dropped_axes == (0,)
+    assert len(lay_out(flat, "a").factors) == 2
+    mixed = {**flat, "c": look(anatomy((4, 30, 30)))}
+    assert lay_out(mixed, "a").dropped_axes == ()
+
+
+def test_different_numbers_of_channels_are_refused() -> None:
+    with pytest.raises(DataIntegrityError, match="cases of 1 and 2 channels cannot be compared"):
+        lay_out({"a": look(anatomy()), "b": look(anatomy(), anatomy())}, "a")

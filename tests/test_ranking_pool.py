@@ -1,0 +1,83 @@
+"""Processes of a ranking: all items are done, an error arrives, a dead process is told, none outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from study.errors import MachineError, MissingDataError
+from study.ranking.pool import run_all
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def touch(folder: Path, name: str) -> None:
+    (folder / name).touch()
+
+
+def fail_at(bad: str, name: str) -> None:
+    if name == bad:
+        raise MissingDataError(f"{name} is missing")
+
+
+def die(_: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_item_is_done_and_counted(tmp_path: Path, workers: int) -> None:
+    names = [f"item{index}" for index in range(7)]
+    counts: list[int] = []
+    run_all(partial(touch, tmp_path), names, workers, counts.append)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert (counts[0], counts[-1]) == (0, len(names))
+    assert counts == sorted(counts)
+
+
+def test_without_items_there_is_nothing_to_do() -> None:
+    counts: list[int] = []
+    run_all(die, [], 4, counts.append)
+    assert counts == [0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_arrives_as_it_was(workers: int) -> None:
+    with pytest.raises(MissingDataError, match=r"^b is missing$"):
+        run_all(partial(fail_at, "b"), ["a", "b", "c"], workers, lambda _: None)
+
+
+def test_a_dead_process_is_told() -> None:
+    with pytest.raises(MachineError, match=r"a ranking process died, .* the same command goes on from here"):
+        run_all(die, ["a", "b"], 2, lambda _: None)
+
+
+SCRIPT = """
+import time
+from study.ranking.pool import run_all
+
+if __name__ == "__main__":
+    run_all(time.sleep, [300.0, 300.0], 2, lambda _: print("looking", flush=True))
+"""
+
+
+def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "sleep.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        workers: list[psutil.Process] = []
+        while len(workers) < 3:  # the server that forks, and two that sleep
+            assert process.stdout.readline()
+            found = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in found if "forkserver" in " ".join(child.cmdline())]
+        process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert alive == []
