@@ -154,9 +154,13 @@ def _flags(recipe: Recipe) -> Iterator[str]:
     growth = axes.batch_growth
     yield from ("--batch-growth", growth if growth == STEPWISE else repr(growth), "--budget", repr(axes.budget))
     yield from ("--allocation", axes.allocation, "--chain", axes.chain, "--order", axes.order)
+    if axes.needs_ranking:
+        yield from ("--pdl-fraction", repr(axes.pdl_fraction), "--pdl-epochs", repr(axes.pdl_epochs))
+        yield from ("--pdl-metric", axes.pdl_metric)
     yield from ("--optimizer", training.optimizer)
     for name in _TRAINING_NUMBERS:
         yield from ("--" + name.replace("_", "-"), repr(getattr(training, name)))
+    yield from () if training.stop_at_dice is None else ("--stop-at-dice", repr(training.stop_at_dice))
     yield from () if training.test_time_mirroring else ("--no-mirroring",)
     yield from ("--compile",) if training.compile_network else ()
 

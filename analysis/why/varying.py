@@ -13,9 +13,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.columns import BY_NAME
+from analysis.methods import CONSTANT_PATCH
 
 # Training settings that may vary, after the axes of the curriculum.
-_CURRICULUM = ("min_patch", "n_stages", "batch_growth", "budget", "chain", "order", "allocation", "shared_crops")
+_CURRICULUM = (
+    *("min_patch", "n_stages", "batch_growth", "budget", "chain", "order", "allocation", "shared_crops"),
+    *("pdl_fraction", "pdl_epochs", "pdl_metric"),
+)
 _TRAINING = (
     "plans",
     "configuration",
@@ -30,6 +34,7 @@ _TRAINING = (
     "validation_batches",
     "test_time_mirroring",
     "compile_network",
+    "stop_at_dice",
 )
 # Follows from whether the patch size is constant, unless somebody set it.
 _FOLLOWS = "foreground_oversampling"
@@ -124,4 +129,4 @@ def _words(column: pd.Series[Any], numbers: pd.Series[float]) -> pd.Series[Any]:
 
 
 def _follows(points: pd.DataFrame) -> bool:
-    return all(part[_FOLLOWS].nunique() == 1 for _, part in points.groupby(points["method"] == "cps"))
+    return all(part[_FOLLOWS].nunique() == 1 for _, part in points.groupby(points["method"].isin(CONSTANT_PATCH)))
