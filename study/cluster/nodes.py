@@ -34,20 +34,36 @@ PROBE_SECONDS = 300.0
 
 @contextmanager
 def connected(space: SearchSpace, address: str | None) -> Iterator[None]:
-    """A Ray to run on: one of our own, or the one at an address.
+    """A Ray to run a study on: one of our own, or the one at an address.
 
     Raises:
         MachineError: it does not start or answer.
     """
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address is not None:
+        with joined(address):
+            yield
+        return
+    node = local_node(space.resources)
+    # Without "local" Ray would join a cluster that the environment names.
+    with _ray("local", num_cpus=int(node.cpus), num_gpus=int(node.gpus), include_dashboard=False):
+        yield
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """The Ray cluster at an address, whose workers get our code.
+
+    Raises:
+        MachineError: none answers.
+    """
+    with _ray(address, runtime_env=_runtime_env()):
+        yield
+
+
+@contextmanager
+def _ray(address: str, **options: Any) -> Iterator[None]:
     try:
-        if address is None:
-            node = local_node(space.resources)
-            options |= {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus), "include_dashboard": False}
-            # Without "local" Ray would join a cluster that the environment names.
-            ray.init(address="local", **options)
-        else:
-            ray.init(address=address, runtime_env=_runtime_env(), **options)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise MachineError(f"{_trouble(address)} ({error})") from error
     # Failures are told from the ledger, in one line each.
@@ -61,8 +77,8 @@ def connected(space: SearchSpace, address: str | None) -> Iterator[None]:
 
 def nodes() -> list[Node]:
     """Cores and GPUs of the nodes that are alive."""
-    alive = [node["Resources"] for node in _alive()]
-    return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in alive]
+    held = [node["Resources"] for node in alive()]
+    return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in held]
 
 
 def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenance, *, url: str | None = None) -> None:
@@ -84,7 +100,7 @@ def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenanc
     probe.mkdir()
     try:
         question = _Question(probe=str(probe), url=url, space=space, data=data, provenance=here.to_json())
-        asked = [(node, _ask(node, question)) for node in _alive() if node["Resources"].get("CPU", 0)]
+        asked = [(node, _ask(node, question)) for node in alive() if node["Resources"].get("CPU", 0)]
         complaints = [text for node, answer in asked for text in _complaints(node, answer, question)]
     finally:
         shutil.rmtree(probe, ignore_errors=True)
@@ -103,7 +119,8 @@ class _Question:
     provenance: dict[str, Any]
 
 
-def _alive() -> list[dict[str, Any]]:
+def alive() -> list[dict[str, Any]]:
+    """Ray's own description of the nodes that are alive."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
@@ -165,7 +182,7 @@ def _runtime_env() -> dict[str, Any]:
     return environment
 
 
-def _trouble(address: str | None) -> str:
-    if address is None:
+def _trouble(address: str) -> str:
+    if address == "local":
         return "Ray does not start on this machine"
     return f"--address: no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"

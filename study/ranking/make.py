@@ -25,7 +25,7 @@ from study.ranking import files as stored
 from study.ranking.cost import cost
 from study.ranking.files import Pair, Ranking, load_ranking
 from study.ranking.order import ranked
-from study.ranking.pool import run_all
+from study.ranking.pool import Spread, run_all
 from study.ranking.reading import case_folder
 from study.ranking.request import OTHERS, Request, Settings, checked, is_there
 from study.ranking.survey import Layout, lay_out
@@ -77,6 +77,7 @@ def make_ranking(
     settings: Settings,
     *,
     workers: int = 1,
+    spread: Spread | None = None,
     rankings: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda text: None,
@@ -90,6 +91,7 @@ def make_ranking(
         fold: of its splits_final.json; its validation cases are never opened.
         settings: see `Settings`.
         workers: processes; the result is the same with any number of them.
+        spread: does the pieces of work instead of processes here.
         rankings: folder for rankings; `rankings` beside the preprocessed data unless given.
         report: told how far it is.
         say: told in one line each what will be done, what it will cost, and what had to be taken over.
@@ -109,7 +111,7 @@ def make_ranking(
             # Another process may have made it just before.
             already_done = is_there(task)
             if not already_done:
-                _make(task, workers, report, say)
+                _make(task, workers, spread or partial(_here, workers), report, say)
     shutil.rmtree(task.folder / WORK, ignore_errors=True)
     return Made(
         ranking=load_ranking(dataset, fold, rankings=rankings),
@@ -135,7 +137,17 @@ def _locked(task: Request, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _make(task: Request, workers: int, report: Callable[[Progress], None], say: Callable[[str], None]) -> None:
+def _here(workers: int, function: Callable[[Any], None], items: Sequence[Any], report: Callable[[int], None]) -> None:
+    run_all(function, items, workers, report)
+
+
+def _make(
+    task: Request,
+    workers: int,
+    spread: Spread,
+    report: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> None:
     cases = task.cases
     job = Job(
         cases=case_folder(task.dataset, task.plan),
@@ -143,7 +155,7 @@ def _make(task: Request, workers: int, report: Callable[[Progress], None], say: 
         transform=task.settings.transform,
     )
     _begin(task, job.work, say)
-    _step("looking at cases", partial(survey_case, job), _missing(cases, job.survey_path), len(cases), workers, report)
+    _step("looking at cases", partial(survey_case, job), _missing(cases, job.survey_path), len(cases), spread, report)
     layout = lay_out({case: load_survey(job, case) for case in cases}, task.settings.reference)
     blocks = _blocks(task.settings, cases, layout.reference)
     say(cost(job, layout, cases, blocks, workers))
@@ -152,11 +164,11 @@ def _make(task: Request, workers: int, report: Callable[[Progress], None], say: 
         partial(align_case, job, layout),
         _missing(cases, job.aligned_path),
         len(cases),
-        workers,
+        spread,
         report,
     )
     left = [block for block in blocks if not job.block_path(block).exists()]
-    _step("comparing cases", partial(compare_block, job, layout), left, len(blocks), workers, report)
+    _step("comparing cases", partial(compare_block, job, layout), left, len(blocks), spread, report)
     _write(task, job, layout, cases, blocks)
 
 
@@ -181,11 +193,11 @@ def _step(
     function: Callable[[Any], None],
     items: Sequence[Any],
     total: int,
-    workers: int,
+    spread: Spread,
     report: Callable[[Progress], None],
 ) -> None:
     before = total - len(items)
-    run_all(function, items, workers, lambda done: report(Progress(step=name, done=before + done, total=total)))
+    spread(function, items, lambda done: report(Progress(step=name, done=before + done, total=total)))
 
 
 def _missing(cases: Sequence[str], path: Callable[[str], Path]) -> list[str]:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from study.errors import MachineError
 
 _T = TypeVar("_T")
+Spread = Callable[[Callable[[Any], None], Sequence[Any], Callable[[int], None]], None]
+"""Calls a function once per item, somewhere, and reports how many are done."""
 _LOOK_SECONDS = 0.3
 _MODULES = ["nnunetv2.training.dataloading.nnunet_dataset", "SimpleITK", "skimage.metrics", "study.ranking.tasks"]
 

@@ -14,6 +14,7 @@ from study.verbs.options import add_data_option, need_whole, whole
 
 if TYPE_CHECKING:
     from study.ranking.make import Made, Progress
+    from study.ranking.pool import Spread
 
 LISTED_CASES = 5
 EXAMPLES = """\
@@ -23,6 +24,8 @@ EXAMPLES = """\
   python -m study rank --data data --dataset 4 --metric ssim
   # cheap: every case with one reference alone
   python -m study rank --data data --dataset 4 --fold 1 --compare reference --reference hippocampus_001
+  # on the nodes of a Ray cluster that share the data's folder
+  python -m study rank --data /shared/data --dataset 4 --address auto
 """
 
 
@@ -46,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machine = parser.add_argument_group("machine (does not change the result)")
     machine.add_argument("--workers", type=whole, metavar="N", help="processes (default: one per core)")
+    machine.add_argument("--address", metavar="ADDR", help="a Ray cluster to use instead: auto or HOST:PORT")
     machine.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for rankings (default: beside the preprocessed data)"
     )
@@ -72,13 +76,32 @@ def run(args: argparse.Namespace) -> int:
     )
     rankings = None if args.out is None else args.out.expanduser().resolve()
     fold = need_whole("--fold", args.fold)
-    with _terminal() as (report, say):
-        made = make_ranking(dataset, fold, settings, workers=workers, rankings=rankings, report=report, say=say)
+    where = rankings or dataset.folder / FOLDER
+    with _terminal() as (report, say), _spread(args.address, where) as (spread, cores):
+        made = make_ranking(
+            dataset, fold, settings, workers=cores or workers, spread=spread, rankings=rankings, report=report, say=say
+        )
         drawn_before = is_drawn(made, args.metric)
         if not drawn_before:
             draw(made, dataset, args.metric)
     _print(made, args.metric, drawn_before, elsewhere=dataset.folder / FOLDER if rankings else None)
     return 0
+
+
+@contextmanager
+def _spread(address: str | None, folder: Path) -> Iterator[tuple[Spread | None, int]]:
+    """What does the work if not processes here, and how many cores it has."""
+    if address is None:
+        yield None, 0
+        return
+    from study.cluster import configure_ray
+
+    configure_ray(address=address)
+    from study.cluster.nodes import nodes
+    from study.cluster.ranking import spread_over
+
+    with spread_over(address, folder) as spread:
+        yield spread, max(1, int(sum(node.cpus for node in nodes())))
 
 
 @contextmanager
