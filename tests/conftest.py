@@ -13,11 +13,11 @@ __all__ = ["data", "make_trainer"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The same examples every time, and no deadline: a busy machine is no failure.
-settings.register_profile("study", deadline=None, derandomize=True)
+settings.register_profile("study", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("study")
 
 # They wait for Ray and for each other's kills more than they compute: begun first, the others fill the gaps.
-LONGEST = ("test_interrupted_studies", "test_torture", "test_nodes", "test_jobs")
+LONGEST = ("test_interrupted_studies", "test_nodes", "test_jobs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -184,6 +184,7 @@ exec unshare --mount sh -c 'mount -t tmpfs none "$0" && exec "$@"' "{folder}" "{
 """
 
 
+@pytest.mark.torture
 def test_nodes_that_do_not_share_the_folder_or_have_another_version_are_named(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """A short torture: a study of two trials whose training, worker and driver are killed, on a Ray of its own.
 
-`make torture` has the long one; lost nodes of a cluster are in test_nodes.
+`make torture` runs it, and the long one after it. What `make test` kills is in test_interrupted_studies (trainings,
+drivers), test_nodes (a node), test_trial, test_trial_host and test_pdl_trial (trainings, their server).
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ def tortured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
     return result
 
 
+@pytest.mark.torture
 def test_a_tortured_study_holds_what_an_undisturbed_one_holds(tortured: Check) -> None:
     assert list(tortured.problems) == []
 
 
+@pytest.mark.torture
 def test_every_kill_hit(tortured: Check) -> None:
     assert [hit.kill for hit in tortured.tortured.hits] == KILLS
     assert {-KILL, 0} <= set(tortured.tortured.drivers)
 
 
+@pytest.mark.torture
 def test_what_was_lost_was_paid_for_again(tortured: Check) -> None:
     assert tortured.waste.iterations > 0
     assert 0 < tortured.waste.seconds < tortured.waste.total_seconds

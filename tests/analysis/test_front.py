@@ -73,7 +73,7 @@ VALUES = st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0, 1e-300, 1e300, math.n
 
 
 @given(st.data(), st.integers(2, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_against_brute_force(data: st.DataObject, objectives: int) -> None:
     rows = data.draw(st.lists(st.tuples(*[VALUES | st.floats(-1, 1)] * objectives), max_size=25))
     maximise = data.draw(st.tuples(*[st.booleans()] * objectives))
