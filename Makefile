@@ -12,8 +12,8 @@ study: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-# Takes longer than the tests: studies that lose nodes, buckets and allocations, and one that is killed more than fifty
-# times and resumed, its tally at the end.
+# Takes longer than the tests: jobs, studies that lose nodes, buckets and allocations, and one that is killed more than
+# fifty times and resumed, its tally at the end.
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture
 	rm -rf studies/torture

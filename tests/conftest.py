@@ -16,8 +16,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 settings.register_profile("study", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("study")
 
-# Begun first, so that none of them is left alone at the end; the first three wait more than they compute.
-LONGEST = ("test_interrupted_studies", "test_nodes", "test_jobs", "test_trial", "test_pdl_trial", "test_stop_at_dice")
+# Begun first, so that none of them is left alone at the end; the first two wait more than they compute.
+LONGEST = ("test_interrupted_studies", "test_nodes", "test_trial", "test_pdl_trial", "test_stop_at_dice")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -83,6 +83,7 @@ def job_for(ledger: Ledger, trial_id: str, data: Path) -> Job:
     )
 
 
+@pytest.mark.torture
 def test_a_real_trial_is_measured(data: Path, tmp_path: Path) -> None:
     spec = spec_of(data_paths(data), training={"epochs": 1, "iterations_per_epoch": 12}, stages=2)
     ledger = Ledger.create(tmp_path / "study")

@@ -16,6 +16,8 @@ from studies import TRAINING, listening, status, training, write_space
 from study.ledger import Ledger, TrialState
 from study.records import Phase
 
+pytestmark = pytest.mark.torture
+
 EPOCHS = 12
 ITERATIONS = EPOCHS * TRAINING["iterations_per_epoch"]
 WAITING = {"PENDING", "RUNNING"}

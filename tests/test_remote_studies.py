@@ -187,4 +187,4 @@ def test_a_study_in_a_bucket_can_be_reported(lost: Lost, tmp_path: Path) -> None
     command = [sys.executable, "-m", "analysis", "report", lost.url, "--out", str(tmp_path / "report")]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert ended.returncode == 0, ended.stderr
-    assert lost.after.trial_id in (tmp_path / "report" / "trials.csv").read_text()
+    assert lost.after.trial_id in (tmp_path / "report" / "tables" / "trials.csv").read_text()
