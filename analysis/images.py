@@ -29,7 +29,8 @@ _LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
 def as_png(figure: Figure, *, dots_per_inch: int) -> bytes:
     """A PNG file's content."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dots_per_inch)
+    with mpl.rc_context(RC):
+        figure.savefig(stream, format="png", dpi=dots_per_inch)
     return stream.getvalue()
 
 

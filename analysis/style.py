@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import matplotlib as mpl
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paint:
@@ -86,7 +88,12 @@ WIDE = replace(FILE, notes=False)
 NARROW = Layout(width=4.3, plot_width=3.4, plot_height=3.3, left=0.72, rail=False, line_letters=58, notes=False)
 """`FILE` for pictures on their own, `WIDE` and `NARROW` for pages."""
 
+# What a figure does not look like by: how it gets to a screen.
+_NOT_LOOKS = ("backend", "interactive", "toolbar", "timezone", "tk.", "webagg.", "savefig.directory", "date.epoch")
+
 RC: dict[Any, Any] = {
+    # matplotlib's own defaults, whatever a user's settings or another library (nnU-Net's seaborn) have made of them.
+    **{name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(_NOT_LOOKS)},
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK.light,

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -322,3 +323,17 @@ def test_a_scaled_amount_is_the_same_amount(value: float, unit: str) -> None:
     scale = reading_scale(unit, value)
     assert value * scale.factor * in_file[scale.unit] == pytest.approx(value)
     assert float(number(value)) == pytest.approx(value, rel=0.005)
+
+
+def test_figures_do_not_depend_on_what_others_set(tmp_path: Path) -> None:
+    """nnU-Net draws with seaborn, which changes matplotlib's settings for the whole process."""
+    front = front_of(make_study(tmp_path / "study"))
+
+    def drawn() -> tuple[str, bytes]:
+        figure = pareto_figure(front)
+        return as_svg(figure), as_png(figure, dots_per_inch=50)
+
+    usual = drawn()
+    others = {"axes.labelsize": 40, "xtick.labelsize": 40, "figure.facecolor": "red", "text.hinting": "none"}
+    with mpl.rc_context({**others, "lines.linewidth": 9, "savefig.facecolor": "red"}):
+        assert drawn() == usual
