@@ -47,9 +47,14 @@ def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1) -> list[Drawn]:
         return [draw(exhibit, prefix=prefix) for exhibit, prefix in zip(exhibits, prefixes, strict=True)]
     # Its processes take the closures that exhibits draw with, and are not forks of one that may have threads.
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     jobs = (delayed(draw)(exhibit, prefix=prefix) for exhibit, prefix in zip(exhibits, prefixes, strict=True))
-    return list(Parallel(n_jobs=processes, pre_dispatch="all")(jobs))
+    try:
+        return list(Parallel(n_jobs=processes, pre_dispatch="all")(jobs))
+    finally:
+        # They would wait for more work for five minutes, and a caller that is a process of another pool for them.
+        get_reusable_executor().shutdown(wait=True)
 
 
 def draw(exhibit: Exhibit, *, prefix: str) -> Drawn:
