@@ -60,6 +60,8 @@ from analysis.captions import notes
 from analysis.figures import pareto_figure
 from analysis.front import pareto_front
 
+if not evidence.datasets:
+    raise SystemExit("No trial has finished, so there is no front: run the study on.")
 dataset = evidence.datasets[0]
 points = evidence.of(dataset).points
 front = pareto_front(points, ["dice", "runtime_seconds"])
