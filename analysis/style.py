@@ -1,7 +1,7 @@
 """How things look, the same everywhere: colour and marker of each method, inks, sizes of figures.
 
-The colours of methods are Okabe and Ito's, which people with the common colour-blindnesses tell apart, and the markers
-differ too. With the data curriculum a method has a darker hue near its own and a marker of its own. Files get the light
+The colours of methods are Okabe and Ito's, those of PDL and its combinations are chosen to stay apart from them and each
+other for people with the common colour-blindnesses too, and the markers differ. With the data curriculum a method has a darker hue near its own and a marker of its own. Files get the light
 colours; a page replaces each by a CSS variable of the same name, so that it follows light and dark.
 """
 
@@ -48,13 +48,13 @@ METHOD_STYLES: Mapping[str, MethodStyle] = {
     "efficiency": MethodStyle(paint=Paint(name="efficiency", light="#cc79a7", dark="#e39ac3"), marker="v", area=1.1),
     "performance": MethodStyle(paint=Paint(name="performance", light="#e69f00", dark="#f5b92e"), marker="^", area=1.1),
     "other": MethodStyle(paint=Paint(name="searched", light="#56b4e9", dark="#9fd8fb"), marker="D", area=0.7),
-    "pdl": MethodStyle(paint=Paint(name="pdl", light="#8b1e3f", dark="#ff6f91"), marker="X", area=1.1),
-    "pdl+pgps": MethodStyle(paint=Paint(name="pdl-pgps", light="#332288", dark="#a99cf5"), marker="p", area=1.2),
-    "pdl+pgps+": MethodStyle(paint=Paint(name="pdl-pgps-plus", light="#8a3b00", dark="#ffbd8a"), marker="d", area=1.1),
-    "pdl+rpss": MethodStyle(paint=Paint(name="pdl-rpss", light="#00553e", dark="#8ee8c4"), marker="h", area=1.2),
-    "pdl+efficiency": MethodStyle(paint=Paint(name="pdl-efficiency", light="#aa4499", dark="#f3c1de"), marker="<"),
-    "pdl+performance": MethodStyle(paint=Paint(name="pdl-performance", light="#8f6200", dark="#ffe08a"), marker=">"),
-    "pdl+other": MethodStyle(paint=Paint(name="pdl-searched", light="#4f7f99", dark="#d3ecfb"), marker="8", area=0.9),
+    "pdl": MethodStyle(paint=Paint(name="pdl", light="#9700fc", dark="#8823fe"), marker="X", area=1.1),
+    "pdl+pgps": MethodStyle(paint=Paint(name="pdl-pgps", light="#6f2304", dark="#c9093e"), marker="p", area=1.2),
+    "pdl+pgps+": MethodStyle(paint=Paint(name="pdl-pgps-plus", light="#41055b", dark="#8c5081"), marker="d", area=1.1),
+    "pdl+rpss": MethodStyle(paint=Paint(name="pdl-rpss", light="#9772fe", dark="#5955ce"), marker="h", area=1.2),
+    "pdl+efficiency": MethodStyle(paint=Paint(name="pdl-efficiency", light="#411305", dark="#f1e27b"), marker="<"),
+    "pdl+performance": MethodStyle(paint=Paint(name="pdl-performance", light="#ed0c46", dark="#b34b02"), marker=">"),
+    "pdl+other": MethodStyle(paint=Paint(name="pdl-searched", light="#5a02b2", dark="#29ffad"), marker="8", area=0.9),
 }
 """Style of each method, in the order of legends."""
 

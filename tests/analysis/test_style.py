@@ -1,0 +1,69 @@
+"""Colours of methods: told apart with normal sight and with each common colour-blindness, in light and dark."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from analysis.style import METHOD_STYLES, SURFACE
+
+Array = NDArray[np.float64]
+# Machado, Oliveira, Fernandes 2009, severity 1: what of linear red, green and blue is seen.
+SIGHTS = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+WHITE = np.array([0.9505, 1.0, 1.089])
+# In CIE Lab; a difference of 2.3 is just noticeable.
+LEAST_DIFFERENCE, LEAST_CONTRAST = 10.0, 2.2
+
+
+def linear(colour: str) -> Array:
+    values = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(colour: str, sight: str) -> Array:
+    seen = np.clip(np.array(SIGHTS[sight]) @ linear(colour), 0, 1)
+    ratios = XYZ @ seen / WHITE
+    x, y, z = np.where(ratios > 0.008856, np.cbrt(ratios), 7.787 * ratios + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_two_methods_look_alike(theme: str, sight: str) -> None:
+    colours = {method: lab(getattr(style.paint, theme), sight) for method, style in METHOD_STYLES.items()}
+    alike = {
+        pair: distance
+        for pair in combinations(colours, 2)
+        if (distance := float(np.linalg.norm(colours[pair[0]] - colours[pair[1]]))) < LEAST_DIFFERENCE
+    }
+    assert alike == {}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("method", METHOD_STYLES)
+def test_every_method_stands_out_from_the_page(method: str, theme: str) -> None:
+    light, dark = sorted(
+        (XYZ[1] @ linear(getattr(p, theme)) for p in (METHOD_STYLES[method].paint, SURFACE)), reverse=True
+    )
+    assert (light + 0.05) / (dark + 0.05) >= LEAST_CONTRAST
+
+
+def test_markers_differ_too() -> None:
+    markers = [style.marker for style in METHOD_STYLES.values()]
+    assert len(set(markers)) == len(markers)
+
+
+def test_colours_that_look_alike_would_be_noticed() -> None:
+    """A red and a green of one brightness, which people without green cones confuse."""
+    red, green = "#b35900", "#7d7a00"
+    assert np.linalg.norm(lab(red, "normal") - lab(green, "normal")) > 2 * LEAST_DIFFERENCE
+    assert np.linalg.norm(lab(red, "deuteranopia") - lab(green, "deuteranopia")) < LEAST_DIFFERENCE
