@@ -1,8 +1,8 @@
 """How things look, the same everywhere: colour and marker of each method, inks, sizes of figures.
 
-The colours of methods are Okabe and Ito's, those of PDL and its combinations are chosen to stay apart from them and each
-other for people with the common colour-blindnesses too, and the markers differ. With the data curriculum a method has a darker hue near its own and a marker of its own. Files get the light
-colours; a page replaces each by a CSS variable of the same name, so that it follows light and dark.
+The colours of methods are Okabe and Ito's; those of PDL and its combinations are chosen to stay apart from them and
+from each other for people with the common colour-blindnesses, too. The markers all differ. Files get the light colours;
+a page replaces each by a CSS variable of the same name, so that it follows light and dark.
 """
 
 from __future__ import annotations
