@@ -71,7 +71,8 @@ _SETTING = (
         "method", "Method", "published scheme with this very stage table, `other` if none; `pdl` before it with PDL"
     ),
     _words("chain", "Chain", "order in which the axes of the patch grow"),
-    _number("min_patch", "Smallest patch", "where the chain starts: 0 smallest legal size, 1 full patch"),
+    _words("chain_start", "Chain start", "trainable without help, or one voxel at the bottleneck as in the follow-up"),
+    _number("min_patch", "Smallest patch", "where on the chain growth starts: 0 smallest size, 1 full patch"),
     _count("stages", "Stages asked for", "sizes of the chain to use; missing means all"),
     _words("batch_growth", "Batch growth", "exponent from 0 (constant) to 1 (constant voxels), or the word stepwise"),
     _flag("shared_crops", "Shared crops", "several crops from one volume"),

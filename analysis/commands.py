@@ -153,7 +153,8 @@ def _flags(recipe: Recipe) -> Iterator[str]:
     yield from ("--min-patch", repr(axes.min_patch), *(["--stages", str(axes.stages)] if axes.stages else []))
     growth = axes.batch_growth
     yield from ("--batch-growth", growth if growth == STEPWISE else repr(growth), "--budget", repr(axes.budget))
-    yield from ("--allocation", axes.allocation, "--chain", axes.chain, "--order", axes.order)
+    yield from ("--allocation", axes.allocation, "--chain", axes.chain, "--chain-start", axes.chain_start)
+    yield from ("--order", axes.order)
     if axes.needs_ranking:
         yield from ("--pdl-fraction", repr(axes.pdl_fraction), "--pdl-epochs", repr(axes.pdl_epochs))
         yield from ("--pdl-metric", axes.pdl_metric)

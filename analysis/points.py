@@ -75,6 +75,8 @@ def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
     growth, stages, epochs = point["batch_growth"], point["stages"], point["pdl_epochs"]
     return {
         "chain": point["chain"],
+        # Reports from before it was a choice do not have it.
+        "chain_start": "trainable" if pd.isna(point["chain_start"]) else point["chain_start"],
         "min_patch": float(point["min_patch"]),
         "stages": None if pd.isna(stages) else int(stages),
         "batch_growth": growth if growth.isalpha() else float(growth),

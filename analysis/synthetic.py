@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis.columns import TRIAL_COLUMNS, dtypes
 from analysis.frame import FINISHED
-from study.curriculum import Axes, Geometry, resolve
+from study.chain import Geometry
+from study.curriculum import Axes, resolve
 from study.ledger import Ledger
 from study.records import (
     AttemptHeader,

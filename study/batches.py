@@ -29,6 +29,7 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from study.crops import ROUNDED, VolumeRule, foreground_volumes
 from study.curriculum import Curriculum, Stage
 from study.data_curriculum import DataCurriculum
 from study.records import CONSTANT_FOREGROUND_OVERSAMPLING
@@ -90,32 +91,33 @@ def seed_forward(seed: int, iteration: int) -> None:
 class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
     """nnU-Net's loader, able to take several crops from each volume it opens (arXiv 2510.23241).
 
-    With one crop per volume it is nnU-Net's own. With more, ceil(batch / crops) volumes are drawn; every crop of a
-    volume is of one kind, random or foreground-centred. The kinds alternate and are as many as nnU-Net's rounding of
-    the oversampling makes of so many samples.
+    With one crop per volume it is nnU-Net's own. With more, ceil(batch / crops) volumes are drawn, and `crops` says
+    which of them are foreground-centred.
     """
 
     _data: Any
     indices: list[str]
     oversample_foreground_percent: float
 
-    def __init__(self, *args: Any, crops_per_volume: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, crops_per_volume: int, volume_rule: VolumeRule = ROUNDED, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.crops_per_volume = crops_per_volume
         if crops_per_volume > 1:
             self._data = _OpenOnce(self._data)
+            self._foreground = foreground_volumes(volume_rule, self._volumes, self.oversample_foreground_percent)
             self.get_do_oversample = self._is_foreground_volume
+
+    @property
+    def _volumes(self) -> int:
+        return math.ceil(int(self.batch_size) / self.crops_per_volume)
 
     def get_indices(self) -> list[str]:
         """Case identifiers of the samples of one batch."""
-        volumes = math.ceil(self.batch_size / self.crops_per_volume)
-        drawn = np.random.choice(self.indices, volumes, replace=True)
+        drawn = np.random.choice(self.indices, self._volumes, replace=True)
         return [str(case) for case in np.repeat(drawn, self.crops_per_volume)[: self.batch_size]]
 
     def _is_foreground_volume(self, sample: int) -> bool:
-        volume, volumes = sample // self.crops_per_volume, math.ceil(self.batch_size / self.crops_per_volume)
-        foreground = volumes - round(volumes * (1 - self.oversample_foreground_percent))
-        return bool((volume + 1) * foreground // volumes > volume * foreground // volumes)
+        return self._foreground[sample // self.crops_per_volume]
 
 
 class _OpenOnce:
@@ -234,6 +236,7 @@ class Batches(Dataset[Batch]):
             oversample_foreground_percent=self._oversampling,
             transforms=self._transforms.training(stage.patch_size),
             crops_per_volume=stage.crops_per_volume,
+            volume_rule=self._curriculum.volume_rule,
         )
 
     def _validation_loader(self) -> StageLoader:

@@ -1,10 +1,9 @@
 """The curriculum: which patch size and batch size a training iteration gets.
 
-A *chain* is the list of patch sizes a network can grow through, from the smallest it can process to the full patch of
-the plan, one divisor of one axis at a time (PGPS, MICCAI 2024, section 2.1). `Axes` picks a point of the study's search
-space: where the chain starts, how many of its sizes are used, how the batch grows, how long the training is, and which
-cases come first, which is for `data_curriculum` to resolve. From a `Geometry` and `Axes`, `resolve` makes a
-`Curriculum`: the stage table, and a lookup from iteration to stage.
+`Axes` picks a point of the study's search space: where the chain of patch sizes starts (see `chain`), how many of its
+sizes are used, how the batch grows, how long the training is, and which cases come first, which is for
+`data_curriculum` to resolve. From a `Geometry` and `Axes`, `resolve` makes a `Curriculum`: the stage table, and a
+lookup from iteration to stage.
 
 Axis order is that of the nnU-Net plan everywhere. Only the standard library is imported here.
 """
@@ -18,77 +17,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
+from study.chain import CHAIN_ORDERS, CHAIN_STARTS, ChainOrder, ChainStart, Geometry, Size, patch_chain
 from study.checks import check_choice, check_count, check_range
+from study.crops import ALTERNATING, ROUNDED, VolumeRule, foreground_volumes
 from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, check_data_axes
 from study.errors import InvalidInputError
 from study.plain import with_tuples
 from study.spans import Span, draw, even_spans, random_spans, spread, whole_epoch_spans
 
-Size = tuple[int, ...]
-ChainOrder = Literal["cyclic", "smallest-first"]
 StageOrder = Literal["growing", "shrinking", "random"]
 Allocation = Literal["even", "reference"]
 
-CHAIN_ORDERS: tuple[ChainOrder, ...] = ("cyclic", "smallest-first")
 STAGE_ORDERS: tuple[StageOrder, ...] = ("growing", "shrinking", "random")
 ALLOCATIONS: tuple[Allocation, ...] = ("even", "reference")
 STEPWISE: Literal["stepwise"] = "stepwise"
 SMALLEST_BUDGET = 0.1
-# Bounds of what is computed at all, far above any training: nnU-Net trains 250,000 iterations through 9 to 17 sizes.
-LARGEST_NUMBER = 1_000_000
-MOST_SIZES = 10_000
+# Far above any training: nnU-Net's has 250,000.
 MOST_ITERATIONS = 10_000_000
 
 # PGPS+ as published starts its recursion at two samples whatever the plan's batch size is.
 STEPWISE_LAST_BATCH = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """What a network and its plan allow.
-
-    Attributes:
-        patch_size: full patch P in voxels per axis, one to three axes.
-        divisors: product of the strides of each axis; every legal size is a multiple of it.
-        batch_size: samples per batch at the full patch.
-        min_bottleneck_voxels: fewest voxels the deepest feature map may have in training. InstanceNorm needs two.
-
-    Raises:
-        InvalidInputError: an entry is no whole number from 1 to a million, the axes differ in number, the patch is not
-            a multiple of its divisors, or more than ten thousand sizes lie between divisors and patch.
-    """
-
-    patch_size: Size
-    divisors: Size
-    batch_size: int
-    min_bottleneck_voxels: int = 2
-
-    def __post_init__(self) -> None:
-        # A list, as JSON has it, is taken too: compared with a tuple it would never equal the full patch.
-        object.__setattr__(self, "patch_size", _checked_size("patch size", self.patch_size))
-        object.__setattr__(self, "divisors", _checked_size("divisors", self.divisors))
-        check_count("batch size", self.batch_size, most=LARGEST_NUMBER)
-        check_count("min_bottleneck_voxels", self.min_bottleneck_voxels, most=LARGEST_NUMBER)
-        if len(self.divisors) != len(self.patch_size):
-            legal = f"one per axis of the patch {self.patch_size}"
-            raise InvalidInputError(field="divisors", received=self.divisors, legal=legal)
-        for axis, (voxels, divisor) in enumerate(zip(self.patch_size, self.divisors, strict=True)):
-            if voxels % divisor:
-                legal = f"a multiple of the divisor {divisor}"
-                raise InvalidInputError(field=f"patch size, axis {axis}", received=voxels, legal=legal)
-        if sum(p // d for p, d in zip(self.patch_size, self.divisors, strict=True)) > MOST_SIZES:
-            legal = f"at most {MOST_SIZES} sizes above the divisors {self.divisors}"
-            raise InvalidInputError(field="patch size", received=self.patch_size, legal=legal)
-
-    @property
-    def patch_voxels(self) -> int:
-        """V(P), voxels of one full patch."""
-        return math.prod(self.patch_size)
-
-    def processable(self, size: Size) -> bool:
-        """Whether normalisation leaves enough voxels in the deepest feature map at this patch size."""
-        bottleneck = math.prod(n // d for n, d in zip(size, self.divisors, strict=True))
-        return bottleneck >= self.min_bottleneck_voxels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +45,15 @@ class Axes:
 
     Attributes:
         chain: order in which axes grow. `cyclic` is the MICCAI paper's, `smallest-first` the follow-up's.
-        min_patch: where the chain starts, 0 (smallest legal size) to 1 (the full patch, so constant patch size).
+        chain_start: smallest size of the chain: `trainable` by the network as it is, or `one-voxel` at the bottleneck,
+            where the follow-up starts.
+        min_patch: where on the chain growth starts, 0 (its smallest size) to 1 (the full patch: constant patch size).
         stages: how many sizes of that chain are used, evenly spread, the full patch always among them; None or more
             than there are means all.
         batch_growth: exponent g of b = floor(B (V(P)/V)^g): 0 keeps the batch, 1 keeps voxels per batch. `stepwise` is
             the PGPS+ rule: as many samples as fit in the voxels of the next stage's batch.
-        shared_crops: draw several crops from one volume, so that at most about B volumes are opened per batch.
+        shared_crops: draw several crops from one volume, so that at most about B volumes are opened per batch; random
+            and foreground-centred volumes alternate, see `crops`.
         order: `growing`, `shrinking` (a control), or `random`: every iteration draws one of the sizes (RPSS).
         budget: share of the iterations per epoch that is trained, 0.1 to 1; epochs stay, so the learning rate anneals.
         allocation: `even` spreads iterations to stages at iteration granularity; `reference` is the published
@@ -117,6 +68,7 @@ class Axes:
     """
 
     chain: ChainOrder = "cyclic"
+    chain_start: ChainStart = "trainable"
     min_patch: float = 0.0
     stages: int | None = None
     batch_growth: float | Literal["stepwise"] = 0.0
@@ -130,6 +82,7 @@ class Axes:
 
     def __post_init__(self) -> None:
         check_choice("chain", self.chain, CHAIN_ORDERS)
+        check_choice("chain_start", self.chain_start, CHAIN_STARTS)
         check_choice("order", self.order, STAGE_ORDERS)
         check_choice("allocation", self.allocation, ALLOCATIONS)
         check_range("min_patch", self.min_patch, 0.0, 1.0)
@@ -153,8 +106,8 @@ SCHEMES: Mapping[str, Axes] = {
     "pgps": Axes(),
     "pgps+": Axes(batch_growth=STEPWISE),
     "rpss": Axes(order="random"),
-    "efficiency": Axes(chain="smallest-first", shared_crops=True),
-    "performance": Axes(chain="smallest-first", batch_growth=1.0, shared_crops=True),
+    "efficiency": Axes(chain="smallest-first", chain_start="one-voxel", shared_crops=True),
+    "performance": Axes(chain="smallest-first", chain_start="one-voxel", batch_growth=1.0, shared_crops=True),
 }
 """The published curricula as points of the space: constant patch size, PGPS, PGPS+, random patch size sampling (MICCAI
 2024, sections 2.2, 2.3 and 3.1), Efficiency and Performance (arXiv 2510.23241)."""
@@ -191,6 +144,11 @@ class Stage:
     iterations: int
 
     @property
+    def volumes(self) -> int:
+        """Volumes opened for one batch."""
+        return math.ceil(self.batch_size / self.crops_per_volume)
+
+    @property
     def voxels_per_iteration(self) -> int:
         """Voxels in one batch, channels not counted."""
         return math.prod(self.patch_size) * self.batch_size
@@ -211,6 +169,7 @@ class Curriculum:
         random_draws: whether every iteration draws its stage by itself.
         seed: seeds those draws; otherwise unused.
         total_iterations: length of the training.
+        volume_rule: which of the volumes that several crops come from are foreground-centred, see `crops`.
     """
 
     geometry: Geometry
@@ -218,6 +177,7 @@ class Curriculum:
     random_draws: bool
     seed: int
     total_iterations: int
+    volume_rule: VolumeRule = ROUNDED
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -237,6 +197,20 @@ class Curriculum:
     def stage_at(self, iteration: int) -> Stage:
         """The stage that an iteration trains at; see `stage_index`."""
         return self.stages[self.stage_index(iteration)]
+
+    @property
+    def has_one_voxel_stage(self) -> bool:
+        """Whether a stage leaves fewer voxels in the deepest feature map than the network's normalisation takes."""
+        return not all(self.geometry.processable(stage.patch_size) for stage in self.stages)
+
+    def draws_as_rounded(self, share: float) -> bool:
+        """Whether the rule for foreground-centred volumes comes to what `rounded` makes of such a share."""
+        return all(
+            foreground_volumes(self.volume_rule, stage.volumes, share)
+            == foreground_volumes(ROUNDED, stage.volumes, share)
+            for stage in self.stages
+            if stage.crops_per_volume > 1
+        )
 
     @property
     def voxels(self) -> int:
@@ -278,19 +252,9 @@ def scaled_iterations_per_epoch(iterations_per_epoch: int, budget: float) -> int
     return max(1, math.floor(iterations_per_epoch * budget + 0.5))
 
 
-def patch_chain(geometry: Geometry, order: ChainOrder = "cyclic") -> list[Size]:
-    """Every patch size of the growth order, smallest processable first, the full patch last.
-
-    Each size differs from the next by one divisor on one axis. When no smaller size is processable the chain is {P}.
-    """
-    check_choice("chain", order, CHAIN_ORDERS)
-    sizes = _grow_cyclic(geometry) if order == "cyclic" else _grow_smallest_first(geometry)
-    return [size for size in sizes if geometry.processable(size)] or [geometry.patch_size]
-
-
 def available_sizes(geometry: Geometry, axes: Axes) -> list[Size]:
     """The part of the chain that `min_patch` leaves, before `stages` and the length of the training thin it out."""
-    chain = patch_chain(geometry, axes.chain)
+    chain = patch_chain(geometry, axes.chain, axes.chain_start)
     return chain[math.floor(axes.min_patch * (len(chain) - 1) + 0.5) :]
 
 
@@ -329,15 +293,14 @@ def resolve(
     count = len(rows)
     spans = random_spans(count, total, seed) if random_draws else _spans(axes, count, epochs, per_epoch)
     stages = tuple(_stage(geometry, axes, *row, *span) for row, span in zip(rows, spans, strict=True))
-    return Curriculum(geometry=geometry, stages=stages, random_draws=random_draws, seed=seed, total_iterations=total)
-
-
-def _checked_size(field: str, size: object) -> Size:
-    if not isinstance(size, list | tuple) or not 1 <= len(size) <= 3:
-        raise InvalidInputError(field=field, received=size, legal="one to three whole numbers, one per axis")
-    for axis, number in enumerate(size):
-        check_count(f"{field}, axis {axis}", number, most=LARGEST_NUMBER)
-    return tuple(size)
+    return Curriculum(
+        geometry=geometry,
+        stages=stages,
+        random_draws=random_draws,
+        seed=seed,
+        total_iterations=total,
+        volume_rule=ALTERNATING if any(stage.crops_per_volume > 1 for stage in stages) else ROUNDED,
+    )
 
 
 def _stage(geometry: Geometry, axes: Axes, size: Size, batch: int, first: int, iterations: int) -> Stage:
@@ -345,30 +308,6 @@ def _stage(geometry: Geometry, axes: Axes, size: Size, batch: int, first: int, i
     return Stage(
         patch_size=size, batch_size=batch, crops_per_volume=crops, first_iteration=first, iterations=iterations
     )
-
-
-def _grow_cyclic(geometry: Geometry) -> list[Size]:
-    full, divisors = geometry.patch_size, geometry.divisors
-    size = [min(2 * divisors[0], full[0]), *divisors[1:]]
-    sizes, axis = [tuple(size)], 0
-    while tuple(size) != full:
-        axis = (axis + 1) % len(full)
-        if size[axis] < full[axis]:
-            size[axis] = min(size[axis] + divisors[axis], full[axis])
-            sizes.append(tuple(size))
-    return sizes
-
-
-def _grow_smallest_first(geometry: Geometry) -> list[Size]:
-    full, divisors = geometry.patch_size, geometry.divisors
-    size = list(divisors)
-    sizes = [tuple(size)]
-    while tuple(size) != full:
-        growing = [axis for axis in range(len(full)) if size[axis] < full[axis]]
-        axis = min(growing, key=lambda a: size[a] + divisors[a])
-        size[axis] = min(size[axis] + divisors[axis], full[axis])
-        sizes.append(tuple(size))
-    return sizes
 
 
 def _batch_sizes(geometry: Geometry, sizes: Sequence[Size], axes: Axes) -> list[int]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.chain import Geometry
 from study.checks import check_choice
-from study.curriculum import Geometry
 from study.errors import MissingDataError
 from study.plain import sha256_of_json
 

@@ -195,6 +195,8 @@ class TrialSpec:
         for part, name in ((data, "data"), (data["training"], "stop_at_dice")):
             if part[name] is None:
                 del part[name]
+        if self.curriculum.draws_as_rounded(self.training.foreground_oversampling or 0.0):
+            del data["curriculum"]["volume_rule"]
         data["training"]["iterations_per_epoch"] = self.iterations_per_epoch
         return data
 

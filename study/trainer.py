@@ -26,6 +26,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from study import checkpoints
 from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
 from study.errors import InfeasibleTrialError, TrialInterrupted
+from study.one_voxel import allow_one_voxel
 from study.records import EpochReport, Phase
 from study.stopping import stopping_epoch
 from study.stretch import Stretch
@@ -92,6 +93,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             allow_compilations(len(self._task.curriculum.stages) + 2)
         seed_weights(self._task.seed)
         super().initialize()
+        if self._task.curriculum.has_one_voxel_stage:
+            allow_one_voxel(self.network)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         """Optimiser of the settings, learning rate annealed polynomially to zero over the epochs."""

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study.curriculum import Curriculum, Geometry, named_axes, resolve
+from study.chain import Geometry
+from study.curriculum import Curriculum, named_axes, resolve
 from study.ledger import TrialFolder
 from study.records import (
     AttemptHeader,

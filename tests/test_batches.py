@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
 from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_loader, make_repeatable
+from study.crops import ALTERNATING, VolumeRule
 from study.curriculum import Curriculum
 from study.trainer import nnUNetTrainerPGPS
 
@@ -233,7 +234,9 @@ class Counting:
         return self._dataset.load_case(case)
 
 
-def stage_loader(trainer: nnUNetTrainerPGPS, cases: Any, batch: int, crops: int, share: float) -> StageLoader:
+def stage_loader(
+    trainer: nnUNetTrainerPGPS, cases: Any, batch: int, crops: int, share: float, rule: VolumeRule = ALTERNATING
+) -> StageLoader:
     return StageLoader(
         cases,
         batch,
@@ -243,6 +246,7 @@ def stage_loader(trainer: nnUNetTrainerPGPS, cases: Any, batch: int, crops: int,
         oversample_foreground_percent=share,
         transforms=None,
         crops_per_volume=crops,
+        volume_rule=rule,
     )
 
 
@@ -274,22 +278,31 @@ def test_the_performance_scheme_opens_about_a_plan_batch_of_volumes(make_trainer
 
 
 @pytest.mark.parametrize(
-    ("batch", "crops", "share", "kinds"),
+    ("rule", "batch", "crops", "share", "kinds"),
     [
-        (12, 3, 0.5, "...fff...fff"),
-        (7, 3, 0.5, "......f"),
-        (8, 4, 0.33, "....ffff"),
-        (9, 3, 1.0, "fffffffff"),
-        (8, 4, 0.0, "........"),
-        (4, 1, 0.5, "..ff"),
-        (2, 1, 0.33, ".f"),
+        # The follow-up's: floor(n/2) of n volumes, random first.
+        ("alternating", 12, 3, 0.5, "...fff...fff"),
+        ("alternating", 7, 3, 0.5, "...fff."),
+        ("alternating", 3, 3, 0.5, "..."),
+        ("alternating", 10, 2, 0.5, "..ff..ff.."),
+        ("alternating", 18, 2, 0.5, "..ff..ff..ff..ff.."),
+        ("alternating", 8, 2, 0.25, "......ff"),
+        ("alternating", 9, 3, 1.0, "fffffffff"),
+        ("alternating", 8, 4, 0.0, "........"),
+        # That of trials specified before.
+        ("rounded", 7, 3, 0.5, "......f"),
+        ("rounded", 10, 2, 0.5, "..ff..ffff"),
+        ("rounded", 8, 4, 0.33, "....ffff"),
+        # nnU-Net's own where every volume gives one crop.
+        ("alternating", 4, 1, 0.5, "..ff"),
+        ("alternating", 2, 1, 0.33, ".f"),
     ],
 )
 def test_random_and_foreground_volumes_alternate(
-    make_trainer: MakeTrainer, batch: int, crops: int, share: float, kinds: str
+    make_trainer: MakeTrainer, rule: VolumeRule, batch: int, crops: int, share: float, kinds: str
 ) -> None:
     trainer = make_trainer()
-    loader = stage_loader(trainer, trainer.get_tr_and_val_datasets()[0], batch, crops, share)
+    loader = stage_loader(trainer, trainer.get_tr_and_val_datasets()[0], batch, crops, share, rule)
     assert "".join("f" if loader.get_do_oversample(sample) else "." for sample in range(batch)) == kinds
 
 

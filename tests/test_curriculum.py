@@ -9,14 +9,8 @@ from typing import Any
 import pytest
 from examples import BRAIN, HIPPOCAMPUS, LUNG, batches, sizes
 
-from study.curriculum import (
-    ALLOCATIONS,
-    Geometry,
-    named_axes,
-    patch_chain,
-    resolve,
-    scaled_iterations_per_epoch,
-)
+from study.chain import CHAIN_STARTS, Geometry, patch_chain
+from study.curriculum import ALLOCATIONS, named_axes, resolve, scaled_iterations_per_epoch
 
 BRAIN_CHAIN = [
     *[(64, 32, 32), (64, 64, 32), (64, 64, 64), (96, 64, 64), (96, 96, 64), (96, 96, 96)],
@@ -37,9 +31,12 @@ BRAIN_CHAIN = [
         (LUNG, "pgps+", 39.35),
         (HIPPOCAMPUS, "pgps", 35.05),
         (HIPPOCAMPUS, "pgps+", 35.23),
+        # The follow-up, from its code: its first stage has one voxel at the bottleneck.
+        (BRAIN, "efficiency", 34.38),
+        (LUNG, "efficiency", 31.08),
     ],
 )
-def test_voxel_shares_of_table_1(geometry: Geometry, scheme: str, published_percent: float) -> None:
+def test_published_voxel_shares(geometry: Geometry, scheme: str, published_percent: float) -> None:
     curriculum = resolve(geometry, named_axes(scheme, allocation="reference"), epochs=1000, iterations_per_epoch=250)
     assert 100 * curriculum.voxel_share == pytest.approx(published_percent, abs=0.01)
 
@@ -52,8 +49,8 @@ def test_batch_sizes_of_pgps_plus() -> None:
 
 def test_batch_sizes_of_performance_fill_the_voxels_of_the_full_patch() -> None:
     curriculum = resolve(BRAIN, named_axes("performance"))
-    assert batches(curriculum) == [64, 32, 16, 10, 7, 4, 3, 2, 2]
-    assert [stage.crops_per_volume for stage in curriculum.stages] == [32, 16, 8, 5, 4, 2, 2, 1, 1]
+    assert batches(curriculum) == [128, 64, 32, 16, 10, 7, 4, 3, 2, 2]
+    assert [stage.crops_per_volume for stage in curriculum.stages] == [64, 32, 16, 8, 5, 4, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize("scheme", ["cps", "pgps", "rpss", "efficiency"])
@@ -88,6 +85,15 @@ def test_chains_of_an_anisotropic_patch() -> None:
     smallest = [(32, 32, 32), (48, 32, 32), (64, 32, 32), (64, 64, 32), (64, 64, 64), (80, 64, 64), (80, 96, 64)]
     assert patch_chain(LUNG, "cyclic")[:6] == cyclic
     assert patch_chain(LUNG, "smallest-first")[:7] == smallest
+
+
+@pytest.mark.parametrize("patch", [(128, 128, 128), (64, 32, 32), (32, 32, 32), (64, 64), (32, 64), (64,)])
+@pytest.mark.parametrize("order", ["cyclic", "smallest-first"])
+def test_the_chain_may_start_with_one_voxel_at_the_bottleneck(patch: tuple[int, ...], order: Any) -> None:
+    geometry = Geometry(patch_size=patch, divisors=(32,) * len(patch), batch_size=2)
+    trainable, published = (patch_chain(geometry, order, start) for start in CHAIN_STARTS)
+    assert published[0] == geometry.divisors
+    assert published == ([geometry.divisors, *trainable] if trainable[0] != geometry.divisors else trainable)
 
 
 def test_without_instance_norm_one_voxel_at_the_bottleneck_is_enough() -> None:

@@ -11,17 +11,15 @@ from examples import BRAIN, batches, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry, patch_chain
 from study.curriculum import (
     ALLOCATIONS,
-    CHAIN_ORDERS,
     SCHEMES,
     STAGE_ORDERS,
     Axes,
     Curriculum,
-    Geometry,
     available_sizes,
     named_axes,
-    patch_chain,
     resolve,
     scaled_iterations_per_epoch,
 )
@@ -43,6 +41,7 @@ def geometries(draw: st.DrawFn) -> Geometry:
 POINTS = st.builds(
     Axes,
     chain=st.sampled_from(CHAIN_ORDERS),
+    chain_start=st.sampled_from(CHAIN_STARTS),
     min_patch=st.floats(0, 1),
     stages=st.none() | st.integers(1, 25),
     batch_growth=st.floats(0, 1) | st.just("stepwise"),
@@ -61,12 +60,15 @@ def curricula(draw: st.DrawFn) -> tuple[Curriculum, Axes, dict[str, int]]:
     return resolve(geometry, axes, **length), axes, length
 
 
-@given(geometries(), st.sampled_from(CHAIN_ORDERS))
-def test_chains_grow_one_divisor_of_one_axis_at_a_time(geometry: Geometry, order: Any) -> None:
-    chain = patch_chain(geometry, order)
+@given(geometries(), st.sampled_from(CHAIN_ORDERS), st.sampled_from(CHAIN_STARTS))
+def test_chains_grow_one_divisor_of_one_axis_at_a_time(geometry: Geometry, order: Any, start: Any) -> None:
+    chain = patch_chain(geometry, order, start)
     assert chain[-1] == geometry.patch_size
     assert all(n % d == 0 and n > 0 for size in chain for n, d in zip(size, geometry.divisors, strict=True))
-    assert all(map(geometry.processable, chain)) or chain == [geometry.patch_size]
+    if start == "trainable":
+        assert all(map(geometry.processable, chain)) or chain == [geometry.patch_size]
+    else:
+        assert chain[0] == geometry.divisors
     for smaller, larger in itertools.pairwise(chain):
         steps = [(b - a) / d for a, b, d in zip(smaller, larger, geometry.divisors, strict=True)]
         assert sorted(steps) == [0] * (len(steps) - 1) + [1]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import make_spec
+from examples import BRAIN, make_spec
 from rankings import by_name, write_ranking
 
-from study.curriculum import named_axes
+from study.crops import foreground_volumes
+from study.curriculum import named_axes, resolve
 from study.data_curriculum import DataCurriculum
 from study.datasets import DataPaths, PreparedDataset, find_dataset
 from study.errors import InvalidInputError, LedgerError, MissingDataError
@@ -43,7 +44,42 @@ SEARCHED_NAME = "59bfad7f5ed1"
 
 @pytest.mark.parametrize("scheme", NAMES_BEFORE)
 def test_a_trial_on_all_cases_keeps_the_name_it_had(scheme: str) -> None:
-    assert make_spec(scheme, seed=3 if scheme == "rpss" else 0).trial_id == NAMES_BEFORE[scheme]
+    # The follow-up's schemes began one stage later then.
+    spec = make_spec(scheme, seed=3 if scheme == "rpss" else 0, chain_start="trainable")
+    assert spec.trial_id == NAMES_BEFORE[scheme]
+
+
+def stored_before(spec: TrialSpec) -> TrialSpec:
+    """The specification as a version without chain starts and volume rules stored and would now be read."""
+    stored = json.loads(json.dumps(spec.to_json()))
+    del stored["axes"]["chain_start"], stored["curriculum"]["volume_rule"]
+    return TrialSpec.from_json(stored)
+
+
+@pytest.mark.parametrize("batch_size", range(1, 13))
+@pytest.mark.parametrize("share", [None, 0.25, 1.0])
+def test_a_stored_trial_of_several_crops_keeps_its_rule_and_a_new_one_its_name_where_nothing_changed(
+    batch_size: int, share: float | None
+) -> None:
+    geometry = replace(BRAIN, batch_size=batch_size)
+    axes = named_axes("performance", chain_start="trainable")
+    curriculum = resolve(geometry, axes, epochs=10, iterations_per_epoch=250)
+    training = TrainingSettings(epochs=10, foreground_oversampling=share).resolved(constant_patch_size=False)
+    spec = replace(make_spec("performance"), axes=axes, curriculum=curriculum, training=training)
+    before = stored_before(spec)
+    assert before.axes == axes
+    assert before.curriculum.volume_rule == "rounded"
+    kinds = [
+        [
+            foreground_volumes(which.curriculum.volume_rule, stage.volumes, training.foreground_oversampling or 0)
+            for stage in curriculum.stages
+            if stage.crops_per_volume > 1
+        ]
+        for which in (spec, before)
+    ]
+    assert (before.trial_id == spec.trial_id) is (kinds[0] == kinds[1])
+    assert "volume_rule" not in before.identity()["curriculum"]
+    assert stored_before(before) == before
 
 
 def test_a_specification_without_the_new_keys_is_read_and_keeps_its_name() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from study.curriculum import Geometry
+from study.chain import Geometry
 from study.errors import InvalidInputError, MissingDataError
 from study.plan import NetworkPlan, read_plan
 

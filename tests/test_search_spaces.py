@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.curriculum import Geometry
+from study.chain import Geometry
 from study.plan import NetworkPlan
 from study.records import TrainingSettings
 from study.spaces import SearchSpace, load_space, specs

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.curriculum import ALLOCATIONS, CHAIN_ORDERS, SCHEMES, STAGE_ORDERS, Geometry
+from study.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry
+from study.curriculum import ALLOCATIONS, SCHEMES, STAGE_ORDERS
 from study.errors import InvalidInputError, MissingDataError
 from study.plan import NetworkPlan
 from study.spaces import (
@@ -68,6 +69,7 @@ def search(searcher: str = "random", trials: int = 20, **keys: Any) -> SearchSpa
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "scheme": st.sampled_from(list(SCHEMES)),
     "chain": st.sampled_from(CHAIN_ORDERS),
+    "chain_start": st.sampled_from(CHAIN_STARTS),
     "min_patch": st.floats(0, 1),
     "stages": st.none() | st.integers(1, 40),
     "batch_growth": st.floats(0, 1) | st.just("stepwise"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from study.curriculum import Axes, Geometry, named_axes
+from study.chain import Geometry
+from study.curriculum import Axes, named_axes
 from study.datasets import DataPaths
 from study.errors import InvalidInputError, MissingDataError
 from study.plan import NetworkPlan

@@ -17,7 +17,7 @@ from analysis.methods import CONSTANT_PATCH
 
 # Training settings that may vary, after the axes of the curriculum.
 _CURRICULUM = (
-    *("min_patch", "n_stages", "batch_growth", "budget", "chain", "order", "allocation", "shared_crops"),
+    *("min_patch", "n_stages", "batch_growth", "budget", "chain", "chain_start", "order", "allocation", "shared_crops"),
     *("pdl_fraction", "pdl_epochs", "pdl_metric"),
 )
 _TRAINING = (

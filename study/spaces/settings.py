@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from study.chain import Geometry
 from study.checks import is_whole
-from study.curriculum import Axes, Geometry, named_axes, resolve
+from study.curriculum import Axes, named_axes, resolve
 from study.data_curriculum import phase_iterations
 from study.errors import InvalidInputError
 from study.records import TrainingSettings

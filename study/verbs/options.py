@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from study.chain import CHAIN_ORDERS, CHAIN_STARTS
 from study.checks import is_whole
-from study.curriculum import ALLOCATIONS, CHAIN_ORDERS, SCHEMES, STAGE_ORDERS, STEPWISE, Axes, named_axes
+from study.curriculum import ALLOCATIONS, SCHEMES, STAGE_ORDERS, STEPWISE, Axes, named_axes
 from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, METRICS
 from study.errors import InvalidInputError
 
@@ -27,12 +28,17 @@ def add_curriculum_options(parser: argparse.ArgumentParser) -> None:
     """`--scheme` and the axes that override it."""
     group = parser.add_argument_group("curriculum (the flags after --scheme override its axes)")
     group.add_argument("--scheme", default="pgps", help=f"one of {', '.join(SCHEMES)} (default: pgps)")
-    group.add_argument("--min-patch", type=number, metavar="0..1", help="where the chain starts: 0 smallest, 1 full")
+    group.add_argument(
+        "--min-patch", type=number, metavar="0..1", help="where on the chain to start: 0 smallest, 1 full"
+    )
     group.add_argument("--stages", type=whole, metavar="N", help="how many sizes of the chain are used")
     group.add_argument("--batch-growth", type=growth, metavar=f"0..1|{STEPWISE}", help="0 constant, 1 constant voxels")
     group.add_argument("--budget", type=number, metavar="0.1..1", help="share of the iterations per epoch")
     group.add_argument("--allocation", help=f"iterations to stages: {' or '.join(ALLOCATIONS)}")
     group.add_argument("--chain", help=f"growth order of axes: {' or '.join(CHAIN_ORDERS)}")
+    group.add_argument(
+        "--chain-start", help=f"smallest size of the chain: {' or '.join(CHAIN_STARTS)} (at the bottleneck)"
+    )
     group.add_argument("--order", help=f"order of stages: {', '.join(STAGE_ORDERS)}")
 
 

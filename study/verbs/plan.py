@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from study.curriculum import Axes, Curriculum, Geometry, resolve
+from study.chain import Geometry
+from study.curriculum import Axes, Curriculum, resolve
 from study.data_curriculum import phase_iterations
 from study.errors import InvalidInputError
 from study.plan import read_plan

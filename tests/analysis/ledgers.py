@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import POINT_COLUMNS
-from study.curriculum import Geometry, named_axes, resolve
+from study.chain import Geometry
+from study.curriculum import named_axes, resolve
 from study.data_curriculum import DataCurriculum
 from study.ledger import Ledger, TrialFolder
 from study.records import (

@@ -8,7 +8,8 @@ from analysis.columns import POINT_COLUMNS
 from analysis.comparison import compare
 from analysis.reference import REFERENCES, claims, is_published, load, source, table1
 from analysis.reference.claims import check_claims, contradictions
-from study.curriculum import Geometry, named_axes, resolve
+from study.chain import Geometry
+from study.curriculum import named_axes, resolve
 from study.errors import InvalidInputError
 
 PAPER = "miccai2024"
