@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test lint torture notebooks clean
+.PHONY: study test lint gpu torture notebooks clean
 
 study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
@@ -18,6 +18,10 @@ torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture
 	rm -rf studies/torture
 	$(BIN)/python tests/torture.py --kills 54 --seed 0 --out studies/torture
+
+# Captured, compiled and eager steps against each other, and energy; skipped with a reason where there is no CUDA device.
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu -rs
 
 # The notebooks are kept as py:percent sources; this makes what Jupyter opens.
 notebooks: $(STAMP)

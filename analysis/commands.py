@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.points import axes_of, training_of
 from study.curriculum import SCHEMES, STEPWISE, Axes, resolve
+from study.execution import AUTO
 from study.ledger import TrialFolder
 from study.records import TrainingSettings, TrialSpec
 
@@ -163,7 +164,7 @@ def _flags(recipe: Recipe) -> Iterator[str]:
         yield from ("--" + name.replace("_", "-"), repr(getattr(training, name)))
     yield from () if training.stop_at_dice is None else ("--stop-at-dice", repr(training.stop_at_dice))
     yield from () if training.test_time_mirroring else ("--no-mirroring",)
-    yield from ("--compile",) if training.compile_network else ()
+    yield from () if training.compile_network == AUTO else ("--compile", training.compile_network)
 
 
 _TRAINING_NUMBERS: Sequence[str] = (

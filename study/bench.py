@@ -71,7 +71,8 @@ class _Recorder(Progress):
         self.rows: list[dict[str, float]] = []
 
     def iteration_done(self, report: Any) -> None:
-        self.rows.append({**asdict(report), "at": time.time()})
+        names = ("iteration", "stage", "fetch_seconds", "step_seconds")
+        self.rows.append({**{name: getattr(report, name) for name in names}, "at": time.time()})
 
 
 def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBench:

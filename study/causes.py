@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from study.errors import DiskFullError
 from study.files import DISK_FULL_CODES
 
+REASON_LENGTH = 300
 # Each library has its own words for it, on the CPU none has a class of its own.
 _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "unable to allocate")
 
@@ -26,6 +27,11 @@ def disk_full(error: BaseException) -> DiskFullError | None:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL_CODES:
             return DiskFullError(str(cause.filename or "the disk"))
     return None
+
+
+def one_line(error: BaseException) -> str:
+    """Kind and words of an exception in one line, cut where it gets long."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:REASON_LENGTH]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

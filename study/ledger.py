@@ -161,8 +161,12 @@ class TrialFolder:
 
     def begin_attempt(self, header: AttemptHeader) -> None:
         """Record that a process starts to work on the trial."""
-        files.write_json(self.path / "attempts" / f"{header.attempt:03d}.json", record_to_json(header))
+        self.amend_attempt(header)
         self.append_event("started", attempt=header.attempt, iteration=header.resumed_from_iteration)
+
+    def amend_attempt(self, header: AttemptHeader) -> None:
+        """Record what is known of a begun attempt by now."""
+        files.write_json(self._attempt_path(header.attempt), record_to_json(header))
 
     def append_cost(self, interval: CostInterval) -> None:
         """Record one stretch of work, durably."""
@@ -208,6 +212,9 @@ class TrialFolder:
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         files.append_record(self.path / name, record, self.remedy)
+
+    def _attempt_path(self, attempt: int) -> Path:
+        return self.path / "attempts" / f"{attempt:03d}.json"
 
     def _attempt_paths(self) -> list[Path]:
         return sorted(path for path in (self.path / "attempts").glob("*.json") if not files.is_temporary(path.name))

@@ -26,6 +26,8 @@ class Resources:
         cpus: cores, None for all of the node; gpus: whole or a fraction of one, None for one if the device is CUDA.
         data_workers: processes that draw batches, None to derive from cores.
         concurrent_trials: how many trials share the node at most.
+        compile_cache: folder of compiled kernels that the node's trainings share, None for the user's own; see
+            `compiling.use_compile_cache`.
     """
 
     device: str = "auto"
@@ -33,6 +35,7 @@ class Resources:
     gpus: float | None = None
     data_workers: int | None = None
     concurrent_trials: int = 1
+    compile_cache: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
@@ -47,6 +50,11 @@ class Resources:
     def usable_cpus(self) -> float:
         """Cores the trial counts as using."""
         return float(usable_cores()) if self.cpus is None else self.cpus
+
+    @property
+    def compile_cache_folder(self) -> Path | None:
+        """The folder of `compile_cache`."""
+        return None if self.compile_cache is None else Path(self.compile_cache)
 
     @property
     def threads(self) -> int:

@@ -17,6 +17,7 @@ from study.checks import check_choice, check_count, check_range, is_whole
 from study.curriculum import Axes, Curriculum
 from study.data_curriculum import DataCurriculum
 from study.errors import InvalidInputError
+from study.execution import ALWAYS, AUTO, COMPILE_CHOICES, NEVER, CompileChoice, StageExecution
 from study.plain import record_to_json, sha256_of_json, with_tuples
 
 Optimizer = Literal["sgd", "adamw"]
@@ -60,7 +61,8 @@ class TrainingSettings:
         validation_every_epochs: how often the fixed validation batches are evaluated; the last epoch always is.
         validation_batches: how many of them there are.
         test_time_mirroring: whether the final validation predicts with mirroring.
-        compile_network: torch.compile on CUDA. Off by default: every stage is a new shape and compiles anew.
+        compile_network: torch.compile on CUDA: of the stages where it pays (`auto`, see `execution.worth_compiling`),
+            `always` or `never`; True and False are the latter two.
         stop_at_dice: end after the epoch whose smoothed validation Dice reaches this, see `stopping`; None never does.
 
     Raises:
@@ -77,7 +79,7 @@ class TrainingSettings:
     validation_every_epochs: int = 1
     validation_batches: int = 50
     test_time_mirroring: bool = True
-    compile_network: bool = False
+    compile_network: CompileChoice = AUTO
     stop_at_dice: float | None = None
 
     def __post_init__(self) -> None:
@@ -97,9 +99,13 @@ class TrainingSettings:
             if getattr(self, name) is not None:
                 # 0 and 0.0 are the same setting; as JSON they would be two identities.
                 object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ("test_time_mirroring", "compile_network"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidInputError(field=name, received=getattr(self, name), legal="true or false")
+        if not isinstance(self.test_time_mirroring, bool):
+            raise InvalidInputError(
+                field="test_time_mirroring", received=self.test_time_mirroring, legal="true or false"
+            )
+        if isinstance(self.compile_network, bool):
+            object.__setattr__(self, "compile_network", ALWAYS if self.compile_network else NEVER)
+        check_choice("compile_network", self.compile_network, COMPILE_CHOICES)
 
     def resolved(self, *, constant_patch_size: bool) -> TrainingSettings:
         """The same settings with every default that depends on others filled in."""
@@ -198,6 +204,8 @@ class TrialSpec:
         if self.curriculum.draws_as_rounded(self.training.foreground_oversampling or 0.0):
             del data["curriculum"]["volume_rule"]
         data["training"]["iterations_per_epoch"] = self.iterations_per_epoch
+        # A boolean when the first trials were named; where compiling pays is the machine's affair.
+        data["training"]["compile_network"] = self.training.compile_network == ALWAYS
         return data
 
     @property
@@ -332,6 +340,7 @@ class AttemptHeader:
         concurrent_trials: how many trials the study runs on the node at most.
         gpu_ids: integer NVML indices that were measured.
         device: `cpu` or `cuda`; data_workers: processes that make batches.
+        execution: how each stage was run, in the order of their beginning; empty in records of earlier versions.
     """
 
     attempt: int
@@ -350,6 +359,7 @@ class AttemptHeader:
     data_workers: int
     meter: MeterInfo
     versions: Mapping[str, str]
+    execution: tuple[StageExecution, ...] = ()
 
     @property
     def cpu_share(self) -> float:
@@ -364,7 +374,8 @@ class AttemptHeader:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        return cls(**{**with_tuples(data), "meter": MeterInfo(**data["meter"])})
+        execution = tuple(StageExecution(**stage) for stage in data.get("execution", ()))
+        return cls(**{**with_tuples(data), "meter": MeterInfo(**data["meter"]), "execution": execution})
 
 
 @dataclass(frozen=True, kw_only=True)

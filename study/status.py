@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from study.costs import bill
 from study.curriculum import Axes
 from study.errors import LedgerError, StudyError
+from study.execution import fallback_lines
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.prediction import predict_command
 from study.records import TrialSpec
@@ -42,6 +43,7 @@ class TrialStatus:
         patch_size: of the last epoch's stage, voxels per axis.
         pseudo_dice: of the last validated epoch; dice: of the final validation.
         last_error: why the trial is failed or infeasible.
+        fallbacks: what the last attempt did not run as intended on its GPU, a line each.
         log, predict: path of the log, and the command that predicts with a finished model.
     """
 
@@ -63,6 +65,7 @@ class TrialStatus:
     attempts: int
     waste_seconds: float
     last_error: str | None
+    fallbacks: tuple[str, ...]
     log: str
     predict: str | None
 
@@ -174,6 +177,7 @@ def _read(folder: TrialFolder) -> TrialStatus:
         attempts=len(attempts),
         waste_seconds=costs.waste.seconds,
         last_error=folder.failure_reason(),
+        fallbacks=tuple(fallback_lines(attempts[-1].execution)) if attempts else (),
         log=str(folder.log_path),
         predict=None if result is None else predict_command(folder, spec),
     )

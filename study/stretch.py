@@ -12,10 +12,16 @@ class Stretch:
     Args:
         position: gives the index of the next iteration.
         report: told the stage, the first iteration and the seconds of every stretch that closes.
+        settle: waits until the iterations so far are done, before the clock is read.
     """
 
-    def __init__(self, position: Callable[[], int], report: Callable[[int | None, int, float], None]) -> None:
-        self._position, self._report = position, report
+    def __init__(
+        self,
+        position: Callable[[], int],
+        report: Callable[[int | None, int, float], None],
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._position, self._report, self._settle = position, report, settle
         self._stage: int | None = None
         self.reopen()
 
@@ -33,6 +39,7 @@ class Stretch:
     def close(self) -> None:
         """Report the iterations since it opened, if any, and open again."""
         if self._position() > self._first:
+            self._settle()
             self._report(self._stage, self._first, self.seconds)
         self.reopen()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 from study.curriculum import Curriculum, named_axes, resolve
 from study.data_curriculum import DataCurriculum
+from study.execution import CompileChoice, StageExecution
 from study.plan import plan_from_document
 from study.records import EpochReport, Phase, TrainingSettings
 
@@ -16,12 +18,13 @@ from study.records import EpochReport, Phase, TrainingSettings
 class IterationReport:
     """One training iteration: its index, stage, loss, and where its wall time went.
 
-    `fetch_seconds` waited for the batch, `step_seconds` was forward, backward and optimiser step.
+    `fetch_seconds` waited for the batch, `step_seconds` was forward, backward and optimiser step. On a GPU the step is
+    handed over, and an iteration waits for the one two before it; `float(loss)` waits for it to be done.
     """
 
     iteration: int
     stage: int
-    loss: float
+    loss: SupportsFloat
     fetch_seconds: float
     step_seconds: float
 
@@ -31,6 +34,9 @@ class Observer(Protocol):
 
     def iteration_done(self, report: IterationReport) -> None:
         """Called after every training iteration."""
+
+    def stage_ready(self, execution: StageExecution) -> None:
+        """Called on a GPU when it is settled how the iterations of a stage, or the validation batches, are run."""
 
     def epoch_done(self, report: EpochReport) -> None:
         """Called after every epoch, its validation included."""
@@ -50,6 +56,9 @@ class SilentObserver:
 
     def iteration_done(self, report: IterationReport) -> None:
         """Ignore the report."""
+
+    def stage_ready(self, execution: StageExecution) -> None:
+        """Ignore it."""
 
     def epoch_done(self, report: EpochReport) -> None:
         """Ignore the report."""
@@ -77,6 +86,7 @@ class Task:
         data_workers: processes that draw batches; 0 draws them in this one. Does not change the result.
         validation_processes: of the final validation, None for nnU-Net's own number.
         previous_stage: folder with the previous stage's segmentations, for cascades.
+        compile_cache: folder of compiled kernels, None for the user's own.
         observer: who is told.
     """
 
@@ -87,12 +97,18 @@ class Task:
     data_workers: int = 0
     validation_processes: int | None = None
     previous_stage: Path | None = None
+    compile_cache: Path | None = None
     observer: Observer = field(default_factory=SilentObserver)
 
 
 def published_task(plans: dict[str, Any], configuration: str, *, data_workers: int) -> Task:
-    """PGPS as published, with nnU-Net's own settings, on a configuration of a plans file's content."""
+    """PGPS as published, with nnU-Net's own settings, on a configuration of a plans file's content.
+
+    `nnUNet_compile` of the environment is heard as in nnU-Net: `f` never compiles, `t` always does.
+    """
     plan = plan_from_document(plans, plans["configurations"], configuration)
     curriculum = resolve(plan.geometry, named_axes("pgps", allocation="reference"))
-    settings = TrainingSettings().resolved(constant_patch_size=curriculum.is_constant)
+    said = os.environ.get("nnUNet_compile")  # noqa: SIM112 - nnU-Net's own name
+    compiles: CompileChoice = "auto" if said is None else "always" if said.lower() in ("true", "1", "t") else "never"
+    settings = TrainingSettings(compile_network=compiles).resolved(constant_patch_size=curriculum.is_constant)
     return Task(curriculum=curriculum, settings=settings, seed=0, data_workers=data_workers)

@@ -1,12 +1,15 @@
-"""Small things asked of torch: a checksum of weights, the devices in sight, limits on threads and compilations."""
+"""Small things asked of torch: a checksum of weights, the devices in sight, a limit on threads, an optimizer."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+from study.records import TrainingSettings
 
 
 def weights_sha256(network: torch.nn.Module) -> str:
@@ -43,9 +46,31 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def allow_compilations(count: int) -> None:
-    """Let dynamo compile so many shapes: beyond its limit it runs further ones eagerly, without a word."""
-    import torch._dynamo
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether every number in tensors of one device is finite; waits for the device once."""
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), count))
+
+def make_optimizer(
+    settings: TrainingSettings, parameters: Iterable[torch.nn.Parameter], *, fused: bool
+) -> torch.optim.Optimizer:
+    """The optimizer of resolved settings; fused, it is stepped by a GPU without the CPU waiting for it.
+
+    It keeps its own choice of kernels when it loads a checkpoint, which may be another device's.
+    """
+    momentum = float(settings.momentum or 0.0)
+    shared: dict[str, Any] = {"lr": settings.initial_learning_rate, "weight_decay": settings.weight_decay}
+    if fused:
+        shared["fused"] = True
+    if settings.optimizer == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, betas=(momentum, 0.999), **shared)
+    else:
+        optimizer = torch.optim.SGD(parameters, momentum=momentum, nesterov=momentum > 0, **shared)
+    optimizer.register_load_state_dict_pre_hook(_with_own_kernels)
+    return optimizer
+
+
+def _with_own_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    kept = [{**loaded, **{name: group[name] for name in ("fused", "foreach")}} for loaded, group in pairs]
+    return {**state, "param_groups": kept}

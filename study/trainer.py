@@ -25,13 +25,16 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from study import checkpoints
 from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
+from study.compiling import use_compile_cache
 from study.errors import InfeasibleTrialError, TrialInterrupted
+from study.execution import StageExecution
 from study.one_voxel import allow_one_voxel
 from study.records import EpochReport, Phase
+from study.steps import Steps, StockSteps, make_steps, read_losses
 from study.stopping import stopping_epoch
 from study.stretch import Stretch
 from study.task import IterationReport, Task, published_task
-from study.torch_tools import allow_compilations
+from study.torch_tools import all_finite, make_optimizer
 
 # An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
 REPORT_INTERVAL_SECONDS = 5.0
@@ -63,10 +66,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.iteration = 0
         self.training_seconds = 0.0
         self.voxels = 0
-        self._epoch_losses: list[float] = []
+        # Of the epoch so far; on a GPU they stay there until they are read.
+        self._epoch_losses: list[float | torch.Tensor] = []
         # Pseudo Dice by epoch, None where it was not evaluated.
         self._curve: list[float | None] = []
         self._checkpoint_clock = checkpoints.CheckpointClock()
+        self._steps: Steps = StockSteps(self)
 
     # --- set-up ------------------------------------------------------------------------------------------------
 
@@ -88,26 +93,17 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         if self.task is None:
             workers = get_allowed_n_proc_DA()
             self.attach(published_task(self.plans_manager.plans, self.configuration_name, data_workers=workers))
-        if self._do_i_compile():
-            # Every stage is a new shape, and so are the patches of the two validations.
-            allow_compilations(len(self._task.curriculum.stages) + 2)
+        if self.device.type == "cuda":
+            use_compile_cache(self._task.compile_cache)
         seed_weights(self._task.seed)
         super().initialize()
         if self._task.curriculum.has_one_voxel_stage:
             allow_one_voxel(self.network)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """Optimiser of the settings, learning rate annealed polynomially to zero over the epochs."""
-        settings = self._task.settings
-        parameters, rate, decay = self.network.parameters(), self.initial_lr, self.weight_decay
-        momentum = float(settings.momentum or 0.0)
-        if settings.optimizer == "adamw":
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-                parameters, rate, betas=(momentum, 0.999), weight_decay=decay
-            )
-        else:
-            optimizer = torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=momentum, nesterov=momentum > 0)
-        return optimizer, PolyLRScheduler(optimizer, rate, self.num_epochs)
+        """Optimiser of the settings, learning rate annealed polynomially to zero over the epochs; fused on a GPU."""
+        optimizer = make_optimizer(self._task.settings, self.network.parameters(), fused=self.device.type == "cuda")
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def get_dataloaders(self) -> tuple[Iterator[Any], None]:
         """One iterator over training and validation batches in the order of use, from the current iteration on."""
@@ -158,12 +154,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             TrialInterrupted: a stop was requested; the checkpoint is written.
             InfeasibleTrialError: loss or weights are no longer finite.
         """
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
         if self.dataloader_train is None:
             self.on_train_start()
+        self._steps = make_steps(self, self._stage_ready)
         while not self.is_trained:
             self._train_epoch(self.current_epoch)
+        self._steps.close()
         self.on_train_end()
 
     def on_train_end(self) -> None:
@@ -189,11 +185,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.on_epoch_start()
         self.on_train_epoch_start()
         self._train_iterations(stop=(epoch + 1) * self.num_iterations_per_epoch)
-        self._check_numbers(epoch)
-        self.on_train_epoch_end([{"loss": np.array(loss)} for loss in self._epoch_losses])
+        losses = read_losses(self._epoch_losses)
+        self._check_numbers(epoch, losses)
+        self.on_train_epoch_end([{"loss": np.array(loss)} for loss in losses])
         validation = self._validate_epoch(epoch)
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
-        self._task.observer.epoch_done(self._epoch_report(epoch, validation))
+        self._task.observer.epoch_done(self._epoch_report(epoch, losses, validation))
         self._epoch_losses = []
         self._curve.append(validation[1])
         self.current_epoch += 1
@@ -201,7 +198,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._save()
 
     def _train_iterations(self, *, stop: int) -> None:
-        stretch = Stretch(lambda: self.iteration, self._spend_training)
+        stretch = Stretch(lambda: self.iteration, self._spend_training, self._steps.settle)
         try:
             while self.iteration < stop:
                 stage = self._task.curriculum.stage_index(self.iteration)
@@ -232,8 +229,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         started = time.perf_counter()
         batch = next(self.dataloader_train)
         fetched = time.perf_counter()
+        self._steps.ready(stage, batch, self.iteration)
         seed_forward(self._task.seed, self.iteration)
-        loss = float(self.train_step(batch)["loss"])
+        loss = self._steps.train(stage, batch)
         done = time.perf_counter()
         self._epoch_losses.append(loss)
         self.voxels += self._task.curriculum.stages[stage].voxels_per_iteration
@@ -266,10 +264,10 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def _validation_outputs(self) -> list[dict[str, Any]]:
         """nnU-Net's outputs for the fixed batches, or for the first of them when a stop is requested meanwhile."""
         self.on_validation_epoch_start()
-        outputs: list[dict[str, Any]] = []
+        outputs: list[Any] = []
         while len(outputs) < self._task.settings.validation_batches and not self._task.observer.stop_requested():
-            outputs.append(self.validation_step(next(self.dataloader_train)))
-        return outputs
+            outputs.append(self._steps.validate(next(self.dataloader_train), self.iteration))
+        return self._steps.outputs(outputs)
 
     def _repeat_logged_validation(self) -> None:
         """nnU-Net's log wants a value per epoch for its progress.png; the ledger's report says None."""
@@ -284,15 +282,18 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         ):
             log[key].append(log[key][-1] if log[key] else first)
 
-    def _check_numbers(self, epoch: int) -> None:
+    def _check_numbers(self, epoch: int, losses: list[float]) -> None:
         """A network of NaN predicts background: without this a broken training would be a Dice of 0."""
-        losses = all(math.isfinite(loss) for loss in self._epoch_losses)
-        if not (losses and all(bool(torch.isfinite(tensor).all()) for tensor in self.network.parameters())):
-            what = "weights are" if losses else "training loss is"
+        finite_losses = all(math.isfinite(loss) for loss in losses)
+        if not (finite_losses and all_finite(self.network.parameters())):
+            what = "weights are" if finite_losses else "training loss is"
             raise InfeasibleTrialError(f"{what} not finite in epoch {epoch}; lower the learning rate")
 
     def _epoch_report(
-        self, epoch: int, validation: tuple[float | None, float | None, tuple[float | None, ...]]
+        self,
+        epoch: int,
+        losses: list[float],
+        validation: tuple[float | None, float | None, tuple[float | None, ...]],
     ) -> EpochReport:
         stage = self._task.curriculum.stages[self._stage_of_last]
         loss, dice, per_class = validation
@@ -303,7 +304,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             patch_size=stage.patch_size,
             batch_size=stage.batch_size,
             learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-            training_loss=float(np.mean(self._epoch_losses)),
+            training_loss=float(np.mean(losses)),
             validation_loss=loss,
             pseudo_dice=dice,
             pseudo_dice_per_class=per_class,
@@ -315,16 +316,15 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def _save(self, *, final: bool = False) -> None:
         started = time.perf_counter()
-        network = getattr(self.network, "_orig_mod", self.network)
-        checkpoints.save(Path(self.output_folder), self._checkpoint(network.state_dict()), final=final)
+        checkpoints.save(Path(self.output_folder), self._checkpoint(), final=final)
         cost_seconds = time.perf_counter() - started
         self._spend(Phase.TRAINING, self._stage_of_last, cost_seconds)
         self._checkpoint_clock.written(cost_seconds)
 
-    def _checkpoint(self, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def _checkpoint(self) -> dict[str, Any]:
         """nnU-Net's checkpoint with our position in the training as one more key."""
         return {
-            "network_weights": weights,
+            "network_weights": self.network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
             "logging": self.logger.get_checkpoint(),
@@ -335,7 +335,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             checkpoints.STATE_KEY: {
                 "iteration": self.iteration,
-                "epoch_losses": self._epoch_losses,
+                "epoch_losses": read_losses(self._epoch_losses),
                 "curve": self._curve,
                 "training_seconds": self.training_seconds,
                 "voxels": self.voxels,
@@ -393,7 +393,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         return Augmentation(rotation=rotation, dummy_2d=bool(dummy_2d), mirror_axes=tuple(mirror_axes or ()))
 
     def _do_i_compile(self) -> bool:
-        return self._task.settings.compile_network and bool(super()._do_i_compile())
+        """Never through nnU-Net, which compiles the network for good: `steps` compiles stages where it pays."""
+        return False
+
+    def _stage_ready(self, execution: StageExecution) -> None:
+        self.print_to_log_file(f"{execution}")
+        self._task.observer.stage_ready(execution)
 
 
 def _finite(value: float) -> float | None:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from study.costs import Bill, bill
 from study.datasets import DataPaths, find_dataset
 from study.emissions import Meter, make_meter, nvml_indices
 from study.errors import InfeasibleTrialError, LedgerError, StudyError, TrialFailedError, TrialInterrupted
+from study.execution import StageExecution
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.machine import Resources, cpu_name, hostname, resolve_device
 from study.nnunet_paths import check_previous_stage, nnunet_environment
@@ -149,6 +150,7 @@ class _Attempt:
         self._meter: Meter | None = None
         self._last_reading: MeterReading = UNMEASURED
         self._validation: Interval | None = None
+        self._header: AttemptHeader | None = None
 
     def run(self) -> None:
         check_workplace(self._spec, self._workplace)
@@ -227,6 +229,7 @@ class _Attempt:
                 data_workers=workplace.resources.workers_for(device),
                 validation_processes=workplace.resources.threads,
                 previous_stage=workplace.previous_stage,
+                compile_cache=workplace.resources.compile_cache_folder,
                 observer=self,
             )
         )
@@ -282,8 +285,10 @@ class _Attempt:
             data_workers=resources.workers_for(device),
             meter=measured,
             versions=recorded_versions(),
+            execution=() if on_gpu else _eager(self._spec),
         )
         self._folder.begin_attempt(header)
+        self._header = header
         with self._stop.deferred():
             self._last_reading = self._meter.read()
         self._progress.begin(self._spec, trainer.iteration)
@@ -319,6 +324,14 @@ class _Attempt:
 
     def iteration_done(self, report: Any) -> None:
         self._progress.iteration_done(report)
+
+    def stage_ready(self, execution: StageExecution) -> None:
+        self._progress.alive()
+        if self._header is not None:
+            others = [known for known in self._header.execution if known.stage != execution.stage]
+            self._header = replace(self._header, execution=(*others, execution))
+            with self._stop.deferred():
+                self._folder.amend_attempt(self._header)
 
     def epoch_done(self, report: EpochReport) -> None:
         self._folder.append_epoch(report)
@@ -375,6 +388,10 @@ def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, 
         voxel_share=spec.curriculum.share_of_cps(trainer.voxels, trainer.iteration),
         weights_sha256=checksum,
     )
+
+
+def _eager(spec: TrialSpec) -> tuple[StageExecution, ...]:
+    return tuple(StageExecution(stage=stage) for stage in (*range(len(spec.curriculum.stages)), None))
 
 
 def _mean(values: list[float | None]) -> float | None:

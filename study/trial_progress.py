@@ -15,6 +15,8 @@ from study.stage_table import size_text
 
 # Without a terminal one line per so many seconds is printed instead of a bar.
 LINE_INTERVAL_SECONDS = 10.0
+# The bar is not drawn for each of hundreds of iterations a second: their losses would have to be waited for.
+BAR_INTERVAL_SECONDS = 0.1
 
 
 class TerminalProgress(Progress):
@@ -57,7 +59,7 @@ class TerminalProgress(Progress):
     def iteration_done(self, report: Any) -> None:
         """Advance the bar."""
         now = time.monotonic()
-        if self._plain and now - self._printed < LINE_INTERVAL_SECONDS:
+        if now - self._printed < (LINE_INTERVAL_SECONDS if self._plain else BAR_INTERVAL_SECONDS):
             return
         self._printed = now
         state = self._state(report)
@@ -86,7 +88,7 @@ class TerminalProgress(Progress):
         dice = "-" if self._dice is None else f"{self._dice:.3f}"
         return (
             f"stage {report.stage + 1}/{len(curriculum.stages)}  {size_text(stage.patch_size)} x{stage.batch_size}  "
-            f"loss {report.loss:.3f}  pseudo Dice {dice}  left {self._clock.left(report.iteration + 1)}"
+            f"loss {float(report.loss):.3f}  pseudo Dice {dice}  left {self._clock.left(report.iteration + 1)}"
         )
 
 

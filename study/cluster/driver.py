@@ -171,6 +171,7 @@ def _assignment(run: Run, allotment: Allotment, stop_file: Path) -> Assignment:
         gpus=allotment.gpus or None,
         data_workers=run.space.resources.data_workers,
         concurrent_trials=allotment.per_node,
+        compile_cache=run.space.resources.compile_cache,
     )
     template = Job(
         study=str(run.ledger.root.resolve()),

@@ -35,6 +35,7 @@ class ResourcesBlock(_Block):
     gpus: float | None = None
     concurrent: int | None = None
     data_workers: int | None = None
+    compile_cache: str | None = None
 
 
 class EnergyBlock(_Block):

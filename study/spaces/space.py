@@ -170,6 +170,7 @@ class SearchSpace:
         gpus: float | None = None,
         concurrent: int | None = None,
         data_workers: int | None = None,
+        compile_cache: str | None = None,
         dataset: int | str | None = None,
         plans: str | None = None,
         configuration: str | None = None,
@@ -189,7 +190,8 @@ class SearchSpace:
         """
         training = {EPOCHS: epochs, ITERATIONS_PER_EPOCH: iterations_per_epoch, STOP_AT_DICE: stop_at_dice}
         fixed = _given({DATASET: as_dataset(dataset), **training})
-        resources = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent, "data_workers": data_workers}
+        resources: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
+        resources |= {"data_workers": data_workers, "compile_cache": compile_cache}
         own = {"trials": trials, "plans": plans, "configuration": configuration, "folds": folds, "seeds": seeds}
         return replace(
             self,

@@ -88,6 +88,11 @@ def count_or_share(text: str) -> Any:
     return number(text) if count is text else count
 
 
+def absolute(text: str) -> str:
+    """A path from the root on: whoever uses it may be in another folder."""
+    return str(Path(text).expanduser().absolute())
+
+
 def growth(text: str) -> Any:
     """A batch growth: a number or `stepwise`; see `number`."""
     return text if text == STEPWISE else number(text)

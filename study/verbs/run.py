@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.remote import is_url, place
-from study.verbs.options import add_data_option, number, whole
+from study.verbs.options import absolute, add_data_option, number, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     space.add_argument("--gpus", type=number, metavar="X", help="per trial, 0 for the CPU, a fraction to share one")
     space.add_argument("--concurrent", type=whole, metavar="N", help="trials at a time at most")
     space.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches, per trial")
+    space.add_argument("--compile-cache", type=absolute, metavar="DIR", help="on each node, for compiled kernels")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,7 +126,7 @@ def load(args: argparse.Namespace) -> SearchSpace:
     from study.spaces import load_space
 
     names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "stop_at_dice", "country")
-    resources = ("cpus", "gpus", "concurrent", "data_workers")
+    resources = ("cpus", "gpus", "concurrent", "data_workers", "compile_cache")
     return load_space(args.space, trials=args.trials).with_overrides(
         **{name: getattr(args, name) for name in (*names, *resources)},
         folds=tuple(args.folds) if args.folds else None,

@@ -88,6 +88,8 @@ def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
     for row in rows:
         if row.last_error:
             console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
+        for line in row.fallbacks:
+            console.print(f"{row.trial_id}: {line}", markup=False)
     finished = [row for row in rows if row.predict]
     if finished:
         best = max(finished, key=lambda row: row.dice or 0.0)

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.execution import ALWAYS, AUTO, COMPILE_CHOICES
 from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
 from study.remote import place
 from study.verbs.options import (
+    absolute,
     add_curriculum_options,
     add_data_curriculum_options,
     add_data_option,
@@ -67,11 +69,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for option, convert, metavar, text in TRAINING_OPTIONS:
         training.add_argument(option, type=convert, metavar=metavar, help=text)
     training.add_argument("--no-mirroring", action="store_true", help="final validation without test-time mirroring")
-    training.add_argument("--compile", action="store_true", help="torch.compile on CUDA, anew for every stage")
+    training.add_argument(
+        "--compile",
+        nargs="?",
+        const=ALWAYS,
+        default=AUTO,
+        metavar="WHEN",
+        help=f"torch.compile on CUDA: {', '.join(COMPILE_CHOICES)}; auto is where it saves time (default), "
+        "no word is always",
+    )
     machine = parser.add_argument_group("machine (does not change the result)")
     machine.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     machine.add_argument("--cpus", type=number, metavar="X", help="threads (default: all cores)")
     machine.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches")
+    machine.add_argument(
+        "--compile-cache", type=absolute, metavar="DIR", help="for compiled kernels (default: the user's cache folder)"
+    )
     machine.add_argument("--meter", default="codecarbon", help=f"{' or '.join(METERS)} (default: codecarbon)")
     machine.add_argument("--country", metavar="ISO3", help="grid of the CO2 figure (default: world average)")
     machine.add_argument("--pue", type=number, default=1.0, metavar="X", help="of the data centre (default: 1)")
@@ -103,7 +116,9 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
     dataset = find_dataset(paths, args.dataset)
     workplace = Workplace(
         data=paths,
-        resources=Resources(device=args.device, cpus=args.cpus, data_workers=args.data_workers),
+        resources=Resources(
+            device=args.device, cpus=args.cpus, data_workers=args.data_workers, compile_cache=args.compile_cache
+        ),
         energy=energy,
         previous_stage=previous_stage_folder(dataset, spec.plans, spec.configuration, args.previous_stage),
     )

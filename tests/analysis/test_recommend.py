@@ -156,7 +156,7 @@ TRAININGS = st.builds(
     validation_every_epochs=st.integers(1, 9),
     validation_batches=st.integers(1, 9),
     test_time_mirroring=st.booleans(),
-    compile_network=st.booleans(),
+    compile_network=st.sampled_from(["auto", "always", "never"]),
 )
 AXES = st.fixed_dictionaries(
     {},
