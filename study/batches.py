@@ -75,7 +75,14 @@ def seed_everything(stream: int, seed: int, index: int) -> None:
     state = np.random.SeedSequence([stream, seed, index]).generate_state(4, np.uint32)
     np.random.seed(state[0])
     random.seed(int(state[1]))
-    torch.manual_seed(int(state[2]) << 32 | int(state[3]))
+    _seed_torch(int(state[2]) << 32 | int(state[3]))
+
+
+def _seed_torch(seed: int) -> None:
+    """As `torch.manual_seed`, which takes a stack trace of 0.15 ms each time while no GPU is used."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
 
 
 def seed_weights(seed: int) -> None:

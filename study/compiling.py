@@ -12,10 +12,8 @@ from typing import Any
 import torch
 
 from study.causes import one_line
+from study.execution import CACHE_VARIABLE
 from study.losses import without_branches
-
-# torch's own name for it: whoever sets it has chosen.
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class CompilerMissingError(Exception):

@@ -17,6 +17,8 @@ from typing import Any, Literal
 CompileChoice = Literal["auto", "always", "never"]
 COMPILE_CHOICES: tuple[CompileChoice, ...] = ("auto", "always", "never")
 AUTO, ALWAYS, NEVER = COMPILE_CHOICES
+# torch's own name of the folder of compiled kernels: whoever sets it has chosen.
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 # Of a training iteration's arithmetic, a forward pass is a third.
 FORWARD_SHARE = 1 / 3
 

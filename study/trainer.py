@@ -230,7 +230,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         batch = next(self.dataloader_train)
         fetched = time.perf_counter()
         self._steps.ready(stage, batch, self.iteration)
+        readied = time.perf_counter()
         seed_forward(self._task.seed, self.iteration)
+        seeded = time.perf_counter()
         loss = self._steps.train(stage, batch)
         done = time.perf_counter()
         self._epoch_losses.append(loss)
@@ -240,7 +242,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             stage=stage,
             loss=loss,
             fetch_seconds=fetched - started,
-            step_seconds=done - fetched,
+            step_seconds=readied - fetched + done - seeded,
         )
         self.iteration += 1
         self._task.observer.iteration_done(report)

@@ -152,16 +152,17 @@ MakeTrainer = Callable[..., Any]
 
 @pytest.fixture
 def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
-    """Builds a trainer of the phantoms for what `spec_of` takes, no network yet; without a scheme it has no task."""
+    """Builds a trainer for what `spec_of` takes, no network yet; without a scheme it has no task.
+
+    It trains on the phantoms, or on a variant of them if given one.
+    """
     import torch
 
     from study.task import SilentObserver, Task
     from study.trainer import nnUNetTrainerPGPS
 
-    paths = data_paths(data)
-    monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
+    phantoms = data_paths(data)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    description = files.read_json(paths.preprocessed / NAME / "dataset.json")
 
     def make(
         scheme: str | None = "pgps",
@@ -170,10 +171,16 @@ def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         configuration: str = FULL,
         trainer: Any = nnUNetTrainerPGPS,
         observer: Any = None,
+        variant: DataPaths | None = None,
+        device: str = "cpu",
         **spec: Any,
     ) -> Any:
-        document = {**plans_document(data, plans), "continue_training": False}
-        made = trainer(document, configuration, 0, description, torch.device("cpu"))
+        paths = variant or phantoms
+        monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
+        folder = paths.preprocessed / NAME
+        document = {**files.read_json(folder / f"{plans}.json"), "continue_training": False}
+        description = files.read_json(folder / "dataset.json")
+        made = trainer(document, configuration, 0, description, torch.device(device))
         if scheme is not None:
             what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
             made.attach(
@@ -217,9 +224,9 @@ def spec_of(
     )
 
 
-def workplace(paths: DataPaths, *, data_workers: int = 0, energy: Energy = UNMETERED) -> Workplace:
-    """One thread of the CPU."""
-    resources = Resources(device="cpu", cpus=1, data_workers=data_workers)
+def workplace(paths: DataPaths, *, data_workers: int = 0, energy: Energy = UNMETERED, device: str = "cpu") -> Workplace:
+    """One thread of the CPU, and the GPU if that is the device."""
+    resources = Resources(device=device, cpus=1, data_workers=data_workers)
     return Workplace(data=paths, resources=resources, energy=energy)
 
 

@@ -58,7 +58,13 @@ def assert_same_training(folder: TrialFolder, reference: Reference) -> None:
 
 
 def _train_in_process(
-    study: str, trial_id: str, paths: DataPaths, pipe: Connection, halt_at: int | None, halt_after_epoch: int | None
+    study: str,
+    trial_id: str,
+    paths: DataPaths,
+    pipe: Connection,
+    halt_at: int | None,
+    halt_after_epoch: int | None,
+    device: str,
 ) -> None:
     """What a process does: train the trial, and at an iteration or after an epoch say so and wait for a signal."""
 
@@ -79,7 +85,7 @@ def _train_in_process(
     ledger = Ledger.open(Path(study))
     halting = Halting(before=Phase.FINAL_VALIDATION)
     signal.signal(signal.SIGTERM, halting.stop.signal)
-    place = workplace(paths, data_workers=1)
+    place = workplace(paths, data_workers=1, device=device)
     with pytest.raises(TrialInterrupted):
         run_trial(ledger.trial(trial_id).spec(), ledger, place, progress=halting, stop=halting.stop)
 
@@ -92,12 +98,13 @@ def training_process(
     halt_at: int | None = None,
     *,
     halt_after_epoch: int | None = None,
+    device: str = "cpu",
 ) -> Iterator[Any]:
     """A process that trains, and the id it sends when it has got so far; ended whatever happens."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["study.trainer", "pytest"])
     ours, theirs = server.Pipe(duplex=False)
-    arguments = (str(ledger.root), ledger.add(spec).trial_id, paths, theirs, halt_at, halt_after_epoch)
+    arguments = (str(ledger.root), ledger.add(spec).trial_id, paths, theirs, halt_at, halt_after_epoch, device)
     process = server.Process(target=_train_in_process, args=arguments)
     process.start()
     theirs.close()
@@ -108,14 +115,16 @@ def training_process(
         process.join()
 
 
-def kill_and_resume(ledger: Ledger, spec: TrialSpec, paths: DataPaths, *halts: dict[str, int]) -> TrialFolder:
+def kill_and_resume(
+    ledger: Ledger, spec: TrialSpec, paths: DataPaths, *halts: dict[str, int], device: str = "cpu"
+) -> TrialFolder:
     """Kill one process after the other that trains the trial, each where it halts, and train the rest in another."""
     for halt in halts:
-        with training_process(ledger, spec, paths, **halt) as (process, pipe):
+        with training_process(ledger, spec, paths, device=device, **halt) as (process, pipe):
             os.kill(pipe.recv(), signal.SIGKILL)
             process.join()
             assert process.exitcode == -signal.SIGKILL
-    with training_process(ledger, spec, paths) as (process, _):
+    with training_process(ledger, spec, paths, device=device) as (process, _):
         process.join()
         assert process.exitcode == 0
     return ledger.trial(spec.trial_id)

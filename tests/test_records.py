@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from study.curriculum import ALLOCATIONS, SCHEMES
 from study.errors import InvalidInputError
+from study.execution import StageExecution
 from study.plain import record_to_json, sha256_of_json
 from study.records import (
     TRIAL_ID_LENGTH,
@@ -38,6 +39,7 @@ def through_json(record: Any) -> Any:
     "record",
     [
         HEADER,
+        replace(HEADER, execution=(StageExecution(stage=0, captured=True), StageExecution(stage=None, reason="why"))),
         EPOCH,
         RESULT,
         *(make_interval(3, 7, phase=phase) for phase in Phase),
@@ -112,6 +114,12 @@ def test_what_is_not_a_number_becomes_null() -> None:
     assert through_json(nested)["dice_per_case_and_class"] == {"case": {"1": None}}
 
 
+def test_a_header_of_an_earlier_version_says_nothing_of_execution() -> None:
+    data = through_json(HEADER)
+    del data["execution"]
+    assert AttemptHeader.from_json(data).execution == ()
+
+
 def test_hashes_do_not_depend_on_order_or_containers() -> None:
     assert sha256_of_json({"a": [1, 2], "b": None}) == sha256_of_json({"b": math.nan, "a": (1, 2)})
     assert sha256_of_json([1, 2]) != sha256_of_json([2, 1])
@@ -158,6 +166,23 @@ def test_points_that_resolve_to_the_same_training_are_the_same_trial(one: TrialS
 )
 def test_whatever_decides_the_result_is_part_of_the_identity(other: TrialSpec) -> None:
     assert make_spec("pgps").trial_id != other.trial_id
+
+
+@pytest.mark.parametrize(
+    ("written", "meant", "named"),
+    [
+        (None, "auto", "21727d3cebb6"),
+        (False, "never", "21727d3cebb6"),
+        ("never", "never", "21727d3cebb6"),
+        ("auto", "auto", "21727d3cebb6"),
+        (True, "always", "65187553eb3b"),
+        ("always", "always", "65187553eb3b"),
+    ],
+)
+def test_trials_keep_the_names_they_had_when_compiling_was_a_boolean(written: Any, meant: str, named: str) -> None:
+    spec = make_spec("pgps", training={} if written is None else {"compile_network": written})
+    assert (spec.training.compile_network, spec.trial_id) == (meant, named)
+    assert TrialSpec.from_json(through_json(spec)) == spec
 
 
 def test_seeds_of_unused_draws_are_not_part_of_the_identity() -> None:

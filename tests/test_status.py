@@ -16,6 +16,7 @@ from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 from terminals import in_terminal
 
 from study.__main__ import main
+from study.execution import StageExecution
 from study.ledger import Ledger, TrialFolder
 from study.prediction import predict_command
 from study.records import Phase
@@ -104,6 +105,15 @@ def test_what_failed_and_how_to_predict_are_told(study: Study, capsys: pytest.Ca
     assert [line for line in lines if "failed:" in line] == [told]
     position = lines.index(f"predict with the best model, {finished.trial_id}:")
     assert lines[position + 1 :] == [predict_command(finished, finished.spec())]
+
+
+def test_what_a_gpu_did_not_run_as_intended_is_a_line(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = study.trials["running"]
+    why = "not captured: RuntimeError: [stream] is capturing"
+    rows = [StageExecution(stage=0, captured=True), *(StageExecution(stage=stage, reason=why) for stage in (1, 2))]
+    trial.amend_attempt(replace(HEADER, execution=tuple(rows)))
+    assert main(["status", str(study.ledger.root)]) == 0
+    assert f"{trial.trial_id}: stage 2, stage 3 ran eager: {why}\n" in capsys.readouterr().out
 
 
 def test_json_has_what_the_table_has(study: Study, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from study.compiling import CACHE_VARIABLE, Compiler, use_compile_cache
+from study.compiling import Compiler, use_compile_cache
+from study.execution import CACHE_VARIABLE
 from study.losses import hits, without_branches
 from study.records import TrainingSettings
 from study.steps import read_losses

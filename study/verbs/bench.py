@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +13,24 @@ from study.verbs.options import add_curriculum_options, add_data_option, axes_fr
 
 if TYPE_CHECKING:
     from study.bench import TrialBench
+    from study.bench_gpu import GpuBench
     from study.bench_scheduler import SchedulerBench
+    from study.datasets import DataPaths
 
 EXAMPLES = """\
   python -m study bench trial
   python -m study bench trial --data data --dataset 4 --scheme pgps --data-workers 2 --json
+  python -m study bench gpu --data data --dataset 4 --json
   python -m study bench scheduler
   python -m study bench scheduler --trials 200 --searcher random
 """
-BENCHMARKS = ("trial", "scheduler")
 SEARCHERS = ("optuna", "random")
 FEWEST_TRIALS, MOST_TRIALS = 8, 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench`."""
-    parser.add_argument("benchmark", choices=BENCHMARKS, help="what to measure")
+    parser.add_argument("benchmark", choices=tuple(MEASURES), help="what to measure")
     add_data_option(parser)
     parser.add_argument("--dataset", metavar="ID|NAME", help="default: the embedded data, made for the purpose")
     parser.add_argument("--plans", metavar="NAME", help="default: the dataset's only plans, or nnUNetPlans")
@@ -38,21 +41,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--trials", type=whole, default=1000, metavar="N", help="of scheduler (default: 1000)")
     parser.add_argument("--searcher", default="optuna", help="of scheduler: optuna or random (default: optuna)")
+    parser.add_argument("--no-compile", action="store_true", help="of gpu: no compiled steps, which take minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_curriculum_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    from study.machine import resolve_device
+
     with tempfile.TemporaryDirectory(prefix="pgps-bench-") as folder:
-        figures = (_measure_scheduler if args.benchmark == "scheduler" else _measure)(args, Path(folder))
+        figures = MEASURES[args.benchmark](args, Path(folder))
     print(json.dumps(figures.to_json()) if args.json else _text(figures))
+    if args.benchmark == "trial" and not args.json and resolve_device("auto") == "cpu":
+        print("no CUDA device here: these are the CPU's; `bench gpu` measures the steps of a GPU")
     return 0
 
 
-def _text(figures: TrialBench | SchedulerBench) -> str:
+def _text(figures: TrialBench | GpuBench | SchedulerBench) -> str:
     from study.bench import TrialBench
+    from study.bench_gpu import GpuBench, as_text
 
+    if isinstance(figures, GpuBench):
+        return as_text(figures)
     return _trial_text(figures) if isinstance(figures, TrialBench) else _scheduler_text(figures)
 
 
@@ -98,21 +109,46 @@ def _measure_scheduler(args: argparse.Namespace, folder: Path) -> SchedulerBench
     return measure(paths, NAME, folder, trials=args.trials, searcher=args.searcher)
 
 
-def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
-    from study.bench import measure
+def _measure_gpu(args: argparse.Namespace, folder: Path) -> GpuBench:
+    from study.bench_gpu import measure
+    from study.errors import InvalidInputError
+    from study.machine import resolve_device
+    from study.records import TrainingSettings
+    from study.specs import make_spec, prepared_lookup
+
+    resolve_device("cuda")
+    axes, paths, name = axes_from(args), *_data(args, folder)
+    if axes.order == "random":
+        raise InvalidInputError(field="--order", received=axes.order, legal="growing or shrinking: stages one by one")
+    plan, split = prepared_lookup(paths)(name, args.plans, args.configuration, 0)
+    spec = make_spec(
+        plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=TrainingSettings()
+    )
+    return measure(spec, paths, folder, compiles=not args.no_compile)
+
+
+def _data(args: argparse.Namespace, folder: Path) -> tuple[DataPaths, str]:
+    """What is measured on, and the dataset's id or name: the user's, or the embedded one."""
     from study.datasets import data_paths
     from study.errors import MissingDataError
+    from study.phantom import NAME
+    from study.verbs.demo import prepare_phantoms
+
+    if args.data and not args.dataset:
+        raise MissingDataError(f"--data {args.data} holds no dataset by itself: give --dataset too, or neither")
+    return (data_paths(args.data), args.dataset) if args.dataset else (prepare_phantoms(folder / "data"), NAME)
+
+
+def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
+    from study.bench import measure
     from study.ledger import Ledger
     from study.machine import Resources, resolve_device
-    from study.phantom import NAME
     from study.records import Energy, TrainingSettings
     from study.specs import make_spec, prepared_lookup
     from study.trial_process import Job
-    from study.verbs.demo import prepare_phantoms
 
     axes = axes_from(args)
-    if args.data and not args.dataset:
-        raise MissingDataError(f"--data {args.data} holds no dataset by itself: give --dataset too, or neither")
+    paths, name = _data(args, folder)
     resolve_device(args.device)
     training = TrainingSettings(
         optimizer="adamw",
@@ -122,8 +158,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
         test_time_mirroring=False,
     )
     resources = Resources(device=args.device, data_workers=args.data_workers)
-    paths = data_paths(args.data) if args.dataset else prepare_phantoms(folder / "data")
-    plan, split = prepared_lookup(paths)(args.dataset or NAME, args.plans, args.configuration, 0)
+    plan, split = prepared_lookup(paths)(name, args.plans, args.configuration, 0)
     spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=training)
     ledger = Ledger.create(folder / "study")
     job = Job(
@@ -137,3 +172,10 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
         stop_file="",
     )
     return measure(spec, ledger, job, folder / "iterations.json")
+
+
+MEASURES: Mapping[str, Callable[[argparse.Namespace, Path], TrialBench | GpuBench | SchedulerBench]] = {
+    "trial": _measure,
+    "gpu": _measure_gpu,
+    "scheduler": _measure_scheduler,
+}
