@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.captions import interval_cautions, over_seeds
 from analysis.commands import Recipe, predict_after, spec_of, trial_command
 from analysis.evidence import Evidence
 from analysis.frame import FINISHED
-from analysis.intervals import CONFIDENCE, FEW_CASES
+from analysis.intervals import CONFIDENCE
 from analysis.methods import point_id
 from analysis.points import axes_of, training_of
 from analysis.recommendation import Recommendation
@@ -108,6 +109,8 @@ def _dice(point: pd.Series[Any]) -> dict[str, Any]:
         "low": _number(point["dice_low"]),
         "high": _number(point["dice_high"]),
         "confidence": CONFIDENCE,
+        "over": f"validation cases{over_seeds(pd.DataFrame([point]))}",
+        "sd_between_seeds": _number(point["training_sd"]),
         "cases": None if pd.isna(point["n_cases"]) else int(point["n_cases"]),
         "folds": [int(fold) for fold in point["folds"].split()],
         "seeds": [int(seed) for seed in point["seeds"].split()],
@@ -176,10 +179,12 @@ def _remarks(chosen: Recommendation, folder: TrialFolder | None, spec: TrialSpec
     remarks = [*left_out(chosen.front), *caveats(chosen.front)]
     if chosen.candidates > 1:
         remarks.append("Its Dice was picked as the best of several, so expect a little less of a new training.")
-    if pd.notna(point["n_cases"]) and point["n_cases"] < FEW_CASES:
-        remarks.append(f"Its interval rests on {point['n_cases']} cases; below {FEW_CASES} it is too narrow.")
+    if pd.notna(point["dice_low"]):
+        remarks += interval_cautions(pd.DataFrame([point]))
     if chosen.not_compared:
-        remarks.append(f"{chosen.not_compared} others share no two validation cases with it and were not compared.")
+        remarks.append(
+            f"{chosen.not_compared} others share no fold with two validation cases with it and were not compared."
+        )
     if folder is None or spec is None:
         remarks.append(
             "The trial's folder is not here, only tables: its model and the ids of new trials are not known."

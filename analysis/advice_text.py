@@ -61,7 +61,7 @@ def _interval(dice: Mapping[str, Any]) -> str:
         return f"without an interval: {counted(dice['cases'] or 0, 'validation case')} of {folds}"
     return (
         f"{dice['confidence']:.0%} interval {dice['low']:.4f} to {dice['high']:.4f} "
-        f"(BCa over {dice['cases']} validation cases of {folds}, not over seeds)"
+        f"(over {dice['cases']} {dice['over']}, {folds})"
     )
 
 

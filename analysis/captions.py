@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.axes import dice_floor
 from analysis.caveats import caveats, left_out
 from analysis.columns import BY_NAME
+from analysis.coverage import cautions, unseen_failures
 from analysis.front import Front
-from analysis.intervals import FEW_CASES, dice_bars
+from analysis.intervals import dice_bars
 from analysis.marks import MANY_FOLDS
 from analysis.objectives import Objective
 from analysis.units import Scale, counted, number, reading_scale
@@ -103,12 +104,37 @@ def _about_bars(points: pd.DataFrame) -> Iterator[str]:
     low, high = dice_bars(points)
     if with_interval.any():
         others = ", where there are cases; else lowest to highest trial" if (high > low)[~with_interval].any() else ""
-        yield f"Bars: 95 % interval of Dice (BCa bootstrap over validation cases, not over seeds){others}."
-        fewest = int(points.loc[with_interval, "n_cases"].min())
-        if fewest < FEW_CASES:
-            yield f"Intervals from fewer than {FEW_CASES} cases (here as few as {fewest}) are too narrow."
+        yield f"Bars: 95 % interval of Dice over validation cases{over_seeds(points[with_interval])}{others}."
+        yield from interval_cautions(points[with_interval])
     elif (high > low).any():
         yield "Bars: lowest to highest of the averaged folds and seeds."
+
+
+def over_seeds(points: pd.DataFrame) -> str:
+    """Whether intervals know of other trainings: `, not over seeds` after what they are over."""
+    several = int(points["training_sd"].notna().sum())
+    if several == len(points):
+        return " and over seeds"
+    return f", and over seeds of {several} of {len(points)} points" if several else ", not over seeds"
+
+
+def interval_cautions(points: pd.DataFrame) -> Iterator[str]:
+    """Whose intervals hold the truth less often than 95 % of the time, by the cases at hand; else what they rest on."""
+    reasons = [
+        cautions(int(row["n_cases"]), float(row["case_skewness"]), int(row["n_zero_cases"]))
+        for _, row in points.iterrows()
+    ]
+    first = next((found for found in reasons if found), None)
+    if first:
+        number = sum(map(bool, reasons))
+        yield f"Less than 95 % is covered by {number} of {counted(len(points), 'interval')}: {'; '.join(first)}."
+    spared = points[points["n_zero_cases"] == 0]
+    if len(spared):
+        fewest = int(spared["n_cases"].min())
+        yield (
+            f"Without a case of Dice 0 among {fewest}, up to {unseen_failures(fewest):.1%} of cases may still fail "
+            "(95 % bound): no interval knows of those."
+        )
 
 
 def _number_of(cells: pd.Series[str]) -> int:

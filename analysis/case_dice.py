@@ -1,13 +1,16 @@
-"""Dice of every configuration on every validation case and class, as one array per dataset.
+"""Dice of every training on every validation case and class, as one array per dataset, and the one mean taken of it.
 
-nnU-Net's Dice is a mean over classes of the mean over cases; a class that is neither in a case nor predicted there has
-none (NaN) and that case is left out of its mean. Resampling cases means giving them weights, and the mean of many
-weightings at once is a product of matrices.
+The Dice of a configuration is, here and in every table, a mean of means: over its folds, in a fold over its trainings
+(seeds), in a training nnU-Net's own, over classes of the mean over cases. A class that is neither in a case nor
+predicted there has no Dice (NaN), and the case is left out of that class's mean. So a fold with fewer cases or more
+seeds weighs as much as any other.
+
+Resampling cases means giving them weights, and the mean of many weightings at once is a product of matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +20,76 @@ from numpy.typing import NDArray
 from analysis.frame import FINISHED, KEY
 from analysis.rows import FOREGROUND
 
+_TRAINING = ["point_id", "fold", "seed"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDice:
-    """The cases of one dataset.
+    """The cases of one dataset. Copies of a training in two studies (same fold and seed) are averaged into one.
 
     Attributes:
-        point_ids: configurations, the first axis of the arrays.
+        point_ids: configuration of each training, the first axis of the arrays.
+        folds: fold of each training.
         cases: identifiers, the second axis.
         labels: classes, the third axis.
-        dice: configurations × cases × classes, seeds averaged; NaN where there is none.
-        seen: configurations × cases, whether the configuration was validated on the case.
+        dice: trainings × cases × classes; NaN where there is none.
+        seen: trainings × cases, whether the training was validated on the case.
     """
 
-    point_ids: tuple[str, ...]
+    point_ids: NDArray[np.object_]
+    folds: NDArray[np.int64]
     cases: tuple[str, ...]
     labels: tuple[str, ...]
     dice: NDArray[np.float64]
     seen: NDArray[np.bool_]
 
-    def rows(self, point_ids: pd.Series[str]) -> NDArray[np.int64]:
-        """Index of each configuration on the first axis, -1 for one without cases."""
-        return np.asarray(pd.Index(self.point_ids).get_indexer(pd.Index(point_ids)), dtype=np.int64)
+    def averages(self, point_ids: Iterable[str]) -> NDArray[np.float64]:
+        """The weight of each training in the mean of each configuration.
+
+        Returns:
+            Configurations × trainings; each row sums to 1, or is 0 for a configuration without cases.
+        """
+        rows = np.zeros((len(wanted := list(point_ids)), len(self.folds)))
+        for row, point in zip(rows, wanted, strict=True):
+            mine = np.flatnonzero(self.point_ids == point)
+            folds, which, seeds = np.unique(self.folds[mine], return_inverse=True, return_counts=True)
+            row[mine] = 1 / (len(folds) * seeds[which]) if len(mine) else 0.0
+        return rows
+
+    def common(self, point_ids: Sequence[str], folds: Iterable[int] | None = None) -> CaseDice:
+        """The trainings of some configurations on the folds that all of them have, and the cases that all saw there.
+
+        Args:
+            point_ids: at least one.
+            folds: to keep of these; None keeps them all.
+        """
+        mine = np.isin(self.point_ids, point_ids)
+        shared = set.intersection(*(set(self.folds[self.point_ids == point].tolist()) for point in point_ids))
+        mine &= np.isin(self.folds, sorted(shared if folds is None else shared & set(folds)))
+        kept = np.zeros(len(self.cases), dtype=bool)
+        for fold in np.unique(self.folds[mine]):
+            kept |= self.seen[mine & (self.folds == fold)].all(axis=0)
+        return self._part(mine, kept)
+
+    def alike(self, point_ids: Sequence[str]) -> list[list[str]]:
+        """Configurations grouped by folds and cases, which are the same in a group; those without cases are in none."""
+        groups: dict[tuple[bytes, ...], list[str]] = {}
+        for point in dict.fromkeys(point_ids):
+            mine = self.point_ids == point
+            if mine.any():
+                rows = np.unique(np.column_stack([self.folds[mine], self.seen[mine]]), axis=0)
+                groups.setdefault(tuple(row.tobytes() for row in rows), []).append(point)
+        return list(groups.values())
+
+    def _part(self, trainings: NDArray[np.bool_], cases: NDArray[np.bool_]) -> CaseDice:
+        return CaseDice(
+            point_ids=self.point_ids[trainings],
+            folds=self.folds[trainings],
+            cases=tuple(np.array(self.cases, dtype=object)[cases]),
+            labels=self.labels,
+            dice=self.dice[trainings][:, cases],
+            seen=self.seen[trainings][:, cases],
+        )
 
 
 def case_matrices(trials: pd.DataFrame, cases: pd.DataFrame) -> Mapping[str, CaseDice]:
@@ -48,28 +99,20 @@ def case_matrices(trials: pd.DataFrame, cases: pd.DataFrame) -> Mapping[str, Cas
         trials: as in `frame.Tables`.
         cases: as in `frame.Tables`.
     """
-    finished = trials.loc[trials["state"] == FINISHED, [*KEY, "dataset", "point_id"]].drop_duplicates(KEY)
-    keys = pd.MultiIndex.from_frame(finished[KEY])
-    rows = cases[cases["label"] != FOREGROUND]
-    trial = keys.get_indexer(pd.MultiIndex.from_frame(rows[KEY])) if len(rows) else np.empty(0, dtype=int)
-    rows, trial = rows[trial >= 0], trial[trial >= 0]
-    datasets = finished["dataset"].to_numpy()[trial]
-    points = finished["point_id"].to_numpy()[trial]
-    return {
-        str(dataset): _matrix(points[datasets == dataset], rows[datasets == dataset])
-        for dataset in sorted(set(datasets))
-    }
+    finished = trials.loc[trials["state"] == FINISHED, [*KEY, "dataset", *_TRAINING]].drop_duplicates(KEY)
+    rows = cases[cases["label"] != FOREGROUND].merge(finished, on=KEY)
+    return {str(dataset): _matrix(part) for dataset, part in rows.groupby("dataset")}
 
 
 def mean_dice(dice: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """nnU-Net's mean Dice under weights of the cases.
 
     Args:
-        dice: configurations × cases × classes, NaN where there is none.
+        dice: trainings × cases × classes, NaN where there is none.
         weights: weightings × cases, not negative.
 
     Returns:
-        Configurations × weightings; a class whose weighted cases have no Dice is left out, NaN if that is every class.
+        Trainings × weightings; a class whose weighted cases have no Dice is left out, NaN if that is every class.
     """
     total = np.zeros((len(dice), len(weights)))
     classes = np.zeros_like(total)
@@ -82,17 +125,30 @@ def mean_dice(dice: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArra
     return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
 
-def _matrix(points: NDArray[np.object_], rows: pd.DataFrame) -> CaseDice:
-    codes, names = zip(*(pd.factorize(axis) for axis in (points, rows["case"], rows["label"])), strict=True)
-    point, case, label = codes
+def strata(seen: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Cases by the trainings that saw them, which makes folds of them: each is drawn again by itself."""
+    _, which = np.unique(seen, axis=1, return_inverse=True)
+    return [np.flatnonzero(which.ravel() == number) for number in range(int(which.max(initial=-1)) + 1)]
+
+
+def _matrix(rows: pd.DataFrame) -> CaseDice:
+    units = pd.MultiIndex.from_frame(rows[_TRAINING])
+    codes, names = zip(*(pd.factorize(axis) for axis in (units, rows["case"], rows["label"])), strict=True)
+    unit, case, label = codes
     shape = tuple(len(axis) for axis in names)
-    place = np.asarray(np.ravel_multi_index((point, case, label), shape))
+    place = np.asarray(np.ravel_multi_index((unit, case, label), shape))
     values = rows["dice"].to_numpy(dtype=float)
     there = np.isfinite(values)
     count = np.bincount(place[there], minlength=int(np.prod(shape)))
     summed = np.bincount(place[there], weights=values[there], minlength=len(count))
     mean = np.divide(summed, count, out=np.full(len(count), np.nan), where=count > 0)
     seen = np.zeros(shape[:2], dtype=bool)
-    seen[point, case] = True
-    point_ids, cases, labels = (tuple(map(str, axis)) for axis in names)
-    return CaseDice(point_ids=point_ids, cases=cases, labels=labels, dice=mean.reshape(shape), seen=seen)
+    seen[unit, case] = True
+    return CaseDice(
+        point_ids=np.array([name[0] for name in names[0]], dtype=object),
+        folds=np.array([name[1] for name in names[0]], dtype=np.int64),
+        cases=tuple(map(str, names[1])),
+        labels=tuple(map(str, names[2])),
+        dice=mean.reshape(shape),
+        seen=seen,
+    )

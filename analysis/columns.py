@@ -211,9 +211,17 @@ POINT_COLUMNS: tuple[Column, ...] = (
     *(c for c in _OUTCOME if c.name in MEASURED_NAMES),
     _number("dice_min", "Lowest Dice", "of the averaged trials", decimals=4),
     _number("dice_max", "Highest Dice", "of the averaged trials", decimals=4),
-    _number("dice_low", "Dice, from", "lower end of the 95 % BCa bootstrap interval over validation cases", decimals=4),
+    _number(
+        *("dice_low", "Dice, from", "lower end of the 95 % interval: over cases, and over trainings if `training_sd`"),
+        decimals=4,
+    ),
     _number("dice_high", "Dice, to", "upper end of the same", decimals=4),
     _count("n_cases", "Cases", "different validation cases behind the interval"),
+    _count("n_zero_cases", "Cases with Dice 0", "in every class and training"),
+    _number("case_skewness", "Skewness", "of the cases' Dice, within folds", decimals=2),
+    _number(
+        *("training_sd", "SD between seeds", "of the Dice of a fold; missing with one training per fold"), decimals=4
+    ),
     _count("n_trials", "Trials", "averaged"),
     _count("n_folds", "Folds", "different folds among them"),
     _count("n_seeds", "Seeds", "different seeds among them"),

@@ -1,7 +1,7 @@
-"""Points: trials of one configuration averaged over folds and seeds, as the searcher was told them.
+"""Points: trials of one configuration averaged, in a fold over seeds, then over folds.
 
 A configuration is the dataset, plans, resolved curriculum and training settings. Only finished trials count: the cost
-so far of one that is not finished would look like a bargain. A trial that two of the studies ran counts twice. The
+so far of one that is not finished would look like a bargain. A trial that two of the studies ran is averaged first. The
 columns are documented in `columns.POINT_COLUMNS`.
 """
 
@@ -62,10 +62,10 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
     finished = trials[trials["state"] == FINISHED]
     if finished.empty:
         return pd.DataFrame(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
-    groups = finished.groupby(["dataset", "point_id"], sort=False)
     key = ["dataset", "point_id"]
+    groups = finished.groupby(key, sort=False)
     settings = finished.drop_duplicates(key)[["point_id", *SETTING_NAMES]].set_index(key)
-    points = pd.concat([settings, _means(groups), _counts(groups), _origins(groups)], axis=1).reset_index()
+    points = pd.concat([settings, _means(finished, key), _counts(groups), _origins(groups)], axis=1).reset_index()
     points["summary"] = summaries(points)
     return points.reindex(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
 
@@ -108,10 +108,13 @@ def summaries(points: pd.DataFrame) -> list[str]:
     ]
 
 
-def _means(groups: Groups) -> pd.DataFrame:
-    means = groups[list(MEASURED_NAMES)].mean(skipna=False)
-    dice = groups["dice"]
-    return pd.concat([means, dice.min().rename("dice_min"), dice.max().rename("dice_max")], axis=1)
+def _means(finished: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Copies of a training (same fold and seed) first, then seeds of a fold, then folds."""
+    means = finished
+    for level in ([*key, "fold", "seed"], [*key, "fold"], key):
+        means = means.groupby(level, sort=False)[list(MEASURED_NAMES)].mean(skipna=False).reset_index()
+    dice = finished.groupby(key, sort=False)["dice"]
+    return pd.concat([means.set_index(key), dice.min().rename("dice_min"), dice.max().rename("dice_max")], axis=1)
 
 
 def _counts(groups: Groups) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from analysis.captions import amount_of, lowered
 from analysis.case_dice import case_matrices
 from analysis.evidence import Evidence
 from analysis.front import Front, pareto_front
-from analysis.intervals import difference_intervals
+from analysis.intervals import estimate
 from analysis.objectives import Objective
 from analysis.units import counted
 from study.errors import InvalidInputError, MissingDataError
@@ -39,7 +39,7 @@ class Recommendation:
         candidates: how many points it was chosen from.
         alternatives: points as cheap as allowed whose Dice cannot be told apart from it, by rising cost, with
             `difference_low` and `difference_high` (their Dice minus its, 95 %) and `shared_cases`.
-        not_compared: how many others share fewer than two cases with it.
+        not_compared: how many others share no fold, or fewer than two cases of one, with it.
     """
 
     point: pd.Series[Any]
@@ -151,24 +151,17 @@ def _recommendation(
 
 
 def _differences(evidence: Evidence, point: pd.Series[Any], others: pd.DataFrame) -> pd.DataFrame:
-    """Those of the others that share at least two cases with the point, with the interval of their difference."""
+    """Those of the others that share two cases of a fold or more with the point, with intervals of the difference."""
     columns = {"difference_low": np.nan, "difference_high": np.nan, "shared_cases": 0}
     others = others.assign(**columns)
     matrix = case_matrices(evidence.tables.trials, evidence.tables.cases).get(str(point["dataset"]))
-    if matrix is None or others.empty:
+    own = str(point["point_id"])
+    if matrix is None or others.empty or own not in matrix.point_ids:
         return others.iloc[:0]
-    own = int(matrix.rows(pd.Series([point["point_id"]]))[0])
-    rows = matrix.rows(others["point_id"])
-    if own < 0:
-        return others.iloc[:0]
-    shared = matrix.seen[rows] & matrix.seen[own]
-    shared[rows < 0] = False
-    for pattern in np.unique(shared, axis=0):
-        at = np.flatnonzero((shared == pattern).all(axis=1))
-        if pattern.sum() < 2:
-            continue
-        index = others.index[at]
-        intervals = difference_intervals(matrix.dice[rows[at]][:, pattern], matrix.dice[own][pattern])
-        others.loc[index, ["difference_low", "difference_high"]] = intervals
-        others.loc[index, "shared_cases"] = int(pattern.sum())
-    return others[others["shared_cases"] > 1]
+    index = pd.Series(others.index, index=others["point_id"])
+    for alike in matrix.alike(others["point_id"].tolist()):
+        sample = matrix.common([own, *alike])
+        found = estimate(sample, sample.averages(alike) - sample.averages([own]))
+        others.loc[index[alike], ["difference_low", "difference_high"]] = np.column_stack([found.low, found.high])
+        others.loc[index[alike], "shared_cases"] = len(sample.cases)
+    return others[others["difference_low"].notna()]

@@ -1,15 +1,18 @@
 """How sure a front is: for every point, how often it is still non-dominated when the evidence is drawn again.
 
-In every replicate the validation cases of a dataset are drawn with replacement, the same draw for all points, because
-they are judged on the same cases; and the cost of a point with several trials is the mean of as many of them, drawn
+A hierarchical bootstrap: in every replicate the trainings of a configuration are drawn with replacement within their
+fold, then the validation cases of a dataset, the same draw for all points, because they are judged on the same cases.
+What drawn trainings change is enlarged by √(R/(R-1)), R being the trainings of the fold (Rao & Wu 1988): otherwise two
+of them would show half of their variance. The cost of a point with several trials is the mean of as many of them, drawn
 with replacement. The share of replicates in which a point is on the front is its bootstrap probability.
 
-What this covers: the choice of validation cases, and the scatter of costs between folds and seeds. What it does not:
-another training with another seed, which would have given another Dice; the cost of a point with one trial, which is
-taken as exact; other hardware; configurations that nobody trained.
+What this covers: the choice of validation cases, of trainings where a fold has several (of folds with one, what the
+others of the configuration scatter), and the scatter of costs. What it does not: other trainings of a configuration
+that has one per fold; the cost of a point with one trial, which is taken as exact; other hardware; configurations that
+nobody trained.
 
-Cases are drawn within strata, the cases on which the same points were validated (the folds), so that no point is ever
-left without cases.
+Cases are drawn within strata, the cases on which the same trainings were validated (the folds), so that no point is
+ever left without cases.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.case_dice import CaseDice, case_matrices, mean_dice
+from analysis.case_dice import CaseDice, case_matrices, mean_dice, strata
 from analysis.dominance import nondominated
 from analysis.frame import FINISHED, Tables
 from analysis.front import Front
@@ -45,25 +48,29 @@ class CaseDraws:
     def __init__(self, tables: Tables, *, replicates: int = REPLICATES, seed: int = SEED) -> None:
         self.tables, self.replicates, self.seed = tables, replicates, seed
         self._matrices = case_matrices(tables.trials, tables.cases)
-        self._changes: dict[str, Array] = {}
+        self._changes: dict[str, pd.DataFrame] = {}
 
     def dice(self, points: pd.DataFrame) -> Array:
-        """Dice of points of one dataset, moved by what the drawn cases change; that of a point without cases stays.
+        """Dice of points of one dataset, moved by what the draws change; that of a point without cases stays.
 
         Returns:
             Replicates × points.
         """
-        dice = np.tile(points["dice"].to_numpy(dtype=float), (self.replicates, 1))
         dataset = str(points["dataset"].iloc[0])
-        if dataset in self._matrices:
-            rows = self._matrices[dataset].rows(points["point_id"])
-            dice[:, rows >= 0] += self._change(dataset)[rows[rows >= 0]].T
-        return dice
+        whole = np.tile(points["dice"].to_numpy(dtype=float), (self.replicates, 1))
+        if dataset not in self._matrices:
+            return whole
+        change = self._change(dataset).reindex(points["point_id"], fill_value=0.0)
+        moved: Array = whole + change.to_numpy(dtype=float).T
+        return moved
 
-    def _change(self, dataset: str) -> Array:
-        """Configurations × replicates: mean Dice of the drawn cases minus that of all."""
+    def _change(self, dataset: str) -> pd.DataFrame:
+        """Configurations (in the index) × replicates: Dice of what was drawn minus that of all."""
         if dataset not in self._changes:
-            self._changes[dataset] = case_changes(self._matrices[dataset], replicates=self.replicates, seed=self.seed)
+            matrix = self._matrices[dataset]
+            ids = list(dict.fromkeys(matrix.point_ids))
+            changes = drawn_changes(matrix, ids, replicates=self.replicates, seed=self.seed)
+            self._changes[dataset] = pd.DataFrame(changes, index=ids)
         return self._changes[dataset]
 
 
@@ -102,24 +109,58 @@ def replicated(points: pd.DataFrame, objectives: Sequence[Objective], draws: Cas
     return np.stack([draws.dice(points) if o.name == "dice" else costs[o.name] for o in objectives], axis=-1)
 
 
-def case_changes(matrix: CaseDice, *, replicates: int = REPLICATES, seed: int = SEED) -> Array:
-    """What drawing cases again changes in the mean Dice of configurations, the same draws for all.
+def drawn_changes(
+    matrix: CaseDice, point_ids: Sequence[str], *, replicates: int = REPLICATES, seed: int = SEED
+) -> Array:
+    """What drawing trainings and cases again changes in the Dice of configurations, the same cases for all.
 
     Returns:
         Configurations × replicates.
     """
-    weights = _case_weights(matrix.seen, replicates, np.random.default_rng(seed))
-    change = mean_dice(matrix.dice, weights) - mean_dice(matrix.dice, np.ones((1, weights.shape[1])))
-    # Where all drawn cases of a point lack a Dice, it stays.
-    return np.nan_to_num(change)
+    rng = np.random.default_rng(seed)
+    weights = _case_weights(matrix.seen, replicates, rng)
+    whole = mean_dice(matrix.dice, np.ones((1, weights.shape[1])))
+    # Where all drawn cases of a training lack a Dice, it stays.
+    change = np.nan_to_num(mean_dice(matrix.dice, weights) - whole)
+    averages = matrix.averages(point_ids)
+    changes = averages @ change
+    for row, (point, average) in enumerate(zip(point_ids, averages, strict=True)):
+        mine = np.flatnonzero(matrix.point_ids == point)
+        changes[row] += _training_changes(whole[mine] + change[mine], matrix.folds[mine], average[mine], rng)
+    return changes
+
+
+def _training_changes(dice: Array, folds: NDArray[np.int64], weights: Array, rng: np.random.Generator) -> Array:
+    """What drawing the trainings of a configuration changes in each replicate; 0 where no fold has two.
+
+    Args:
+        dice: trainings × replicates.
+        folds: of the trainings.
+        weights: of each in the mean.
+        rng: draws.
+    """
+    groups = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    repeated = [group for group in groups if len(group) > 1]
+    changes = np.zeros(dice.shape[1])
+    if not repeated:
+        return changes
+    apart = np.concatenate(
+        [(dice[group] - dice[group].mean(axis=0)) * np.sqrt(len(group) / (len(group) - 1)) for group in repeated]
+    )
+    starts = np.cumsum([0, *map(len, repeated)])
+    for group in groups:
+        # A fold with one training has the scatter of the others.
+        own = next((n for n, other in enumerate(repeated) if other[0] == group[0]), None)
+        low, high = (0, len(apart)) if own is None else (starts[own], starts[own + 1])
+        drawn = rng.integers(low, high, size=(len(group), dice.shape[1]))
+        changes += weights[group[0]] * apart[drawn, np.arange(dice.shape[1])].sum(axis=0)
+    return changes
 
 
 def _case_weights(seen: NDArray[np.bool_], replicates: int, rng: np.random.Generator) -> Array:
     """Replicates × cases: how often each case is drawn, stratum by stratum."""
     weights = np.zeros((replicates, seen.shape[1]))
-    _, stratum = np.unique(seen, axis=1, return_inverse=True)
-    for number in range(int(stratum.max(initial=-1)) + 1):
-        cases = np.flatnonzero(stratum.ravel() == number)
+    for cases in strata(seen):
         weights[:, cases] = rng.multinomial(len(cases), np.full(len(cases), 1 / len(cases)), size=replicates)
     return weights
 

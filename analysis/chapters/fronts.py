@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.attainment import Attainment, attainments
 from analysis.attainment_figure import attainment_figure
 from analysis.basis import energy_source, states
-from analysis.captions import description, lowered, notes, subject, title
+from analysis.captions import description, lowered, notes, over_seeds, subject, title
 from analysis.caveats import caveats
 from analysis.evidence import Evidence
 from analysis.exhibits import Chapter, Exhibit
@@ -172,8 +172,8 @@ def _draw_attainment(found: Sequence[Attainment], about: str, said: Sequence[str
 
 def _about_judgement(front: Front) -> Iterator[str]:
     yield (
-        f"P(on front): share of {REPLICATES} replicates, with validation cases and repeated trials drawn again, in "
-        "which a point is not dominated. It does not cover other seeds."
+        f"P(on front): share of {REPLICATES} replicates, with validation cases{over_seeds(front.points)}, drawn again, "
+        "in which a point is not dominated."
     )
     box = box_of(front.points, front.objectives)
     yield f"Own share: of the hypervolume, lost without the point; reference point {box.words}."

@@ -89,6 +89,6 @@ def _missing(points: pd.DataFrame, comparison: Comparison) -> list[str]:
     if methods == [BASELINE]:
         return [f"Fig. 3 and the comparison need a finished trial of a scheme other than {baseline}; there is none."]
     sentences = [*comparison.ambiguous, *comparison.missing]
-    if comparison.rows["mean_difference"].isna().all():
+    if comparison.rows["standard_error"].isna().all():
         sentences.insert(0, f"Fig. 3 needs {baseline} and another scheme with the same settings on a common fold.")
     return sentences

@@ -4,7 +4,7 @@
 """
 
 from analysis.comparison.columns import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
-from analysis.comparison.compare import BASELINE, Comparison, compare, joined_with
+from analysis.comparison.compare import BASELINE, Comparison, compare, joined_with, significant
 from analysis.comparison.pairs import methods_of
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "compare",
     "joined_with",
     "methods_of",
+    "significant",
 ]

@@ -21,8 +21,8 @@ from analysis.statistics import ALTERNATIVES, SIGNIFICANT, Alternative, holm
 from study.checks import check_choice
 
 BASELINE = "cps"
-# What is corrected for together, and what a mean over tasks is over.
-_FAMILY = ["source", "baseline", "against", "budget"]
+# What a mean over tasks is over.
+_TASKS = ["source", "baseline", "against", "budget"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +91,15 @@ def joined_with(comparison: Comparison, published: Comparison) -> Comparison:
     return replace(comparison, rows=both, summary=summarised(both))
 
 
+def significant(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows get a star: p below 0.05 after Holm's correction, of a test that knows how much trainings scatter."""
+    return rows["p_trainings"].notna() & (rows["p_holm"].fillna(rows["p_trainings"]) < SIGNIFICANT)
+
+
 def summarised(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over tasks of the rows of the same source, baseline, method and budget."""
-    groups = rows[rows["n_folds"] > 0].groupby(_FAMILY, sort=False)
-    return _frame([dict(zip(_FAMILY, key, strict=True)) | _summary(group) for key, group in groups], SUMMARY_COLUMNS)
+    groups = rows[rows["n_folds"] > 0].groupby(_TASKS, sort=False)
+    return _frame([dict(zip(_TASKS, key, strict=True)) | _summary(group) for key, group in groups], SUMMARY_COLUMNS)
 
 
 def _summary(group: pd.DataFrame) -> dict[str, Any]:
@@ -105,8 +110,7 @@ def _summary(group: pd.DataFrame) -> dict[str, Any]:
         "tasks_higher": int((difference > 0).sum()),
         "tasks_equal": int((difference == 0).sum()),
         "tasks_lower": int((difference < 0).sum()),
-        "tasks_higher_by_case": int((group["mean_difference"] > 0).sum()) if group["p"].notna().any() else pd.NA,
-        "tasks_significant": int((group["p_holm"] < SIGNIFICANT).sum()) if group["p"].notna().any() else pd.NA,
+        "tasks_significant": int(significant(group).sum()) if group["p_trainings"].notna().any() else pd.NA,
         **_mean_and_sd("dice_gain_where_higher", relative[difference > 0]),
         **_mean_and_sd("dice_loss_where_lower", -relative[difference < 0]),
         **{key: value for name in RATIOS for key, value in _mean_and_sd(name, group[name]).items()},
@@ -122,8 +126,10 @@ def _mean_and_sd(name: str, values: pd.Series[float]) -> dict[str, float]:
 
 
 def _with_holm(rows: pd.DataFrame) -> pd.DataFrame:
-    adjusted = rows.groupby(_FAMILY, sort=False)["p"].transform(lambda p: holm(list(p))) if len(rows) else rows["p"]
-    return rows.assign(p_holm=adjusted.astype("float64"))
+    p = rows["p_trainings"].fillna(rows["p"])
+    # Of a single comparison there is nothing to correct.
+    adjusted = holm(list(p)) if p.notna().sum() > 1 else [np.nan] * len(rows)
+    return rows.assign(p_holm=pd.Series(adjusted, index=rows.index, dtype="float64"))
 
 
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:

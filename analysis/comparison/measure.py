@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from analysis.case_dice import CaseDice
 from analysis.caveats import estimated_parts
 from analysis.comparison.columns import RATIOS
 from analysis.comparison.pairs import Pair, different_settings
 from analysis.comparison.sides import Finished, Side
-from analysis.statistics import Alternative, paired_statistics, too_few
+from analysis.coverage import cautions
+from analysis.intervals import estimate, fold_sd, training_sd
+from analysis.statistics import DECIMALS, Alternative, paired_statistics, smallest_difference, too_few
 from analysis.units import counted
 
 # Differing in one of these, seconds and energy cannot be compared.
 _SAME_MACHINE = {"hardware": "hardware", "cpus": "shares of the CPUs", "gpus": "shares of the GPUs"}
 _MACHINE_BOUND = ("runtime_ratio", "energy_ratio", "co2_ratio")
+CASES, CASES_AND_TRAININGS = "cases", "cases and trainings"
+"""What the column `covers` says."""
 TRIALS = "trials"
 """What the column `source` says of numbers that no publication printed."""
 _ENERGY_BOUND = ("energy_ratio", "co2_ratio")
@@ -31,17 +36,21 @@ def measure(pair: Pair, finished: Finished, *, alternative: Alternative) -> dict
         return row | {"remarks": "no fold in common"}
     baseline, against = (finished.side(point, shared) for point in (pair.baseline, pair.against))
     tested, warnings = _tested(baseline, against, alternative)
+    sample = finished.sample((baseline, against), shared)
+    estimated, cautioned = ({}, []) if sample is None else _estimated(sample, pair, above=alternative == "greater")
     reasons = dict(_incomparable(baseline, against))
     ratios = {name: np.nan if name in reasons else value for name, value in _ratios(baseline, against).items()}
+    even = _break_even(baseline, against, finished) if "co2_ratio" not in reasons else np.nan
     remarks = [
         *(f"settings differ: {words}" for words in different_settings(pair)),
         *_about_folds(row),
         *_about_cases(tested),
         *dict.fromkeys(reasons.values()),
         *_about_circumstances(baseline, against),
-        *(warnings if len(baseline.trials) else ["published means, no cases: no test, no interval"]),
+        *([*warnings, *cautioned] if len(baseline.trials) else ["published means, no cases: no test, no interval"]),
     ]
-    return row | _means(baseline, against) | tested | ratios | {"remarks": "; ".join(remarks)}
+    row |= _means(baseline, against) | tested | estimated | ratios
+    return row | {"break_even": even, "remarks": "; ".join(remarks)}
 
 
 def _names(pair: Pair) -> dict[str, Any]:
@@ -68,7 +77,7 @@ def _folds(shared: set[int], alone: set[int]) -> dict[str, Any]:
 
 def _means(baseline: Side, against: Side) -> dict[str, float]:
     return {
-        "dice_difference": round(against.means["dice"] - baseline.means["dice"], 12),
+        "dice_difference": round(against.means["dice"] - baseline.means["dice"], DECIMALS),
         **{f"baseline_{name}": baseline.means[name] for name in ("dice", "runtime_seconds", "co2_kg")},
         **{f"against_{name}": against.means[name] for name in ("dice", "runtime_seconds", "co2_kg")},
     }
@@ -85,16 +94,47 @@ def _tested(baseline: Side, against: Side, alternative: Alternative) -> tuple[di
         "dropped_cases": " ".join(dropped.index),
         "n_dropped": len(dropped),
         "n_unpaired": len(baseline.cases.index.symmetric_difference(against.cases.index)),
-        "mean_difference": statistics.mean,
-        "standard_error": statistics.standard_error,
+        "baseline_trainings": len(baseline.trials),
+        "against_trainings": len(against.trials),
         "median_difference": statistics.median,
-        "difference_low": statistics.low,
-        "difference_high": statistics.high,
         "effect_size": statistics.effect_size,
         "p": statistics.p,
-        "false_outperformance": statistics.false_outperformance,
     }
     return values, too_few(statistics)
+
+
+def _estimated(sample: CaseDice, pair: Pair, *, above: bool) -> tuple[dict[str, Any], list[str]]:
+    """Both Dice and their difference on the same cases, how sure it is, and what makes its interval too narrow."""
+    ids = [str(point["point_id"]) for point in (pair.baseline, pair.against)]
+    theirs, ours = (sample.averages([name]) for name in ids)
+    found = estimate(sample, np.concatenate([ours - theirs, theirs, ours]))
+    error, freedom = float(found.error[0]), float(found.freedom[0])
+    covers_trainings = bool(np.isfinite(found.training_error[0]))
+    p = found.p(0, above=above)
+    values = {
+        "dice_difference": round(float(found.mean[0]), DECIMALS),
+        "baseline_dice": float(found.mean[1]),
+        "against_dice": float(found.mean[2]),
+        "standard_error": error,
+        "difference_low": float(found.low[0]),
+        "difference_high": float(found.high[0]),
+        "covers": CASES_AND_TRAININGS if covers_trainings else CASES,
+        "case_sd": float(found.case_error[0]) * np.sqrt(len(sample.cases)),
+        "fold_sd": fold_sd(sample, ours[0] - theirs[0]),
+        "baseline_training_sd": training_sd(sample.common([ids[0]])),
+        "against_training_sd": training_sd(sample.common([ids[1]])),
+        "detectable": smallest_difference(error, freedom=freedom if covers_trainings else np.inf),
+        "p_trainings": p if covers_trainings else np.nan,
+        "false_outperformance": p,
+    }
+    reasons = cautions(len(sample.cases), float(found.skewness[0])) if np.isfinite(error) else []
+    return values, [f"the 95 % interval holds the truth less often: {reason}" for reason in reasons]
+
+
+def _break_even(baseline: Side, against: Side, finished: Finished) -> float:
+    """How many trainings with the method instead of the baseline save what all trials of the dataset emitted."""
+    saved = baseline.means["co2_kg"] - against.means["co2_kg"]
+    return finished.search_kg(str(baseline.point["dataset"])) / saved if saved > 0 else np.nan
 
 
 def _ratios(baseline: Side, against: Side) -> dict[str, float]:

@@ -1,16 +1,19 @@
 """One side of a pair: a configuration on some folds, its mean Dice, its mean costs, the Dice of its cases.
 
-Seeds of a fold are averaged first, then folds. A published configuration has no trials: its printed means are taken.
+Seeds of a fold are averaged first, then folds, as everywhere (`case_dice`). A published configuration has no trials:
+its printed means are taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.case_dice import CaseDice, case_matrices
 from analysis.caveats import words_of
 from analysis.evidence import Evidence
 from analysis.frame import FINISHED, KEY
@@ -58,6 +61,8 @@ class Finished:
         cases = evidence.tables.cases
         means = cases[cases["label"] == FOREGROUND].merge(finished[[*KEY, *_CONFIGURATION, "fold"]], on=KEY)
         self._cases = dict(list(means.groupby(_CONFIGURATION, sort=False)))
+        self._matrices = case_matrices(trials, cases)
+        self._search_kg = trials.groupby("dataset")["total_co2_kg"].agg(lambda kg: kg.sum(skipna=False))
 
     def folds(self, point: pd.Series[Any]) -> set[int]:
         """Folds that a configuration finished, or that a publication averaged."""
@@ -69,6 +74,19 @@ class Finished:
         trials = self._trials.get(key, self._none)
         trials = trials[trials["fold"].isin(folds)]
         return Side(point=point, trials=trials, means=_means(point, trials), cases=self._case_dice(key, folds))
+
+    def sample(self, sides: Sequence[Side], folds: set[int]) -> CaseDice | None:
+        """The trainings of both on some folds with the cases that all of them saw; None if a side has none."""
+        matrix = self._matrices.get(str(sides[0].point["dataset"]))
+        ids = [str(side.point["point_id"]) for side in sides]
+        if matrix is None or not set(ids) <= set(matrix.point_ids):
+            return None
+        sample = matrix.common(ids, folds)
+        return sample if sample.cases else None
+
+    def search_kg(self, dataset: str) -> float:
+        """CO₂ of all trials of a dataset, whatever became of them; NaN where some of it is not known."""
+        return float(self._search_kg.get(dataset, np.nan))
 
     def _case_dice(self, key: tuple[str, str], folds: set[int]) -> pd.Series[float]:
         if key not in self._cases:

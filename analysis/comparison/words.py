@@ -13,10 +13,11 @@ import pandas as pd
 
 from analysis.comparison.columns import RATIOS
 from analysis.comparison.compare import Comparison
+from analysis.comparison.measure import CASES, CASES_AND_TRAININGS
 from analysis.comparison.numbers import budget_words, dice, percent, probability, signed
-from analysis.statistics import SIGNIFICANT
+from analysis.statistics import POWER, SIGNIFICANT
 from analysis.tables import MISSING, Table
-from analysis.units import counted
+from analysis.units import amount, counted
 
 Cell: TypeAlias = "tuple[str, bool, Callable[[pd.Series[Any]], str]]"
 """Heading, whether it is a number, and how a row's cell is written."""
@@ -55,26 +56,76 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.rows.empty:
         return [*comparison.missing, *comparison.ambiguous]
     rows = comparison.rows
-    sentences = [*how_to_read(comparison), dropped(rows), *_remarks(rows), *_about_repeated_tasks(rows)]
+    sentences = [
+        *how_to_read(comparison),
+        dropped(rows),
+        *_remarks(rows),
+        *_about_repeated_tasks(rows),
+        *break_even(rows),
+    ]
     return [s for s in (*sentences, comparison.foreground, *comparison.missing, *comparison.ambiguous) if s]
 
 
 def how_to_read(comparison: Comparison) -> list[str]:
-    """The sign, the pairing, the test, the correction, and what the other statistics are."""
-    name = comparison.baseline
-    sentences = [f"Positive ΔDice: above {name}. Dice are means over the folds that both have."]
-    if comparison.rows["p"].notna().any():
-        claim = "above" if comparison.alternative == "greater" else "below"
-        sentences += [
-            "ΔDice pairs each validation case with itself (mean over its classes; seeds averaged), over these folds.",
-            f"p: one-sided Wilcoxon signed-rank test that the method is {claim} {name}, ties left out; "
-            f"Holm p: corrected over {_family(comparison.rows)}.",
-            "Effect size: matched-pairs rank-biserial correlation.",
-            f"False claim: probability that the mean over all such cases is not {claim} {name} after all "
-            "(Student's t posterior of the mean, non-informative prior, independent cases).",
-            "All of these are about the choice of cases, not of seeds: another training may differ by more.",
-        ]
+    """The sign, the pairing, what the intervals and p values are about, the correction, and the other statistics."""
+    name, rows = comparison.baseline, comparison.rows
+    sentences = [f"Positive ΔDice: above {name}. Dice are means over the folds that both have, in a fold over seeds."]
+    if rows["p"].isna().all():
+        return sentences
+    claim = "above" if comparison.alternative == "greater" else "below"
+    return [
+        *sentences,
+        f"ΔDice pairs each validation case with itself over these folds. {about_trainings(rows)}",
+        f"p, cases: one-sided Wilcoxon signed-rank test that the method is {claim} {name}, ties left out.",
+        *_correction(rows),
+        "Effect size: matched-pairs rank-biserial correlation.",
+        f"False claim: probability that the mean over all such cases is not {claim} {name} after all "
+        "(Student's t posterior of the mean, non-informative prior, independent cases).",
+        *smallest_seen(rows),
+    ]
+
+
+def about_trainings(rows: pd.DataFrame) -> str:
+    """What intervals and tests know of other trainings, and so whether there are stars."""
+    tested = rows[rows["p"].notna()]
+    alone = int((tested["covers"] != CASES_AND_TRAININGS).sum())
+    one = (
+        "with one training per fold of a method, p, interval and SE are about the choice of cases alone: another "
+        "seed may differ by more, so no star is given and none of them is called better"
+    )
+    both = (
+        "with several seeds, p, interval and SE are of a hierarchical bootstrap, trainings within folds, then cases "
+        f"(Student's t); *: below {SIGNIFICANT:g}"
+    )
+    if not alone:
+        return f"{_capital(both)}."
+    return f"{_capital(one)}." if alone == len(tested) else f"{_capital(both)}; {one} ({alone} of {len(tested)} rows)."
+
+
+def smallest_seen(rows: pd.DataFrame) -> list[str]:
+    """The smallest difference that the rows could have shown."""
+    sentences = []
+    for covers, part in rows[rows["detectable"].notna()].groupby("covers"):
+        low, high = part["detectable"].min(), part["detectable"].max()
+        span = f"{low:.4f}" if f"{low:.4f}" == f"{high:.4f}" else f"{low:.4f} to {high:.4f}, by row"
+        alone = " alone, and more if trainings scatter (`analysis power`)" if covers == CASES else ""
+        sentences.append(
+            f"Detectable: a true ΔDice found by a one-sided test at {SIGNIFICANT:.0%} in {POWER:.0%} of such studies: "
+            f"{span}, from {covers}{alone}."
+        )
     return sentences
+
+
+def break_even(rows: pd.DataFrame) -> list[str]:
+    """What the whole search emitted beside what a later training saves."""
+    known = rows[rows["break_even"].notna()]
+    return [
+        f"{row['dataset']}: all trials together emitted {amount(kg, 'kg')} of CO₂; a training with {row['against']} "
+        f"saves {amount(kg / row['break_even'], 'kg')} against {row['baseline']} at this length and on this hardware, "
+        f"so the search is paid back after {counted(math.ceil(row['break_even']), 'training')}."
+        for _, row in known.iterrows()
+        for kg in [row["break_even"] * (row["baseline_co2_kg"] - row["against_co2_kg"])]
+    ]
 
 
 def dropped(rows: pd.DataFrame) -> str:
@@ -116,22 +167,41 @@ def _dice_cells(comparison: Comparison) -> list[Cell]:
     return [
         (f"Dice {comparison.baseline}", True, lambda row: dice(row["baseline_dice"])),
         ("Dice", True, lambda row: dice(row["against_dice"])),
-        ("ΔDice of folds", True, lambda row: signed(row["dice_difference"])),
+        ("ΔDice ± SE", True, _difference),
     ]
 
 
 def _test_cells(rows: pd.DataFrame) -> list[Cell]:
     if rows["p"].isna().all():
         return []
-    return [
-        ("ΔDice per case ± SE", True, _difference),
+    cells: list[Cell] = [
         ("95 % interval", True, _interval),
         ("Cases", True, _cases),
-        ("p", True, lambda row: probability(row["p"])),
-        ("Holm p", True, lambda row: probability(row["p_holm"]) + ("*" if row["p_holm"] < SIGNIFICANT else "")),
+        ("Trainings", True, _trainings),
+        ("Detectable", True, lambda row: MISSING if pd.isna(row["detectable"]) else f"{row['detectable']:.4f}"),
+        ("p, cases", True, lambda row: probability(row["p"])),
+    ]
+    starred = "p_holm" if rows["p_holm"].notna().any() else "p_trainings"
+    names = {"p_trainings": "p", "p_holm": "Holm p"}
+    cells += [(names[name], True, _p(name, star=name == starred)) for name in names if rows[name].notna().any()]
+    return [
+        *cells,
         ("Effect size", True, lambda row: MISSING if pd.isna(row["effect_size"]) else f"{row['effect_size']:+.2f}"),
         ("False claim", True, lambda row: probability(row["false_outperformance"])),
     ]
+
+
+def _p(name: str, *, star: bool) -> Callable[[pd.Series[Any]], str]:
+    def write(row: pd.Series[Any]) -> str:
+        starred = star and pd.notna(row["p_trainings"]) and row[name] < SIGNIFICANT
+        return probability(row[name]) + ("*" if starred else "")
+
+    return write
+
+
+def _trainings(row: pd.Series[Any]) -> str:
+    counts = (row["against_trainings"], row["baseline_trainings"])
+    return MISSING if any(map(pd.isna, counts)) else " and ".join(map(str, dict.fromkeys(counts)))
 
 
 def _ratio_cells(rows: pd.DataFrame) -> list[Cell]:
@@ -142,7 +212,11 @@ def _ratio_cells(rows: pd.DataFrame) -> list[Cell]:
         (f"{words[0].upper()}{words[1:]}", True, writer(name))
         for name, words in RATIOS.items()
         if rows[name].notna().any()
-    ]
+    ] + ([("Trainings to break even", True, _break_even)] if rows["break_even"].notna().any() else [])
+
+
+def _break_even(row: pd.Series[Any]) -> str:
+    return MISSING if pd.isna(row["break_even"]) else str(math.ceil(row["break_even"]))
 
 
 def _cases(row: pd.Series[Any]) -> str:
@@ -153,7 +227,7 @@ def _cases(row: pd.Series[Any]) -> str:
 
 def _difference(row: pd.Series[Any]) -> str:
     error = row["standard_error"]
-    return signed(row["mean_difference"]) + ("" if pd.isna(error) else f" ± {error:.4f}")
+    return signed(row["dice_difference"]) + ("" if pd.isna(error) else f" ± {error:.4f}")
 
 
 def _interval(row: pd.Series[Any]) -> str:
@@ -161,14 +235,10 @@ def _interval(row: pd.Series[Any]) -> str:
     return MISSING if pd.isna(low) else f"{signed(low)} to {signed(high)}"
 
 
-def _family(rows: pd.DataFrame) -> str:
-    tested = rows[rows["p"].notna()]
-    sizes = tested.groupby(["source", "against", "budget"]).size()
-    low, high = int(sizes.min()), int(sizes.max())
-    if high == 1:
-        return "tasks, of which there is one, so it is p"
-    tasks = counted(high, "task") if low == high else f"{low} to {high} tasks"
-    return f"the {tasks} of a method and budget, not over methods and budgets"
+def _correction(rows: pd.DataFrame) -> list[str]:
+    count = int(rows["p_holm"].notna().sum())
+    of = "p, or p of cases where there is no other," if rows["p_trainings"].notna().any() else "p of cases"
+    return [f"Holm p: {of} corrected over the {count} comparisons of this table."] if count else []
 
 
 def _remarks(rows: pd.DataFrame) -> list[str]:
@@ -230,7 +300,7 @@ def _wins(row: pd.Series[Any]) -> str:
 
 def _significant(row: pd.Series[Any]) -> list[str]:
     count = row["tasks_significant"]
-    return [] if pd.isna(count) else [f"Holm p below {SIGNIFICANT:g} on {count}"]
+    return [] if pd.isna(count) else [f"Holm p below {SIGNIFICANT:g} over cases and trainings on {count}"]
 
 
 def _costs(row: pd.Series[Any]) -> list[str]:

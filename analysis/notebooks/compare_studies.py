@@ -68,7 +68,7 @@ print("\n".join(notes(comparison)))
 # The same as numbers, for your own plots:
 
 # %%
-comparison.rows[["dataset", "against", "budget", "mean_difference", "p_holm", "runtime_ratio", "co2_ratio"]]
+comparison.rows[["dataset", "against", "budget", "dice_difference", "p_holm", "runtime_ratio", "co2_ratio"]]
 
 # %% [markdown]
 # ## Study by study

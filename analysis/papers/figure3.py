@@ -1,6 +1,7 @@
-"""Fig. 3 of the MICCAI paper: mean difference of Dice per case with its standard error, per task and scheme.
+"""Fig. 3 of the MICCAI paper: difference of Dice, paired by case, with its standard error, per task and scheme.
 
-A star marks a Holm p below 0.05. Bars go to the right where the scheme is above the baseline.
+A star marks p below 0.05 over cases and trainings, after Holm's correction; with one seed there is none. Bars go to the
+right where the scheme is above the baseline.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, significant
 from analysis.comparison.numbers import budget_words, signed
 from analysis.comparison.words import dropped, how_to_read
 from analysis.exhibits import Exhibit
@@ -34,7 +35,7 @@ _STAR_ROOM = 0.14
 
 @dataclass(frozen=True, kw_only=True)
 class _Bars:
-    """What is drawn: rows of a comparison with a difference per case, and published differences of fold means."""
+    """What is drawn: rows of a comparison that have cases, and published differences of fold means."""
 
     rows: pd.DataFrame
     published: pd.DataFrame
@@ -66,22 +67,23 @@ def figure3(comparison: Comparison, *, published: Comparison | None = None) -> E
 
 
 def _bars(comparison: Comparison, published: Comparison | None) -> _Bars:
-    rows = comparison.rows[comparison.rows["mean_difference"].notna()]
+    rows = comparison.rows[comparison.rows["standard_error"].notna()]
     left_out = []
     if len(rows) > _MOST_BARS and rows["budget"].nunique() > 1:
         largest = rows.groupby("dataset")["budget"].transform("max")
         left_out = [f"Largest budget of each dataset; the table has all {len(rows)} comparisons."]
         rows = rows[rows["budget"] == largest]
+    rows = rows.assign(starred=significant(rows))
     notes = [
-        f"Bars: standard error over cases. *: Holm p below {SIGNIFICANT:g}.",
-        *how_to_read(comparison)[:3],
+        "Bars: standard error.",
+        *how_to_read(comparison)[:2],
         dropped(rows) if len(rows) else "",
         "Hollow: one fold." if (rows["n_folds"] == 1).any() else "",
         *left_out,
     ]
     theirs = _published_rows(rows, published)
     if len(theirs):
-        notes.append("Open diamond: published difference of fold means, without a value per case.")
+        notes.append("Open diamond: published difference of fold means, without cases.")
     return _Bars(rows=rows, published=theirs, baseline=comparison.baseline, notes=[note for note in notes if note])
 
 
@@ -149,23 +151,23 @@ def _draw(axes: Axes, groups: Sequence[tuple[Any, pd.DataFrame]], bars: _Bars, h
 
 def _limit(axes: Axes, bars: _Bars) -> None:
     error = bars.rows["standard_error"].fillna(0)
-    ends = [bars.rows["mean_difference"] - error, bars.rows["mean_difference"] + error]
+    ends = [bars.rows["dice_difference"] - error, bars.rows["dice_difference"] + error]
     low = min(0.0, float(ends[0].min()), float(bars.published["dice_difference"].min() if len(bars.published) else 0))
     high = max(0.0, float(ends[1].max()), float(bars.published["dice_difference"].max() if len(bars.published) else 0))
     room = _STAR_ROOM * ((high - low) or 0.01)
     axes.set_xlim(low - room, high + room)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if abs(value) > 1e-12 else "0"))
-    axes.set_xlabel(f"Mean ΔDice per case, method minus {bars.baseline}", labelpad=6)
+    axes.set_xlabel(f"ΔDice, paired by case, method minus {bars.baseline}", labelpad=6)
 
 
 def _draw_bar(axes: Axes, row: pd.Series[Any], y: float) -> None:
     color = METHOD_STYLES[row["against_method"]].paint.light
-    mean, error = row["mean_difference"], row["standard_error"]
+    mean, error = row["dice_difference"], row["standard_error"]
     axes.plot([0, mean], [y, y], color=color, alpha=0.3, lw=5, solid_capstyle="butt", zorder=2)
     if not pd.isna(error):
         axes.plot([mean - error, mean + error], [y, y], color=color, lw=1.4, zorder=3)
     axes.plot([mean], [y], zorder=4, **marker_style(row["against_method"], single=row["n_folds"] == 1))
-    if row["p_holm"] < SIGNIFICANT:
+    if row["starred"]:
         end = max(mean + (0 if pd.isna(error) else error), 0)
         axes.annotate("*", (end, y), xytext=(6, -2.5), textcoords="offset points", va="center", ha="left", fontsize=12)
 
@@ -197,10 +199,10 @@ def _handles(bars: _Bars) -> list[Line2D]:
 
 
 def _alt(bars: _Bars) -> str:
-    significant = int((bars.rows["p_holm"] < SIGNIFICANT).sum())
-    best = bars.rows.sort_values("mean_difference", kind="stable").iloc[-1]
+    starred = int(bars.rows["starred"].sum())
+    best = bars.rows.sort_values("dice_difference", kind="stable").iloc[-1]
     return (
         f"Bars of the mean difference of Dice per case from {bars.baseline}, {counted(len(bars.rows), 'comparison')}, "
-        f"{significant} with a Holm p below {SIGNIFICANT:g}; the largest is {signed(best['mean_difference'])}, "
+        f"{starred} with a star, p below {SIGNIFICANT:g}; the largest is {signed(best['dice_difference'])}, "
         f"{best['against']} on {best['dataset']} at {budget_words(best['budget'])}."
     )

@@ -13,10 +13,11 @@ from ledgers import NO_METER, finish_trial, make_result, make_spec, make_study, 
 from scipy.stats import wilcoxon
 
 from analysis.columns import Column
-from analysis.comparison import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, Comparison, compare, joined_with
+from analysis.comparison import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, Comparison, compare, joined_with, significant
 from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences, whole_table
 from analysis.evidence import Evidence, gather
 from analysis.reference import load
+from analysis.statistics import holm
 from study.errors import InvalidInputError
 from study.ledger import Ledger
 from study.records import TrainingSettings
@@ -51,7 +52,7 @@ def test_by_hand(tmp_path: Path) -> None:
     finish(study, "cps", {"a": 0.5, "b": 0.6, "c": 0.7}, seconds=100)
     finish(study, "pgps", {"a": 0.6, "b": 0.5, "c": 1.0}, seconds=40)
     row = only(compare(gather([study.root]), against=["pgps"]))
-    assert row["mean_difference"] == pytest.approx(0.1)
+    assert row["dice_difference"] == pytest.approx(0.1)
     assert row["standard_error"] == pytest.approx(np.std([0.1, -0.1, 0.3], ddof=1) / np.sqrt(3))
     assert row["median_difference"] == pytest.approx(0.1)
     assert row["dice_difference"] == pytest.approx(0.1)
@@ -70,7 +71,7 @@ def test_against_scipy_over_all_folds(study: Evidence) -> None:
     row = comparison.rows.query("budget == 1").iloc[0]
     assert row["n_cases"] == 40
     assert row["p"] == pytest.approx(wilcoxon(difference, alternative="greater").pvalue)
-    assert row["mean_difference"] == pytest.approx(difference.mean())
+    assert row["dice_difference"] == pytest.approx(difference.mean())
 
 
 def test_every_published_scheme_at_every_budget_and_no_searched_one(study: Evidence) -> None:
@@ -101,7 +102,9 @@ def test_seeds_are_averaged_and_cases_without_dice_dropped_by_name(tmp_path: Pat
     finish(study, "pgps", {"a": 0.8, "b": float("nan"), "c": float("nan")}, seed=1)
     comparison = compare(gather([study.root]))
     row = only(comparison)
-    assert row["mean_difference"] == pytest.approx((0.2 + 0.1) / 2)
+    # Seeds have 0.6 on two cases and 0.8 on one, nnU-Net's means; the test pairs a with 0.7 and b with 0.6.
+    assert row["dice_difference"] == pytest.approx(0.7 - 0.5)
+    assert row["median_difference"] == pytest.approx((0.2 + 0.1) / 2)
     assert (row["n_cases"], row["n_dropped"], row["dropped_cases"]) == (2, 1, "c")
     assert "1 case without Dice dropped: c." in notes(comparison)
     assert "Dropped for want of a Dice: 1 pair." in notes(comparison)
@@ -112,21 +115,113 @@ def test_direction_is_said_and_can_be_turned(study: Evidence) -> None:
     up, down = compare(study, against=["rpss"]), compare(study, against=["rpss"], alternative="less")
     assert up.rows["p"].iloc[0] > 0.99
     assert down.rows["p"].iloc[0] < 0.001
-    assert "Positive ΔDice: above CPS. Dice are means over the folds that both have." in notes(up)
+    assert "Positive ΔDice: above CPS. Dice are means over the folds that both have, in a fold over seeds." in notes(up)
     assert any("that the method is below CPS" in sentence for sentence in notes(down))
 
 
-def test_holm_is_over_tasks_of_one_method_and_budget(tmp_path: Path) -> None:
+def test_holm_is_over_every_comparison_of_the_table(tmp_path: Path) -> None:
     roots = []
     for number in range(3):
         make_study(tmp_path / f"s{number}", n_cases=8 + number, dataset=f"Dataset00{number}_Task")
         roots.append(tmp_path / f"s{number}")
-    comparison = compare(gather(roots))
-    for _, rows in comparison.rows.groupby("against"):
-        # The smallest of three is multiplied by three.
-        assert rows["p_holm"].min() == pytest.approx(min(1, 3 * rows["p"].min()))
+    evidence = gather(roots)
+    comparison = compare(evidence)
+    assert len(comparison.rows) == 15
+    # The smallest of 15 is multiplied by 15.
+    assert comparison.rows["p_holm"].min() == pytest.approx(min(1, 15 * comparison.rows["p"].min()))
+    assert "Holm p: p of cases corrected over the 15 comparisons of this table." in notes(comparison)
     assert (comparison.summary["n_tasks"] == 3).all()
     assert len(summary_sentences(comparison)) == 5
+
+
+def test_nine_comparisons_make_a_p_of_0007_one_of_0056() -> None:
+    assert holm([0.007, *[0.6] * 7, 0.003])[0] == pytest.approx(8 * 0.007)
+
+
+def test_a_single_comparison_has_no_correction(study: Evidence) -> None:
+    trial = study.points.query("method == 'rpss' and budget == 1")["point_id"].item()
+    comparison = compare(study, against=[trial])
+    assert pd.isna(only(comparison)["p_holm"])
+    assert "Holm p" not in dice_table(comparison).headings
+    assert not any("Holm" in sentence for sentence in notes(comparison))
+
+
+def seeded(tmp_path: Path, *, seeds: int, gain: float = 0.02, folds: int = 1) -> Comparison:
+    """CPS and PGPS, whose trainings scatter by some thousandths."""
+    study, rng = Ledger.create(tmp_path / f"s{seeds}{gain}"), np.random.default_rng(0)
+    for fold in range(folds):
+        easy = rng.normal(0.8, 0.05, 60)
+        for scheme, better in (("cps", 0.0), ("pgps", gain)):
+            for seed in range(seeds):
+                dice = easy + better + rng.normal(0, 0.002) + rng.normal(0, 0.02, 60)
+                finish(study, scheme, {f"{fold}_{n}": float(d) for n, d in enumerate(dice)}, fold=fold, seed=seed)
+    return compare(gather([study.root]))
+
+
+def test_one_seed_has_no_star_and_says_why(tmp_path: Path) -> None:
+    comparison = seeded(tmp_path, seeds=1)
+    row = only(comparison)
+    assert row["p"] < 1e-4
+    assert row[["p_trainings", "baseline_training_sd", "against_training_sd"]].isna().all()
+    assert row["covers"] == "cases"
+    assert not significant(comparison.rows).any()
+    assert "*" not in "".join(dice_table(comparison).rows[0])
+    said = " ".join(notes(comparison))
+    assert "With one training per fold of a method, p, interval and SE are about the choice of cases alone" in said
+    assert "no star is given" in said
+
+
+def test_seeds_are_in_p_and_interval_and_may_earn_a_star(tmp_path: Path) -> None:
+    several = seeded(tmp_path, seeds=3)
+    row = only(several)
+    assert row["covers"] == "cases and trainings"
+    assert row["p"] < row["p_trainings"] < 0.05
+    assert row["false_outperformance"] == row["p_trainings"]
+    assert significant(several.rows).all()
+    assert dict(zip(dice_table(several).headings, dice_table(several).rows[0], strict=True))["p"].endswith("*")
+    assert row["standard_error"] > row["case_sd"] / np.sqrt(60)
+
+
+def test_trainings_of_one_side_alone_are_not_enough(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    cases = {f"{n}": 0.7 + 0.01 * (n % 7) for n in range(20)}
+    finish(study, "cps", cases)
+    for seed in (0, 1):
+        finish(study, "pgps", {case: dice + 0.1 + 0.001 * seed for case, dice in cases.items()}, seed=seed)
+    comparison = compare(gather([study.root]))
+    assert only(comparison)["covers"] == "cases"
+    assert not significant(comparison.rows).any()
+
+
+def test_seeds_in_different_folds_are_one_training_per_fold(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    for fold in (0, 1):
+        for scheme, dice in (("cps", 0.7), ("pgps", 0.8)):
+            finish_trial(study, make_spec(scheme, fold=fold, seed=fold), dice=dice, seconds=9, n_cases=20)
+    assert only(compare(gather([study.root])))["covers"] == "cases"
+
+
+def test_what_the_search_emitted_beside_what_it_saves(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    finish_trial(study, make_spec("cps"), dice=0.8, seconds=100)
+    finish_trial(study, make_spec("pgps"), dice=0.8, seconds=40)
+    start_trial(study, make_spec("rpss"), seconds=500)
+    evidence = gather([study.root])
+    comparison, trials = compare(evidence), evidence.tables.trials
+    co2 = trials.set_index("method")["co2_kg"]
+    # All of them, with set-up, validation and the trial that came to nothing.
+    expected = trials["total_co2_kg"].sum() / (co2["cps"] - co2["pgps"])
+    assert only(comparison)["break_even"] == pytest.approx(expected)
+    sentence = f"so the search is paid back after {int(np.ceil(expected))} trainings."
+    assert any(note.endswith(sentence) for note in notes(comparison))
+
+
+def test_skewed_differences_are_warned_about(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    cases = {f"{n}": 0.7 + 0.01 * (n % 7) for n in range(60)}
+    finish(study, "cps", cases)
+    finish(study, "pgps", {case: 0.0 if case == "3" else dice + 0.01 for case, dice in cases.items()})
+    assert any("cases too skewed for their number (60 where" in note for note in notes(compare(gather([study.root]))))
 
 
 def test_mean_and_population_sd_over_tasks(tmp_path: Path) -> None:
@@ -186,7 +281,7 @@ def test_training_settings_must_agree(tmp_path: Path) -> None:
     ids = dict(zip(evidence.points["method"], evidence.points["point_id"], strict=True))
     by_id = compare(evidence, baseline=ids["cps"], against=[ids["pgps"][:8]])
     assert "Settings differ: learning rate 0.003 and 0.1." in notes(by_id)
-    assert only(by_id)["mean_difference"] == pytest.approx(0.1)
+    assert only(by_id)["dice_difference"] == pytest.approx(0.1)
 
 
 def test_the_foreground_share_may_follow_the_scheme(study: Evidence) -> None:
@@ -204,7 +299,7 @@ def test_several_configurations_of_a_scheme_are_listed_and_not_guessed(tmp_path:
     ids = evidence.points.loc[evidence.points["method"] == "pgps", "point_id"]
     assert comparison.ambiguous[0].startswith("2 configurations are PGPS on Dataset004_Hippocampus at 100 %")
     assert all(name in comparison.ambiguous[0] for name in ids)
-    assert only(compare(evidence, against=[ids.iloc[1]]))["mean_difference"] == pytest.approx(0.2)
+    assert only(compare(evidence, against=[ids.iloc[1]]))["dice_difference"] == pytest.approx(0.2)
 
 
 def test_trial_ids_name_their_configuration(study: Evidence) -> None:

@@ -124,7 +124,7 @@ def test_bars_are_intervals_and_within_the_axis(tmp_path: Path) -> None:
     low, high = figure.axes[0].get_ylim()
     assert low < points["dice_low"].min() < points["dice_high"].max() < high
     said = " ".join(notes(front))
-    assert "BCa bootstrap over validation cases, not over seeds" in said
+    assert "95 % interval of Dice over validation cases, not over seeds" in said
     assert "fewer than 50 cases (here as few as 12)" in said
 
 

@@ -1,7 +1,9 @@
-"""Intervals of Dice: against scipy and a BCa spelled out, missing classes, coverage."""
+"""Intervals of Dice: against scipy and a BCa spelled out, missing classes, one estimand, cases and trainings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from ledgers import finish_trial, make_points, make_spec, make_study
+from ledgers import finish_trial, make_points, make_result, make_spec, make_study, start_trial
 from scipy.stats import bootstrap, norm
 
-from analysis.case_dice import case_matrices, mean_dice
+from analysis.case_dice import CaseDice, case_matrices, mean_dice
+from analysis.comparison import compare
 from analysis.evidence import gather
-from analysis.intervals import dice_bars, dice_interval, dice_intervals, difference_intervals
+from analysis.intervals import Estimates, dice_bars, estimate, training_sd
 from study.ledger import Ledger
+
+
+def sample_of(dice: np.ndarray, folds: Sequence[int] | None = None, points: Sequence[str] | None = None) -> CaseDice:
+    """Trainings × cases × classes as they come from a study; without folds and points, of one configuration in one."""
+    folds = [0] * len(dice) if folds is None else folds
+    seen = np.zeros(dice.shape[:2], dtype=bool)
+    seen[:] = ~np.isnan(dice).all(axis=2) if len(set(folds)) > 1 else True
+    return CaseDice(
+        point_ids=np.array(points or ["p"] * len(dice), dtype=object),
+        folds=np.array(folds),
+        cases=tuple(f"c{n}" for n in range(dice.shape[1])),
+        labels=tuple(f"{n}" for n in range(dice.shape[2])),
+        dice=dice,
+        seen=seen,
+    )
+
+
+def mean_of(dice: np.ndarray, **settings: int) -> Estimates:
+    """The estimate of the mean of one training's cases × classes."""
+    return estimate(sample_of(dice[None]), np.ones((1, 1)), **settings)
+
+
+def dice_interval(dice: np.ndarray, **settings: int) -> tuple[float, float]:
+    found = mean_of(dice, **settings)
+    return found.low[0], found.high[0]
 
 
 def random_cases(count: int, classes: int = 2, *, seed: int = 0) -> np.ndarray:
@@ -68,7 +96,15 @@ def test_the_interval_is_scipys_for_one_class() -> None:
 
 def test_many_configurations_at_once_are_as_each_alone() -> None:
     dice = np.stack([with_holes(random_cases(30, seed=seed)) for seed in range(5)])
-    assert dice_intervals(dice) == pytest.approx(np.array([dice_interval(one) for one in dice]), abs=1e-12)
+    names = [f"p{n}" for n in range(5)]
+    sample = sample_of(dice, points=names)
+    together = estimate(sample, sample.averages(names))
+    assert np.column_stack([together.low, together.high]) == pytest.approx(np.array([dice_interval(d) for d in dice]))
+
+
+def test_the_error_over_cases_is_the_textbooks() -> None:
+    dice = random_cases(30, 1)
+    assert mean_of(dice).error[0] == pytest.approx(dice.std(ddof=1) / np.sqrt(30))
 
 
 @pytest.mark.parametrize(
@@ -94,20 +130,80 @@ def test_an_interval_lies_within_the_range_of_the_cases_and_never_swaps_its_ends
         assert dice.min() - 1e-9 <= low <= high <= dice.max() + 1e-9
 
 
-def test_coverage_is_near_95_percent_from_50_cases() -> None:
-    truth, rng = 0.8, np.random.default_rng(7)
-    samples = rng.beta(8, 2, (400, 52, 2))
-    intervals = dice_intervals(samples, resamples=600)
-    assert ((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])).mean() == pytest.approx(0.95, abs=0.025)
-
-
 def test_a_paired_difference_knows_that_cases_are_shared() -> None:
     easy = random_cases(60)
     better = easy + 0.01 + np.random.default_rng(3).normal(0, 0.005, easy.shape)
-    low, high = difference_intervals(better[None], easy)[0]
-    assert 0 < low < 0.01 + 0.003
-    assert high - low < 0.1 * np.subtract(*reversed(dice_interval(easy)))
-    assert difference_intervals(easy[None], easy)[0].tolist() == [0.0, 0.0]
+    sample = sample_of(np.stack([easy, better, easy]), points=["a", "b", "c"])
+    found = estimate(sample, sample.averages(["b", "c"]) - sample.averages(["a"]))
+    assert 0 < found.low[0] < 0.01 + 0.003
+    assert found.high[0] - found.low[0] < 0.1 * np.subtract(*reversed(dice_interval(easy)))
+    assert (found.low[1], found.high[1], found.error[1]) == (0.0, 0.0, 0.0)
+
+
+def unequal_folds() -> CaseDice:
+    """Two seeds in a fold of 12 cases, one in a fold of 5, a class missing in some cases."""
+    dice = np.full((3, 17, 2), np.nan)
+    dice[:2, :12] = with_holes(random_cases(24, seed=4)).reshape(2, 12, 2)
+    dice[2, 12:] = with_holes(random_cases(5, seed=5)) - 0.3
+    return sample_of(dice, folds=[0, 0, 1])
+
+
+def test_folds_weigh_the_same_whatever_their_cases_and_seeds() -> None:
+    sample = unequal_folds()
+    found = estimate(sample, sample.averages(["p"]))
+    means = [nnunet_mean(one) for one in (sample.dice[0, :12], sample.dice[1, :12], sample.dice[2, 12:])]
+    assert found.mean[0] == pytest.approx((np.mean(means[:2]) + means[2]) / 2)
+    assert found.low[0] < found.mean[0] < found.high[0]
+
+
+def test_scatter_of_trainings_is_that_within_folds() -> None:
+    sample = unequal_folds()
+    means = [nnunet_mean(sample.dice[row, :12]) for row in (0, 1)]
+    assert training_sd(sample) == pytest.approx(np.std(means, ddof=1))
+    found = estimate(sample, sample.averages(["p"]))
+    # Weights 1/4, 1/4 and 1/2 of independent trainings.
+    assert found.training_error[0] == pytest.approx(np.std(means, ddof=1) * np.sqrt(1 / 16 + 1 / 16 + 1 / 4))
+    assert found.error[0] == pytest.approx(np.hypot(found.training_error[0], found.case_error[0]))
+    assert np.isnan(training_sd(sample_of(sample.dice[1:], folds=[0, 1])))
+
+
+def test_copies_of_a_training_are_no_second_training(tmp_path: Path) -> None:
+    studies = [Ledger.create(tmp_path / name) for name in ("one", "other")]
+    for study in studies:
+        finish_trial(study, make_spec(), dice=0.8, seconds=9, n_cases=9)
+    point = gather([study.root for study in studies]).points.iloc[0]
+    assert (point["n_trials"], point["n_seeds"]) == (2, 1)
+    assert np.isnan(point["training_sd"])
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_one_estimand_everywhere(unequal: bool, tmp_path: Path) -> None:
+    """Table of points, interval, comparison: folds of 30 and 8 cases, three seeds and one, classes that are missing."""
+    study = Ledger.create(tmp_path / "study")
+    trials = [(0, 0, 30), (0, 1, 30), (0, 2, 30), (1, 0, 8)] if unequal else [(0, 0, 20), (1, 0, 20)]
+    expected: dict[str, dict[int, list[float]]] = {}
+    for scheme, dice in (("cps", 0.7), ("pgps", 0.72)):
+        for fold, seed, cases in trials:
+            spec = make_spec(scheme, fold=fold, seed=seed)
+            spread = with_holes(random_cases(cases, seed=fold + 10 * seed + 100 * len(scheme)) - 0.1 + dice / 10)
+            by_class = {f"{fold}_{n}": {"1": row[0], "2": row[1]} for n, row in enumerate(spread.tolist())}
+            result = replace(
+                make_result(spec, nnunet_mean(spread)),
+                dice_per_case={case: float(np.nanmean(list(row.values()))) for case, row in by_class.items()},
+                dice_per_case_and_class=by_class,
+            )
+            start_trial(study, spec, seconds=9).finish(result, attempt=0)
+            expected.setdefault(scheme, {}).setdefault(fold, []).append(result.dice)
+    evidence = gather([study.root])
+    row = compare(evidence).rows.iloc[0]
+    for scheme, name in (("cps", "baseline_dice"), ("pgps", "against_dice")):
+        point = evidence.points.set_index("method").loc[scheme]
+        assert point["dice"] == pytest.approx(np.mean([np.mean(fold) for fold in expected[scheme].values()]))
+        assert point["dice_low"] < point["dice"] < point["dice_high"]
+        assert row[name] == pytest.approx(point["dice"])
+    assert row["dice_difference"] == pytest.approx(row["against_dice"] - row["baseline_dice"])
+    assert row["difference_low"] < row["dice_difference"] < row["difference_high"]
+    assert row["covers"] == ("cases and trainings" if unequal else "cases")
 
 
 @given(
@@ -131,16 +227,15 @@ def test_points_get_intervals_from_the_cases_of_all_their_folds(tmp_path: Path) 
     assert (points["dice"] < points["dice_high"]).all()
 
 
-def test_seeds_of_a_case_are_averaged_and_folds_are_not(tmp_path: Path) -> None:
+def test_seeds_share_the_weight_of_their_fold(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     for seed, dice in ((0, 0.7), (1, 0.8)):
         finish_trial(study, make_spec(seed=seed), dice=dice, seconds=9, n_cases=2)
     finish_trial(study, make_spec(fold=1), dice=0.5, seconds=9, n_cases=3)
     tables = gather([study.root]).tables
     matrix = case_matrices(tables.trials, tables.cases)["Dataset004_Hippocampus"]
-    assert matrix.dice.shape == (1, 5, 2)
-    first = matrix.dice[0, [case.startswith("case_0") for case in matrix.cases]]
-    assert first.mean() == pytest.approx(0.75)
+    assert matrix.dice.shape == (3, 5, 2)
+    assert matrix.averages([matrix.point_ids[0]]).tolist() == [[0.25, 0.25, 0.5]]
 
 
 def test_bars_are_the_interval_or_the_range_of_the_trials() -> None:

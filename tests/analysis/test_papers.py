@@ -94,8 +94,9 @@ def test_figure_three_draws_the_table_of_comparisons(chapter: Chapter) -> None:
     rows = exhibit(chapter, "comparison").data
     axes = exhibit(chapter, "figure3").draw(FILE).axes[0]
     marks = {line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() not in ("None", None, "")}
-    assert marks == set(rows["mean_difference"])
-    assert sum(text.get_text() == "*" for text in axes.texts) == (rows["p_holm"] < 0.05).sum() > 0
+    assert marks == set(rows["dice_difference"])
+    # One seed.
+    assert not any(text.get_text() == "*" for text in axes.texts)
     assert axes.get_xlim()[0] < 0 < axes.get_xlim()[1]
 
 

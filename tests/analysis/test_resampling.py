@@ -14,8 +14,9 @@ from analysis.case_dice import CaseDice
 from analysis.evidence import Evidence, gather
 from analysis.frame import Tables
 from analysis.front import pareto_front
+from analysis.intervals import estimate
 from analysis.objectives import OBJECTIVES
-from analysis.resampling import CaseDraws, case_changes, probability_on_front, replicated
+from analysis.resampling import CaseDraws, drawn_changes, probability_on_front, replicated
 from study.ledger import Ledger
 
 RUNTIME = (OBJECTIVES["dice"], OBJECTIVES["runtime_seconds"])
@@ -27,10 +28,11 @@ def probabilities(evidence: Evidence, *objectives: str, by: str | None = None) -
     return shares.rename(index=front.points["method"].to_dict())
 
 
-def matrix_of(dice: np.ndarray) -> CaseDice:
-    """Points p0, p1, … on the same cases with one class."""
+def matrix_of(dice: np.ndarray, points: list[str] | None = None) -> CaseDice:
+    """Trainings on the same cases with one class, of points p0, p1, … unless said otherwise."""
     return CaseDice(
-        point_ids=tuple(f"p{n}" for n in range(len(dice))),
+        point_ids=np.array(points or [f"p{n}" for n in range(len(dice))], dtype=object),
+        folds=np.zeros(len(dice), dtype=int),
         cases=tuple(f"c{n}" for n in range(dice.shape[1])),
         labels=("1",),
         dice=dice[:, :, None],
@@ -40,8 +42,31 @@ def matrix_of(dice: np.ndarray) -> CaseDice:
 
 def changes(dice: np.ndarray, replicates: int) -> np.ndarray:
     """Replicates × points of Dice, for points × cases."""
-    mean = np.nanmean(dice, axis=1)
-    return (case_changes(matrix_of(dice), replicates=replicates) + mean[:, None]).T
+    matrix = matrix_of(dice)
+    return (drawn_changes(matrix, list(matrix.point_ids), replicates=replicates) + np.nanmean(dice, axis=1)[:, None]).T
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_replicates_scatter_as_trainings_and_cases_do(seeds: int) -> None:
+    """On average over samples: their variance is the unbiased one of trainings / seeds, plus that over cases."""
+    rng, ratios = np.random.default_rng(2), []
+    for _ in range(40):
+        matrix = matrix_of(rng.normal(0, 0.03, 60) + rng.normal(0, 0.01, (seeds, 1)), ["p"] * seeds)
+        found = estimate(matrix, matrix.averages(["p"]))
+        ratios.append(drawn_changes(matrix, ["p"], replicates=400)[0].var() / found.error[0] ** 2)
+    assert np.mean(ratios) == pytest.approx(1, abs=0.06)
+
+
+def test_one_seed_more_makes_a_front_less_sure(tmp_path: Path) -> None:
+    """Two schemes whose Dice scatters between seeds more than they differ: with one seed, cases alone seem certain."""
+    study = Ledger.create(tmp_path / "study")
+    for scheme, seeds in (("cps", (0.801, 0.790)), ("pgps", (0.800, 0.788))):
+        finish_trial(study, make_spec(scheme), dice=seeds[0], seconds=30 + len(scheme), n_cases=30)
+    single = probabilities(gather([study.root]))
+    for scheme, seeds in (("cps", (0.801, 0.790)), ("pgps", (0.800, 0.788))):
+        finish_trial(study, make_spec(scheme, seed=1), dice=seeds[1], seconds=30 + len(scheme), n_cases=30)
+    several = probabilities(gather([study.root]))
+    assert single["pgps"] < several["pgps"] < 1
 
 
 def test_points_share_their_draws_so_a_constant_advantage_is_certain() -> None:
@@ -82,6 +107,8 @@ def test_costs_of_several_trials_are_drawn_and_that_of_one_is_exact() -> None:
             "state": "finished",
             "dataset": "x",
             "point_id": ["p0", "p0", "p1"],
+            "fold": [0, 1, 0],
+            "seed": 0,
             "runtime_seconds": [10.0, 20.0, 5.0],
             "co2_kg": [1.0, 2.0, 0.5],
         }
