@@ -15,11 +15,11 @@ from analysis.frame import FINISHED
 from study.chain import Geometry
 from study.curriculum import Axes, resolve
 from study.ledger import Ledger
+from study.readings import MeterInfo
 from study.records import (
     AttemptHeader,
     CostInterval,
     EpochReport,
-    MeterInfo,
     Phase,
     TrainingSettings,
     TrialResult,

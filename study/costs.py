@@ -1,8 +1,9 @@
 """The bill of a trial, summed from its ledger: seconds, energy and carbon, by phase, with waste apart.
 
-Energy of a node's CPU and RAM is charged by the trial's share of the node's cores, that of a GPU by the fraction the
-trial was allotted. Carbon is energy × intensity of the grid × PUE, computed here so that it can be drawn again for
-another country. A sum with an unmeasured part is unmeasured (None), never too small.
+Intervals say what of the energy is the trial's own. In ledgers of before they do not: there the node's CPU and RAM are
+charged by the trial's share of the node's cores, a GPU by the fraction the trial was allotted. Carbon is energy ×
+intensity of the grid × PUE, computed here so that it can be drawn again for another country. A
+sum with an unmeasured part is unmeasured (None), never too small.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from study.readings import OwnEnergy
 from study.records import TRAINING_PHASES, AttemptHeader, CostInterval, Phase
+
+_UNNAMED_GPU = "NVML did not name the trial's card"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,7 @@ class Charge:
         seconds: wall time.
         cpu_kwh, gpu_kwh, ram_kwh: the trial's share of the energy; energy_kwh: their sum.
         co2_kg: kg CO2 equivalent.
+        idle_cpu_kwh: the part of cpu_kwh that an idle CPU would have drawn, too; None in ledgers of before.
     """
 
     seconds: float
@@ -28,6 +33,7 @@ class Charge:
     gpu_kwh: float | None
     ram_kwh: float | None
     co2_kg: float | None
+    idle_cpu_kwh: float | None = 0.0
 
     @property
     def energy_kwh(self) -> float | None:
@@ -139,6 +145,7 @@ def total(charges: Iterable[Charge]) -> Charge:
         gpu_kwh=_sum(c.gpu_kwh for c in rows),
         ram_kwh=_sum(c.ram_kwh for c in rows),
         co2_kg=_sum(c.co2_kg for c in rows),
+        idle_cpu_kwh=_sum(c.idle_cpu_kwh for c in rows),
     )
 
 
@@ -179,18 +186,48 @@ def _lost_share(interval: CostInterval, lost_from: int | None) -> float:
     return min(length, max(0, interval.iteration_stop - lost_from)) / length
 
 
+def unmeasured_reasons(attempts: Sequence[AttemptHeader], intervals: Sequence[CostInterval]) -> dict[str, str]:
+    """Why parts of the energy (`cpu`, `gpu`, `ram`) are unmeasured, as far as the ledger says."""
+    told = [{"gpu": _UNNAMED_GPU} for header in attempts if _is_unnamed(header)]
+    told += [dict(header.meter.reasons) for header in attempts]
+    told += [dict(interval.reasons) for interval in intervals]
+    return {part: reason for reasons in reversed(told) for part, reason in reasons.items()}
+
+
 def _charge(interval: CostInterval, header: AttemptHeader, rate: float) -> Charge:
-    cpu = _times(interval.cpu_kwh, header.cpu_share)
-    ram = _times(interval.ram_kwh, header.cpu_share)
-    gpu = _times(interval.gpu_kwh, header.gpu_share)
-    energy = _sum((cpu, gpu, ram))
-    return Charge(seconds=interval.seconds, cpu_kwh=cpu, gpu_kwh=gpu, ram_kwh=ram, co2_kg=_times(energy, rate))
+    own = interval.own or _by_share(interval, header)
+    cpu = _sum((own.cpu_kwh, own.idle_cpu_kwh)) if interval.own else own.cpu_kwh
+    gpu = None if _is_unnamed(header) else own.gpu_kwh
+    energy = _sum((cpu, gpu, own.ram_kwh))
+    return Charge(
+        seconds=interval.seconds,
+        cpu_kwh=cpu,
+        gpu_kwh=gpu,
+        ram_kwh=own.ram_kwh,
+        co2_kg=_times(energy, rate),
+        idle_cpu_kwh=own.idle_cpu_kwh,
+    )
+
+
+def _by_share(interval: CostInterval, header: AttemptHeader) -> OwnEnergy:
+    return OwnEnergy(
+        cpu_kwh=_times(interval.cpu_kwh, header.cpu_share),
+        idle_cpu_kwh=None,
+        gpu_kwh=_times(interval.gpu_kwh, header.gpu_share),
+        ram_kwh=_times(interval.ram_kwh, header.cpu_share),
+    )
+
+
+def _is_unnamed(header: AttemptHeader) -> bool:
+    """Whether it is of a GPU that the meter could not name: once it was charged as if there were none."""
+    return header.device == "cuda" and not header.gpu_ids and header.meter.methods.get("gpu") == "absent"
 
 
 def _scaled(charge: Charge, share: float) -> Charge:
     if share == 0:
         return Charge(seconds=0.0, cpu_kwh=0.0, gpu_kwh=0.0, ram_kwh=0.0, co2_kg=0.0)
     return Charge(
+        idle_cpu_kwh=_times(charge.idle_cpu_kwh, share),
         seconds=charge.seconds * share,
         cpu_kwh=_times(charge.cpu_kwh, share),
         gpu_kwh=_times(charge.gpu_kwh, share),

@@ -1,6 +1,6 @@
-"""Meters of energy: CodeCarbon, or none. A meter that fails says "unmeasured" (None), never 0.
+"""Meters of energy: CodeCarbon, or none. A meter that fails says "unmeasured" (None) and why, never 0.
 
-CodeCarbon measures the node (`machine` mode); the ledger keeps that and the share charged to a trial apart. Its offline
+CodeCarbon measures the node (`machine` mode); the ledger keeps that and what the trial is charged apart. Its offline
 tracker gets every setting explicitly, because `~/.codecarbon.config` and `CODECARBON_*` would fill in the rest, and its
 carbon figures are not used: the grid's intensity is stored beside the energy and carbon is computed when read.
 """
@@ -10,31 +10,48 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib import metadata, resources
 from typing import Any, Protocol
 
+from study import gpu_energy
+from study.cpu_energy import CpuEnergy
 from study.errors import InvalidInputError
-from study.records import UNMEASURED, Energy, MeterInfo, MeterReading
+from study.process_tree import Sample
+from study.readings import UNMEASURED, MeterInfo, MeterReading, OwnEnergy
+from study.records import Energy
 
 WORLD = "world"
 # Seconds between CodeCarbon's own samples of power.
 SAMPLE_SECONDS = 5
+PARTS = ("cpu", "gpu", "ram")
+OWN_MODELLED, OWN_COUNTED = "estimated from own CPU time", "measured, split by CPU time"
 _LOAD_MODES = ("cpu_load", "constant")
+# CodeCarbon's own for a CPU that is not in its table.
+_GENERIC_TDP_WATTS = 85.0
+_STILL_SECONDS = 1.0
+_SILENT = "CodeCarbon gave no reading and no reason"
 
 
 class Meter(Protocol):
-    """Measures the node's energy from `start` to `stop`."""
+    """Measures a trial's energy from `start` on."""
 
-    def start(self) -> MeterInfo:
-        """Start measuring; says how."""
+    def start(self) -> None:
+        """Start measuring, before it is known what the trial computes on."""
 
-    def read(self) -> MeterReading:
-        """Energy since `start`, in kWh by part."""
+    def describe(self, gpu_uuids: Sequence[str]) -> tuple[MeterInfo, tuple[int, ...]]:
+        """Say which GPUs are the trial's, as CUDA names them, if any; how all is measured, and NVML's numbers."""
 
-    def stop(self) -> MeterReading:
-        """Last reading; nothing is measured after it."""
+    def read(self, sample: Sample) -> MeterReading:
+        """Energy since `start`, given who used the cores."""
+
+    def stop(self) -> None:
+        """Measure no more."""
 
 
 class NoMeter:
@@ -43,92 +60,152 @@ class NoMeter:
     def __init__(self, *, country: str | None = None, pue: float = 1.0) -> None:
         self._country, self._pue = country, pue
 
-    def start(self) -> MeterInfo:
+    def start(self) -> None:
+        """Do nothing."""
+
+    def describe(self, gpu_uuids: Sequence[str]) -> tuple[MeterInfo, tuple[int, ...]]:
         """Say that nothing is measured."""
-        return _info("none", "", dict.fromkeys(("cpu", "gpu", "ram"), "unmeasured"), self._country, self._pue)
+        return _info("none", "", dict.fromkeys(PARTS, "unmeasured"), self._country, self._pue), ()
 
-    def read(self) -> MeterReading:
+    def read(self, sample: Sample) -> MeterReading:
         """Nothing, by part."""
         return UNMEASURED
 
-    def stop(self) -> MeterReading:
-        """Nothing, by part."""
-        return UNMEASURED
+    def stop(self) -> None:
+        """Do nothing."""
 
 
 class CodeCarbonMeter:
-    """CodeCarbon's offline tracker on the whole node and the given GPUs. Whatever breaks in it, no training breaks.
+    """CodeCarbon's offline tracker for CPU and RAM of the node, `cpu_energy` and `gpu_energy` for what is the trial's.
+
+    Whatever breaks in it, no training breaks. CodeCarbon tells nobody but its log why it gives nothing, or 0: the log
+    is listened to, and a reading that stands still for a second is no reading.
+
+    RAM is CodeCarbon's constant for the size of the node's memory, charged by share of its cores; in a Slurm job
+    CodeCarbon takes the job's memory, which is charged by share of the job's cores. The second or so that CodeCarbon
+    takes to start is charged by the models.
 
     Args:
         country: ISO 3166 alpha-3 code, or None for the world average.
         pue: power usage effectiveness of the data centre.
-        gpu_ids: NVML indices to measure; empty means that the trial uses no GPU, and none is charged.
+        cpus: cores that the trial was allotted; gpus: GPUs, or the fraction of one.
+        load_nvml: gives NVIDIA's management library.
     """
 
-    def __init__(self, *, country: str | None = None, pue: float = 1.0, gpu_ids: Sequence[int] = ()) -> None:
-        self._country, self._pue, self._gpu_ids = country, pue, tuple(gpu_ids)
+    def __init__(
+        self,
+        *,
+        country: str | None = None,
+        pue: float = 1.0,
+        cpus: float,
+        gpus: float = 1.0,
+        load_nvml: Callable[[], Any] = gpu_energy.load_nvml,
+    ) -> None:
+        self._country, self._pue, self._cpus, self._gpus, self._load_nvml = country, pue, cpus, gpus, load_nvml
         self._tracker: Any = None
         self._totals: list[Any] = []
+        self._heard = _Heard()
+        self._reasons: dict[str, str] = {}
+        self._grown: dict[str, tuple[float, float]] = {}
 
-    def start(self) -> MeterInfo:
-        """Start the tracker; when it cannot, every part is `unmeasured`."""
-        version = metadata.version("codecarbon")
+    def start(self) -> None:
+        """Start the tracker; when it cannot, CPU and RAM are unmeasured."""
+        self._started = time.perf_counter()
+        self._gpu = gpu_energy.GpuEnergy(fraction=self._gpus, load=self._load_nvml)
+        logging.getLogger("codecarbon").addFilter(self._heard)
         try:
-            self._tracker = self._make_tracker()
-            self._tracker.start()
-            methods = self._methods() if self._read() is not UNMEASURED else None
-        except Exception:
-            methods = None
-        if methods is None:
-            self._tracker = None
-            methods = dict.fromkeys(("cpu", "gpu", "ram"), "unmeasured")
-        return _info("codecarbon", version, methods, self._country, self._pue)
+            self._start_tracker()
+        except Exception as error:
+            reason = self._heard.reason or _words(error)
+            self._tracker, self._reasons = None, {"cpu": reason, "ram": reason}
 
-    def read(self) -> MeterReading:
-        """Measure now; unmeasured when CodeCarbon gives nothing or breaks."""
-        try:
-            return self._read()
-        except Exception:
-            return UNMEASURED
-
-    def stop(self) -> MeterReading:
-        """Stop the tracker's threads and take its last measurement."""
-        if self._tracker is None:
-            return UNMEASURED
-        self._totals.clear()
-        try:
-            self._tracker.stop()
-            return self._reading()
-        except Exception:
-            return UNMEASURED
-
-    def _read(self) -> MeterReading:
-        if self._tracker is None:
-            return UNMEASURED
-        self._totals.clear()
-        self._tracker.flush()
-        return self._reading()
-
-    def _reading(self) -> MeterReading:
-        if not self._totals:
-            return UNMEASURED
-        total = self._totals[-1]
-        gpu_kwh = float(total.gpu_energy) if self._gpu_ids else 0.0
-        return MeterReading(cpu_kwh=float(total.cpu_energy), gpu_kwh=gpu_kwh, ram_kwh=float(total.ram_energy))
-
-    def _methods(self) -> dict[str, str]:
+    def _start_tracker(self) -> None:
+        self._tracker = self._make_tracker()
+        self._tracker.start()
         parts = {type(part).__name__: part for part in self._tracker._hardware}
-        cpu = parts.get("CPU")
-        modelled = cpu is None or getattr(cpu, "_mode", "") in _LOAD_MODES
-        gpu = "absent" if not self._gpu_ids else "measured" if "GPU" in parts else "unmeasured"
-        return {"cpu": "estimated" if modelled else "measured", "gpu": gpu, "ram": "estimated"}
+        cores, cpu, ram = os.cpu_count() or 1, parts.get("CPU"), parts["RAM"]
+        self._counted = getattr(cpu, "_mode", _LOAD_MODES[0]) not in _LOAD_MODES
+        self._tdp_watts = float(getattr(cpu, "_tdp", None) or _GENERIC_TDP_WATTS)
+        self._cpu = CpuEnergy(tdp_watts=self._tdp_watts, cores=cores, cpus=self._cpus, counted=self._counted)
+        self._startup_ram_kwh = ram.total_power().kW * self._seconds / 3600
+        self._ram_share = min(1.0, self._cpus / _cores_of(ram, cores))
+        self._total()
+
+    def describe(self, gpu_uuids: Sequence[str]) -> tuple[MeterInfo, tuple[int, ...]]:
+        """How each part is measured, and why one is not."""
+        gpu, reason, indices = self._gpu.choose(gpu_uuids)
+        methods = {"cpu": "unmeasured", "gpu": gpu, "ram": "unmeasured"}
+        if self._tracker is not None:
+            methods |= {"cpu": OWN_COUNTED if self._counted else OWN_MODELLED, "ram": "estimated"}
+        reasons = {**self._reasons, **({"gpu": reason} if reason else {})}
+        tdp_watts = self._tdp_watts if self._tracker is not None else None
+        info = _info("codecarbon", metadata.version("codecarbon"), methods, self._country, self._pue)
+        return replace(info, reasons=reasons, cpu_tdp_watts=tdp_watts), indices
+
+    def read(self, sample: Sample) -> MeterReading:
+        """Measure now."""
+        node_cpu_kwh, ram_kwh = self._node()
+        gpu_kwh, own_gpu_kwh, reason = self._gpu.read(sample.pids)
+        own_kwh = idle_kwh = own_ram_kwh = None
+        if self._tracker is not None:
+            own_kwh, idle_kwh = self._cpu.read(sample.use, seconds=self._seconds, node_kwh=node_cpu_kwh)
+            own_ram_kwh = None if ram_kwh is None else self._ram_share * ram_kwh
+        unmeasured = {"cpu": own_kwh, "ram": ram_kwh}
+        reasons = {part: self._reasons.get(part, _SILENT) for part, kwh in unmeasured.items() if kwh is None}
+        return MeterReading(
+            cpu_kwh=node_cpu_kwh,
+            gpu_kwh=gpu_kwh,
+            ram_kwh=ram_kwh,
+            own=OwnEnergy(cpu_kwh=own_kwh, idle_cpu_kwh=idle_kwh, gpu_kwh=own_gpu_kwh, ram_kwh=own_ram_kwh),
+            reasons={**reasons, **({"gpu": reason} if reason else {})},
+        )
+
+    def stop(self) -> None:
+        """Stop the tracker's threads."""
+        if self._tracker is not None:
+            with suppress(Exception):
+                self._tracker.stop()
+        logging.getLogger("codecarbon").removeFilter(self._heard)
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _node(self) -> tuple[float | None, float | None]:
+        """Energy of the node's CPU and RAM; None from where one is no longer measured."""
+        if self._tracker is None:
+            return None, None
+        try:
+            total = self._total()
+        except Exception as error:
+            reason = self._heard.reason or _words(error)
+            self._reasons = {"cpu": reason, "ram": reason, **self._reasons}
+            return None, None
+        readings = {"cpu": float(total.cpu_energy), "ram": float(total.ram_energy) + self._startup_ram_kwh}
+        for part, kwh in readings.items():
+            self._check_growth(part, kwh)
+        cpu_kwh, ram_kwh = (None if part in self._reasons else kwh for part, kwh in readings.items())
+        return cpu_kwh, ram_kwh
+
+    def _total(self) -> Any:
+        """CodeCarbon's sums; an error when it has none, which it does not raise itself."""
+        self._totals.clear()
+        self._heard.reason = ""
+        self._tracker.flush()
+        if not self._totals:
+            raise RuntimeError(_SILENT)
+        return self._totals[-1]
+
+    def _check_growth(self, part: str, kwh: float) -> None:
+        last_kwh, since = self._grown.get(part, (-1.0, 0.0))
+        if kwh > last_kwh:
+            self._grown[part] = kwh, self._seconds
+        elif self._seconds - since > _STILL_SECONDS:
+            self._reasons.setdefault(part, self._heard.reason or "CodeCarbon's reading stood still")
 
     def _make_tracker(self) -> Any:
         from codecarbon import OfflineEmissionsTracker
         from codecarbon.output_methods.base_output import BaseOutput
-
-        # Importing the package sets its own level.
-        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
 
         totals = self._totals
 
@@ -152,9 +229,9 @@ class CodeCarbonMeter:
             output_dir=".",
             emissions_endpoint=None,
             experiment_id=None,
-            gpu_ids=list(self._gpu_ids) or None,
+            gpu_ids=None,
             tracking_mode="machine",
-            log_level="critical",
+            log_level="warning",
             force_cpu_power=None,
             force_ram_power=None,
             force_mode_cpu_load=False,
@@ -167,11 +244,33 @@ class CodeCarbonMeter:
         )
 
 
-def make_meter(energy: Energy, gpu_ids: Sequence[int]) -> Meter:
-    """The meter of a study's energy settings, for the GPUs of one trial; see `check_country` for errors."""
+class _Heard(logging.Filter):
+    """Keeps the first exception that CodeCarbon's log tells of, and lets nothing through to a terminal."""
+
+    reason = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Listen."""
+        if record.exc_info and record.exc_info[1] is not None and not self.reason:
+            self.reason = _words(record.exc_info[1])
+        return False
+
+
+def _cores_of(ram: Any, cores: int) -> int:
+    """Cores that the memory which CodeCarbon took belongs to: only the size of a Slurm job does it keep."""
+    if not getattr(ram, "memory_size", None):
+        return cores
+    from codecarbon.core.util import count_cpus
+
+    # The job's, on all of its nodes, from the same answer of `scontrol`.
+    return int(count_cpus())
+
+
+def make_meter(energy: Energy, *, cpus: float, gpus: float = 1.0) -> Meter:
+    """The meter of a study's energy settings, for what one trial is allotted; see `check_country` for errors."""
     if energy.meter == "none":
         return NoMeter(country=energy.country, pue=energy.pue)
-    return CodeCarbonMeter(country=energy.country, pue=energy.pue, gpu_ids=gpu_ids)
+    return CodeCarbonMeter(country=energy.country, pue=energy.pue, cpus=cpus, gpus=gpus)
 
 
 def check_country(country: str | None) -> None:
@@ -195,27 +294,8 @@ def carbon_intensity_kg_per_kwh(country: str | None) -> float:
     return float(_energy_mixes()[country]["carbon_intensity"]) / 1000
 
 
-def nvml_indices(uuids: Sequence[str]) -> tuple[int, ...]:
-    """NVML indices of CUDA devices by universal identifier; those NVML does not know are left out.
-
-    CUDA numbers devices by its own order and visibility, NVML by bus, so numbers cannot be passed on.
-    """
-    if not uuids:
-        return ()
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        known = {_uuid(pynvml, index): index for index in range(pynvml.nvmlDeviceGetCount())}
-    except Exception:  # no driver, no library, no permission: not measurable
-        return ()
-    wanted = (uuid if uuid.startswith("GPU-") else f"GPU-{uuid}" for uuid in uuids)
-    return tuple(known[uuid] for uuid in wanted if uuid in known)
-
-
-def _uuid(pynvml: Any, index: int) -> str:
-    uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
-    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+def _words(error: BaseException) -> str:
+    return f"CodeCarbon: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _info(name: str, version: str, methods: Mapping[str, str], country: str | None, pue: float) -> MeterInfo:

@@ -30,5 +30,11 @@ def use() -> None:
         module.multiprocessing = SimpleNamespace(get_context=_from_forkserver)
 
 
+def helpers() -> list[int]:
+    """The forkserver's id, if there is one: what its children use for the validation is no child's of the training."""
+    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore
+    return [] if pid is None else [pid]
+
+
 def _from_forkserver(_: str) -> BaseContext:
     return get_context("forkserver")

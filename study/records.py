@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, Self
 
@@ -19,6 +19,7 @@ from study.data_curriculum import DataCurriculum
 from study.errors import InvalidInputError
 from study.execution import ALWAYS, AUTO, COMPILE_CHOICES, NEVER, CompileChoice, StageExecution
 from study.plain import record_to_json, sha256_of_json, with_tuples
+from study.readings import MeterInfo, NodeUse, OwnEnergy, own_from_json, use_from_json
 
 Optimizer = Literal["sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
@@ -278,6 +279,9 @@ class CostInterval:
         started_at: seconds since the epoch.
         seconds: wall time.
         cpu_kwh, gpu_kwh, ram_kwh: energy as the meter gave it, before sharing; None is unmeasured, never 0.
+        own: what of it the trial is charged; None in ledgers of before, which are charged by share of cores and cards.
+        use: who used the node's cores meanwhile; None in ledgers of before.
+        reasons: part (`cpu`, `gpu`, `ram`) -> why it is unmeasured from here on.
     """
 
     attempt: int
@@ -290,43 +294,15 @@ class CostInterval:
     cpu_kwh: float | None
     gpu_kwh: float | None
     ram_kwh: float | None
+    own: OwnEnergy | None = None
+    use: NodeUse | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        return cls(**{**data, "phase": Phase(data["phase"])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeterReading:
-    """Cumulative energy of the node's measured parts since a meter started; None is unmeasured."""
-
-    cpu_kwh: float | None
-    gpu_kwh: float | None
-    ram_kwh: float | None
-
-
-UNMEASURED = MeterReading(cpu_kwh=None, gpu_kwh=None, ram_kwh=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeterInfo:
-    """How energy was measured and what its carbon is.
-
-    Attributes:
-        name: `codecarbon` or `none`; version: of that library.
-        methods: per part (`cpu`, `gpu`, `ram`): `measured`, `estimated`, `absent` or `unmeasured`.
-        country: ISO 3166 alpha-3 code, or `world` for the average.
-        carbon_intensity_kg_per_kwh: of that grid.
-        pue: power usage effectiveness of the data centre.
-    """
-
-    name: str
-    version: str
-    methods: Mapping[str, str]
-    country: str
-    carbon_intensity_kg_per_kwh: float
-    pue: float
+        nested = {"own": own_from_json(data.get("own")), "use": use_from_json(data.get("use"))}
+        return cls(**{**data, **nested, "phase": Phase(data["phase"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +312,7 @@ class AttemptHeader:
     Attributes:
         resumed_from_iteration: first iteration this attempt trains.
         cpus, gpus: what the trial was allotted; cpus_of_node: what the node has; the ratio is the share of the node's
-            CPU and RAM energy that the trial is charged. A fraction of a GPU is charged that fraction.
+            CPU and RAM energy that a trial is charged whose intervals do not say what it drew itself.
         concurrent_trials: how many trials the study runs on the node at most.
         gpu_ids: integer NVML indices that were measured.
         device: `cpu` or `cuda`; data_workers: processes that make batches.
@@ -363,13 +339,13 @@ class AttemptHeader:
 
     @property
     def cpu_share(self) -> float:
-        """Share of the node's CPU and RAM energy charged to the trial."""
+        """Share of the node's CPU and RAM energy charged to a trial whose intervals do not say what was its own."""
         return min(1.0, self.cpus / self.cpus_of_node)
 
     @property
     def gpu_share(self) -> float:
         """Share of the measured GPUs' energy charged to the trial."""
-        return min(1.0, self.gpus) if self.gpu_ids else 1.0
+        return min(1.0, self.gpus or 1.0) if self.gpu_ids else 1.0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from study import files
+from study import files, preloaded
+from study.accounts import Accounts
 from study.audit import audit_trial, check_resumable
 from study.causes import disk_full, out_of_memory
 from study.costs import Bill, bill
 from study.datasets import DataPaths, find_dataset
-from study.emissions import Meter, make_meter, nvml_indices
 from study.errors import InfeasibleTrialError, LedgerError, StudyError, TrialFailedError, TrialInterrupted
 from study.execution import StageExecution
 from study.ledger import Ledger, TrialFolder, TrialState
@@ -30,12 +29,9 @@ from study.machine import Resources, cpu_name, hostname, resolve_device
 from study.nnunet_paths import check_previous_stage, nnunet_environment
 from study.progress import Progress, StopRequest
 from study.records import (
-    UNMEASURED,
     AttemptHeader,
-    CostInterval,
     Energy,
     EpochReport,
-    MeterReading,
     Phase,
     TrialResult,
     TrialSpec,
@@ -146,15 +142,21 @@ class _Attempt:
         self._spec, self._folder, self._workplace = spec, folder, workplace
         self._progress, self._stop = progress, stop
         self._index = len(folder.attempts())
-        self._started_at, self._started = time.time(), time.perf_counter()
-        self._meter: Meter | None = None
-        self._last_reading: MeterReading = UNMEASURED
+        self._accounts = Accounts(workplace.resources, workplace.energy, preloaded.helpers())
         self._validation: Interval | None = None
         self._header: AttemptHeader | None = None
 
     def run(self) -> None:
-        check_workplace(self._spec, self._workplace)
-        device = resolve_device(self._workplace.resources.device)
+        try:
+            # Before anything else, so that no second of the set-up is without its energy.
+            with self._stop.deferred():
+                self._accounts.start()
+            check_workplace(self._spec, self._workplace)
+            self._run(resolve_device(self._workplace.resources.device))
+        finally:
+            self._accounts.close()
+
+    def _run(self, device: str) -> None:
         try:
             with nnunet_environment(self._folder, self._workplace.data, processes=self._workplace.resources.threads):
                 self._train_and_validate(device)
@@ -166,9 +168,6 @@ class _Attempt:
             raise
         except Exception as error:
             raise self._broken(error) from error
-        finally:
-            if self._meter is not None:
-                self._meter.stop()
 
     def _broken(self, error: Exception) -> StudyError:
         """Record why the training broke; what to raise for it."""
@@ -196,7 +195,7 @@ class _Attempt:
             untrained = not trainer.is_trained
             if untrained:
                 trainer.on_train_start()
-            self._record(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._seconds_so_far())
+            self._record(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._accounts.seconds)
             if untrained:
                 self._train(trainer)
             trainer.set_deep_supervision_enabled(True)
@@ -264,13 +263,10 @@ class _Attempt:
 
         resources = self._workplace.resources
         on_gpu = device == "cuda"
-        gpu_ids = nvml_indices(cuda_device_uuids()[:1]) if on_gpu else ()
-        self._meter = make_meter(self._workplace.energy, gpu_ids)
-        with self._stop.deferred():
-            measured = self._meter.start()
+        measured, gpu_ids = self._accounts.describe((cuda_device_uuids()[:1] or ("no name",)) if on_gpu else ())
         header = AttemptHeader(
             attempt=self._index,
-            started_at=self._started_at,
+            started_at=self._accounts.started_at,
             hostname=hostname(),
             pid=os.getpid(),
             resumed_from_iteration=trainer.iteration,
@@ -289,8 +285,6 @@ class _Attempt:
         )
         self._folder.begin_attempt(header)
         self._header = header
-        with self._stop.deferred():
-            self._last_reading = self._meter.read()
         self._progress.begin(self._spec, trainer.iteration)
 
     def _train(self, trainer: Any) -> None:
@@ -345,26 +339,10 @@ class _Attempt:
 
     def _record(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
         with self._stop.deferred():
-            self._folder.append_cost(self._interval(phase, stage, start, stop, seconds))
-
-    def _interval(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> CostInterval:
-        reading = self._meter.read() if self._meter is not None else UNMEASURED
-        before, self._last_reading = self._last_reading, reading
-        return CostInterval(
-            attempt=self._index,
-            phase=phase,
-            stage=stage,
-            iteration_start=start,
-            iteration_stop=stop,
-            started_at=time.time() - seconds,
-            seconds=seconds,
-            cpu_kwh=_difference(reading.cpu_kwh, before.cpu_kwh),
-            gpu_kwh=_difference(reading.gpu_kwh, before.gpu_kwh),
-            ram_kwh=_difference(reading.ram_kwh, before.ram_kwh),
-        )
-
-    def _seconds_so_far(self) -> float:
-        return time.perf_counter() - self._started
+            used = self._accounts.interval(
+                phase, attempt=self._index, stage=stage, start=start, stop=stop, seconds=seconds
+            )
+            self._folder.append_cost(used)
 
 
 def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, Any]) -> TrialResult:
@@ -401,7 +379,3 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _number(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _difference(now: float | None, before: float | None) -> float | None:
-    return None if now is None or before is None else max(0.0, now - before)

@@ -14,7 +14,8 @@ from examples import HEADER, METER, make_interval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.costs import Bill, Charge, bill, total
+from study.costs import Bill, Charge, bill, total, unmeasured_reasons
+from study.readings import OwnEnergy
 from study.records import AttemptHeader, Phase
 
 KWH_PER_ITERATION = 0.25
@@ -157,6 +158,35 @@ def test_without_any_work_there_is_no_cost() -> None:
 def test_energy_of_the_node_is_charged_by_share(header: AttemptHeader, cpu: float, gpu: float, ram: float) -> None:
     charge = bill([header], [make_interval(0, 10)]).total
     assert energies(charge) == pytest.approx((cpu, gpu, ram, cpu + gpu + ram))
+
+
+def test_what_is_the_trials_own_is_charged_as_it_is_and_idle_power_said_apart() -> None:
+    own = OwnEnergy(cpu_kwh=1.0, idle_cpu_kwh=0.25, gpu_kwh=3.0, ram_kwh=0.5)
+    charge = bill([HEADER], [make_interval(0, 10, own=own), make_interval(10, 20, own=own)]).total
+    assert energies(charge) == pytest.approx((2.5, 6.0, 1.0, 9.5))
+    assert charge.idle_cpu_kwh == 0.5
+    assert charge.co2_kg == pytest.approx(9.5 * 0.06)
+    # Ledgers of before do not know it.
+    assert bill([HEADER], [make_interval(0, 10)]).total.idle_cpu_kwh is None
+
+
+def test_a_gpu_that_the_meter_could_not_name_is_unmeasured_in_ledgers_of_before_too() -> None:
+    unnamed = replace(HEADER, gpu_ids=(), meter=replace(METER, methods={**METER.methods, "gpu": "absent"}))
+    charge = bill([unnamed], [make_interval(0, 10, gpu_kwh=0.0)]).total
+    assert (charge.gpu_kwh, charge.energy_kwh, charge.co2_kg) == (None, None, None)
+    assert unmeasured_reasons([unnamed], []) == {"gpu": "NVML did not name the trial's card"}
+    on_cpu = replace(unnamed, device="cpu")
+    assert bill([on_cpu], [make_interval(0, 10, gpu_kwh=0.0)]).total.gpu_kwh == 0
+    assert unmeasured_reasons([on_cpu], []) == {}
+
+
+def test_reasons_come_from_headers_and_intervals_the_first_of_each_part() -> None:
+    header = replace(HEADER, meter=replace(METER, reasons={"gpu": "no permission"}))
+    intervals = [
+        make_interval(0, 1, reasons={"ram": "first", "gpu": "later"}),
+        make_interval(1, 2, reasons={"ram": "x"}),
+    ]
+    assert unmeasured_reasons([header], intervals) == {"gpu": "no permission", "ram": "first"}
 
 
 @pytest.mark.parametrize(

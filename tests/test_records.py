@@ -16,6 +16,7 @@ from study.curriculum import ALLOCATIONS, SCHEMES
 from study.errors import InvalidInputError
 from study.execution import StageExecution
 from study.plain import record_to_json, sha256_of_json
+from study.readings import NodeUse, OwnEnergy
 from study.records import (
     TRIAL_ID_LENGTH,
     AttemptHeader,
@@ -57,6 +58,8 @@ def test_a_record_read_back_equals_the_one_written(record: Any) -> None:
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 10**9)
 
+KWH = ("cpu_kwh", "idle_cpu_kwh", "gpu_kwh", "ram_kwh")
+
 
 @given(
     st.builds(
@@ -92,10 +95,23 @@ def test_any_epoch_report_survives_json(report: EpochReport) -> None:
         cpu_kwh=st.none() | numbers,
         gpu_kwh=st.none() | numbers,
         ram_kwh=st.none() | numbers,
+        own=st.none() | st.builds(OwnEnergy, **dict.fromkeys(KWH, st.none() | numbers)),
+        use=st.none() | st.builds(NodeUse, own_cpu_seconds=numbers, cpu_seconds=numbers, trials=st.none() | counts),
+        reasons=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=2),
     )
 )
 def test_any_cost_interval_survives_json(interval: CostInterval) -> None:
     assert CostInterval.from_json(through_json(interval)) == interval
+
+
+def test_records_of_before_say_nothing_of_what_was_the_trials_own() -> None:
+    interval, header = through_json(make_interval(0, 10)), through_json(HEADER)
+    for name in ("own", "use", "reasons"):
+        del interval[name]
+    for name in ("reasons", "cpu_tdp_watts"):
+        del header["meter"][name]
+    assert CostInterval.from_json(interval) == make_interval(0, 10)
+    assert AttemptHeader.from_json(header) == HEADER
 
 
 @given(st.dictionaries(st.text(max_size=8), st.none() | numbers, max_size=5), numbers)

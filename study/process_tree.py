@@ -1,0 +1,186 @@
+"""CPU time of a trial's own processes, also of those that have ended, and how busy the node around them is.
+
+A trial's processes are the one that trains, its children and theirs, and those of a forkserver that works for it alone.
+When a process ends and its parent waits for it, the system adds its CPU time to the parent's; what was last seen of one
+that nobody waited for is kept here, so nothing is counted twice and nothing is lost but what a process did between its
+last sight and its end. A reading is a sight; a training takes one every five seconds. Linux' /proc is read at a go,
+because psutil takes six times as long; where there is none, this process and the children it waited for are all.
+
+Trials are counted by a name that the process of each gives itself: all that this process may see, whoever started them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from study.readings import NodeUse
+
+TRIAL_NAME = "pgps-trial"
+Key = tuple[int, int]
+"""A process: its id and when it was started, because ids come again."""
+_PROC = Path("/proc")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# Fields of /proc/PID/stat behind the name, see proc_pid_stat(5).
+_PARENT, _CPU, _CHILDREN_CPU, _STARTED = 1, slice(11, 13), slice(13, 15), 19
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What is seen of a process.
+
+    Attributes:
+        parent: id of its parent; started: when, in ticks; name: as lists of processes show it.
+        own_seconds: its own CPU time; children_seconds: that of ended children it has waited for.
+    """
+
+    parent: int
+    own_seconds: float
+    children_seconds: float
+    started: int = 0
+    name: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """All CPU time that the system books on the process."""
+        return self.own_seconds + self.children_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Use since the tree was made, and the ids of the trial's living processes."""
+
+    use: NodeUse
+    pids: frozenset[int]
+
+
+class CpuTime:
+    """CPU seconds of a changing set of processes."""
+
+    def __init__(self) -> None:
+        self._seen: Mapping[Key, Sight] = {}
+        self._lost_seconds = 0.0
+
+    @property
+    def known(self) -> Mapping[Key, Sight]:
+        """What was seen last."""
+        return self._seen
+
+    def seconds(self, sights: Mapping[Key, Sight]) -> float:
+        """CPU time of all processes of the set so far, given what is seen of those that live."""
+        before, self._seen = self._seen, dict(sights)
+        keys = {key[0]: key for key in before}
+        owed: dict[Key | None, float] = defaultdict(float)
+        for key in before.keys() - sights.keys():
+            heir: Key | None = key
+            while heir is not None and heir not in sights:
+                heir = keys.get(before[heir].parent)
+            owed[heir] += before[key].seconds
+        for heir, seconds in owed.items():
+            booked = 0.0 if heir is None else sights[heir].children_seconds - before[heir].children_seconds
+            self._lost_seconds += max(0.0, seconds - booked)
+        return sum(sight.seconds for sight in sights.values()) + self._lost_seconds
+
+
+class ProcessTree:
+    """The processes of the trial that this process trains.
+
+    Args:
+        helpers: ids of processes that are no children of this one and work for it, with theirs.
+    """
+
+    def __init__(self, helpers: Sequence[int] = ()) -> None:
+        self._roots = (os.getpid(), *helpers)
+        self._time = CpuTime()
+        self._name = _named(TRIAL_NAME)
+        self._own_at_start, self._node_at_start = self._own_seconds(_all_processes())[0], _node_seconds()
+
+    def sample(self) -> Sample:
+        """Look now."""
+        processes = _all_processes()
+        own_seconds, pids = self._own_seconds(processes)
+        use = NodeUse(
+            own_cpu_seconds=own_seconds - self._own_at_start,
+            cpu_seconds=_node_seconds() - self._node_at_start,
+            trials=_trials(processes),
+        )
+        return Sample(use=use, pids=pids)
+
+    def close(self) -> None:
+        """Take the name of a trial off this process."""
+        _named(self._name)
+
+    def _own_seconds(self, processes: Mapping[int, Sight]) -> tuple[float, frozenset[int]]:
+        """CPU time of the roots, their descendants, and orphans that were seen before, and the ids of the living."""
+        orphans = [pid for pid, started in self._time.known if pid in processes and processes[pid].started == started]
+        pids = _with_descendants([*self._roots, *orphans], processes)
+        return self._time.seconds({(pid, processes[pid].started): processes[pid] for pid in pids}), frozenset(pids)
+
+
+def _with_descendants(roots: Iterable[int], processes: Mapping[int, Sight]) -> set[int]:
+    children: dict[int, list[int]] = defaultdict(list)
+    for pid, sight in processes.items():
+        children[sight.parent].append(pid)
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        if pid in processes and pid not in found:
+            found.add(pid)
+            waiting += children[pid]
+    return found
+
+
+def _all_processes() -> dict[int, Sight]:
+    """Every process of the node, by id."""
+    if not (_PROC / "self" / "stat").exists():
+        times = os.times()
+        own, children = times.user + times.system, times.children_user + times.children_system
+        return {os.getpid(): Sight(parent=os.getppid(), own_seconds=own, children_seconds=children)}
+    found = {}
+    for name in filter(str.isdigit, os.listdir(_PROC)):  # noqa: PTH208
+        # It may end meanwhile. A Path for each would take most of the time.
+        with suppress(OSError), open(f"{_PROC}/{name}/stat", "rb") as stat:  # noqa: PTH123
+            found[int(name)] = _parsed(stat.read())
+    return found
+
+
+def _parsed(stat: bytes) -> Sight:
+    head, _, rest = stat.rpartition(b")")
+    fields = rest.split()
+    own, children = (sum(map(int, fields[part])) / _TICKS_PER_SECOND for part in (_CPU, _CHILDREN_CPU))
+    return Sight(
+        parent=int(fields[_PARENT]),
+        own_seconds=own,
+        children_seconds=children,
+        started=int(fields[_STARTED]),
+        name=head.partition(b"(")[2].decode(errors="replace"),
+    )
+
+
+def _node_seconds() -> float:
+    """CPU time of everything on the node: neither idle nor waiting for a disk, nor taken by other virtual machines."""
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")))
+
+
+def _trials(processes: Mapping[int, Sight]) -> int | None:
+    """Processes named so whose parent is not: what a training forks has its name."""
+    named = {pid for pid, sight in processes.items() if sight.name == TRIAL_NAME}
+    return sum(processes[pid].parent not in named for pid in named) or None
+
+
+def _named(name: str) -> str:
+    """Give this process a name in lists of processes; the one it had, or the same where that cannot be done."""
+    path = _PROC / str(os.getpid()) / "comm"
+    with suppress(OSError):
+        before = path.read_text().rstrip("\n")
+        path.write_text(name)
+        return before
+    return name
