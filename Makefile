@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test lint gpu torture notebooks clean
+.PHONY: study test cluster lint gpu torture notebooks clean
 
 study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# The tests that wait for real clusters more than they compute; CI runs them after `make test`.
+cluster: $(STAMP)
+	$(BIN)/python -m pytest -m cluster -n 2 --dist loadfile
 
 # Takes longer than the tests: jobs, studies that lose nodes, buckets and allocations, and one that is killed more than
 # fifty times and resumed, its tally at the end.

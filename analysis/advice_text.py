@@ -69,7 +69,7 @@ def _print_stages(stages: list[Mapping[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    from study.terminal import wide_console
+    from study.console import wide_console
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in ("stage", "patch size", "batch\nsize", "first\niteration", "iterations"):

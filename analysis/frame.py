@@ -89,6 +89,7 @@ def _open(root: Path) -> Ledger:
 
 def _trials(ledger: Ledger) -> Sequence[Any]:
     try:
+        ledger.look()
         return ledger.trials()
     except OSError as error:
         raise LedgerError(f"cannot read {ledger.root}: {error.strerror}") from error

@@ -10,14 +10,14 @@ from study.specs import Lookup
 from study.stage_table import data_words, rich_table, shortfalls, summary
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from study.console import PlainConsole
 
 
 def show(space: SearchSpace, lookup: Lookup) -> int:
     """Print every trial of a grid or random search, once; of Optuna's, the domains it will draw from."""
-    from rich.console import Console
+    from study.console import PlainConsole
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     if space.searcher == OPTUNA:
         console.print(f"{space.trials} points proposed by {OPTUNA} as results come in, from")
         for name, domain in space.searched.items():
@@ -32,7 +32,7 @@ def show(space: SearchSpace, lookup: Lookup) -> int:
     return 0
 
 
-def _show_trial(console: Console, point: Point, spec: TrialSpec, *, known: bool) -> None:
+def _show_trial(console: PlainConsole, point: Point, spec: TrialSpec, *, known: bool) -> None:
     searched = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in point.items())
     title = f"trial {spec.trial_id}  {spec.dataset}  fold {spec.fold}  seed {spec.seed}  {searched}"
     if known:

@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import re
+import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,11 +61,28 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON document."""
-    return json.loads(path.read_bytes())
+    return json.loads(read_whole(path))
 
 
-def append_line(path: Path, data: Mapping[str, Any]) -> None:
+def read_whole(path: Path) -> bytes:
+    """The content of a file; of a pipe or device, which a reader would wait for without end, an error.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return handle.read()
+
+
+def append_line(path: Path, data: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
     """Append one JSON record as a line and wait until it is on disk; all of it or, on any error, nothing.
+
+    Args:
+        path: of the file.
+        data: the record.
+        check: raises when nothing may be written; asked with the file open, see `locks`.
 
     Raises:
         DiskFullError: there is no room.
@@ -71,6 +90,7 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
     """
     line = (json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n").encode()
     with _full_disk_named(path.parent), path.open("a+b", buffering=0) as handle:
+        check()
         end = os.fstat(handle.fileno()).st_size
         if end:
             end = _end_repaired(handle, end)
@@ -92,7 +112,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: a line is no JSON object; the message starts with its number.
     """
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except FileNotFoundError:
         return
     *lines, rest = content.split(b"\n")
@@ -129,10 +149,16 @@ def load_lines(path: Path, make: Callable[[dict[str, Any]], _T], remedy: str) ->
     return made
 
 
-def append_record(path: Path, data: Mapping[str, Any], remedy: str) -> None:
+def append_record(path: Path, data: Mapping[str, Any], remedy: str, check: Callable[[], None] = lambda: None) -> None:
     """`append_line` to a study's file, whose damage is a LedgerError with a remedy."""
     with _damage_named(path, remedy, OSError):
-        append_line(path, data)
+        append_line(path, data, check)
+
+
+def renew(path: Path) -> None:
+    """Replace a file by a copy: who has it open still writes to the old one, which nobody sees any more."""
+    with path.open("rb") as old:
+        write_atomically(path, lambda handle: shutil.copyfileobj(old, handle))
 
 
 def sweep(folder: Path, *, below: bool = True) -> None:

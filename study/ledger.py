@@ -34,6 +34,7 @@ from typing import Any
 
 from study import files, locks
 from study.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
+from study.holders import Holder
 from study.plain import record_to_json
 from study.records import (
     AttemptHeader,
@@ -196,6 +197,7 @@ class TrialFolder:
 
     def finish(self, result: TrialResult, *, attempt: int) -> None:
         """Store the result; the trial is finished from here on."""
+        locks.check_held(self.locks_path)
         files.write_json(self.path / "result.json", record_to_json(result))
         # So that a bill that loses lines later does not pass for a smaller one.
         lines = sum(1 for _ in files.read_lines(self.path / "costs.jsonl"))
@@ -211,13 +213,14 @@ class TrialFolder:
         return f"restore it from a backup, or delete {self.path} to train the trial anew"
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        files.append_record(self.path / name, record, self.remedy)
+        files.append_record(self.path / name, record, self.remedy, lambda: locks.check_held(self.locks_path))
 
     def _attempt_path(self, attempt: int) -> Path:
         return self.path / "attempts" / f"{attempt:03d}.json"
 
     def _attempt_paths(self) -> list[Path]:
-        return sorted(path for path in (self.path / "attempts").glob("*.json") if not files.is_temporary(path.name))
+        found = (path for path in (self.path / "attempts").glob("*.json") if not files.is_temporary(path.name))
+        return sorted(found, key=lambda path: (len(path.name), path.name))
 
     def _last_event(self) -> dict[str, Any] | None:
         return next((event for event in reversed(self.events()) if event["event"] != NOTE), None)
@@ -293,7 +296,7 @@ class Ledger:
                 files.sweep(folder, below=False)
             yield
 
-    def runner(self) -> locks.Holder | None:
+    def runner(self) -> Holder | None:
         """Who runs the study now, as far as can be seen from here."""
         return locks.holder(self.root / "locks")
 
@@ -316,6 +319,10 @@ class Ledger:
         """All trials, oldest specification first."""
         found = (self.root / "trials").glob("*/spec.json")
         return [TrialFolder(path.parent) for path in sorted(found, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
+
+    def look(self) -> None:
+        """Look at all trials at once: whether a process elsewhere still works on one takes seconds to see."""
+        locks.look(trial.locks_path for trial in self.trials() if not (trial.path / "result.json").exists())
 
     def trial(self, trial_id: str) -> TrialFolder:
         """The folder of a trial by identity, whether it exists or not."""
@@ -353,7 +360,8 @@ class Ledger:
             trial_ids: one for each fold and seed.
         """
         record = {"number": number, "point": dict(point), "trial_ids": list(trial_ids)}
-        files.append_record(self.root / "points.jsonl", record, _POINTS_REMEDY)
+        lock = self.root / "locks"
+        files.append_record(self.root / "points.jsonl", record, _POINTS_REMEDY, lambda: locks.check_held(lock))
 
     def points(self) -> list[dict[str, Any]]:
         """Points proposed so far, in order: `number`, `point` (name -> value) and `trial_ids`."""
@@ -395,7 +403,10 @@ def _as_stored(data: Mapping[str, Any]) -> dict[str, Any]:
 def _locked(lock: Path, on_takeover: Callable[[str], None], busy: Callable[[str], LedgerError]) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(locks.held(lock, on_takeover=on_takeover))
+            hold = stack.enter_context(locks.held(lock, on_takeover=on_takeover))
+            if hold.may_be_contested:
+                for path in lock.parent.glob("*.jsonl"):
+                    files.renew(path)
         except LockedError as error:
             raise busy(str(error)) from error
         except OSError as error:

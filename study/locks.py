@@ -2,217 +2,274 @@
 
 A lock is a folder of numbered records. The highest number holds it, until it says that it was released. A holder
 renews its record's time stamp while it works; one that cannot have survived (its process is gone from this very
-machine) or has not renewed for `STALE_SECONDS` is taken over by creating the next number, which one process can do.
-Nothing here relies on `flock`, which network file systems may ignore, emulate or refuse.
+machine) or that is not seen to renew it is taken over by creating the next number, which one process can do. Clocks
+are never compared to call somebody dead: what looks old, or is dated in the future, is watched until it changes or
+does not. Nothing here relies on `flock`, which network file systems may ignore, emulate or refuse.
+
+Who was taken over may have been stopped and go on. So whoever holds a lock and appends to a file opens the file, then
+asks `check_held`, then writes; and a successor of somebody who may live replaces the files by copies before it writes.
+What the one before had opened is then no longer there, and what it opens later it does not write to.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 from study import files
 from study.errors import DiskFullError, LockedError
+from study.holders import Holder, read_record
+from study.terminal import last_words
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-# After so many beats without a sign of life whoever waits for one is told.
+# After so many beats without a sign of life whoever waits for one is told, and whoever only looks is sure.
 PATIENCE_BEATS = 2
 POLL_SECONDS = 0.2
-RELEASED = "released"
 EXIT_CODE_OF_LOSS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who holds a lock.
+class Hold:
+    """A lock that this process holds.
 
     Attributes:
-        host: name of the machine; machine: its boot and process namespace, within which a pid means something.
-        pid: of the process; born: when it started, in the machine's own clock ticks, because pids are used again.
-        since: seconds since the epoch; token: unique to this hold.
+        record: the file that says so; token: unique to this hold; pid: of this process.
+        before: whose lock it replaces, None when it was free.
     """
 
-    host: str
-    machine: str
-    pid: int
-    born: int | None
-    since: float
+    record: Path
     token: str
-
-    def __str__(self) -> str:
-        return (
-            f"process {self.pid} on {self.host} since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        )
-
-    @classmethod
-    def this_process(cls) -> Holder:
-        """A new hold by this process, from now on."""
-        return cls(
-            host=socket.gethostname(),
-            machine=this_machine(),
-            pid=os.getpid(),
-            born=_born(os.getpid()),
-            since=time.time(),
-            token=uuid4().hex,
-        )
+    before: Holder | None
+    pid: int = field(default_factory=os.getpid)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the process certainly ended: only knowable on its own machine."""
-        return self.machine == this_machine() and _born(self.pid) != self.born
+    def may_be_contested(self) -> bool:
+        """Whether who had it before only seemed dead, and may come back."""
+        return self.before is not None and not self.before.is_gone
+
+    def is_lost(self) -> bool:
+        """Whether somebody took it over."""
+        if _highest(self.record.parent) > _number(self.record):
+            return True
+        found = read_record(self.record)
+        # One that is damaged is still nobody else's.
+        return found is None or found.token not in (self.token, "")
 
 
-def this_machine() -> str:
-    """What tells this boot of this machine, and this namespace of pids, from all others."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    return socket.gethostname()
+_held: dict[Path, tuple[Hold, Callable[[], None]]] = {}
+
+
+def check_held(lock: Path) -> None:
+    """End this process, or do what else it wanted done on a loss, if it held the lock and has lost it.
+
+    Raises:
+        LockedError: somebody else holds the lock.
+    """
+    hold, on_loss = _held.get(lock.absolute(), (None, None))
+    if hold is not None and on_loss is not None and hold.pid == os.getpid() and hold.is_lost():
+        on_loss()
+        raise LockedError(str(holder(lock) or "another process"))
 
 
 def holder(lock: Path) -> Holder | None:
     """Who holds the lock and is, as far as can be known here, alive; None for a free, stale or absent lock."""
-    number = _highest(lock)
-    found = _read(_record(lock, number)) if number else None
-    return found if found and not _is_stale(_record(lock, number), found, time.time()) else None
+    record = _claimed(lock)
+    if record is None:
+        return None
+    look([lock])
+    return read_record(record) if time.monotonic() - _seen[record].at <= STALE_SECONDS else None
+
+
+def look(locks: Iterable[Path]) -> None:
+    """Look at many locks at once, of which some may have to be watched for a few seconds; `holder` then answers."""
+    doubtful = [record for record in map(_claimed, locks) if record and _glance(record)]
+    deadline = time.monotonic() + PATIENCE_BEATS * BEAT_SECONDS
+    while doubtful and time.monotonic() < deadline:
+        time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
+        doubtful = [record for record in doubtful if not _has_changed(record)]
 
 
 @contextmanager
 def held(
     lock: Path, *, on_takeover: Callable[[str], None] = lambda _: None, on_loss: Callable[[], None] | None = None
-) -> Iterator[None]:
+) -> Iterator[Hold]:
     """Hold a lock.
 
     Args:
         lock: its folder, made if absent.
         on_takeover: told, in one line, whose stale lock this one replaces, and whose sign of life it waits for.
-        on_loss: called from another thread when this process was so long without renewing the lock that somebody took
-            it over; without it the process is killed, because two must not write the same records.
+        on_loss: called, maybe from another thread, when this process was so long without renewing the lock that
+            somebody took it over; without it the process says so and is ended, because two must not write the same
+            records.
 
     Raises:
         LockedError: another process holds it.
         OSError: its folder cannot be written.
     """
     lock.mkdir(parents=True, exist_ok=True)
-    _wait_for_a_sign(lock, on_takeover)
-    record, token, before = _acquire(lock)
-    owner, stop = os.getpid(), threading.Event()
-    beating = threading.Thread(target=_beat, args=(record, token, stop, on_loss or _die), daemon=True)
+    hold = _acquire(lock, _silent(lock, on_takeover))
+    lose, stop = on_loss or (lambda: _die(hold)), threading.Event()
+    _held[lock.absolute()] = hold, lose
+    beating = threading.Thread(target=_beat, args=(hold, stop, lose), daemon=True)
     beating.start()
     try:
-        if before:
-            _let_it_notice(before)
-            on_takeover(f"took over from {before}, which {_how_it_ended(before)}")
-        yield
+        if hold.before:
+            if hold.may_be_contested:
+                # Its storage was away, say: it ends at its next beat. Write nothing until then.
+                time.sleep(2 * BEAT_SECONDS)
+            on_takeover(f"took over from {hold.before}, which {_how_it_ended(hold.before)}")
+        yield hold
     finally:
         # A forked child that ends here holds nothing.
-        if os.getpid() == owner:
+        if os.getpid() == hold.pid:
+            _held.pop(lock.absolute(), None)
             stop.set()
             beating.join()
-            _release(record, token)
+            _release(hold)
 
 
-def _wait_for_a_sign(lock: Path, tell: Callable[[str], None]) -> None:
-    """Wait until a holder elsewhere renews, releases, or becomes stale.
+# ------------------------------------------------------------------------------------------------------ signs of life
 
-    Nobody here can see whether it lives. A job that is put back into the queue begins elsewhere within seconds of the
-    end of the one before, and must not be refused for the sake of a process that was killed.
+
+@dataclass(frozen=True)
+class _Seen:
+    """A record as it was seen: its stamp, and when by our own clock it was first seen with it."""
+
+    stamp: int
+    at: float
+
+
+_seen: dict[Path, _Seen] = {}
+
+
+def _glance(record: Path) -> bool:
+    """Note how a record looks; whether only watching it can tell if its holder lives."""
+    before, stamp, now = _seen.get(record), _stamp(record), time.monotonic()
+    if before is not None and stamp >= before.stamp:
+        if stamp > before.stamp:
+            _seen[record] = _Seen(stamp, now)
+        return False
+    age = time.time() - stamp / 1e9
+    fresh = abs(age) <= STALE_SECONDS
+    _seen[record] = _Seen(stamp, now - (max(age, 0) if fresh else 2 * STALE_SECONDS))
+    return not fresh
+
+
+def _has_changed(record: Path) -> bool:
+    stamp = _stamp(record)
+    if stamp == _seen[record].stamp:
+        return False
+    _seen[record] = _Seen(stamp, time.monotonic())
+    return True
+
+
+def _silent(lock: Path, tell: Callable[[str], None]) -> tuple[Path, int] | None:
+    """The record that may be replaced, as it was when it had been silent for long enough; None when there is none.
+
+    Nobody here can see whether a process elsewhere lives. A job that is put back into the queue begins elsewhere within
+    seconds of the end of the one before, and must not be refused for the sake of a process that was killed.
+
+    Raises:
+        LockedError: its holder shows a sign of life.
     """
-    found = holder(lock)
-    if found is None or found.machine == this_machine():
-        return
-    record = _record(lock, _highest(lock))
-    before = _mtime(record)
-    deadline = time.monotonic() + PATIENCE_BEATS * BEAT_SECONDS
-    while holder(lock) == found and _mtime(record) == before:
-        if deadline and time.monotonic() > deadline:
+    record = _newest(lock)
+    found = read_record(record) if record else None
+    if record is None or found is None or found.is_gone:
+        return (record, _stamp(record)) if record else None
+    stamp, age = _stamp(record), _clock_of(lock) - _stamp(record) / 1e9
+    if found.is_here and abs(age) <= STALE_SECONDS:
+        raise LockedError(str(found))
+    # What is dated in the future may be just as old as what looks new.
+    silence = PATIENCE_BEATS * BEAT_SECONDS if age > STALE_SECONDS else STALE_SECONDS - max(age, 0)
+    begun, told = time.monotonic(), False
+    while (waited := time.monotonic() - begun) < silence:
+        if _newest(lock) != record or _stamp(record) != stamp:
+            if read_record(record) is None:
+                return record, _stamp(record)
+            raise LockedError(str(found))
+        if waited > PATIENCE_BEATS * BEAT_SECONDS and not told:
             tell(f"waiting up to {STALE_SECONDS:g} s for a sign of life of {found}")
-            deadline = 0.0
-        time.sleep(POLL_SECONDS)
+            told = True
+        time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
+    return record, stamp
 
 
-def _acquire(lock: Path) -> tuple[Path, str, Holder | None]:
-    """The new record, its token, and whose stale one it replaces."""
-    me = Holder.this_process()
-    number = _highest(lock)
-    before = _read(_record(lock, number)) if number else None
-    if before and not _is_stale(_record(lock, number), before, _clock_of(lock)):
+def _clock_of(lock: Path) -> float:
+    """Now by the clock of the storage, which stamps the records, whatever this machine's says."""
+    probe = lock / f".{uuid4().hex}.tmp"
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------- taken and given back
+
+
+def _acquire(lock: Path, replaced: tuple[Path, int] | None) -> Hold:
+    """The lock, whose newest record has been found to be nobody's any more."""
+    me, record = Holder.this_process(), _newest(lock)
+    before = read_record(record) if record else None
+    if record and (record, _stamp(record)) != replaced and before is not None:
         raise LockedError(str(before))
-    record = _record(lock, number + 1)
-    if not _create(record, json.dumps(asdict(me))) or _highest(lock) != number + 1:
+    number = _number(record) + 1 if record else 1
+    mine = lock / f"{number:06d}.json"
+    if not _create(mine, json.dumps(asdict(me))) or _highest(lock) != number:
         # Somebody else was faster; of two, the higher number holds.
-        with suppress(FileNotFoundError):
-            if _holds(record, me.token):
-                record.unlink()
-        winner = _read(_record(lock, _highest(lock)))
-        raise LockedError(str(winner or "another process, just now"))
-    _forget_older(lock, number + 1)
-    return record, me.token, before
-
-
-def _let_it_notice(before: Holder) -> None:
-    """One that only seemed dead, because its storage was away, ends at its next beat; write nothing until then."""
-    if not before.is_gone:
-        time.sleep(2 * BEAT_SECONDS)
+        if _holds(mine, me.token):
+            mine.unlink(missing_ok=True)
+        newest = _newest(lock)
+        raise LockedError(str((newest and read_record(newest)) or "another process, just now"))
+    _forget_older(lock, number)
+    return Hold(record=mine, token=me.token, before=before)
 
 
 def _how_it_ended(before: Holder) -> str:
     return "has ended" if before.is_gone else f"has shown no sign of life for {STALE_SECONDS:g} s"
 
 
-def _beat(record: Path, token: str, stop: threading.Event, on_loss: Callable[[], None]) -> None:
+def _beat(hold: Hold, stop: threading.Event, on_loss: Callable[[], None]) -> None:
     while not stop.wait(BEAT_SECONDS):
-        try:
-            lost = _is_lost(record, token)
-            if not lost:
-                os.utime(record)
-        except FileNotFoundError:
-            lost = True
-        except OSError:
-            # A storage that is away for a while is no loss.
-            continue
-        if lost:
-            on_loss()
-            return
+        # A storage that is away for a while is no loss.
+        with suppress(OSError):
+            if hold.is_lost():
+                on_loss()
+                return
+            os.utime(hold.record)
 
 
-def _is_lost(record: Path, token: str) -> bool:
-    if _highest(record.parent) > int(record.stem):
-        return True
-    try:
-        data = files.read_json(record)
-    except ValueError:
-        # Damaged, and still nobody else's.
-        return False
-    return isinstance(data, dict) and data.get("token") != token
-
-
-def _die() -> None:
+def _die(hold: Hold) -> None:
+    lock = hold.record.parent
+    newest = _newest(lock)
+    who = (newest and read_record(newest)) or "another process"
+    last_words(
+        f"error: {lock.parent} was taken over by {who}, because this process had given no sign of life for "
+        f"{STALE_SECONDS:g} s; it ends here, and what it recorded before is kept"
+    )
     os._exit(EXIT_CODE_OF_LOSS)
 
 
-def _release(record: Path, token: str) -> None:
+def _release(hold: Hold) -> None:
     # Without room on the disk the record stays, and is stale as soon as this process has ended.
     with suppress(OSError, DiskFullError):
-        if _holds(record, token):
-            files.write_json(record, {RELEASED: True})
+        if _holds(hold.record, hold.token):
+            files.write_json(hold.record, {"released": True})
 
 
 def _create(record: Path, text: str) -> bool:
     """Create the record whole, unless it exists: written aside, then linked, which is atomic on network storage too."""
     aside = record.with_name(f".{uuid4().hex}.tmp")
     try:
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
         return _link(aside, record, text)
     finally:
         aside.unlink(missing_ok=True)
@@ -230,7 +287,7 @@ def _link(aside: Path, record: Path, text: str) -> bool:
 
 def _create_exclusively(record: Path, text: str) -> bool:
     try:
-        with record.open("x") as handle:
+        with record.open("x", encoding="utf-8") as handle:
             handle.write(text)
     except FileExistsError:
         return False
@@ -241,75 +298,53 @@ def _create_exclusively(record: Path, text: str) -> bool:
     return True
 
 
-def _is_stale(record: Path, found: Holder, now: float) -> bool:
-    if found.is_gone:
-        return True
-    with suppress(OSError):
-        return now - record.stat().st_mtime > STALE_SECONDS
-    return True
+def _forget_older(lock: Path, number: int) -> None:
+    now = _stamp(lock / f"{number:06d}.json")
+    old = [path for path in _records(lock) if _number(path) < number]
+    for path in (*old, *(path for path in lock.glob(".*.tmp") if now - _stamp(path) > STALE_SECONDS * 1e9)):
+        # A folder of that name, say, may stay: the highest number counts.
+        with suppress(OSError):
+            path.unlink()
 
 
-def _clock_of(lock: Path) -> float:
-    """Now by the clock of the storage, which stamps the records, whatever this machine's says."""
-    probe = lock / f".{uuid4().hex}.tmp"
-    probe.touch()
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _read(record: Path) -> Holder | None:
-    """Whose record it is; None when it was released. An unreadable one holds until it is stale."""
-    try:
-        data = files.read_json(record)
-        return None if RELEASED in data else Holder(**data)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError):
-        return Holder(host="an unknown host", machine="", pid=0, born=None, since=_mtime(record), token="")
+# ------------------------------------------------------------------------------------------------------------- records
 
 
 def _holds(record: Path, token: str) -> bool:
-    found = _read(record)
+    found = read_record(record)
     return found is not None and found.token == token
 
 
-def _mtime(record: Path) -> float:
+def _claimed(lock: Path) -> Path | None:
+    """The newest record if somebody holds it who may live."""
+    record = _newest(lock)
+    found = read_record(record) if record else None
+    return None if found is None or found.is_gone else record
+
+
+def _stamp(record: Path) -> int:
+    """When it was last renewed, in nanoseconds by the clock that stamped it; 0 when it is not there."""
     with suppress(OSError):
-        return record.stat().st_mtime
-    return 0.0
+        return record.lstat().st_mtime_ns
+    return 0
+
+
+def _newest(lock: Path) -> Path | None:
+    return max(_records(lock), key=_number, default=None)
 
 
 def _highest(lock: Path) -> int:
-    try:
-        return max((int(path.stem) for path in _records(lock)), default=0)
-    except OSError:
-        return 0
-
-
-def _record(lock: Path, number: int) -> Path:
-    return lock / f"{number:06d}.json"
-
-
-def _forget_older(lock: Path, number: int) -> None:
-    for path in _records(lock):
-        if int(path.stem) < number:
-            path.unlink(missing_ok=True)
-    now = _mtime(_record(lock, number))
-    for path in lock.glob(".*.tmp"):
-        if now - _mtime(path) > STALE_SECONDS:
-            path.unlink(missing_ok=True)
+    return max(map(_number, _records(lock)), default=0)
 
 
 def _records(lock: Path) -> list[Path]:
-    return [path for path in lock.iterdir() if path.suffix == ".json" and path.stem.isdigit()]
+    try:
+        return [path for path in lock.iterdir() if _number(path)]
+    except OSError:
+        return []
 
 
-def _born(pid: int) -> int | None:
-    """When a process of this machine started, in clock ticks since boot; None when there is none."""
-    with suppress(OSError, ValueError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # A zombie has ended; it only waits for its parent.
-        return None if fields[0] == "Z" else int(fields[19])
-    return None
+def _number(record: Path) -> int:
+    """Of a record, 0 for anything else."""
+    digits = record.stem
+    return int(digits) if record.suffix == ".json" and digits.isascii() and digits.isdigit() and len(digits) < 19 else 0

@@ -187,6 +187,17 @@ def _patch_at(spec: TrialSpec, trained: int) -> tuple[int, ...] | None:
     return spec.curriculum.stage_at(trained - 1).patch_size if trained else None
 
 
+def best(rows: Sequence[TrialStatus]) -> TrialStatus | None:
+    """The finished trial of the highest Dice, None when none has finished."""
+    return max((row for row in rows if row.dice is not None), key=lambda row: row.dice or 0.0, default=None)
+
+
+def scheme_words(row: TrialStatus) -> str:
+    """The scheme, what differs from it, and the budget."""
+    budget = "" if row.axes.budget == 1 else f" at {100 * row.axes.budget:g} %"
+    return f"{_scheme(row)}{budget}"
+
+
 def _scheme(row: TrialStatus) -> str:
     from study.curriculum import SCHEMES
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-if TYPE_CHECKING:
-    from rich.console import Console
+# Where standard error went before it was sent to a log file.
+_terminal: int | None = None
 
-# Columns of a table that goes to a file or pipe, where there is no width to fit.
-FILE_WIDTH = 200
+
+def last_words(text: str) -> None:
+    """Say a line on standard error, the log and the terminal, whatever state the rest of the process is in."""
+    for descriptor in dict.fromkeys((2, _terminal)):
+        with suppress(OSError):
+            if descriptor is not None:
+                os.write(descriptor, f"{text}\n".encode())
 
 
 @contextmanager
@@ -23,11 +30,13 @@ def output_to(log: Path) -> Iterator[IO[str]]:
     Yields:
         A text file on what was standard error, for progress.
     """
+    global _terminal
     log.parent.mkdir(parents=True, exist_ok=True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    with log.open("ab", buffering=0) as handle, os.fdopen(os.dup(2), "w") as terminal:
+    with log.open("ab", buffering=0) as handle, os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal:
+        before, _terminal = _terminal, kept[1]
         try:
             for descriptor in (1, 2):
                 os.dup2(handle.fileno(), descriptor)
@@ -35,14 +44,21 @@ def output_to(log: Path) -> Iterator[IO[str]]:
         finally:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
+            _terminal = before
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)
 
 
-def wide_console() -> Console:
-    """A console on standard output whose tables are cut to a terminal's width, but not in a file or pipe."""
-    from rich.console import Console
+def time_left(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=FILE_WIDTH)
+
+def python() -> str:
+    """The word that starts this very Python from here: `python` where a shell finds it so, else its path."""
+    here, found = Path(sys.executable), shutil.which("python")
+    if found and Path(found) == here:
+        return "python"
+    return shlex.quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))

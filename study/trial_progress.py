@@ -12,6 +12,7 @@ from typing import IO, Any
 from study.progress import Progress
 from study.records import EpochReport, Phase, TrialSpec
 from study.stage_table import size_text
+from study.terminal import time_left
 
 # Without a terminal one line per so many seconds is printed instead of a bar.
 LINE_INTERVAL_SECONDS = 10.0
@@ -23,16 +24,17 @@ class TerminalProgress(Progress):
     """A rich progress bar, or plain lines where there is no terminal. Use as a context manager."""
 
     def __init__(self, stream: IO[str]) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        console = Console(file=stream)
+        from study.console import PlainConsole
+
+        console = PlainConsole(stream)
         self._plain = None if console.is_terminal else stream
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
         )
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task: Any = None
@@ -106,8 +108,7 @@ class _VoxelClock:
         if done <= 0:
             return "?"
         rate = done / max(1e-9, time.monotonic() - self._started)
-        seconds = int((self._before[-1] - self._voxels(iteration)) / rate)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return time_left((self._before[-1] - self._voxels(iteration)) / rate)
 
     def _voxels(self, iteration: int) -> float:
         curriculum = self._curriculum

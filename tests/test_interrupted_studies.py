@@ -178,7 +178,13 @@ def test_the_same_command_resumes_to_the_end(interrupted: Interrupted) -> None:
     assert took_over.startswith("took over from process ")
     assert took_over.endswith(", which has ended")
     assert found.startswith("found 0 finished, 2 resumable (")
-    assert f"{interrupted.ledger.root}: 2 finished" in finished.output
+    *lines, counts, best, way = finished.output.splitlines()
+    for row in finished.trials:
+        [line] = [line for line in lines if line.startswith(f"{row['trial_id']}  pgps ")]
+        assert f"  Dice {row['dice']:.4f}  {row['runtime_seconds']:.1f} s  (" in line
+    assert counts == f"{interrupted.ledger.root}: 2 finished"
+    assert best.startswith("best    ")
+    assert way.endswith(f"-m analysis report {interrupted.ledger.root}")
     assert [row["state"] for row in finished.trials] == ["finished", "finished"]
     starts = [header.resumed_from_iteration for header in victim.attempts()]
     assert starts[0] == 0 < starts[-1]
@@ -278,6 +284,7 @@ def grid(interrupted: Interrupted, data: Path, tmp_path_factory: pytest.TempPath
     return Grid(ledger=Ledger.open(folder / "study"), ended=ended, whole=spec.trial_id, killed=half.trial_id)
 
 
+@pytest.mark.cluster
 def test_a_failed_trial_is_told_and_the_others_go_on(grid: Grid) -> None:
     assert grid.ended.code == SOME_FAILED
     assert "Traceback" not in grid.ended.errors
@@ -290,6 +297,7 @@ def test_a_failed_trial_is_told_and_the_others_go_on(grid: Grid) -> None:
     assert told == [f"{grid.killed} failed: its process was killed; log: {log}"]
 
 
+@pytest.mark.cluster
 def test_points_that_resolve_to_one_trial_train_it_once(grid: Grid) -> None:
     records = [
         (record["point"]["curriculum.stages"], record["point"]["curriculum.budget"], record["trial_ids"])
@@ -304,6 +312,7 @@ def test_points_that_resolve_to_one_trial_train_it_once(grid: Grid) -> None:
     assert [len(folder.attempts()) for folder in grid.ledger.trials()] == [1, 1]
 
 
+@pytest.mark.cluster
 def test_interruptions_do_not_change_a_weight(grid: Grid, interrupted: Interrupted) -> None:
     """Stopped, killed and resumed against trained at one go: the same bytes."""
     torn, whole = interrupted.killed.victim.result(), grid.ledger.trial(grid.whole).result()

@@ -1,4 +1,4 @@
-"""Locks held by real processes that are really killed, stopped and raced; only another machine is made up."""
+"""Locks held by real processes that are really killed and raced."""
 
 from __future__ import annotations
 
@@ -7,113 +7,37 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import beating
+from locking import (
+    DAY_SECONDS,
+    QUICK,
+    SLEEP,
+    WAIT_SECONDS,
+    elsewhere,
+    is_mine,
+    kill,
+    line_from,
+    records,
+    take,
+    wait_until,
+    worker,
+    write_record,
+)
 
-from study import locks
+from study import holders, locks
 from study.errors import LockedError
-from study.locks import BEAT_SECONDS, EXIT_CODE_OF_LOSS, STALE_SECONDS, Holder, held, holder
-
-WAIT_SECONDS = 60.0
-DAY_SECONDS = 86400.0
-
-# Takes the lock, says so, does something, and says what came of it. The first argument is the lock.
-WORKER = """
-import os, sys, time
-from pathlib import Path
-from study import locks
-say = lambda word: os.write(1, f"{{word}}\\n".encode())
-lock = Path(sys.argv[1])
-{before}
-with locks.held(lock):
-    say("holding")
-    {work}
-say("released")
-"""
-SLEEP = "time.sleep(600)"
-QUICK = "locks.BEAT_SECONDS = 0.02"
+from study.locks import EXIT_CODE_OF_LOSS, Holder, held, holder
 
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Path:
     return tmp_path / "lock"
-
-
-@contextmanager
-def worker(lock: Path, *, before: str = "", work: str = SLEEP) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock, killed at the end if the test has not done it."""
-    command = [sys.executable, "-c", WORKER.format(before=before, work=work), str(lock)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert line_from(process) == "holding"
-            yield process
-        finally:
-            process.kill()
-
-
-def line_from(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (given := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return given
-
-
-def take(lock: Path) -> list[str]:
-    """Take the lock and release it; what was said about a former holder."""
-    said: list[str] = []
-    with held(lock, on_takeover=said.append):
-        assert is_mine(lock)
-    return said
-
-
-def is_mine(lock: Path) -> bool:
-    found = holder(lock)
-    return found is not None and (found.pid, found.host) == (os.getpid(), socket.gethostname())
-
-
-def records(lock: Path) -> list[str]:
-    return sorted(path.name for path in lock.iterdir())
-
-
-def write_record(lock: Path, text: str, *, age_seconds: float, number: int = 1) -> Path:
-    """A record as a holder elsewhere would have left it so long ago."""
-    lock.mkdir(exist_ok=True)
-    record = lock / f"{number:06d}.json"
-    record.write_text(text)
-    os.utime(record, times=(time.time() - age_seconds,) * 2)
-    return record
-
-
-def elsewhere(**changes: Any) -> str:
-    """A record of a process on another machine, whose pid lives here."""
-    usual = Holder(host="node-7", machine="another boot", pid=os.getpid(), born=1, since=1.7e9, token="theirs")
-    return json.dumps({**asdict(usual), **changes})
-
-
-@pytest.fixture
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever only seemed dead is given next to no time to notice."""
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.001)
 
 
 # ---------------------------------------------------------------------------------------------------- held and released
@@ -152,16 +76,6 @@ def test_whoever_ends_in_an_error_releases(lock: Path) -> None:
     assert take(lock) == []
 
 
-def test_whoever_cannot_say_whom_it_replaced_releases(lock: Path, no_grace: None) -> None:
-    def fail(_: str) -> None:
-        raise RuntimeError("no room for a note")
-
-    write_record(lock, elsewhere(), age_seconds=DAY_SECONDS)
-    with pytest.raises(RuntimeError, match="no room"), held(lock, on_takeover=fail):
-        pytest.fail("went on")
-    assert holder(lock) is None
-
-
 def test_looking_leaves_no_trace(lock: Path) -> None:
     assert holder(lock) is None
     assert not lock.exists()
@@ -191,7 +105,7 @@ def test_a_killed_holder_that_nobody_has_waited_for_is_dead(lock: Path) -> None:
 
 
 def test_a_pid_that_was_given_to_another_process_is_no_holder(lock: Path) -> None:
-    mine = Holder(host="here", machine=locks.this_machine(), pid=os.getpid(), born=1, since=0.0, token="old")
+    mine = Holder(host="here", machine=holders.this_machine(), pid=os.getpid(), born=1, since=0.0, token="old")
     write_record(lock, json.dumps(asdict(mine)), age_seconds=0)
     assert holder(lock) is None
     assert len(take(lock)) == 1
@@ -218,53 +132,6 @@ def test_a_forked_child_that_ends_does_not_release_its_parents_lock(lock: Path) 
         found = holder(lock)
         assert found is not None
         assert found.pid == process.pid
-
-
-# ----------------------------------------------------------------------------------------------------- other machines
-
-
-def test_another_machine_that_shows_signs_of_life_is_not_replaced(lock: Path) -> None:
-    write_record(lock, elsewhere(), age_seconds=STALE_SECONDS / 2)
-    found = holder(lock)
-    assert found is not None
-    assert found.host == "node-7"
-    refusal = f"^process {os.getpid()} on node-7 since 2023-11-14 22:13:20 UTC$"
-    with beating(lock / "000001.json"), pytest.raises(LockedError, match=refusal):
-        take(lock)
-
-
-def test_another_machine_that_was_heard_of_just_now_is_waited_for(
-    lock: Path, no_grace: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locks, "STALE_SECONDS", 1.0)
-    write_record(lock, elsewhere(pid=1), age_seconds=0)
-    waiting, taken = take(lock)
-    assert waiting == "waiting up to 1 s for a sign of life of process 1 on node-7 since 2023-11-14 22:13:20 UTC"
-    assert taken.startswith("took over from process 1 on node-7 ")
-
-
-def test_another_machine_that_has_fallen_silent_is_replaced(lock: Path, no_grace: None) -> None:
-    write_record(lock, elsewhere(pid=1), age_seconds=STALE_SECONDS + 1)
-    assert holder(lock) is None
-    (said,) = take(lock)
-    assert said == (
-        "took over from process 1 on node-7 since 2023-11-14 22:13:20 UTC, which has shown no sign of life for 60 s"
-    )
-
-
-def test_what_another_machine_released_is_free(lock: Path) -> None:
-    write_record(lock, json.dumps({"released": True}), age_seconds=0)
-    assert take(lock) == []
-
-
-@pytest.mark.parametrize("text", ["", '{"host": "no', "[1]", "7", '{"host": "node-7"}', "\x00" * 50])
-def test_an_unreadable_record_holds_until_it_is_stale(lock: Path, text: str, no_grace: None) -> None:
-    record = write_record(lock, text, age_seconds=0)
-    with beating(record), pytest.raises(LockedError, match="on an unknown host since"):
-        take(lock)
-    os.utime(record, times=(time.time() - STALE_SECONDS - 1,) * 2)
-    (said,) = take(lock)
-    assert "an unknown host" in said
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(lock: Path) -> None:
@@ -306,34 +173,6 @@ def test_whoever_has_lost_the_lock_ends_before_it_writes(lock: Path, loss: str) 
             write_record(lock, elsewhere(), age_seconds=0, number=int(record.stem))
         assert process.wait(WAIT_SECONDS) == EXIT_CODE_OF_LOSS
         assert line_from(process) == ""
-
-
-def test_a_stopped_holder_that_was_replaced_ends_when_it_wakes(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As it looks from another machine: its process cannot be seen, only its silence.
-    monkeypatch.setattr(locks, "this_machine", lambda: "another boot")
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
-    with worker(lock, before=QUICK) as process:
-        os.kill(process.pid, signal.SIGSTOP)
-        wait_until(lambda: is_stopped(process.pid))
-        os.utime(lock / records(lock)[-1], times=(time.time() - STALE_SECONDS - 1,) * 2)
-        said: list[str] = []
-        with held(lock, on_takeover=said.append):
-            assert said[0].endswith("no sign of life for 60 s")
-            os.kill(process.pid, signal.SIGCONT)
-            assert process.wait(WAIT_SECONDS) == EXIT_CODE_OF_LOSS
-            assert is_mine(lock)
-
-
-def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def test_whoever_replaces_a_silent_holder_waits_for_its_next_beat(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(locks.time, "sleep", slept.append)
-    write_record(lock, elsewhere(), age_seconds=DAY_SECONDS)
-    take(lock)
-    assert slept == [2 * BEAT_SECONDS]
 
 
 # ------------------------------------------------------------------------------------------------------------- races

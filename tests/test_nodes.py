@@ -100,7 +100,10 @@ class Lost:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(1, id="two nodes"), pytest.param(2, id="three nodes", marks=pytest.mark.torture)],
+    params=[
+        pytest.param(1, id="two nodes", marks=pytest.mark.cluster),
+        pytest.param(2, id="three nodes", marks=pytest.mark.torture),
+    ],
 )
 def lost(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Lost:
     folder = tmp_path_factory.mktemp("nodes")

@@ -121,7 +121,7 @@ def _print(comparison: Comparison, remarks: list[str]) -> None:
     from rich.table import Table
 
     from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences
-    from study.terminal import wide_console
+    from study.console import wide_console
 
     console = wide_console()
     titles = (f"Dice against {comparison.baseline}", f"Training cost relative to {comparison.baseline}")

@@ -105,7 +105,7 @@ def _print_table(best: pd.DataFrame, front: Front) -> None:
     from rich.table import Table
 
     from analysis.tables import readable, without_empty
-    from study.terminal import wide_console
+    from study.console import wide_console
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from analysis.verbs.options import add_source_options
@@ -28,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the report and say where it is."""
-    from rich.console import Console
+    from study.console import PlainConsole
 
-    with Console(file=sys.stderr).status("Reading trials, drawing figures"):
+    with PlainConsole(stderr=True).status("Reading trials, drawing figures"):
         from analysis.basis import states
         from analysis.report import FOLDER, write_report
         from analysis.units import counted

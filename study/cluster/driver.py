@@ -55,6 +55,7 @@ class Run:
         previous_stage: for cascades.
         patience: with faults.
         optuna_storage: where to mirror an Optuna search for its dashboard, None for nowhere.
+        on_begin: told how many trials are to be brought to their end, before the first one starts.
         on_refresh: called about once a second while trials run.
         say: told in one line what a user should know.
         attempt: makes one attempt at a trial; another one than the default trains nothing, to measure the rest.
@@ -67,6 +68,7 @@ class Run:
     previous_stage: Path | None = None
     patience: Patience = DEFAULT_PATIENCE
     optuna_storage: str | None = None
+    on_begin: Callable[[int], None] = lambda _: None
     on_refresh: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda _: None
     attempt: Attempt = train_in_process
@@ -103,6 +105,7 @@ def run_study(run: Run) -> list[str]:
                 check_nodes(run.ledger.root.resolve(), run.space, run.data, here, url=url_of_ledger(run.ledger))
             allotment = allot(run.space.resources, nodes())
             signals.check()
+            run.on_begin(proposer.unfinished)
             lost = _fit(run, search, allotment, stop_file, signals)
         if mirror and mirror.trouble:
             run.say(mirror.trouble)

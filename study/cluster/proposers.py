@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,18 @@ class Proposer(ABC):
     @property
     def untrained(self) -> int:
         """How many trials of the remaining points have not been begun."""
+        return self._trials(lambda state: state is TrialState.NEW)
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials of the remaining points are to be brought to their end."""
+        return self._trials(lambda state: state is not TrialState.FINISHED)
+
+    def _trials(self, counts: Callable[[TrialState], bool]) -> int:
+        """How many trials of the remaining points are in a state that counts; those of new points do."""
         each = len(self._space.folds) * len(self._space.seeds)
         begun = (self._ledger.trial(trial_id) for proposal in self._again for trial_id in proposal.trial_ids)
-        return each * (self.remaining - len(self._again)) + sum(trial.state() is TrialState.NEW for trial in begun)
+        return each * (self.remaining - len(self._again)) + sum(counts(trial.state()) for trial in begun)
 
     @abstractmethod
     def tell(self, number: int, outcome: Outcome) -> None:
@@ -162,6 +171,7 @@ def known_points(space: SearchSpace, ledger: Ledger) -> list[KnownPoint]:
     Raises:
         LedgerError: a record is damaged or belongs to another space.
     """
+    ledger.look()
     proposals: dict[int, Proposal] = {}
     for record in ledger.points():
         proposal = _proposal(space, ledger, record)

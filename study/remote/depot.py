@@ -22,7 +22,7 @@ from study.remote import SCHEMA, STUDY
 from study.remote.snapshot import RECORD, RESULT, RESULTS, Document, Snapshot, Stamp
 from study.remote.storage import Storage, StorageError, pieces_of
 
-_COMMIT = re.compile(r"(\d{6})-(\d{6})\.json\.gz")
+_COMMIT = re.compile(r"(\d{6,18})-(\d{6,18})\.json\.gz")
 # Of what is read while a holder goes on committing and deletes what it has replaced.
 READ_TRIES = 10
 

@@ -25,13 +25,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 from study.errors import LockedError, StudyError
-from study.locks import BEAT_SECONDS, EXIT_CODE_OF_LOSS, STALE_SECONDS, Holder
+from study.holders import Holder
+from study.locks import BEAT_SECONDS, EXIT_CODE_OF_LOSS, PATIENCE_BEATS, STALE_SECONDS
 from study.remote.storage import Storage
 
 MOST_TRIES = 6
 LONGEST_PAUSE_SECONDS = 2.0
 RENEWED = "renewed"
-_NAME = re.compile(r"(\d{6})-([0-9a-f]{32})\.json")
+_NAME = re.compile(r"(\d{6,18})-([0-9a-f]{32})\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,9 @@ class Record:
     holder: Holder
     renewed: float
 
-    def is_stale(self, now: float) -> bool:
-        """Whether its holder is dead, or may be taken for it at a time by the storage's clock."""
-        return self.holder.is_gone or now - self.renewed > STALE_SECONDS
+    def is_doubtful(self, now: float) -> bool:
+        """Whether only watching it tells if its holder lives: old, or in the future, by the storage's clock."""
+        return abs(now - self.renewed) > STALE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def holder_of(storage: Storage, prefix: str) -> Record | None:
     found = records(storage, prefix)
     if not found or found[-1].holder.is_gone:
         return None
-    return None if found[-1].is_stale(storage.clock()) else found[-1]
+    return None if found[-1].is_doubtful(storage.clock()) else found[-1]
 
 
 def records(storage: Storage, prefix: str) -> list[Record]:
@@ -132,7 +133,7 @@ def leased(
 def _acquire(storage: Storage, prefix: str, at_least: Callable[[], int]) -> tuple[Lease, Holder | None]:
     for _ in range(MOST_TRIES):
         found = records(storage, prefix)
-        _refuse_if_held(storage, found)
+        _refuse_if_held(storage, prefix, found)
         number = max([at_least(), *(record.number + 1 for record in found)])
         lease = _claim(storage, prefix, number)
         known = {record.key for record in found}
@@ -146,15 +147,18 @@ def _acquire(storage: Storage, prefix: str, at_least: Callable[[], int]) -> tupl
     raise LockedError("other processes, which all began to just now")
 
 
-def _refuse_if_held(storage: Storage, found: list[Record]) -> None:
+def _refuse_if_held(storage: Storage, prefix: str, found: list[Record]) -> None:
     alive = [record for record in found if not record.holder.is_gone]
     if not alive:
         return
     # By the storage's clock, which stamps the records, whatever this machine's says.
     now = storage.clock()
-    for record in alive:
-        if not record.is_stale(now):
-            raise LockedError(str(record.holder))
+    renewed = [record for record in alive if not record.is_doubtful(now)]
+    if not renewed:
+        time.sleep(PATIENCE_BEATS * BEAT_SECONDS)
+        renewed = [record for record in records(storage, prefix) if record not in found]
+    if renewed:
+        raise LockedError(str(renewed[-1].holder))
 
 
 def _claim(storage: Storage, prefix: str, number: int) -> Lease:

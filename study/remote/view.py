@@ -1,7 +1,7 @@
 """A study in object storage as a folder: its records, without models, as far as they have changed since the last look.
 
 The folder is temporary and only read; the ledger's own code reads it. A lock in the storage is shown as a record of
-`study.locks`, renewed when the storage says it was, hence a trial that somebody trains anywhere is shown as running.
+`study.locks`, hence a trial that somebody trains anywhere is shown as running.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from study.errors import LedgerError, MachineError
 from study.ledger import Ledger
+from study.locks import BEAT_SECONDS, PATIENCE_BEATS
 from study.remote import STUDY, url_of
 from study.remote.depot import CommitName, Depot, commit_name, unpack
 from study.remote.lease import Record, records
@@ -44,6 +45,7 @@ class View:
     is_author: bool = False
     _known: dict[str, CommitName] = field(default_factory=dict)
     _refreshed: float = 0.0
+    _silent: list[Record] = field(default_factory=list)
 
     @property
     def ledger(self) -> Ledger:
@@ -97,9 +99,14 @@ class View:
 
     def _show_locks(self) -> None:
         """The storage's locks as folders of records, one with the number 1 where there is a holder."""
-        held: dict[str, Record] = {}
-        for record in records(self.storage, "locks"):
-            held[record.key.split("/")[1]] = record
+        held = self._claims()
+        if any(record.is_doubtful(time.time()) and record not in self._silent for record in held.values()):
+            # Left by somebody dead, or this machine's clock is another one than the storage's: the next beat tells.
+            time.sleep(PATIENCE_BEATS * BEAT_SECONDS)
+            before, held = held, self._claims()
+            self._silent = [record for record in before.values() if record in held.values()]
+        now = time.time()
+        held = {name: record for name, record in held.items() if record not in self._silent}
         for name in self._known:
             path = self._folder(name) / "locks" / "000001.json"
             if name not in held:
@@ -107,9 +114,13 @@ class View:
                 continue
             path.parent.mkdir(exist_ok=True)
             text = json.dumps(asdict(held[name].holder))
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
-            os.utime(path, (held[name].renewed, held[name].renewed))
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                path.write_text(text, encoding="utf-8")
+            os.utime(path, (now, now))
+
+    def _claims(self) -> dict[str, Record]:
+        """Trial, or the study -> who claims its lock."""
+        return {record.key.split("/")[1]: record for record in records(self.storage, "locks")}
 
 
 @contextmanager

@@ -38,9 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    from rich.console import Console
-
     from study.checks import check_count
+    from study.console import PlainConsole
     from study.remote.view import reading
 
     check_count("--port", args.port, least=0, most=HIGHEST_PORT)
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
         server = listen(args.host, args.port)
         with server, _storage(args.storage) as storage:
-            with Console(file=sys.stderr).status("Reading trials"):
+            with PlainConsole(stderr=True).status("Reading trials"):
                 dashboard = Dashboard(
                     ledger=ledger,
                     storage=storage,

@@ -24,19 +24,23 @@ def run(args: argparse.Namespace) -> int:
     """Make and prepare the data inside the study folder, run the space, report."""
     from analysis.report import write_report
     from study.ledger import Ledger
+    from study.live_table import closing
     from study.spaces import check_data, load_space
     from study.specs import prepared_lookup
+    from study.status import study_status
     from study.verbs.run import start
 
     space = load_space(SPACE)
     Ledger.create(args.out, space=space.identity())
     paths = prepare_phantoms(args.out / "data")
     check_data(space, prepared_lookup(paths))
-    code = start(space, paths, args.out)
+    code = start(space, paths, args.out, and_then=())
     report = write_report([args.out])
     for figure in report.pareto_figures:
         print(f"plot    {figure}")
     print(f"report  {report.page}")
+    for line in closing(args.out, study_status(Ledger.open(args.out)), "recommend", "--knee"):
+        print(line)
     return code
 
 

@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
         pdl = None if until_iteration is None else phase
         print(json.dumps({"scheme": args.scheme, **curriculum_as_json(curriculum, axes), "pdl": pdl}))
         return 0
-    from rich.console import Console
+    from study.console import PlainConsole
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     console.print(f"{args.scheme}: {_described(geometry)}", rich_table(curriculum), summary(curriculum), sep="\n")
     if until_iteration is not None:
         console.print(f"data: {first_phase_words(axes, until_iteration)}")

@@ -60,14 +60,15 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def progress_bar(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
     """One bar on the terminal for all steps of a preparation; yields what `prepare` reports to."""
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
+    from study.console import PlainConsole
     from study.prepare import step_count
 
-    columns = (TextColumn("{task.description:36}"), BarColumn(), TextColumn("{task.fields[cases]}"))
-    console = Console(stderr=True)
+    step = TextColumn("{task.description:36}", markup=False)
+    columns = (step, BarColumn(), TextColumn("{task.fields[cases]}", markup=False))
+    console = PlainConsole(stderr=True)
     with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("checking", total=step_count(recipe), cases="")
 

@@ -107,12 +107,13 @@ def _spread(address: str | None, folder: Path) -> Iterator[tuple[Spread | None, 
 @contextmanager
 def _terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
     """One bar on the terminal; yields what `make_ranking` reports to and what it says its lines to."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description:18}"), BarColumn(), MofNCompleteColumn())
+    from study.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
+    columns = (TextColumn("{task.description:18}", markup=False), BarColumn(), MofNCompleteColumn())
     with Bar(
         *columns,
         TimeElapsedColumn(),
@@ -128,7 +129,7 @@ def _terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], No
                 tasks[progress.step] = bar.add_task(progress.step, total=progress.total)
             bar.update(tasks[progress.step], completed=progress.done)  # type: ignore[arg-type]
 
-        yield report, lambda text: console.print(text, markup=False)
+        yield report, console.print
 
 
 def _print(made: Made, metric: str, drawn_before: bool, *, elsewhere: Path | None) -> None:

@@ -14,10 +14,8 @@ from study.verbs.options import absolute, add_data_option, number, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from study.datasets import DataPaths
-    from study.ledger import Ledger
     from study.spaces import SearchSpace
     from study.status import TrialStatus
 
@@ -142,9 +140,10 @@ def start(
     address: str | None = None,
     previous_stage: Path | None = None,
     optuna_storage: str | None = None,
+    and_then: Sequence[str] = ("report",),
     **patience: Any,
 ) -> int:
-    """Run the study with its live table, then print how it ended.
+    """Run the study with its live table; then print what went wrong.
 
     Args:
         space: what is searched; its data has been checked.
@@ -153,6 +152,7 @@ def start(
         address: of a Ray cluster, None for one of our own that only this machine reaches.
         previous_stage: for cascades.
         optuna_storage: where to mirror an Optuna search.
+        and_then: words of the command of `python -m analysis` to go on with; none: the last lines are the caller's.
         patience: fields of `cluster.work.Patience`.
 
     Returns:
@@ -161,9 +161,10 @@ def start(
     from study.cluster import configure_ray
     from study.cluster.address import check_address
     from study.cluster.allotment import allot, local_node
+    from study.console import wide_console
+    from study.live_table import LiveTable, closing
     from study.remote.shared_ledger import named, study_ledger
-    from study.status import counts, study_status
-    from study.terminal import wide_console
+    from study.status import study_status
 
     if address is None:
         allot(space.resources, [local_node(space.resources)])
@@ -175,7 +176,7 @@ def start(
         from study.cluster.driver import Run, run_study
         from study.cluster.work import Patience
 
-        with _LiveTable(ledger, console) as table:
+        with LiveTable(ledger, console) as table:
             complaints = run_study(
                 Run(
                     space=space,
@@ -185,13 +186,17 @@ def start(
                     previous_stage=previous_stage,
                     patience=Patience(**patience),
                     optuna_storage=optuna_storage,
+                    on_begin=table.begin,
                     on_refresh=table.refresh,
                     say=console.print,
                 )
             )
         rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
-    console.print(f"{out}: {counts(rows)}")
-    return _tell_troubles(console, rows, complaints)
+    code = _tell_troubles(console, rows, complaints)
+    if and_then:
+        for line in closing(out, rows, *and_then):
+            console.print(line)
+    return code
 
 
 def _tell_troubles(console: Console, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
@@ -229,48 +234,3 @@ def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None
         plans = dataset.choose_plans(space.plans)
         folder = previous_stage_folder(dataset, plans, space.configuration, args.previous_stage)
     return folder
-
-
-class _LiveTable:
-    """The table of trials, redrawn while the study runs; without a terminal a line whenever the counts change."""
-
-    def __init__(self, ledger: Ledger, console: Console) -> None:
-        from rich.live import Live
-
-        from study.status import StatusBoard
-
-        self._ledger, self._board, self._console = ledger, StatusBoard(ledger), console
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        self._said = ""
-
-    def __enter__(self) -> _LiveTable:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.refresh(at_once=True)
-        if self._live:
-            self._live.stop()
-        elif self._said:
-            self._console.print(self._table())
-
-    def refresh(self, *, at_once: bool = False) -> None:
-        """Draw the table, or say what changed."""
-        from study.remote.shared_ledger import refresh
-        from study.status import counts
-
-        refresh(self._ledger, at_once=at_once)
-        if self._live:
-            self._live.update(self._table(), refresh=True)
-            return
-        rows = self._board.rows()
-        said = counts(rows)
-        if rows and said != self._said:
-            self._console.print(said)
-            self._said = said
-
-    def _table(self) -> Table:
-        from study.status import rich_table
-
-        return rich_table(self._board.rows())

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if args.watch is not None:
             return _watch(ledger, view, args.watch)
-        from study.terminal import wide_console
+        from study.console import wide_console
 
         console, runner = wide_console(), ledger.runner()
         if runner:
@@ -81,7 +81,7 @@ def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
 
 
 def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
-    from study.status import counts, rich_table
+    from study.status import best, counts, rich_table
 
     console.print(rich_table(rows))
     console.print(counts(rows))
@@ -89,11 +89,9 @@ def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
         if row.last_error:
             console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
         for line in row.fallbacks:
-            console.print(f"{row.trial_id}: {line}", markup=False)
-    finished = [row for row in rows if row.predict]
-    if finished:
-        best = max(finished, key=lambda row: row.dice or 0.0)
-        console.print(f"predict with the best model, {best.trial_id}:\n{best.predict}")
+            console.print(f"{row.trial_id}: {line}")
+    if (found := best(rows)) is not None:
+        console.print(f"predict with the best model, {found.trial_id}:\n{found.predict}")
 
 
 def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:

@@ -1,0 +1,48 @@
+"""Rich's console for text that is not ours: paths, names and reasons are printed as they are, brackets and all.
+
+rich takes `[...]` for markup and `:word:` for an emoji unless a console is told otherwise, so every console of the
+program is made here. Output that nobody reads any more ends no work: a study whose pipe was closed goes on in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+# Columns of a table that goes to a file or pipe, where there is no width to fit.
+FILE_WIDTH = 200
+
+
+class PlainConsole(Console):
+    """A console without markup, emoji or highlighting.
+
+    Args:
+        file: to print to, standard output by default.
+        stderr: print to standard error instead.
+        width: columns, those of the terminal by default.
+    """
+
+    def __init__(self, file: IO[str] | None = None, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(
+            file=file, stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Be silent from now on."""
+        self.quiet = True
+        unread(self.file)
+
+
+def wide_console() -> PlainConsole:
+    """A console on standard output whose tables are cut to a terminal's width, but not in a file or pipe."""
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=FILE_WIDTH)
+
+
+def unread(stream: IO[str]) -> None:
+    """Let what is still written to a stream that nobody reads go nowhere, or Python would complain at its end."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

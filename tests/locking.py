@@ -1,0 +1,99 @@
+"""Locks in tests: real processes that hold them, and records as somebody elsewhere would have left them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from study.locks import Holder, held, holder
+
+WAIT_SECONDS = 60.0
+DAY_SECONDS = 86400.0
+
+# Takes the lock, says so, does something, and says what came of it. The first argument is the lock.
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from study import locks
+say = lambda word: os.write(1, f"{{word}}\\n".encode())
+lock = Path(sys.argv[1])
+{before}
+with locks.held(lock):
+    say("holding")
+    {work}
+say("released")
+"""
+SLEEP = "time.sleep(600)"
+QUICK = "locks.BEAT_SECONDS = 0.02"
+
+
+@contextmanager
+def worker(lock: Path, *, before: str = "", work: str = SLEEP) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock, killed at the end if the test has not done it."""
+    command = [sys.executable, "-c", WORKER.format(before=before, work=work), str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert line_from(process) == "holding"
+            yield process
+        finally:
+            process.kill()
+
+
+def line_from(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (given := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return given
+
+
+def take(lock: Path) -> list[str]:
+    """Take the lock and release it; what was said about a former holder."""
+    said: list[str] = []
+    with held(lock, on_takeover=said.append):
+        assert is_mine(lock)
+    return said
+
+
+def is_mine(lock: Path) -> bool:
+    found = holder(lock)
+    return found is not None and (found.pid, found.host) == (os.getpid(), socket.gethostname())
+
+
+def records(lock: Path) -> list[str]:
+    return sorted(path.name for path in lock.iterdir())
+
+
+def write_record(lock: Path, text: str, *, age_seconds: float, number: int = 1) -> Path:
+    """A record as a holder elsewhere would have left it so long ago."""
+    lock.mkdir(exist_ok=True)
+    record = lock / f"{number:06d}.json"
+    record.write_text(text)
+    os.utime(record, times=(time.time() - age_seconds,) * 2)
+    return record
+
+
+def elsewhere(**changes: Any) -> str:
+    """A record of a process on another machine, whose pid lives here."""
+    usual = Holder(host="node-7", machine="another boot", pid=os.getpid(), born=1, since=1.7e9, token="theirs")
+    return json.dumps({**asdict(usual), **changes})
