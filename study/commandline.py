@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from study import __version__
+from study import __version__, terminal
 from study.errors import StudyError, TrialInterrupted
+from study.signals import interrupts
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -38,22 +39,32 @@ class Program:
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one verb. Returns its exit code, 2 for an error the user can cure, or 130 when interrupted."""
+        if arguments is None:
+            terminal.use_utf8()
+        terminal.mend_streams()
         words = list(sys.argv[1:] if arguments is None else arguments)
+        with interrupts():
+            try:
+                return self._answer(words) or terminal.flushed()
+            except SystemExit:
+                terminal.flushed()
+                raise
+            except TrialInterrupted as interruption:
+                return _interrupted(str(interruption))
+            except BrokenPipeError:
+                return terminal.flushed()
+            except (StudyError, OSError) as error:
+                if "--debug" in words:
+                    traceback.print_exc()
+                terminal.complain(f"error: {_in_a_line(error)}")
+                return USER_ERROR
+            except KeyboardInterrupt:
+                return _interrupted("interrupted")
+
+    def _answer(self, words: Sequence[str]) -> int:
         verb = next((word for word in words if word in self.verbs), None)
-        try:
-            args = self.parser(verb).parse_args(words)
-            return int(self._module(args.verb).run(args))
-        except TrialInterrupted as interruption:
-            return _interrupted(str(interruption))
-        except StudyError as error:
-            if "--debug" in words:
-                traceback.print_exc()
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return USER_ERROR
-        except KeyboardInterrupt:
-            return _interrupted("interrupted")
-        except BrokenPipeError:
-            return 0
+        args = self.parser(verb).parse_args(words)
+        return int(self._module(args.verb).run(args))
 
     def parser(self, verb: str | None) -> argparse.ArgumentParser:
         """The parser; options are added for `verb` alone, because they need its module."""
@@ -78,6 +89,11 @@ class Program:
         return importlib.import_module(f"{self.package}.{verb}")
 
 
+def _in_a_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, StudyError) else f"{text or type(error).__name__}; --debug shows where"
+
+
 def _interrupted(text: str) -> int:
-    print(text if "same command" in text else f"{text}; the same command resumes", file=sys.stderr)
+    terminal.complain(text if "same command" in text else f"{text}; the same command resumes")
     return INTERRUPTED

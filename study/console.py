@@ -6,11 +6,11 @@ program is made here. Output that nobody reads any more ends no work: a study wh
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import IO
 
 from rich.console import Console
+
+from study.terminal import unread
 
 # Columns of a table that goes to a file or pipe, where there is no width to fit.
 FILE_WIDTH = 200
@@ -40,9 +40,3 @@ def wide_console() -> PlainConsole:
     """A console on standard output whose tables are cut to a terminal's width, but not in a file or pipe."""
     console = PlainConsole()
     return console if console.is_terminal else PlainConsole(width=FILE_WIDTH)
-
-
-def unread(stream: IO[str]) -> None:
-    """Let what is still written to a stream that nobody reads go nowhere, or Python would complain at its end."""
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())

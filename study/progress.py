@@ -8,6 +8,7 @@ from typing import Any
 
 from study.errors import TrialInterrupted
 from study.records import EpochReport, Phase, TrialSpec
+from study.signals import Requests
 
 
 class Progress:
@@ -35,9 +36,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._deferred = False
+        self._requests = Requests()
 
     def signal(self, *_: object) -> None:
         """Handle SIGINT or SIGTERM."""
+        if not self._requests.is_new():
+            return
         self.requested = True
         if not self._deferred:
             self.check()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import locale
 import os
 import shlex
 import shutil
@@ -10,6 +13,63 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+FAILED_OUTPUT = 2
+UTF8_VARIABLE = "PYTHONUTF8"
+
+
+def use_utf8() -> None:
+    """Start this Python again in its UTF-8 mode where the locale has another encoding.
+
+    File names, standard streams, and what nnU-Net and other libraries open without naming an encoding then are UTF-8.
+    """
+    if codecs.lookup(locale.getencoding()).name == "utf-8" or os.environ.get(UTF8_VARIABLE) == "1":
+        return
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, UTF8_VARIABLE: "1"})
+
+
+def mend_streams() -> None:
+    """Standard streams that were closed lead nowhere, and print what an encoding lacks escaped.
+
+    Otherwise the next file that is opened, a record say, would be standard output.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flushed() -> int:
+    """Write out what was printed; an exit code. What nobody reads any more is no error, a full disk is."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread(sys.stdout)
+    except OSError as error:
+        unread(sys.stdout)
+        complain(f"error: standard output cannot be written: {error.strerror}")
+        return FAILED_OUTPUT
+    return 0
+
+
+def complain(text: str) -> None:
+    """Print a line to standard error, if anybody reads it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def unread(stream: IO[str]) -> None:
+    """Let what is still written to a stream that nobody reads go nowhere, or Python would complain at its end."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
 
 # Where standard error went before it was sent to a log file.
 _terminal: int | None = None

@@ -30,15 +30,16 @@ from study.errors import (
     TrialInterrupted,
 )
 from study.ledger import Ledger, TrialFolder
+from study.locks import EXIT_CODE_OF_LOSS
 from study.machine import Resources
 from study.progress import Progress, StopRequest
 from study.records import Energy, Phase, TrialSpec
 from study.terminal import output_to
 from study.trial import Workplace, run_trial
 
-FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL, REFUSED = 0, 3, 4, 5, 6, 8, 9
+FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, LOST, DISK_FULL, REFUSED = 0, 3, 4, 5, 6, EXIT_CODE_OF_LOSS, 8, 9
 # The process has recorded itself how it ended.
-TOLD_CODES = (FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, DISK_FULL, REFUSED)
+TOLD_CODES = (FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, LOST, DISK_FULL, REFUSED)
 # How often a training says at most that it gets on.
 SAY_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.5

@@ -24,7 +24,7 @@ from study.ledger import Ledger, TrialFolder, TrialState
 from study.machine import Resources
 from study.records import Energy
 from study.trial_host import Ending
-from study.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, Job
+from study.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
 
 Step = Callable[[TrialFolder], Ending]
 
@@ -165,8 +165,9 @@ def test_a_full_disk_is_neither_a_fault_nor_a_result(folder: TrialFolder) -> Non
     assert folder.state() is TrialState.NEW
 
 
-def test_a_trial_that_somebody_else_was_quicker_to_begin_is_asked_for_again(folder: TrialFolder) -> None:
-    script = Script(lambda _: Ending(code=BUSY), finishes)
+@pytest.mark.parametrize("code", [BUSY, LOST])
+def test_a_trial_that_somebody_else_has_is_asked_for_again(folder: TrialFolder, code: int) -> None:
+    script = Script(lambda _: Ending(code=code), finishes)
     assert outcome_of(folder, script, retries=0) is TrialState.FINISHED
 
 
@@ -176,6 +177,12 @@ def test_a_study_that_is_being_stopped_starts_nothing(folder: TrialFolder) -> No
     with pytest.raises(TrialInterrupted):
         outcome_of(folder, script)
     assert script.made == 0
+
+
+def test_pauses_between_faults_grow_to_minutes_and_no_further() -> None:
+    pauses = [work.pause_seconds(faults) for faults in range(1, 1001)]
+    assert pauses[:9] == [2, 4, 8, 16, 32, 64, 128, 256, 300]
+    assert set(pauses[9:]) == {300}
 
 
 class Worker(threading.Thread):

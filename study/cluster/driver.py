@@ -34,6 +34,7 @@ from study.ledger import Ledger, TrialState
 from study.machine import Resources
 from study.provenance import Provenance, check_provenance
 from study.remote.shared_ledger import post_stop, url_of_ledger
+from study.signals import Requests
 from study.spaces import SearchSpace
 from study.specs import prepared_lookup
 from study.status import found, study_status
@@ -201,6 +202,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.received = False
+        self._requests = Requests()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> _Signals:
@@ -221,6 +223,8 @@ class _Signals:
             raise TrialInterrupted(STOPPED)
 
     def _handle(self, *_: object) -> None:
+        if not self._requests.is_new():
+            return
         if self.received:
             raise TrialInterrupted("the study was stopped at once; the same command resumes it")
         self.received = True

@@ -25,11 +25,12 @@ from study.remote.workshop import open_workshop
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
 from study.trial_host import Ending, TrialHost
-from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, REFUSED, TOLD_CODES, Job
+from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, Job
 
 BUSY_POLL_SECONDS = 2.0
-# Between a fault and the next try, so that what is broken for an instant is given time; doubled each time.
+# Between a fault and the next try, so that what is broken for an instant is given time; doubled up to minutes.
 FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 300.0
 OUTCOME = "outcome"
 REASON = "reason"
 OUT_OF_DISK = "disk full"
@@ -139,7 +140,7 @@ def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> Trial
         tried = True
         if ending.code == DISK_FULL:
             raise DiskFullError(str(folder.path))
-        if ending.code == BUSY:
+        if ending.code in (BUSY, LOST):
             continue
         if folder.result() is not None:
             break
@@ -149,7 +150,7 @@ def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> Trial
         if ending.code != INFEASIBLE:
             before, reached = reached, _reached(folder)
             faults = 1 if reached > before else faults + 1
-            _pause(job, FIRST_PAUSE_SECONDS * 2**faults)
+            _pause(job, pause_seconds(faults))
     return TrialState.FINISHED
 
 
@@ -170,6 +171,11 @@ def _reached(folder: TrialFolder) -> int:
 def _check_not_stopped(job: Job) -> None:
     if Path(job.stop_file).exists():
         raise TrialInterrupted("the study is being stopped")
+
+
+def pause_seconds(faults: int) -> float:
+    """How long to wait after so many faults in a row."""
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(faults, 1000))
 
 
 def _pause(job: Job, seconds: float) -> None:

@@ -13,8 +13,7 @@ from study.remote import is_url, place
 from study.verbs.options import absolute, add_data_option, number, whole
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from study.console import PlainConsole
     from study.datasets import DataPaths
     from study.spaces import SearchSpace
     from study.status import TrialStatus
@@ -199,7 +198,7 @@ def start(
     return code
 
 
-def _tell_troubles(console: Console, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
+def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
     """A line for each trial that has no Dice and for each point that was lost; the exit code."""
     from study.ledger import TrialState
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,8 +13,7 @@ from study.remote import place
 from study.verbs.options import number
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from study.console import PlainConsole
     from study.ledger import Ledger
     from study.remote.view import View
     from study.status import TrialStatus
@@ -80,7 +78,7 @@ def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
     ]
 
 
-def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
+def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
     from study.status import best, counts, rich_table
 
     console.print(rich_table(rows))
@@ -95,15 +93,11 @@ def _print(console: Console, rows: Sequence[TrialStatus]) -> None:
 
 
 def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:
-    from rich.live import Live
-
-    from study.status import rich_table, study_status
+    from study.console import wide_console
+    from study.status import StatusBoard
+    from study.watching import watch
 
     if not isinstance(seconds, float | int) or not 0 < seconds < 3600:
         raise InvalidInputError(field="watch", received=seconds, legal="seconds above 0 and under 3600")
-    with Live(rich_table(study_status(ledger)), auto_refresh=False) as live:
-        while True:
-            time.sleep(seconds)
-            if view is not None:
-                view.refresh()
-            live.update(rich_table(study_status(ledger)), refresh=True)
+    watch(StatusBoard(ledger), wide_console(), seconds, refresh=(lambda: None) if view is None else view.refresh)
+    return 0
