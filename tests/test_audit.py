@@ -370,13 +370,13 @@ def position(path: Path) -> tuple[int, int]:
 
 def test_the_audit_of_many_trials_reads_each_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [written(ledger, uninterrupted(), seed) for seed in range(5)]
-    read, read_bytes = [], Path.read_bytes
+    read, read_whole = [], files.read_whole
 
     def counted(path: Path) -> bytes:
         read.append(path)
-        return read_bytes(path)
+        return read_whole(path)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(files, "read_whole", counted)
     audit(ledger)
     in_trials = [path for path in read if ledger.root / "trials" in path.parents]
     assert len(in_trials) == len(set(in_trials)) == len(trials) * 6
