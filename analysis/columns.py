@@ -98,6 +98,7 @@ _SETTING = (
     _count("validation_every_epochs", "Validation every", "epochs between online validations", "epochs"),
     _count("validation_batches", "Validation batches", "in one online validation"),
     _flag("test_time_mirroring", "Mirroring", "in the final validation"),
+    _words("augmentation", "Augmentation", "rotation and dummy 2D decided at the full patch, or per stage"),
     _words("compile_network", "Compiled", "torch.compile on CUDA: auto, always or never"),
     _number("stop_at_dice", "Stop at Dice", "smoothed validation Dice that ends the training; missing: none does"),
 )

@@ -159,7 +159,7 @@ def _flags(recipe: Recipe) -> Iterator[str]:
     if axes.needs_ranking:
         yield from ("--pdl-fraction", repr(axes.pdl_fraction), "--pdl-epochs", repr(axes.pdl_epochs))
         yield from ("--pdl-metric", axes.pdl_metric)
-    yield from ("--optimizer", training.optimizer)
+    yield from ("--optimizer", training.optimizer, "--augmentation", training.augmentation)
     for name in _TRAINING_NUMBERS:
         yield from ("--" + name.replace("_", "-"), repr(getattr(training, name)))
     yield from () if training.stop_at_dice is None else ("--stop-at-dice", repr(training.stop_at_dice))

@@ -38,6 +38,7 @@ _TOLD_IF_DIFFERENT = {
     "iterations_per_epoch": "{} iterations per epoch",
     "foreground_oversampling": "{:.0%} foreground",
     "stop_at_dice": "to Dice {:g}",
+    "augmentation": "augmentation {}",
 }
 # The same of the data curriculum, where there is one.
 _TOLD_OF_PDL = {
@@ -92,8 +93,11 @@ def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
 
 def training_of(point: pd.Series[Any]) -> dict[str, Any]:
     """A point's training settings as plain JSON, named as in `study.records.TrainingSettings`."""
-    names = [field.name for field in fields(TrainingSettings)]
-    return {name: None if pd.isna(value := point[name]) else _plain(value) for name in names}
+    # Reports from before a setting was a choice do not have it: its default is what it was.
+    return {
+        field.name: field.default if pd.isna(value := point[field.name]) else _plain(value)
+        for field in fields(TrainingSettings)
+    }
 
 
 def _plain(value: Any) -> Any:

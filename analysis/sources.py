@@ -23,6 +23,7 @@ from study.files import write_atomically
 DATA = "data"
 SCHEMA_FILE = "schema.json"
 SCHEMA_VERSION = 1
+KEY = ("study", "trial_id")
 
 
 def read(folders: Sequence[Path]) -> Tables:
@@ -93,7 +94,10 @@ def _load_table(path: Path, name: str) -> pd.DataFrame:
     types = dtypes(TABLES[name])
     try:
         frame = pd.read_parquet(io.BytesIO(path.read_bytes()))
-        return frame[list(types)].astype(types)
+        if frame.columns.isin(KEY).sum() < len(KEY):
+            raise KeyError(*KEY)
+        # What a report from before a column was added does not have is missing.
+        return frame.reindex(columns=list(types)).astype(types)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise LedgerError(f"{path} is not a table of {name} ({reason}); write the report anew") from error

@@ -15,7 +15,7 @@ import math
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,10 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, _compute_kernel_size, blur_dimension
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from study.augmentation import Augmentation
 from study.crops import ROUNDED, VolumeRule, foreground_volumes
 from study.curriculum import Curriculum, Stage
 from study.data_curriculum import DataCurriculum
@@ -37,8 +37,6 @@ from study.records import CONSTANT_FOREGROUND_OVERSAMPLING
 Batch = dict[str, Any]
 
 _TRAINING_STREAM, _VALIDATION_STREAM, _WEIGHTS_STREAM, _FORWARD_STREAM = range(4)
-# nnU-Net widens the crop before rotation and scaling by these, whatever the transform itself draws from.
-_CROP_SCALE_RANGE = (0.85, 1.25)
 # Kernel width in standard deviations, the default of batchgeneratorsv2's blur.
 _BLUR_TRUNCATE = 6
 
@@ -49,25 +47,6 @@ class Item:
 
     index: int
     validation: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """nnU-Net's augmentation decisions, taken once at the full patch so that a stage does not change them.
-
-    Attributes:
-        rotation: range in radians; dummy_2d: whether axis 0 is left out of spatial transforms.
-        mirror_axes: axes that training mirrors.
-    """
-
-    rotation: tuple[float, float]
-    dummy_2d: bool
-    mirror_axes: tuple[int, ...]
-
-    def crop_size(self, patch_size: tuple[int, ...]) -> list[int]:
-        """Voxels to cut out per axis so that a rotated, scaled patch has no empty corners."""
-        size = [int(n) for n in get_patch_size(patch_size, *[self.rotation] * 3, _CROP_SCALE_RANGE)]
-        return [patch_size[0], *size[1:]] if self.dummy_2d else size
 
 
 def seed_everything(stream: int, seed: int, index: int) -> None:
@@ -184,7 +163,7 @@ class Batches(Dataset[Batch]):
         data: which training cases come first, None for all throughout.
         seed: of the training batches.
         foreground_oversampling: share of training samples centred on foreground.
-        augmentation: decisions taken at the full patch.
+        augmentations: the decisions, one per stage.
         training_cases: nnU-Net dataset of the fold's training cases; validation_cases likewise.
     """
 
@@ -196,7 +175,7 @@ class Batches(Dataset[Batch]):
         data: DataCurriculum | None,
         seed: int,
         foreground_oversampling: float,
-        augmentation: Augmentation,
+        augmentations: Sequence[Augmentation],
         training_cases: Any,
         validation_cases: Any,
     ) -> None:
@@ -205,9 +184,9 @@ class Batches(Dataset[Batch]):
         self._data = data
         self._seed = seed
         self._oversampling = foreground_oversampling
-        self._augmentation = augmentation
+        self._augmentations = augmentations
         self._cases = (training_cases, validation_cases)
-        self._transforms = _TransformFactory(trainer, augmentation)
+        self._transforms = _TransformFactory(trainer)
         # By stage and whether some cases alone may be drawn.
         self._training_loaders: dict[tuple[int, bool], StageLoader] = {}
         self._validation: StageLoader | None = None
@@ -234,14 +213,15 @@ class Batches(Dataset[Batch]):
 
     def _training_loader(self, index: int) -> StageLoader:
         stage: Stage = self._curriculum.stages[index]
+        augmentation = self._augmentations[index]
         return StageLoader(
             self._cases[0],
             stage.batch_size,
-            self._augmentation.crop_size(stage.patch_size),
+            augmentation.crop_size(stage.patch_size),
             stage.patch_size,
             self._labels,
             oversample_foreground_percent=self._oversampling,
-            transforms=self._transforms.training(stage.patch_size),
+            transforms=self._transforms.training(stage.patch_size, augmentation),
             crops_per_volume=stage.crops_per_volume,
             volume_rule=self._curriculum.volume_rule,
         )
@@ -268,12 +248,11 @@ def _drawn(loader: StageLoader) -> Batch:
 class _TransformFactory:
     """Makes nnU-Net's transforms for a patch size; holds nothing that cannot travel to a worker process."""
 
-    def __init__(self, trainer: Any, augmentation: Augmentation) -> None:
+    def __init__(self, trainer: Any) -> None:
         labels = trainer.label_manager
         self._make_training = trainer.get_training_transforms
         self._make_validation = trainer.get_validation_transforms
         self._scales = trainer._get_deep_supervision_scales()
-        self._augmentation = augmentation
         self._mask_for_norm = trainer.configuration_manager.use_mask_for_norm
         self._labelling = {
             "is_cascaded": trainer.is_cascaded,
@@ -282,8 +261,7 @@ class _TransformFactory:
             "ignore_label": labels.ignore_label,
         }
 
-    def training(self, patch_size: tuple[int, ...]) -> ComposeTransforms:
-        augmentation = self._augmentation
+    def training(self, patch_size: tuple[int, ...], augmentation: Augmentation) -> ComposeTransforms:
         return make_repeatable(
             self._make_training(
                 patch_size,

@@ -23,6 +23,8 @@ from study.readings import MeterInfo, NodeUse, OwnEnergy, own_from_json, use_fro
 
 Optimizer = Literal["sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
+AugmentationRule = Literal["full-patch", "per-stage"]
+AUGMENTATION_RULES: tuple[AugmentationRule, ...] = ("full-patch", "per-stage")
 # nnU-Net's own for SGD. For AdamW, what trained a small plan in a few hundred iterations.
 DEFAULT_LEARNING_RATES: Mapping[str, float] = {"sgd": 1e-2, "adamw": 3e-3}
 METERS = ("codecarbon", "none")
@@ -64,6 +66,8 @@ class TrainingSettings:
         test_time_mirroring: whether the final validation predicts with mirroring.
         compile_network: torch.compile on CUDA: of the stages where it pays (`auto`, see `execution.worth_compiling`),
             `always` or `never`; True and False are the latter two.
+        augmentation: where rotation range and dummy 2D are decided: once at the `full-patch`, so that a stage changes
+            nothing but sizes; or `per-stage` from the stage's own patch, as the published code does.
         stop_at_dice: end after the epoch whose smoothed validation Dice reaches this, see `stopping`; None never does.
 
     Raises:
@@ -82,9 +86,11 @@ class TrainingSettings:
     test_time_mirroring: bool = True
     compile_network: CompileChoice = AUTO
     stop_at_dice: float | None = None
+    augmentation: AugmentationRule = "full-patch"
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("augmentation", self.augmentation, AUGMENTATION_RULES)
         for name in ("epochs", "iterations_per_epoch", "validation_every_epochs", "validation_batches"):
             check_count(name, getattr(self, name))
         if self.initial_learning_rate is not None:
@@ -199,8 +205,9 @@ class TrialSpec:
         if not self.curriculum.random_draws:
             del data["curriculum"]["seed"]
         # Added since the first trials were named: who does not use them keeps the name.
-        for part, name in ((data, "data"), (data["training"], "stop_at_dice")):
-            if part[name] is None:
+        unused = ((data, "data", None), (data["training"], "stop_at_dice", None))
+        for part, name, default in (*unused, (data["training"], "augmentation", "full-patch")):
+            if part[name] == default:
                 del part[name]
         if self.curriculum.draws_as_rounded(self.training.foreground_oversampling or 0.0):
             del data["curriculum"]["volume_rule"]

@@ -24,7 +24,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from study import checkpoints
-from study.batches import Augmentation, Batches, Schedule, make_loader, seed_forward, seed_weights
+from study.augmentation import augmentations
+from study.batches import Batches, Schedule, make_loader, seed_forward, seed_weights
 from study.compiling import use_compile_cache
 from study.errors import InfeasibleTrialError, TrialInterrupted
 from study.execution import StageExecution
@@ -120,7 +121,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             data=self._task.data,
             seed=self._task.seed,
             foreground_oversampling=self.oversample_foreground_percent,
-            augmentation=self._augmentation(),
+            augmentations=augmentations(self, self._task.curriculum, self._task.settings.augmentation),
             training_cases=training_cases,
             validation_cases=validation_cases,
         )
@@ -388,11 +389,6 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             validation_every_epochs=self._task.settings.validation_every_epochs,
             validation_batches=self._task.settings.validation_batches,
         )
-
-    def _augmentation(self) -> Augmentation:
-        decisions = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        rotation, dummy_2d, _, mirror_axes = decisions
-        return Augmentation(rotation=rotation, dummy_2d=bool(dummy_2d), mirror_axes=tuple(mirror_axes or ()))
 
     def _do_i_compile(self) -> bool:
         """Never through nnU-Net, which compiles the network for good: `steps` compiles stages where it pays."""

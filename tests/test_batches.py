@@ -17,11 +17,13 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from hypothesis import given
 from hypothesis import strategies as st
+from nnunetv2.configuration import ANISO_THRESHOLD
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
 from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_loader, make_repeatable
+from study.chain import Geometry
 from study.crops import ALTERNATING, VolumeRule
-from study.curriculum import Curriculum
+from study.curriculum import Curriculum, named_axes, resolve
 from study.trainer import nnUNetTrainerPGPS
 
 
@@ -141,23 +143,65 @@ def test_every_stage_has_its_size_at_every_scale(
             assert set(target.unique().tolist()) <= {0, 1, 2}
 
 
-def test_a_flat_patch_keeps_its_2d_augmentation_in_every_stage(make_trainer: MakeTrainer) -> None:
-    calls: list[tuple[tuple[int, ...], bool]] = []
+# Patch size, rotation in degrees, whether augmented in 2D.
+Call = tuple[tuple[int, ...], int, bool]
+
+
+def recording(calls: list[Call]) -> type[nnUNetTrainerPGPS]:
+    """A trainer that notes what its training transforms are made from."""
 
     class Recording(nnUNetTrainerPGPS):
         @staticmethod
         def get_training_transforms(patch: Any, rotation: Any, scales: Any, axes: Any, flat: Any, **more: Any) -> Any:
-            calls.append((tuple(patch), flat))
+            calls.append((tuple(patch), round(math.degrees(rotation[1])), flat))
             return nnUNetTrainerPGPS.get_training_transforms(patch, rotation, scales, axes, flat, **more)
 
-    for plans, patch, flat in ((FLAT, FLAT_PATCH, True), (CUBE, CUBE_PATCH, False)):
-        trainer = make_trainer("pgps", plans=plans, trainer=Recording)
+    return Recording
+
+
+def test_a_flat_patch_keeps_its_2d_augmentation_in_every_stage(make_trainer: MakeTrainer) -> None:
+    calls: list[Call] = []
+
+    for plans, patch, degrees, flat in ((FLAT, FLAT_PATCH, 180, True), (CUBE, CUBE_PATCH, 30, False)):
+        trainer = make_trainer("pgps", plans=plans, trainer=recording(calls))
         batches, stages = trainer.make_batches(), curriculum_of(trainer).stages
         for _, item in first_items(curriculum_of(trainer)):
             batches[item]
-        assert calls == [(stage.patch_size, flat) for stage in stages]
+        assert calls == [(stage.patch_size, degrees, flat) for stage in stages]
         assert calls[-1][0] == patch
         calls.clear()
+
+
+def test_the_published_code_decides_augmentation_for_every_stage_anew(make_trainer: MakeTrainer) -> None:
+    calls: list[Call] = []
+    training = {"augmentation": "per-stage"}
+    trainer = make_trainer("pgps", plans=FLAT, trainer=recording(calls), training=training)
+    batches, curriculum = trainer.make_batches(), curriculum_of(trainer)
+    for _, item in first_items(curriculum):
+        batches[item]
+    flat = [max(stage.patch_size) / stage.patch_size[0] > 3 for stage in curriculum.stages]
+    assert {True, False} == set(flat)
+    assert calls == [
+        (stage.patch_size, 180 if is_flat else 30, is_flat)
+        for stage, is_flat in zip(curriculum.stages, flat, strict=True)
+    ]
+    # What nnU-Net remembers of the last call is that of the full patch; inference uses it.
+    assert tuple(trainer.configuration_manager.patch_size) == FLAT_PATCH
+    at_full_patch = make_trainer("pgps", plans=FLAT).make_batches()
+    last = Item(index=curriculum.total_iterations - 1)
+    assert same(batches[last], at_full_patch[last])
+    assert not same(batches[Item(index=0)], at_full_patch[Item(index=0)])
+
+
+def test_where_decisions_differ_on_the_pancreas_task() -> None:
+    pancreas = Geometry(patch_size=(40, 224, 224), divisors=(8, 32, 32), batch_size=2)
+    curriculum = resolve(pancreas, named_axes("pgps", allocation="reference"))
+
+    def is_flat(patch_size: tuple[int, ...]) -> bool:
+        return max(patch_size) / patch_size[0] > ANISO_THRESHOLD
+
+    differing = sum(s.iterations for s in curriculum.stages if is_flat(s.patch_size) != is_flat(pancreas.patch_size))
+    assert differing / curriculum.total_iterations == pytest.approx(0.186)
 
 
 def test_short_axes_pass_through_the_whole_augmentation(make_trainer: MakeTrainer) -> None:

@@ -33,6 +33,7 @@ _TRAINING = (
     "validation_every_epochs",
     "validation_batches",
     "test_time_mirroring",
+    "augmentation",
     "compile_network",
     "stop_at_dice",
 )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.execution import ALWAYS, AUTO, COMPILE_CHOICES
-from study.records import METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
+from study.records import AUGMENTATION_RULES, METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
 from study.remote import place
 from study.verbs.options import (
     absolute,
@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--optimizer", default="sgd", metavar="NAME", help=f"{' or '.join(OPTIMIZERS)}; default: sgd")
     for option, convert, metavar, text in TRAINING_OPTIONS:
         training.add_argument(option, type=convert, metavar=metavar, help=text)
+    training.add_argument(
+        "--augmentation",
+        default="full-patch",
+        metavar="RULE",
+        help=f"dummy 2D and rotation decided at: {' or '.join(AUGMENTATION_RULES)} (default: full-patch)",
+    )
     training.add_argument("--no-mirroring", action="store_true", help="final validation without test-time mirroring")
     training.add_argument(
         "--compile",
@@ -161,7 +167,11 @@ def _training(args: argparse.Namespace) -> TrainingSettings:
     names = [option.removeprefix("--").replace("-", "_") for option, *_ in TRAINING_OPTIONS]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return TrainingSettings(
-        optimizer=args.optimizer, test_time_mirroring=not args.no_mirroring, compile_network=args.compile, **given
+        optimizer=args.optimizer,
+        augmentation=args.augmentation,
+        test_time_mirroring=not args.no_mirroring,
+        compile_network=args.compile,
+        **given,
     )
 
 
