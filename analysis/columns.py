@@ -105,6 +105,8 @@ _SETTING = (
 
 _OUTCOME = (
     _number("dice", "Dice", "mean foreground Dice of nnU-Net's validation of the whole fold", decimals=4),
+    _number("nsd", "NSD", "mean normalised surface Dice of the same predictions, at the trial's tolerance", decimals=4),
+    _number("hd95_mm", "HD95", "mean 95th percentile of the Hausdorff distance of the same", "mm", decimals=2),
     _number("runtime_seconds", "Training time", "training loop with online validation, all attempts, waste too", "s"),
     _number("energy_kwh", "Training energy", "of the same, the trial's share of the machine", "kWh"),
     _number("co2_kg", "Training CO₂", "of the same: energy × intensity of the grid × PUE, CO₂ equivalents", "kg"),
@@ -129,6 +131,7 @@ _CIRCUMSTANCE = (
     _words("meter", "Meter", "what read the energy, with its version"),
     _words("country", "Country", "whose grid the CO₂ is for, ISO 3166 alpha-3"),
     _words("carbon_rate", "Carbon rate", "carbon intensity of the grid and PUE"),
+    _words("nsd_tolerance_mm", "NSD tolerance", "in mm, at which NSD was taken"),
     _words("versions", "Versions", "of Python and libraries"),
 )
 
@@ -160,6 +163,8 @@ CASE_COLUMNS: tuple[Column, ...] = (
     _words("case", "Case", "identifier of the validation case"),
     _words("label", "Class", "label or region; `foreground` is the mean over those of the case"),
     _number("dice", "Dice", "missing where the class is neither in the case nor predicted", decimals=4),
+    _number("nsd", "NSD", "likewise; 0 where it is in one of them alone", decimals=4),
+    _number("hd95_mm", "HD95", "likewise; the image's diagonal where it is in one of them alone", "mm", decimals=2),
 )
 """Columns of the table of cases: one row per trial, validation case and class."""
 

@@ -49,6 +49,8 @@ OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
         Objective(name="dice", maximise=True, machine_bound=False),
+        Objective(name="nsd", maximise=True, machine_bound=False),
+        Objective(name="hd95_mm", machine_bound=False),
         Objective(name="runtime_seconds"),
         Objective(name="energy_kwh"),
         Objective(name="co2_kg"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from analysis.methods import method_of, point_id, stage_table
@@ -14,7 +15,8 @@ from analysis.spending import spent_by
 from study.costs import Bill, Charge, Entry, bill, entries, total
 from study.errors import StudyError
 from study.ledger import TrialFolder
-from study.records import AttemptHeader, EpochReport, Phase, TrialResult, TrialSpec
+from study.records import AttemptHeader, EpochReport, Phase, TrialSpec
+from study.results import NSD, TrialResult
 
 Row = dict[str, Any]
 UNREADABLE = "unreadable"
@@ -82,7 +84,13 @@ def _outcome(spec: TrialSpec, result: TrialResult | None) -> Row:
     if result is None:
         return {}
     kept = {name: getattr(result, name) for name in ("dice", "voxels", "voxel_share", "weights_sha256")}
-    return {**kept, "stopped_at_iteration": spec.stopped_at(result.iterations)}
+    nsd = result.metrics.get(NSD)
+    return {
+        **kept,
+        **{name: one.mean for name, one in result.metrics.items()},
+        "nsd_tolerance_mm": None if nsd is None else f"{nsd.tolerance_mm:g}",
+        "stopped_at_iteration": spec.stopped_at(result.iterations),
+    }
 
 
 def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -> Row:
@@ -135,9 +143,15 @@ def _case_rows(result: TrialResult | None) -> Iterator[Row]:
     if result is None:
         return
     for case, mean in result.dice_per_case.items():
-        yield {"case": case, "label": FOREGROUND, "dice": mean}
+        by_metric = {name: one.per_case_and_class.get(case, {}) for name, one in result.metrics.items()}
+        yield {"case": case, "label": FOREGROUND, "dice": mean, **{n: _mean(v) for n, v in by_metric.items()}}
         for label, dice in result.dice_per_case_and_class[case].items():
-            yield {"case": case, "label": label, "dice": dice}
+            yield {"case": case, "label": label, "dice": dice, **{n: v.get(label) for n, v in by_metric.items()}}
+
+
+def _mean(labels: Mapping[str, float | None]) -> float | None:
+    known = [value for value in labels.values() if value is not None]
+    return fmean(known) if known else None
 
 
 def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:

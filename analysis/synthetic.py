@@ -22,9 +22,9 @@ from study.records import (
     EpochReport,
     Phase,
     TrainingSettings,
-    TrialResult,
     TrialSpec,
 )
+from study.results import TrialResult
 
 DATASET = "Dataset999_Synthetic"
 GEOMETRY = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from study import locks
 from study.errors import LedgerError
 from study.ledger import Ledger, TrialFolder, TrialState
-from study.records import AttemptHeader, CostInterval, Phase, TrialResult, TrialSpec
+from study.records import AttemptHeader, CostInterval, Phase, TrialSpec
+from study.results import TrialResult
 from study.stopping import stopping_epoch
 
 _SHA256_LENGTH = 64

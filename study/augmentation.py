@@ -1,9 +1,9 @@
 """What nnU-Net decides about augmentation from a patch: rotation range, whether in 2D, which axes are mirrored.
 
-Its rule for flat patches (no rotation out of the plane, 180 degrees in it) takes the patch of the configuration. At the
-small patches of a curriculum it may come out otherwise. `full-patch` asks once, so that a stage changes sizes and nothing
-else; `per-stage` asks anew for every stage, as the published code of PGPS does. On the Decathlon's pancreas task the two
-differ in 18.6 % of PGPS' iterations.
+Its rule for flat patches (no rotation out of the plane, 180 degrees in it) takes the patch of the configuration. At
+the small patches of a curriculum it may come out otherwise. `full-patch` asks once, so that a stage changes sizes and
+nothing else; `per-stage` asks anew for every stage, as the published code of PGPS does. On the Decathlon's pancreas
+task the two differ in 18.6 % of PGPS' iterations.
 """
 
 from __future__ import annotations

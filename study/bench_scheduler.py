@@ -19,7 +19,8 @@ from study.errors import TrialFailedError
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.machine import cpu_name, hostname, usable_cores
 from study.readings import MeterInfo
-from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialResult, TrialSpec
+from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.results import TrialResult
 from study.spaces import load_space
 from study.trial_host import Ending
 from study.trial_process import FINISHED, Job

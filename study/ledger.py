@@ -40,9 +40,9 @@ from study.records import (
     AttemptHeader,
     CostInterval,
     EpochReport,
-    TrialResult,
     TrialSpec,
 )
+from study.results import TrialResult
 
 SCHEMA_VERSION = 1
 # At most this many characters of a failure's reason are kept: the log has the rest.
@@ -202,6 +202,10 @@ class TrialFolder:
         # So that a bill that loses lines later does not pass for a smaller one.
         lines = sum(1 for _ in files.read_lines(self.path / "costs.jsonl"))
         self.append_event(TrialState.FINISHED.value, attempt=attempt, cost_lines=lines)
+
+    def complete(self, result: TrialResult) -> None:
+        """Store the result of a finished trial anew, with what it lacked."""
+        files.write_json(self.path / "result.json", record_to_json(result))
 
     def sweep(self) -> None:
         """Delete what killed processes had not finished writing; only who holds the trial's lock does."""

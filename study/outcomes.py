@@ -9,6 +9,7 @@ from statistics import fmean
 from study.costs import bill
 from study.errors import LedgerError
 from study.ledger import TrialFolder, TrialState
+from study.results import NO_METRICS, Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,17 @@ class Outcome:
     reason: str | None = None
 
 
-def outcome(folders: Sequence[TrialFolder]) -> Outcome:
+def outcome(folders: Sequence[TrialFolder], metrics: Metrics = NO_METRICS) -> Outcome:
     """The outcome of a point by what is in the ledger now.
 
     Args:
         folders: one per fold and seed, at least one.
+        metrics: a finished trial that lacks one of them is not done: it is interrupted.
     """
     states = [folder.state() for folder in folders]
     if all(state is TrialState.FINISHED for state in states):
+        if any(metrics.lacking_in(folder.result()) for folder in folders if metrics.names):
+            return Outcome(state=TrialState.INTERRUPTED)
         return Outcome(state=TrialState.FINISHED, values=_means([objectives(folder) for folder in folders]))
     for ending in (TrialState.INFEASIBLE, TrialState.FAILED):
         if ending in states:
@@ -59,11 +63,12 @@ def objectives(folder: TrialFolder) -> dict[str, float | None]:
         "co2_kg": training.co2_kg,
         "energy_kwh": training.energy_kwh,
         "voxel_share": result.voxel_share,
+        **{name: one.mean for name, one in result.metrics.items()},
     }
 
 
 def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row.get(name) for row in rows] for name in rows[0]}
     return {name: fmean(known) for name, values in columns.items() if len(known := _known(values)) == len(rows)}
 
 

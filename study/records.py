@@ -361,34 +361,5 @@ class AttemptHeader:
         return cls(**{**with_tuples(data), "meter": MeterInfo(**data["meter"]), "execution": execution})
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """What a finished trial achieved; what it cost is in the ledger's cost intervals.
-
-    Attributes:
-        dice: mean foreground Dice of nnU-Net's own validation of the fold.
-        dice_per_class: mean Dice by label or region.
-        dice_per_case: mean over foreground classes, by case; None where no class is in case or prediction.
-        dice_per_case_and_class: case -> label -> Dice.
-        iterations, voxels: really trained, each counted once; fewer than specified when `stop_at_dice` was reached.
-        voxel_share: relative to as many iterations of CPS.
-        weights_sha256: over names, shapes, types and bytes of the final weights.
-    """
-
-    dice: float
-    dice_per_class: Mapping[str, float | None]
-    dice_per_case: Mapping[str, float | None]
-    dice_per_case_and_class: Mapping[str, Mapping[str, float | None]]
-    iterations: int
-    voxels: int
-    voxel_share: float
-    weights_sha256: str
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        return cls(**data)
-
-
 def _given(value: float | None, default: float) -> float:
     return default if value is None else value

@@ -7,10 +7,7 @@ be done again.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,10 +30,11 @@ from study.records import (
     Energy,
     EpochReport,
     Phase,
-    TrialResult,
     TrialSpec,
 )
+from study.results import NO_METRICS, Metrics, TrialResult, result_from
 from study.stretch import Interval
+from study.surfaces import add_lacking, measure
 from study.versions import deciding_versions, recorded_versions, version_changes
 
 # A killed process loses at most so much of the bill of its final validation, or a case if that takes longer.
@@ -52,12 +50,14 @@ class Workplace:
         resources: what the trial is allotted.
         energy: how energy is measured; its country has been checked.
         previous_stage: segmentations of the previous stage, for cascades.
+        metrics: what is measured beside Dice; of a finished trial, what its result lacks of them.
     """
 
     data: DataPaths
     resources: Resources = field(default_factory=Resources)
     energy: Energy = field(default_factory=Energy)
     previous_stage: Path | None = None
+    metrics: Metrics = NO_METRICS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +94,18 @@ def run_trial(
         DiskFullError: there is no room for its records; the same call resumes when there is.
         StudyError: data, device or ledger are not fit for it; nothing was started.
     """
-    folder = ledger.add(spec)
+    folder, progress = ledger.add(spec), progress or Progress()
     if folder.result() is None:
         with folder.locked():
             # Another process may have finished it while this one waited for the disk.
             if folder.result() is None:
                 folder.sweep()
                 audit_trial(folder)
-                _Attempt(spec, folder, workplace, progress or Progress(), stop or StopRequest()).run()
+                _Attempt(spec, folder, workplace, progress, stop or StopRequest()).run()
     audit_trial(folder)
+    if workplace.metrics.lacking_in(folder.result()):
+        with folder.locked():
+            add_lacking(folder, workplace.data, workplace.metrics, progress.alive)
     return finished_trial(folder)
 
 
@@ -200,8 +203,8 @@ class _Attempt:
                 self._train(trainer)
             trainer.set_deep_supervision_enabled(True)
             checksum = weights_sha256(trainer.network)
-            summary = self._validate(trainer)
-        self._folder.finish(_result(self._spec, trainer, checksum, summary), attempt=self._index)
+            result = self._validate(trainer, checksum)
+        self._folder.finish(result, attempt=self._index)
 
     def _make_trainer(self, device: str) -> Any:
         import torch
@@ -295,16 +298,29 @@ class _Attempt:
             reached = f"validation Dice {self._spec.training.stop_at_dice:g} is reached"
             self._folder.note(f"{reached} after iteration {trainer.iteration}: the training ends")
 
-    def _validate(self, trainer: Any) -> dict[str, Any]:
+    def _validate(self, trainer: Any, checksum: str) -> TrialResult:
         self._progress.phase(Phase.FINAL_VALIDATION)
         self._validation = Interval(lambda seconds: self._record_validation(trainer.iteration, seconds))
         try:
             trainer.perform_actual_validation()
+            return self._measured(trainer, checksum)
         finally:
             self._validation.close()
             self._validation = None
-        summary: dict[str, Any] = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
-        return summary
+
+    def _measured(self, trainer: Any, checksum: str) -> TrialResult:
+        spec, workplace = self._spec, self._workplace
+        result = result_from(
+            files.read_json(Path(trainer.output_folder) / "validation" / "summary.json"),
+            file_ending=trainer.dataset_json["file_ending"],
+            iterations=trainer.iteration,
+            voxels=trainer.voxels,
+            voxel_share=spec.curriculum.share_of_cps(trainer.voxels, trainer.iteration),
+            checksum=checksum,
+        )
+        cases = result.dice_per_case_and_class
+        metrics = measure(self._folder, spec, workplace.data, workplace.metrics, cases, self.alive)
+        return replace(result, metrics=metrics)
 
     def _record_validation(self, iteration: int, seconds: float) -> None:
         self._record(Phase.FINAL_VALIDATION, None, iteration, iteration, seconds)
@@ -345,37 +361,5 @@ class _Attempt:
             self._folder.append_cost(used)
 
 
-def _result(spec: TrialSpec, trainer: Any, checksum: str, summary: Mapping[str, Any]) -> TrialResult:
-    ending = trainer.dataset_json["file_ending"]
-    dice = float(summary["foreground_mean"]["Dice"])
-    if not math.isfinite(dice):
-        raise TrialFailedError("the validation's mean foreground Dice is not a number: no class in case or prediction")
-    cases = {
-        Path(case["reference_file"]).name.removesuffix(ending): {
-            str(label): _number(metrics["Dice"]) for label, metrics in case["metrics"].items()
-        }
-        for case in summary["metric_per_case"]
-    }
-    return TrialResult(
-        dice=dice,
-        dice_per_class={str(label): _number(metrics["Dice"]) for label, metrics in summary["mean"].items()},
-        dice_per_case={case: _mean(list(labels.values())) for case, labels in cases.items()},
-        dice_per_case_and_class=cases,
-        iterations=trainer.iteration,
-        voxels=trainer.voxels,
-        voxel_share=spec.curriculum.share_of_cps(trainer.voxels, trainer.iteration),
-        weights_sha256=checksum,
-    )
-
-
 def _eager(spec: TrialSpec) -> tuple[StageExecution, ...]:
     return tuple(StageExecution(stage=stage) for stage in (*range(len(spec.curriculum.stages)), None))
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None

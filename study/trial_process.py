@@ -34,6 +34,7 @@ from study.locks import EXIT_CODE_OF_LOSS
 from study.machine import Resources
 from study.progress import Progress, StopRequest
 from study.records import Energy, Phase, TrialSpec
+from study.results import NO_METRICS, Metrics
 from study.terminal import output_to
 from study.trial import Workplace, run_trial
 
@@ -56,6 +57,7 @@ class Job:
         raw, preprocessed: absolute paths of nnU-Net's folders.
         resources: what the trial is allotted; energy: how it is measured.
         previous_stage: for cascades.
+        metrics: measured beside Dice.
         stop_file: its appearance stops the trial.
     """
 
@@ -67,6 +69,7 @@ class Job:
     energy: Energy
     previous_stage: str | None
     stop_file: str
+    metrics: Metrics = NO_METRICS
 
     def to_json(self) -> str:
         """The job as one line."""
@@ -76,7 +79,8 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """Inverse of `to_json`."""
         data: dict[str, Any] = json.loads(text)
-        return cls(**{**data, "resources": Resources(**data["resources"]), "energy": Energy(**data["energy"])})
+        records = {"resources": Resources, "energy": Energy, "metrics": Metrics}
+        return cls(**{**data, **{name: record(**data[name]) for name, record in records.items()}})
 
     def workplace(self) -> Workplace:
         """Data, resources and meter of the job."""
@@ -85,6 +89,7 @@ class Job:
             resources=self.resources,
             energy=self.energy,
             previous_stage=_path(self.previous_stage),
+            metrics=self.metrics,
         )
 
 

@@ -8,6 +8,7 @@ from study.costs import CostSegment
 from study.plain import record_to_json
 from study.prediction import predict_command
 from study.records import Phase
+from study.results import HD95, NSD
 from study.stage_table import data_words
 from study.trial import FinishedTrial
 
@@ -25,6 +26,7 @@ def as_json(trial: FinishedTrial) -> dict[str, Any]:
         "dice": result.dice,
         "dice_per_class": dict(result.dice_per_class),
         "dice_per_case": dict(result.dice_per_case),
+        "metrics": {name: record_to_json(one) for name, one in result.metrics.items()},
         "runtime_seconds": bill.training.seconds,
         "energy_kwh": bill.training.energy_kwh,
         "co2_kg": bill.training.co2_kg,
@@ -58,6 +60,7 @@ def as_text(trial: FinishedTrial) -> str:
     lines = [
         f"trial {trial.folder.trial_id} ({trial.spec.scheme}) is finished",
         f"Dice      {result.dice:.4f}   ({classes})",
+        *_metrics(trial),
         f"training  {bill.training.seconds:.1f} s, {_energy(bill.training.energy_kwh, bill.training.co2_kg)}",
         f"total     {bill.total.seconds:.1f} s with {validation_seconds:.1f} s of validation, "
         f"{_energy(bill.total.energy_kwh, bill.total.co2_kg)}; {len(bill.segments)} attempt(s), "
@@ -68,6 +71,16 @@ def as_text(trial: FinishedTrial) -> str:
         f"predict   {predict_command(trial.folder, trial.spec)}",
     ]
     return "\n".join(lines)
+
+
+def _metrics(trial: FinishedTrial) -> list[str]:
+    """Lines of what was measured beside Dice."""
+    metrics = trial.result.metrics
+    nsd, hd95 = metrics.get(NSD), metrics.get(HD95)
+    return [
+        *([] if nsd is None else [f"NSD       {_dice(nsd.mean)}   (tolerance {nsd.tolerance_mm:g} mm)"]),
+        *([] if hd95 is None else [f"HD95      {'-' if hd95.mean is None else f'{hd95.mean:.2f} mm'}"]),
+    ]
 
 
 def _notes(trial: FinishedTrial) -> list[str]:

@@ -20,9 +20,9 @@ from study.records import (
     MeterInfo,
     Phase,
     TrainingSettings,
-    TrialResult,
     TrialSpec,
 )
+from study.results import TrialResult
 
 BRAIN = Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2)
 LUNG = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)

@@ -175,7 +175,7 @@ def test_a_flat_patch_keeps_its_2d_augmentation_in_every_stage(make_trainer: Mak
 def test_the_published_code_decides_augmentation_for_every_stage_anew(make_trainer: MakeTrainer) -> None:
     calls: list[Call] = []
     training = {"augmentation": "per-stage"}
-    trainer = make_trainer("pgps", plans=FLAT, trainer=recording(calls), training=training)
+    trainer = make_trainer("efficiency", plans=FLAT, trainer=recording(calls), training=training)
     batches, curriculum = trainer.make_batches(), curriculum_of(trainer)
     for _, item in first_items(curriculum):
         batches[item]
@@ -187,10 +187,10 @@ def test_the_published_code_decides_augmentation_for_every_stage_anew(make_train
     ]
     # What nnU-Net remembers of the last call is that of the full patch; inference uses it.
     assert tuple(trainer.configuration_manager.patch_size) == FLAT_PATCH
-    at_full_patch = make_trainer("pgps", plans=FLAT).make_batches()
-    last = Item(index=curriculum.total_iterations - 1)
-    assert same(batches[last], at_full_patch[last])
-    assert not same(batches[Item(index=0)], at_full_patch[Item(index=0)])
+    at_full_patch = make_trainer("efficiency", plans=FLAT).make_batches()
+    for index, stage in enumerate(curriculum.stages):
+        item = Item(index=stage.first_iteration)
+        assert same(batches[item], at_full_patch[item]) is flat[index]
 
 
 def test_where_decisions_differ_on_the_pancreas_task() -> None:

@@ -24,7 +24,8 @@ from study.datasets import DataPaths, data_paths
 from study.errors import DiskFullError, StudyError
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.locks import STALE_SECONDS
-from study.records import TrialResult, TrialSpec
+from study.records import TrialSpec
+from study.results import TrialResult
 from study.trial import run_trial
 
 SPACE = {"name": "damaged"}

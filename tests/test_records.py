@@ -24,9 +24,9 @@ from study.records import (
     EpochReport,
     Phase,
     TrainingSettings,
-    TrialResult,
     TrialSpec,
 )
+from study.results import TrialResult
 
 
 def through_json(record: Any) -> Any:

@@ -186,6 +186,7 @@ def _assignment(run: Run, allotment: Allotment, stop_file: Path) -> Assignment:
         energy=run.space.energy,
         previous_stage=None if run.previous_stage is None else str(run.previous_stage),
         stop_file=str(stop_file),
+        metrics=run.space.metrics,
     )
     return Assignment(
         space=run.space,

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from study.cluster.proposers import KnownPoint, Proposal, Proposer
+from study.cluster.proposers import KnownPoint, Proposal, Proposer, outcome_of
 from study.ledger import Ledger
-from study.outcomes import Outcome, outcome
+from study.outcomes import Outcome
 from study.spaces import Point, SearchSpace, specs
 from study.specs import Lookup
 
@@ -80,7 +80,7 @@ class ListProposer(Proposer):
             yield Listed(point=point, trial_ids=trial_ids, to_train=to_train)
 
     def _outcome(self, trial_ids: tuple[str, ...]) -> Outcome:
-        return outcome([self._ledger.trial(trial_id) for trial_id in trial_ids])
+        return outcome_of(self._space, self._ledger, trial_ids)
 
 
 def _key(point: Point) -> str:

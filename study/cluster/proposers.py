@@ -19,6 +19,8 @@ from typing import Any
 from study.errors import InvalidInputError, LedgerError
 from study.ledger import Ledger, TrialState
 from study.outcomes import Outcome, outcome
+from study.remote.shared_ledger import url_of_ledger
+from study.results import NO_METRICS
 from study.spaces import OPTUNA, Point, SearchSpace
 from study.specs import Lookup
 
@@ -177,9 +179,15 @@ def known_points(space: SearchSpace, ledger: Ledger) -> list[KnownPoint]:
         proposal = _proposal(space, ledger, record)
         proposals.setdefault(proposal.number, proposal)
     return [
-        KnownPoint(proposal=proposal, outcome=outcome([ledger.trial(trial_id) for trial_id in proposal.trial_ids]))
+        KnownPoint(proposal=proposal, outcome=outcome_of(space, ledger, proposal.trial_ids))
         for _, proposal in sorted(proposals.items())
     ]
+
+
+def outcome_of(space: SearchSpace, ledger: Ledger, trial_ids: Sequence[str]) -> Outcome:
+    """How trials stand for a study; those that lack a metric of its are unfinished, where it can still be measured."""
+    metrics = space.metrics if url_of_ledger(ledger) is None else NO_METRICS
+    return outcome([ledger.trial(trial_id) for trial_id in trial_ids], metrics)
 
 
 def _proposal(space: SearchSpace, ledger: Ledger, record: Mapping[str, Any]) -> Proposal:

@@ -22,6 +22,7 @@ from study.errors import DiskFullError, StudyError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.outcomes import outcome
 from study.remote.workshop import open_workshop
+from study.results import NO_METRICS
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
 from study.trial_host import Ending, TrialHost
@@ -126,7 +127,9 @@ def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> Trial
     """
     patience = assignment.patience
     faults, reached, tried = 0, -1, False
-    while (state := folder.state()) is not TrialState.FINISHED:
+    # Models of what is finished in object storage are not at hand to measure.
+    metrics = job.metrics if assignment.url is None else NO_METRICS
+    while (state := folder.state()) is not TrialState.FINISHED or metrics.lacking_in(folder.result()):
         _check_not_stopped(job)
         if state is TrialState.RUNNING:
             time.sleep(BUSY_POLL_SECONDS)

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from study.errors import InvalidInputError
 from study.records import Energy
+from study.results import DEFAULT_TOLERANCE_MM, Metrics
 from study.spaces.demands import Resources
 from study.spaces.domains import Domain, Fixed, did_you_mean, domain_from
 from study.spaces.reading import read_yaml
@@ -59,6 +60,8 @@ class SpaceDocument(_Block):
     configuration: str = "3d_fullres"
     folds: list[int] = [0]
     seeds: list[int] = [0]
+    metrics: list[str] = []
+    nsd_tolerance_mm: float = DEFAULT_TOLERANCE_MM
     resources: ResourcesBlock = ResourcesBlock()
     energy: EnergyBlock = EnergyBlock()
     curriculum: dict[str, Any] = {}
@@ -111,6 +114,7 @@ def space_from(document: object) -> SearchSpace:
         seeds=tuple(checked.seeds),
         resources=Resources(**checked.resources.model_dump()),
         energy=Energy(**checked.energy.model_dump()),
+        metrics=Metrics(names=tuple(checked.metrics), nsd_tolerance_mm=checked.nsd_tolerance_mm),
         axes=_axes(checked),
     )
 

@@ -18,6 +18,7 @@ from study.checks import check_choice, check_count
 from study.curriculum import Axes
 from study.errors import InvalidInputError
 from study.records import Energy
+from study.results import HD95, METRICS, NO_METRICS, NSD, Metrics
 from study.spaces.demands import Resources
 from study.spaces.domains import Choice, Domain, Fixed, Scalar
 from study.spaces.settings import (
@@ -46,6 +47,8 @@ OBJECTIVES: Mapping[str, str] = {
     "co2_kg": "min",
     "energy_kwh": "min",
     "voxel_share": "min",
+    NSD: "max",
+    HD95: "min",
 }
 """What a searcher may optimise -> `max` or `min`."""
 METERED_OBJECTIVES = ("co2_kg", "energy_kwh")
@@ -67,6 +70,7 @@ class SearchSpace:
         folds, seeds: every point is trained once for each pair; the mean counts.
         resources: what a trial gets of the machine.
         energy: how energy is measured.
+        metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
         axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
 
     Raises:
@@ -85,6 +89,7 @@ class SearchSpace:
     resources: Resources
     energy: Energy
     axes: Mapping[str, Domain]
+    metrics: Metrics = NO_METRICS
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
@@ -159,6 +164,7 @@ class SearchSpace:
             "folds": sorted(self.folds),
             "seeds": sorted(self.seeds),
             **{f"energy.{name}": value for name, value in asdict(self.energy).items()},
+            **({"nsd_tolerance_mm": self.metrics.nsd_tolerance_mm} if NSD in self.objectives else {}),
             **changed,
         }
 
@@ -212,6 +218,9 @@ class SearchSpace:
             raise InvalidInputError(field="objectives", received=list(self.objectives), legal="a list, each one once")
         for objective in self.objectives:
             check_choice("objectives", objective, tuple(OBJECTIVES))
+            if objective in METRICS and objective not in self.metrics.names:
+                legal = f"listed under metrics, too: `metrics: [{objective}]`"
+                raise InvalidInputError(field="objectives", received=objective, legal=legal)
             if objective in METERED_OBJECTIVES and self.energy.meter == "none":
                 legal = "dice, runtime_seconds or voxel_share while energy.meter is none"
                 raise InvalidInputError(field="objectives", received=objective, legal=legal)

@@ -12,6 +12,7 @@ from pathlib import Path
 from study.execution import ALWAYS, AUTO, COMPILE_CHOICES
 from study.records import AUGMENTATION_RULES, METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
 from study.remote import place
+from study.results import DEFAULT_TOLERANCE_MM, METRICS, Metrics
 from study.verbs.options import (
     absolute,
     add_curriculum_options,
@@ -30,6 +31,7 @@ EXAMPLES = """\
   python -m study trial --data data --dataset 4 --scheme cps --budget 0.25 --out trials --json
   python -m study trial --data data --dataset 4 --scheme pgps --pdl-fraction 0.25 --pdl-epochs 100 \\
       --stop-at-dice 0.85 --out trials
+  python -m study trial --data data --dataset 4 --scheme pgps --metrics nsd hd95_mm --nsd-tolerance-mm 1 --out trials
 """
 TRAINING_OPTIONS = (
     ("--initial-learning-rate", number, "X", "default: 0.01 with sgd, 0.003 with adamw"),
@@ -84,6 +86,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"torch.compile on CUDA: {', '.join(COMPILE_CHOICES)}; auto is where it saves time (default), "
         "no word is always",
     )
+    metrics = parser.add_argument_group("metrics beside Dice (of a finished trial, from its stored predictions)")
+    metrics.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(METRICS)}")
+    metrics.add_argument(
+        "--nsd-tolerance-mm",
+        type=number,
+        default=DEFAULT_TOLERANCE_MM,
+        metavar="X",
+        help=f"of nsd; take the dataset's (default: {DEFAULT_TOLERANCE_MM:g})",
+    )
     machine = parser.add_argument_group("machine (does not change the result)")
     machine.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     machine.add_argument("--cpus", type=number, metavar="X", help="threads (default: all cores)")
@@ -102,11 +113,12 @@ def run(args: argparse.Namespace) -> int:
 
     energy = Energy(meter=args.meter, country=args.country, pue=args.pue)
     check_country(args.country)
+    metrics = Metrics(names=tuple(args.metrics), nsd_tolerance_mm=args.nsd_tolerance_mm)
     spec = _spec(args)
-    return _train(args, spec, energy)
+    return _train(args, spec, energy, metrics)
 
 
-def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
+def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: Metrics) -> int:
     from study.datasets import data_paths, find_dataset
     from study.ledger import Ledger
     from study.machine import Resources, resolve_device
@@ -127,6 +139,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy) -> int:
         ),
         energy=energy,
         previous_stage=previous_stage_folder(dataset, spec.plans, spec.configuration, args.previous_stage),
+        metrics=metrics,
     )
     resolve_device(args.device)
     workshop = workshop_of_one(args.out)

@@ -21,9 +21,9 @@ from study.records import (
     MeterInfo,
     Phase,
     TrainingSettings,
-    TrialResult,
     TrialSpec,
 )
+from study.results import TrialResult
 
 # Finer in the last axis, so that no two schemes resolve to the same stage table.
 GEOMETRY = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 4), batch_size=2)
