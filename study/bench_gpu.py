@@ -21,7 +21,15 @@ from typing import Any
 from study import files
 from study.datasets import DataPaths, PreparedDataset, find_dataset
 from study.errors import MachineError
-from study.execution import ALWAYS, CACHE_VARIABLE, NEVER, worth_compiling
+from study.execution import (
+    ALWAYS,
+    CACHE_VARIABLE,
+    NEVER,
+    CompileChoice,
+    StageExecution,
+    fallback_lines,
+    worth_compiling,
+)
 from study.plain import record_to_json, with_tuples
 from study.records import TrialSpec
 
@@ -233,7 +241,7 @@ class _Measurement:
         raw = order["raw"]
         paths = DataPaths(raw=None if raw is None else Path(raw), preprocessed=Path(order["preprocessed"]))
         self._dataset = find_dataset(paths, self._spec.dataset)
-        self._trainers: dict[tuple[str, str], Any] = {}
+        self._trainers: dict[str, Any] = {}
 
     def everything(self) -> dict[str, Any]:
         torch = self._torch
@@ -260,11 +268,11 @@ class _Measurement:
         return [*((self._spec.scheme, index) for index in range(len(curriculum.stages))), *rest]
 
     def _stage(self, scheme: str, index: int) -> StageFigures:
-        trainer = self._trainer(scheme, NEVER)
+        trainer = self._trainer(scheme)
         stage = trainer.task.curriculum.stages[index]
         batch, batch_cpu_ms = self._batch(trainer, stage)
-        eager_ms, first_eager, eager_peak, _ = self._timed(trainer, index, batch, captured=False)
-        captured_ms, capture, peak, notes = self._timed(trainer, index, batch, captured=True)
+        eager_ms, first_eager, eager_peak, _ = self._timed(trainer, index, batch, compiles=None)
+        captured_ms, capture, peak, notes = self._timed(trainer, index, batch, compiles=NEVER)
         compiled_ms, compile_seconds, compiled_peak, more = (
             self._compiled(scheme, index) if self._compiles else (None, None, None, [])
         )
@@ -287,20 +295,24 @@ class _Measurement:
         )
 
     def _compiled(self, scheme: str, index: int) -> tuple[float | None, float | None, float | None, list[str]]:
-        trainer = self._trainer(scheme, ALWAYS)
+        trainer = self._trainer(scheme)
         batch, _ = self._batch(trainer, trainer.task.curriculum.stages[index])
-        ms, seconds, peak, notes = self._timed(trainer, index, batch, captured=True)
+        ms, seconds, peak, notes = self._timed(trainer, index, batch, compiles=ALWAYS)
         broken = any("not compiled" in note for note in notes)
         return (None, None, None, notes) if broken else (ms, seconds, peak, notes)
 
-    def _timed(self, trainer: Any, index: int, batch: Any, *, captured: bool) -> tuple[float, float, float, list[str]]:
-        """(ms of an iteration, seconds to the first one at this shape, peak GiB, notes)."""
-        from study.execution import StageExecution, fallback_lines
+    def _timed(
+        self, trainer: Any, index: int, batch: Any, *, compiles: CompileChoice | None
+    ) -> tuple[float, float, float, list[str]]:
+        """(ms of an iteration, seconds to the first one at this shape, peak GiB, notes); None is nnU-Net's own step."""
         from study.steps import StockSteps, make_steps
 
         torch, executions = self._torch, list[StageExecution]()
-        torch.backends.cudnn.benchmark = not captured
-        steps = make_steps(trainer, executions.append) if captured else StockSteps(trainer)
+        torch.backends.cudnn.benchmark = compiles is None
+        if compiles is not None:
+            settings = replace(trainer.task.settings, compile_network=compiles)
+            trainer.task = replace(trainer.task, settings=settings)
+        steps = StockSteps(trainer) if compiles is None else make_steps(trainer, executions.append)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
@@ -346,44 +358,47 @@ class _Measurement:
             pinned["target"] = pinned["target"][0]
         return pinned, median(spent[1:])
 
-    def _trainer(self, scheme: str, compiles: str) -> Any:
-        if (scheme, compiles) not in self._trainers:
+    def _trainer(self, scheme: str) -> Any:
+        if scheme not in self._trainers:
             # One at a time on the GPU.
-            self._trainers = {(scheme, compiles): _make_trainer(self._spec, self._dataset, scheme, compiles)}
-        return self._trainers[scheme, compiles]
+            self._trainers = {scheme: _make_trainer(self._spec, self._dataset, scheme)}
+        return self._trainers[scheme]
 
     def _stock(self) -> tuple[float, float, str]:
         """nnU-Net's own trainer at the full patch: (ms of an iteration, peak GiB, why it is not compiled)."""
+        from study.causes import one_line
+
+        torch, ours = self._torch, self._trainer(CPS)
+        batch, _ = self._batch(ours, ours.task.curriculum.stages[0])
+        del ours
+        self._trainers.clear()
+        torch._dynamo.reset()
+        torch.backends.cudnn.benchmark = True
+        try:
+            return *self._stock_step(batch, compiles=True), ""
+        except Exception as error:  # the compiler's own exceptions have no common class
+            return *self._stock_step(batch, compiles=False), one_line(error)
+
+    def _stock_step(self, batch: Any, *, compiles: bool) -> tuple[float, float]:
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
         torch = self._torch
-        batch, _ = self._batch(self._trainer(CPS, NEVER), self._trainer(CPS, NEVER).task.curriculum.stages[0])
-        self._trainers.clear()
+        os.environ["nnUNet_compile"] = "t" if compiles else "f"  # noqa: SIM112 - nnU-Net's own name
         torch.cuda.empty_cache()
-        torch.backends.cudnn.benchmark = True
-        for compiles, note in ((True, ""), (False, "see the log")):
-            os.environ["nnUNet_compile"] = "t" if compiles else "f"  # noqa: SIM112 - nnU-Net's own name
-            torch.cuda.reset_peak_memory_stats()
-            trainer = nnUNetTrainer(*_arguments(self._spec, self._dataset))
-            trainer.initialize()
-            trainer.network.train()
-            try:
-                ms = self._median_ms(lambda trainer=trainer: trainer.train_step(batch))  # type: ignore[misc]
-            except Exception as error:  # the compiler's own exceptions have no common class
-                if not compiles:
-                    raise
-                print(error, file=sys.stderr)
-                continue
-            return ms, torch.cuda.max_memory_allocated() / 2**30, note
-        raise AssertionError("either returned or raised")
+        torch.cuda.reset_peak_memory_stats()
+        trainer = nnUNetTrainer(*_arguments(self._spec, self._dataset))
+        trainer.initialize()
+        trainer.network.train()
+        ms = self._median_ms(lambda: trainer.train_step(batch))
+        return ms, torch.cuda.max_memory_allocated() / 2**30
 
 
-def _make_trainer(spec: TrialSpec, dataset: PreparedDataset, scheme: str, compiles: str) -> Any:
+def _make_trainer(spec: TrialSpec, dataset: PreparedDataset, scheme: str) -> Any:
     from study.curriculum import named_axes, resolve
     from study.task import Task
     from study.trainer import nnUNetTrainerPGPS
 
-    curriculum, settings = spec.curriculum, replace(spec.training, compile_network=compiles)  # type: ignore[arg-type]
+    curriculum, settings = spec.curriculum, spec.training
     if scheme != spec.scheme:
         length = {"epochs": settings.epochs, "iterations_per_epoch": spec.iterations_per_epoch}
         curriculum = resolve(spec.curriculum.geometry, named_axes(scheme), **length)
