@@ -1,9 +1,9 @@
 """Iteration-indexed batches: batch i is a pure function of (seed, i), so nothing has to be restarted or restored.
 
-A map-style dataset draws one nnU-Net batch for an `Item`, after seeding numpy, torch and random from the item alone. A
-torch DataLoader serves the items of a training in order: the iterations of an epoch, then its validation batches. Stage
-changes therefore restart no worker, a resumed training needs no state of any generator, and the number of workers does
-not change a result. Validation batches depend on their index only and have the full patch, so that curves of different
+A map-style dataset draws one nnU-Net batch for an `Item`, after seeding numpy, torch and random from the item alone.
+`feed` serves the items of a training in order: the iterations of an epoch, then its validation batches. Stage changes
+therefore restart no worker, a resumed training needs no state of any generator, and the number of workers does not
+change a result. Validation batches depend on their index only and have the full patch, so that curves of different
 trials compare pair by pair.
 
 Arrays are (batch, channels, *patch size) in plan axis order, as nnU-Net's own loader gives them.
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import math
 import random
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +24,7 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from study.augmentation import Augmentation
 from study.crops import ROUNDED, VolumeRule, foreground_volumes
@@ -318,28 +316,3 @@ class Schedule(Sampler[Item]):
             yield from (Item(index=index) for index in range(max(first, self.start_iteration), stop))
             if self.validates(epoch):
                 yield from (Item(index=index, validation=True) for index in range(self.validation_batches))
-
-
-def make_loader(batches: Batches, schedule: Schedule, *, workers: int, pin_memory: bool) -> DataLoader[Batch]:
-    """A loader that yields the schedule's batches in order; its processes live as long as its iterator."""
-    # Elsewhere, and from Python 3.14 on everywhere, the default starts each process with a new import of torch.
-    fork = "fork" if workers and sys.platform == "linux" else None
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=schedule,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_trial,
-        multiprocessing_context=fork,
-    )
-
-
-def _leave_signals_to_the_trial(_: int) -> None:
-    """A terminal and some schedulers signal every process of a trial; it still needs its workers for its checkpoint.
-
-    They end with the loader, or within seconds of a trial that was killed.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

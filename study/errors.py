@@ -84,5 +84,9 @@ class TrialFailedError(StudyError):
     """A trial's training broke; the ledger holds the reason and the log."""
 
 
+class NoBatchError(TrialFailedError):
+    """A training got no batch: a stop was requested meanwhile, none came for too long, or a data worker died."""
+
+
 class InfeasibleTrialError(TrialFailedError):
     """A trial cannot be trained as specified, out of memory or its numbers not finite: a result, not a fault."""

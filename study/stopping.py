@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 SMOOTHED_EVALUATIONS = 3
+# A training without a sign of progress for so long hangs, unless the user says otherwise.
+STALL_SECONDS = 1800.0
 
 
 def smoothed_dice(evaluations: Sequence[float]) -> float | None:

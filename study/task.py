@@ -12,6 +12,7 @@ from study.data_curriculum import DataCurriculum
 from study.execution import CompileChoice, StageExecution
 from study.plan import plan_from_document
 from study.records import EpochReport, Phase, TrainingSettings
+from study.stopping import STALL_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ class Task:
         validation_processes: of the final validation, None for nnU-Net's own number.
         previous_stage: folder with the previous stage's segmentations, for cascades.
         compile_cache: folder of compiled kernels, None for the user's own.
+        stall_seconds: how long a training waits for a batch before it writes its checkpoint and fails.
         observer: who is told.
     """
 
@@ -98,6 +100,7 @@ class Task:
     validation_processes: int | None = None
     previous_stage: Path | None = None
     compile_cache: Path | None = None
+    stall_seconds: float = STALL_SECONDS
     observer: Observer = field(default_factory=SilentObserver)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,10 +24,11 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from study import checkpoints
 from study.augmentation import augmentations
-from study.batches import Batches, Schedule, make_loader, seed_forward, seed_weights
+from study.batches import Batches, Schedule, seed_forward, seed_weights
 from study.compiling import use_compile_cache
-from study.errors import InfeasibleTrialError, TrialInterrupted
+from study.errors import InfeasibleTrialError, NoBatchError, TrialInterrupted
 from study.execution import StageExecution
+from study.feed import Feed, make_feed
 from study.one_voxel import allow_one_voxel
 from study.records import EpochReport, Phase
 from study.steps import Steps, StockSteps, make_steps, read_losses
@@ -106,11 +106,17 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         optimizer = make_optimizer(self._task.settings, self.network.parameters(), fused=self.device.type == "cuda")
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
-    def get_dataloaders(self) -> tuple[Iterator[Any], None]:
+    def get_dataloaders(self) -> tuple[Feed, None]:
         """One iterator over training and validation batches in the order of use, from the current iteration on."""
-        workers, pin_memory = self._task.data_workers, self.device.type == "cuda"
-        loader = make_loader(self.make_batches(), self._schedule(), workers=workers, pin_memory=pin_memory)
-        return iter(loader), None
+        feed = make_feed(
+            self.make_batches(),
+            self._schedule(),
+            workers=self._task.data_workers,
+            pin_memory=self.device.type == "cuda",
+            stop_requested=self._task.observer.stop_requested,
+            stall_seconds=self._task.stall_seconds,
+        )
+        return feed, None
 
     def make_batches(self) -> Batches:
         """Every batch of the task, by index."""
@@ -154,6 +160,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         Raises:
             TrialInterrupted: a stop was requested; the checkpoint is written.
             InfeasibleTrialError: loss or weights are no longer finite.
+            NoBatchError: the data workers deliver no more; the checkpoint is written.
         """
         if self.dataloader_train is None:
             self.on_train_start()
@@ -207,6 +214,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
                     stretch.enter(stage)
                 self._train_iteration(stage)
                 self._pause(stretch)
+        except NoBatchError as error:
+            stretch.close()
+            self._end_without_batch(error)
         finally:
             stretch.close()
 
@@ -221,6 +231,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             stretch.close()
             self._save()
             stretch.reopen()
+
+    def _end_without_batch(self, error: NoBatchError) -> NoReturn:
+        if not self._task.observer.stop_requested():
+            self._save()
+            raise error
+        self._stop()
 
     def _stop(self) -> NoReturn:
         self._save()
@@ -254,7 +270,11 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._repeat_logged_validation()
             return NOT_VALIDATED
         started = time.perf_counter()
-        outputs = self._validation_outputs()
+        try:
+            outputs = self._validation_outputs()
+        except NoBatchError as error:
+            self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
+            self._end_without_batch(error)
         self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
         if self._task.observer.stop_requested():
             self._stop()

@@ -33,6 +33,7 @@ from study.records import (
     TrialSpec,
 )
 from study.results import NO_METRICS, Metrics, TrialResult, result_from
+from study.stopping import STALL_SECONDS
 from study.stretch import Interval
 from study.surfaces import add_lacking, measure
 from study.versions import deciding_versions, recorded_versions, version_changes
@@ -51,6 +52,7 @@ class Workplace:
         energy: how energy is measured; its country has been checked.
         previous_stage: segmentations of the previous stage, for cascades.
         metrics: what is measured beside Dice; of a finished trial, what its result lacks of them.
+        stall_seconds: how long to wait for a batch; see `Task`.
     """
 
     data: DataPaths
@@ -58,6 +60,7 @@ class Workplace:
     energy: Energy = field(default_factory=Energy)
     previous_stage: Path | None = None
     metrics: Metrics = NO_METRICS
+    stall_seconds: float = STALL_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +235,7 @@ class _Attempt:
                 validation_processes=workplace.resources.threads,
                 previous_stage=workplace.previous_stage,
                 compile_cache=workplace.resources.compile_cache_folder,
+                stall_seconds=workplace.stall_seconds,
                 observer=self,
             )
         )

@@ -8,6 +8,7 @@ job's stop file appears, the trial writes a checkpoint and ends. Its memory, a G
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -90,6 +91,8 @@ class Job:
             energy=self.energy,
             previous_stage=_path(self.previous_stage),
             metrics=self.metrics,
+            # Whoever started the process ends it when it says nothing for too long.
+            stall_seconds=math.inf,
         )
 
 

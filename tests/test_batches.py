@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ from hypothesis import strategies as st
 from nnunetv2.configuration import ANISO_THRESHOLD
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
-from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_loader, make_repeatable
+from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_repeatable
 from study.chain import Geometry
 from study.crops import ALTERNATING, VolumeRule
 from study.curriculum import Curriculum, named_axes, resolve
+from study.feed import make_feed
 from study.trainer import nnUNetTrainerPGPS
 
 
@@ -64,32 +63,12 @@ def test_a_batch_is_the_same_in_any_order_and_from_any_process(make_trainer: Mak
     items = list(schedule)
     assert len(items) == 24 + 2 * 2
 
-    in_order = list(make_loader(trainer.make_batches(), schedule, workers=0, pin_memory=False))
-    by_workers = list(make_loader(trainer.make_batches(), schedule, workers=2, pin_memory=False))
+    in_order = list(make_feed(trainer.make_batches(), schedule, workers=0))
+    by_workers = list(make_feed(trainer.make_batches(), schedule, workers=2))
     backwards = trainer.make_batches()
     for item, one, other in reversed(list(zip(items, in_order, by_workers, strict=True))):
         assert same(one, other)
         assert same(one, backwards[item])
-
-
-def test_a_worker_leaves_signals_to_the_trial(make_trainer: MakeTrainer) -> None:
-    schedule = Schedule(
-        start_epoch=0,
-        start_iteration=0,
-        epochs=3,
-        iterations_per_epoch=8,
-        validation_every_epochs=3,
-        validation_batches=1,
-    )
-    trainer = make_trainer("pgps")
-    expected = list(make_loader(trainer.make_batches(), schedule, workers=0, pin_memory=False))
-    loader: Any = iter(make_loader(trainer.make_batches(), schedule, workers=1, pin_memory=False))
-    drawn = [next(loader)]
-    (worker,) = loader._workers
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, number)
-    drawn += list(loader)
-    assert all(same(one, other) for one, other in zip(drawn, expected, strict=True))
 
 
 def test_batches_differ_by_index_and_by_seed(make_trainer: MakeTrainer) -> None:

@@ -25,6 +25,7 @@ from study.remote.workshop import open_workshop
 from study.results import NO_METRICS
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
+from study.stopping import STALL_SECONDS
 from study.trial_host import Ending, TrialHost
 from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, Job
 
@@ -48,7 +49,7 @@ class Patience:
     """
 
     retries: int = 2
-    stall_seconds: float = 1800.0
+    stall_seconds: float = STALL_SECONDS
     retry_infeasible: bool = False
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from study.chain import CHAIN_ORDERS, CHAIN_STARTS
-from study.checks import is_whole
+from study.checks import check_range, is_whole
 from study.curriculum import ALLOCATIONS, SCHEMES, STAGE_ORDERS, STEPWISE, Axes, named_axes
 from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, METRICS
 from study.errors import InvalidInputError
+from study.stopping import STALL_SECONDS
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,20 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with nnUNet_raw and nnUNet_preprocessed inside; without it nnU-Net's variables are used",
     )
+
+
+def add_stall_option(group: argparse._ActionsContainer, help_text: str) -> None:
+    """`--stall-minutes`."""
+    default = STALL_SECONDS / 60
+    group.add_argument(
+        "--stall-minutes", type=number, default=default, metavar="X", help=f"{help_text} (default: {default:g})"
+    )
+
+
+def stall_seconds_of(args: argparse.Namespace) -> float:
+    """What `--stall-minutes` says, in seconds."""
+    check_range("--stall-minutes", args.stall_minutes, 0, 7 * 24 * 60, above_low=True)
+    return float(60 * args.stall_minutes)
 
 
 def add_curriculum_options(parser: argparse.ArgumentParser) -> None:

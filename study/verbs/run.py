@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.remote import is_url, place
-from study.verbs.options import absolute, add_data_option, number, whole
+from study.verbs.options import absolute, add_data_option, add_stall_option, number, stall_seconds_of, whole
 
 if TYPE_CHECKING:
     from study.console import PlainConsole
@@ -54,13 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how often a broken training is started again from its checkpoint without progress (default: 2)",
     )
-    faults.add_argument(
-        "--stall-minutes",
-        type=number,
-        default=30.0,
-        metavar="X",
-        help="end a training that makes no progress for so long (default: 30)",
-    )
+    add_stall_option(faults, "end a training that makes no progress for so long")
     faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
     parser.add_argument(
         "--optuna-storage",
@@ -86,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then run what is left to run."""
-    from study.checks import check_count, check_range
+    from study.checks import check_count
     from study.datasets import data_paths
     from study.emissions import check_country
     from study.errors import MissingDataError
@@ -104,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
     check_count("--retries", args.retries, least=0, most=1000)
-    check_range("--stall-minutes", args.stall_minutes, 0, 7 * 24 * 60, above_low=True)
+    stall_seconds = stall_seconds_of(args)
     return start(
         space,
         paths,
@@ -113,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         previous_stage=_previous_stage(space, args),
         optuna_storage=args.optuna_storage,
         retries=args.retries,
-        stall_seconds=60 * args.stall_minutes,
+        stall_seconds=stall_seconds,
         retry_infeasible=args.retry_infeasible,
     )
 

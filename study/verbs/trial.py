@@ -18,9 +18,11 @@ from study.verbs.options import (
     add_curriculum_options,
     add_data_curriculum_options,
     add_data_option,
+    add_stall_option,
     axes_from,
     need_whole,
     number,
+    stall_seconds_of,
     whole,
 )
 
@@ -102,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--compile-cache", type=absolute, metavar="DIR", help="for compiled kernels (default: the user's cache folder)"
     )
+    add_stall_option(machine, "write a checkpoint and end when no batch comes for so long")
     machine.add_argument("--meter", default="codecarbon", help=f"{' or '.join(METERS)} (default: codecarbon)")
     machine.add_argument("--country", metavar="ISO3", help="grid of the CO2 figure (default: world average)")
     machine.add_argument("--pue", type=number, default=1.0, metavar="X", help="of the data centre (default: 1)")
@@ -140,6 +143,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
         energy=energy,
         previous_stage=previous_stage_folder(dataset, spec.plans, spec.configuration, args.previous_stage),
         metrics=metrics,
+        stall_seconds=stall_seconds_of(args),
     )
     resolve_device(args.device)
     workshop = workshop_of_one(args.out)
