@@ -1,6 +1,7 @@
 """When a training may end before its last epoch: as soon as its smoothed validation Dice reaches a target.
 
-The validation Dice is the mean foreground pseudo Dice over the fixed validation batches at the full patch. Single
+The validation Dice is the mean foreground pseudo Dice over the fixed validation batches, patches of the full size. That
+is not the criterion of the PDL poster, whose Dice is of the validation set. Single
 evaluations jump, so it is smoothed: the mean of the last three. The decision is a function of the evaluations alone,
 so the trainer that takes it, one that resumes, and whoever checks the records later come to the same.
 """

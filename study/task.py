@@ -105,7 +105,9 @@ class Task:
 
 
 def published_task(plans: dict[str, Any], configuration: str, *, data_workers: int) -> Task:
-    """PGPS as published, with nnU-Net's own settings, on a configuration of a plans file's content.
+    """PGPS' published chain and allocation with nnU-Net's own settings, on a configuration of a plans file's content.
+
+    Unlike in the published code, augmentation is decided once at the full patch; see `augmentation`.
 
     `nnUNet_compile` of the environment is heard as in nnU-Net: `f` never compiles, `t` always does.
     """

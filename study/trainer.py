@@ -5,7 +5,7 @@ loop can stop and resume at any iteration, and optimiser and validation follow `
 steps, augmentation, mixed precision and the final sliding-window validation are nnU-Net's own.
 
 Attach a `Task` before `initialize`. Without one, as under `nnUNetv2_train -tr nnUNetTrainerPGPS`, the trainer follows
-PGPS as published with nnU-Net's own settings.
+PGPS' published chain and allocation with nnU-Net's own settings, see `task.published_task`.
 """
 
 from __future__ import annotations

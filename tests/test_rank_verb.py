@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from rankable import NAME, SHAPE, anatomy, noisy, write_dataset
@@ -50,6 +52,11 @@ def test_what_is_not_registered_is_listed(root: Path, capsys: pytest.CaptureFixt
     assert rank(root) == 0
     printed = capsys.readouterr().out
     assert "1 unregistered" in printed
+    summary = next(line for line in printed.splitlines() if line.startswith("  not registered"))
+    ranked = pd.read_parquet(folder(root) / "ranking.parquet").query("metric == 'mean-rank'").sort_values("rank")
+    for share, words in ((1, "cases"), (0.5, "most dissimilar half"), (0.25, "most dissimilar quarter")):
+        first = ranked.head(math.floor(share * len(ranked) + 0.5))
+        assert f"{(first['registration'] == 'unregistered').sum()} of {len(first)} {words}" in summary
     assert "  note             zero: unregistered, it is constant, rank " in printed
 
 

@@ -115,8 +115,8 @@ def test_the_posters_space_trains_once_to_its_highest_threshold() -> None:
     assert all(spec.curriculum.is_constant and spec.training.stop_at_dice == 0.95 for spec in made)
     assert [spec.data and (len(spec.data.cases), spec.data.until_iteration) for spec in made] == [
         None,
-        (6, 2500),
-        (12, 2500),
+        (6, 100),
+        (12, 100),
     ]
 
 

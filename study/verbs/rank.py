@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,7 @@ def _print(made: Made, metric: str, drawn_before: bool, *, elsewhere: Path | Non
     print(f"  {'most similar':16} {_listed(made, metric, first=False)}")
     if elsewhere:
         print(f"  {'note':16} trials look in {elsewhere}: put fold_{ranking.fold} there before you use it")
+    print(f"  {'not registered':16} {_unregistered(made, metric)}")
     for row in sorted(rows, key=lambda row: row.case):
         if row.registration == "unregistered" or row.value is None:
             print(f"  {'note':16} {row.case}: {row.registration}, {row.reason}, rank {row.rank}")
@@ -156,6 +158,17 @@ def _registrations(made: Made) -> str:
     found = [row.registration for row in made.ranking.of(DEFAULT_METRIC)]
     kinds = ("registered", "identity", "unregistered")
     return ", ".join(f"{found.count(kind)} {kind}" for kind in kinds)
+
+
+def _unregistered(made: Made, metric: str) -> str:
+    """How many cases could not be registered, of all and of those that a training would start on."""
+    rows = made.ranking.of(metric)
+    parts = []
+    for share, words in ((1.0, "cases"), (0.5, "most dissimilar half"), (0.25, "most dissimilar quarter")):
+        first = made.ranking.most_dissimilar(metric)[: math.floor(share * len(rows) + 0.5)]
+        count = sum(row.registration == "unregistered" and row.case in first for row in rows)
+        parts.append(f"{count} of {len(first)} {words}")
+    return ", ".join(parts)
 
 
 def _listed(made: Made, metric: str, *, first: bool) -> str:

@@ -1,0 +1,121 @@
+"""Numbers of the READMEs against what they come from: the published table, the curricula, and the table beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.reference import claims, table1
+from analysis.reference.claims import check_claims
+from study.chain import Geometry
+from study.curriculum import named_axes, resolve
+
+ROOT = Path(__file__).parent.parent
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+SPACES = " ".join((ROOT / "search_spaces" / "README.md").read_text(encoding="utf-8").split())
+PAPER = "miccai2024"
+# Full patch, divisors and batch size of nnU-Net's plans, by the paper's name of the task.
+PLANS = {
+    "brain": ((128, 128, 128), (32, 32, 32), 2),
+    "heart": ((80, 192, 160), (16, 32, 32), 2),
+    "liver": ((128, 128, 128), (32, 32, 32), 2),
+    "hippocampus": ((40, 56, 40), (8, 8, 8), 9),
+    "lung": ((80, 192, 160), (16, 32, 32), 2),
+    "pancreas": ((40, 224, 224), (8, 32, 32), 2),
+    "hepatic vessel": ((64, 192, 192), (16, 32, 32), 2),
+    "spleen": ((64, 192, 160), (16, 32, 32), 2),
+}
+TABLE = table1(PAPER).assign(task=lambda rows: rows["task"].str.lower()).set_index(["task", "method"])
+
+
+def share(task: str, scheme: str) -> float:
+    patch, divisors, batch = PLANS[task]
+    geometry = Geometry(patch_size=patch, divisors=divisors, batch_size=batch)
+    return round(100 * resolve(geometry, named_axes(scheme, allocation="reference")).voxel_share + 1e-9, 2)
+
+
+def printed(task: str, scheme: str) -> float:
+    return float(TABLE.loc[(task, scheme), "voxels_percent"])
+
+
+def comes_out(task: str) -> bool:
+    return all(share(task, scheme) == pytest.approx(printed(task, scheme), abs=0.01) for scheme in ("pgps", "pgps+"))
+
+
+def test_the_tasks_whose_voxel_shares_come_out_and_those_that_do_not() -> None:
+    text = README[README.index("the voxel shares of") : README.index("Efficiency comes to")]
+    tasks = sorted({task for task, _ in TABLE.index})
+    reproduced = [task for task in PLANS if comes_out(task)]
+    assert len(reproduced) == 7
+    assert "of seven of the ten tasks" in text
+    assert len(tasks) == 10
+    for task in reproduced:
+        assert f"{printed(task, 'pgps'):.2f} % and {printed(task, 'pgps+'):.2f} %" in text
+    for task in set(tasks) - set(reproduced):
+        assert task in text[text.index("Three do not") :]
+    assert f"spleen for PGPS+ ({share('spleen', 'pgps+')} % here, {printed('spleen', 'pgps+')} % printed" in text
+    assert share("spleen", "pgps") == printed("spleen", "pgps") == 36.30
+
+
+def test_the_shares_of_the_follow_up() -> None:
+    assert f"brain {share('brain', 'efficiency'):.2f} %, lung {share('lung', 'efficiency'):.2f} %" in README
+
+
+def test_what_the_papers_text_and_table_contradict_each_other_in() -> None:
+    (co2,) = [claim for claim in check_claims(PAPER) if (claim.method, claim.quantity) == ("PGPS", "CO₂")]
+    assert not co2.holds
+    text, table = (value.split(" ±")[0] for value in (co2.printed, co2.computed))
+    assert f"mean CO₂ of PGPS, {text} in the text and {table} from the table" in README
+    assert (
+        f"Of the published numbers {'two' if sum(not c.holds for c in check_claims(PAPER)) == 2 else '?'} do" in README
+    )
+    assert len(claims(PAPER)) == len(check_claims(PAPER))
+
+
+def test_on_how_many_tasks_the_authors_report_equal_or_better_dice() -> None:
+    dice = TABLE["dice"].unstack("method")
+    assert f"equal or better Dice on {(dice['pgps'] >= dice['cps']).sum()} of {len(dice)} tasks" in README
+
+
+def test_gpu_hours_of_the_papers_spaces() -> None:
+    hours = TABLE["runtime_hours"]
+    lung = hours["lung"]
+    # RPSS has as many voxels as PGPS; the budgets are 10, 25, 50 and 100 %.
+    assert f"`paper_msd.yaml` at those rates is about {round(5 * hours.sum(), -1):,.0f} GPU-hours" in SPACES
+    assert f"`paper_lung.yaml` about {round(5 * 1.85 * (lung['cps'] + 2 * lung['pgps']), -1):.0f}" in SPACES
+
+
+def test_what_validation_adds() -> None:
+    """50 forward passes at the full patch after 250 steps, each of a third of a step."""
+    cps, pgps = (50 / 3 / (250 * share("brain", scheme) / 100) for scheme in ("cps", "pgps"))
+    assert f"add about {100 * cps:.0f} % to the computation of CPS and a fifth to that of PGPS" in SPACES
+    assert pgps == pytest.approx(0.2, abs=0.03)
+
+
+def measured() -> dict[tuple[str, int], tuple[float, float]]:
+    """(scheme, iterations) -> voxel share and Dice, of the README's own table."""
+    rows = re.findall(r"\| (\S+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \(", README)
+    return {(scheme, int(iterations)): (float(voxels), float(dice)) for scheme, iterations, voxels, dice in rows}
+
+
+def test_sentences_about_the_measured_table_follow_from_it() -> None:
+    table = measured()
+    assert len(table) == 12
+
+    def above(one: tuple[str, int], other: tuple[str, int]) -> str:
+        return f"{table[one][1] - table[other][1]:.3f}"
+
+    assert f"costs Dice at equal iterations ({above(('CPS', 600), ('PGPS', 600))} at 600)" in README
+    assert f"is {above(('PGPS', 600), ('CPS', 300))} above CPS at 300" in README
+    assert f"with {2 * table['PGPS', 600][0]:.2f} of its voxels" in README
+    assert f"above CPS at 300 iterations by {above(('PGPS+', 300), ('CPS', 300))}" in README
+    assert f"at 150 by {above(('PGPS+', 150), ('CPS', 150))}, and below it at 600" in README
+    assert table["PGPS+", 600][1] < table["CPS", 600][1]
+    assert all(table["RPSS", n][1] < table["CPS", n][1] for n in (600, 300, 150))
+
+
+def test_one_training_per_point_is_said_to_beat_nothing() -> None:
+    text = README[README.index("## Measured") : README.index("## What it is not")]
+    assert not re.search(r"\b(beats?|wins?|outperforms?|significant\w*)\b", text)
