@@ -16,6 +16,7 @@ PROGRAM = Program(
         "front": "the non-dominated configurations",
         "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
         "compare": "schemes against a baseline, case by case, in trials or in published numbers",
+        "power": "the smallest difference of Dice that a study can show, and what more seeds would",
         "bench": "how long fronts and reports of large studies take",
     },
 )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.caveats import estimated_parts, words_of
 from analysis.frame import FINISHED
+from analysis.grid import NO_EMBODIED_CARBON, carbon_range
 from analysis.units import amount, counted
 
 # Order of states in sentences.
@@ -27,6 +28,7 @@ def basis(trials: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str]]:
         ("Energy", _energy(trials)),
         ("Grid", _grid(trials)),
         ("Cost of everything", _whole_cost(trials)),
+        ("CO₂ elsewhere", _elsewhere(trials)),
         ("Attempts", _attempts(trials)),
         ("Versions", "; ".join(sorted(words_of(trials["versions"])))),
     ]
@@ -72,6 +74,11 @@ def _whole_cost(trials: pd.DataFrame) -> str:
     unfinished = trials.loc[trials["state"] != FINISHED, "total_seconds"].sum()
     vain = f", {amount(unfinished, 's')} in trials without a result" if unfinished else ""
     return f"{amount(seconds, 's')} of trials{lost}{vain}; energy {energies[0]}; CO₂ {energies[1]}"
+
+
+def _elsewhere(trials: pd.DataFrame) -> str:
+    energy = trials["total_energy_kwh"].sum()
+    return f"{carbon_range(energy)} for the same energy. {NO_EMBODIED_CARBON}" if energy else ""
 
 
 def _sum(trials: pd.DataFrame, name: str, unit: str) -> str:

@@ -43,16 +43,17 @@ def crossings(curves: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame
 
     Returns:
         One row per trial and threshold: study, trial_id, threshold, `reached`, `best` (highest smoothed Dice), `dice`
-        at the evaluation that reached it, `interval_iterations` between that evaluation and the one before, and the
-        columns of SPENT at the crossing. What is not known is missing; a first evaluation at or above the threshold
-        counts where it stands.
+        at the evaluation that reached it, `interval_iterations` between that evaluation and the one before, the columns
+        of SPENT at the crossing, and with `end_` before them at the last evaluation. What is not known is missing; a
+        first evaluation at or above the threshold counts where it stands.
     """
     rows = [
         {**dict(zip(KEY, key, strict=True)), "threshold": threshold, **_crossing(part, threshold)}
         for key, part in curves.groupby(KEY, sort=False)
         for threshold in thresholds
     ]
-    names = [*KEY, "threshold", "reached", "best", "dice", "interval_iterations", *SPENT]
+    ends = [f"end_{name}" for name in SPENT]
+    names = [*KEY, "threshold", "reached", "best", "dice", "interval_iterations", *SPENT, *ends]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -67,6 +68,7 @@ def _crossing(part: pd.DataFrame, threshold: float) -> dict[str, object]:
     spent = part[list(SPENT)].to_numpy(dtype=float)
     above = np.flatnonzero(dice >= threshold)
     best: dict[str, object] = {"reached": bool(len(above)), "best": float(dice.max())}
+    best |= {f"end_{name}": value for name, value in zip(SPENT, spent[-1].tolist(), strict=True)}
     if not len(above):
         return best
     end = int(above[0])

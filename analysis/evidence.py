@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.frame import Tables
+from analysis.frame import KEY, Tables
 from analysis.grid import Grid, redrawn
 from analysis.intervals import with_intervals
 from analysis.points import average_points
+from analysis.rows import FOREGROUND
 from analysis.sources import read
+from study.checks import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,25 @@ class Evidence:
             for name, frame in self.tables.as_dict().items()
         }
         return Evidence(tables=Tables(**details), points=self.points[self.points["dataset"] == dataset])
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels of the validation cases."""
+        labels = self.tables.cases["label"]
+        return sorted(set(labels[labels != FOREGROUND]))
+
+    def of_class(self, label: str) -> Evidence:
+        """The same with the Dice of one class in place of the mean over classes; trials without it have no Dice.
+
+        Raises:
+            InvalidInputError: no validation case has such a class.
+        """
+        check_choice("class", label, self.classes)
+        cases = self.tables.cases[self.tables.cases["label"] == label]
+        dice = cases.groupby(KEY)["dice"].mean().reindex(pd.MultiIndex.from_frame(self.tables.trials[KEY]))
+        trials = self.tables.trials.assign(dice=dice.to_numpy(dtype=float))
+        both = pd.concat([cases, cases.assign(label=FOREGROUND)], ignore_index=True)
+        return evidence_of(replace(self.tables, trials=trials, cases=both))
 
 
 def gather(folders: Sequence[Path], *, grid: Grid | None = None) -> Evidence:

@@ -6,16 +6,22 @@ CodeCarbon's yearly averages. The PUE stays that of the data centre unless anoth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from analysis.frame import KEY, Tables
+from analysis.objectives import Objective
 from analysis.rows import carbon_words
+from analysis.units import amount
 from study.checks import check_range
 from study.emissions import carbon_intensity_kg_per_kwh, check_country
 from study.records import TRAINING_PHASES
 
+NO_EMBODIED_CARBON = "CO₂ is of operation alone, without the embodied carbon of the hardware."
+# Large grids of little and of much carbon, and data centres of little and of much overhead.
+_ENDS = (("NOR", 1.1), ("IND", 1.6))
 _TRAINING = [phase.value for phase in TRAINING_PHASES]
 
 
@@ -43,6 +49,23 @@ class Grid:
     def carbon_intensity(self) -> float:
         """In kg CO₂ equivalents per kWh."""
         return carbon_intensity_kg_per_kwh(self.country)
+
+
+def carbon_range(energy_kwh: float) -> str:
+    """`33.1 g (PUE 1.1, NOR) to 1.14 kg (PUE 1.6, IND)`: what some energy emits between two plausible ends."""
+    ends = [Grid(country=country, pue=pue) for country, pue in _ENDS]
+    words = [
+        f"{amount(energy_kwh * end.carbon_intensity * (end.pue or 1), 'kg')} (PUE {end.pue}, {end.country})"
+        for end in ends
+    ]
+    return " to ".join(words)
+
+
+def about_carbon(objectives: Iterable[Objective]) -> list[str]:
+    """What any amount of CO₂ leaves open, if there is one."""
+    if not any(objective.is_carbon for objective in objectives):
+        return []
+    return [f"{NO_EMBODIED_CARBON} Elsewhere a kWh is {carbon_range(1.0)}."]
 
 
 def redrawn(tables: Tables, grid: Grid) -> Tables:

@@ -1,8 +1,14 @@
 """Time to a fixed Dice, relative to conventional training: the table of the PDL poster, for every scheme.
 
 A configuration is paired with the constant patch size training (CPS) on all cases of the same settings, fold and seed.
-A ratio is that of what both had spent where they cross the threshold; ratios of several pairs are averaged
-geometrically, with a Student t interval of their logarithms. Seconds and CO₂ of pairs on different hardware have none.
+Where every training of both sides crosses the threshold, a ratio is that of what both had spent there, averaged over
+the pairs geometrically, with a Student t interval of their logarithms from three pairs on.
+
+Where some do not, the pairs in which both do are a choice of the fortunate. Then the ratio is one of restricted means:
+each training counts what it had spent when it crossed, at most the horizon, and the horizon if it ended without. The
+horizon is what the longest of these trainings spent. A schedule that is over does not go on, so a training that ended
+has not been lost from sight: it does not arrive. Such a ratio has no interval, and there is none if a side has no
+training that arrives. Seconds and CO₂ of pairs on different hardware have no ratio.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ POSTER_THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
 """Of the PDL poster, tables 1 and 2."""
 CONFIDENCE = 0.95
 _STEP, _FEWEST = 0.05, 3
+_FEWEST_PAIRS = 3
 _MACHINE_BOUND = ("training_seconds", "co2_kg")
 
 
@@ -53,8 +60,8 @@ def time_to_dice(evidence: Evidence, thresholds: Sequence[float] | None = None) 
     Returns:
         dataset, budget, method, point_id, threshold; `n_pairs`, of which `n_reached` reached it and `n_baseline` of the
         conventional ones did; for both sides (`baseline_` before the latter) means over those that reached it of the
-        columns of SPENT, `dice` and `interval_iterations`, and `best`; for each of SPENT `ratio_`, `low_` and `high_`
-        over the pairs of which both reached it. Missing where no pair did, the interval where fewer than two did.
+        columns of SPENT, `dice` and `interval_iterations`, and `best`; for each of SPENT `ratio_`, `low_` and `high_`,
+        and `horizon_` where the ratio is of restricted means.
     """
     parts = [_of_dataset(evidence.of(dataset), thresholds) for dataset in evidence.datasets]
     rows = [row for part in parts for row in part]
@@ -80,7 +87,6 @@ def _row(pair: Pair, reached: pd.DataFrame, threshold: float) -> dict[str, Any]:
     here = reached[reached["threshold"] == threshold]
     sides = [here[here["point_id"] == point["point_id"]] for point in (pair.baseline, pair.against)]
     both = sides[1].merge(sides[0], on=["fold", "seed"], suffixes=("", "_baseline"))
-    crossed = both[both["reached"].astype(bool) & both["reached_baseline"].astype(bool)]
     return {
         "dataset": pair.against["dataset"],
         "budget": float(pair.against["budget"]),
@@ -92,7 +98,7 @@ def _row(pair: Pair, reached: pd.DataFrame, threshold: float) -> dict[str, Any]:
         "n_baseline": int(both["reached_baseline"].sum()),
         **_means(both, ""),
         **_means(both, "_baseline"),
-        **{name: value for spent in SPENT for name, value in _ratio(crossed, spent).items()},
+        **{name: value for spent in SPENT for name, value in _ratio(both, spent).items()},
     }
 
 
@@ -109,21 +115,28 @@ def _mean(values: pd.Series[Any]) -> float:
     return float(values.astype(float).mean()) if len(values) else np.nan
 
 
-def _ratio(crossed: pd.DataFrame, spent: str) -> dict[str, float]:
-    """Geometric mean of against / conventional, with its interval; missing if any of the pairs is unmeasured."""
+def _ratio(both: pd.DataFrame, spent: str) -> dict[str, float]:
+    """Against / conventional, with interval or horizon; missing if any of the pairs is unmeasured."""
     if spent in _MACHINE_BOUND:
-        crossed = crossed[crossed["hardware"] == crossed["hardware_baseline"]]
-    logs = np.log((crossed[spent].astype(float) / crossed[f"{spent}_baseline"].astype(float)).to_numpy(dtype=float))
-    if not len(logs):
-        return {f"ratio_{spent}": np.nan, f"low_{spent}": np.nan, f"high_{spent}": np.nan}
-    low, high = _t_interval(logs)
-    return {f"ratio_{spent}": float(np.exp(logs.mean())), f"low_{spent}": low, f"high_{spent}": high}
+        both = both[both["hardware"] == both["hardware_baseline"]]
+    told = dict.fromkeys((f"{name}_{spent}" for name in ("ratio", "low", "high", "horizon")), np.nan)
+    arrived = [both[f"reached{suffix}"].to_numpy(dtype=bool) for suffix in ("", "_baseline")]
+    if not all(side.any() for side in arrived):
+        return told
+    ours, theirs = (both[f"{spent}{suffix}"].to_numpy(dtype=float) for suffix in ("", "_baseline"))
+    if all(side.all() for side in arrived):
+        logs = np.log(ours / theirs)
+        low, high = _t_interval(logs)
+        return told | {f"ratio_{spent}": float(np.exp(logs.mean())), f"low_{spent}": low, f"high_{spent}": high}
+    horizon = float(both[[f"end_{spent}", f"end_{spent}_baseline"]].to_numpy(dtype=float).max())
+    means = [np.where(there, at, horizon).mean() for there, at in zip(arrived, (ours, theirs), strict=True)]
+    return told | {f"ratio_{spent}": float(means[0] / means[1]), f"horizon_{spent}": horizon}
 
 
 def _t_interval(logs: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
     from scipy import stats
 
-    if len(logs) < 2:
+    if len(logs) < _FEWEST_PAIRS:
         return np.nan, np.nan
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
     return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))

@@ -24,7 +24,7 @@ from analysis.methods import METHOD_LABELS
 from analysis.objectives import OBJECTIVES
 from analysis.resampling import REPLICATES, CaseDraws
 from analysis.style import Layout
-from analysis.tables import Table
+from analysis.tables import Table, readable, without_empty
 from analysis.units import counted, number
 
 _KINDS = {"runtime": "runtime_seconds", "co2": "co2_kg", "voxels": "voxels"}
@@ -65,7 +65,13 @@ class _Dataset:
         drawn = {kind: front for kind, front in pooled.items() if not front.points.empty}
         self.missing += [self._why_missing(front) for front in pooled.values() if front.points.empty]
         plots = [exhibit for kind, front in drawn.items() for exhibit in self._plots(kind, front)]
-        return [*plots, *self._three(), *self._attainment(), *self._hypervolume(list(drawn.values()))]
+        return [
+            *plots,
+            *self._three(),
+            *self._by_class(),
+            *self._attainment(),
+            *self._hypervolume(list(drawn.values())),
+        ]
 
     def _front(self, *objectives: str, by: str | None = None) -> Front:
         return pareto_front(self.evidence.points, objectives, by=by)
@@ -109,6 +115,30 @@ class _Dataset:
                 yield self._plot(f"pareto_three_objectives{self.suffix}", front)
                 return
         self.missing.append("No figure of three objectives: no configuration has Dice, training time and a third one.")
+
+    def _by_class(self) -> Iterator[Exhibit]:
+        """Of several classes the front of each, in a table."""
+        labels = self.evidence.classes
+        if len(labels) < 2:
+            return
+        names = ("dice", "runtime_seconds")
+        best = [pareto_front(self.evidence.of_class(label).points, names).best.assign(label=label) for label in labels]
+        rows = pd.concat(best, ignore_index=True)
+        if rows.empty:
+            return
+        text = readable(rows, ["number", "summary", *without_empty(rows, ["dice", "dice_low", "dice_high"]), names[1]])
+        yield Exhibit(
+            stem=f"front_by_class{self.suffix}",
+            heading=f"Dice against training time, by class{self.ending}",
+            notes=("Each class has a front of its own; `front --class LABEL` says how sure it is.",),
+            data=rows[["label", "number", "point_id", "summary", "dice", "dice_low", "dice_high", names[1]]],
+            table=Table(
+                headings=("Class", *text.headings),
+                numeric=(False, *text.numeric),
+                rows=tuple((label, *row) for label, row in zip(rows["label"], text.rows, strict=True)),
+            ),
+            caption="Points on the front of each class",
+        )
 
     def _attainment(self) -> Iterator[Exhibit]:
         cost = OBJECTIVES["runtime_seconds"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.comparison import BASELINE, Comparison, compare, joined_with, methods_of
+from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
 from analysis.comparison.words import notes, whole_table
 from analysis.evidence import Evidence
 from analysis.exhibits import Chapter, Exhibit
@@ -20,7 +21,7 @@ from analysis.papers.table1 import table1
 from analysis.papers.time_table import time_table
 from analysis.reference import load
 
-COMPARISON = "comparison"
+COMPARISON, EQUAL_COST = "comparison", "equal_cost"
 
 
 def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
@@ -43,6 +44,7 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
         *lines.values(),
         figure3(comparison, published=theirs),
         _comparison(whole),
+        _equal_cost(comparison),
         time_table(evidence),
         patch_batch_sizes(evidence.points),
     ]
@@ -71,6 +73,20 @@ def _comparison(comparison: Comparison) -> Exhibit | None:
         data=comparison.rows,
         table=whole_table(comparison),
         caption=f"Every scheme against {comparison.baseline}: Dice, statistics over cases, ratios of training cost",
+    )
+
+
+def _equal_cost(comparison: Comparison) -> Exhibit | None:
+    rows = comparison.equal_cost
+    if rows.empty:
+        return None
+    return Exhibit(
+        stem=EQUAL_COST,
+        heading=f"Every scheme against {comparison.baseline} at equal cost",
+        notes=equal_cost_sentences(rows),
+        data=rows,
+        table=equal_cost_table(rows),
+        caption=f"Dice of the schemes and of {comparison.baseline} for the same training time, energy or voxels",
     )
 
 

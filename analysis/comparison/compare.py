@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.columns import Column, dtypes
 from analysis.comparison.columns import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
+from analysis.comparison.equal_cost import equal_cost
 from analysis.comparison.measure import measure
 from analysis.comparison.numbers import percent
 from analysis.comparison.pairs import find_pairs, methods_of
@@ -34,6 +35,7 @@ class Comparison:
         alternative: of the tests.
         rows: in the columns of `columns.ROW_COLUMNS`, by dataset, budget and method.
         summary: in the columns of `columns.SUMMARY_COLUMNS`, by budget and method.
+        equal_cost: as `equal_cost.equal_cost` gives it.
         ambiguous: a sentence per scheme that several configurations fit; those are not compared.
         missing: a sentence per scheme without a partner.
         foreground: a sentence on shares of foreground-centred samples that differ, or nothing.
@@ -43,6 +45,7 @@ class Comparison:
     alternative: Alternative
     rows: pd.DataFrame
     summary: pd.DataFrame
+    equal_cost: pd.DataFrame
     ambiguous: tuple[str, ...]
     missing: tuple[str, ...]
     foreground: str
@@ -77,6 +80,9 @@ def compare(
         alternative=alternative,
         rows=rows,
         summary=summarised(rows),
+        equal_cost=equal_cost(evidence, baseline, [word for word in words if word in METHOD_LABELS])
+        if baseline in METHOD_LABELS
+        else pd.DataFrame(),
         ambiguous=matches.ambiguous,
         missing=matches.missing,
         foreground=_foreground([pair.baseline for pair in matches.pairs], [pair.against for pair in matches.pairs]),

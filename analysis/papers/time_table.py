@@ -9,24 +9,29 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.captions import amount_of
 from analysis.comparison.numbers import percent
 from analysis.evidence import Evidence
 from analysis.exhibits import Exhibit
 from analysis.methods import METHOD_LABELS
+from analysis.objectives import OBJECTIVES
 from analysis.papers.machines import about_machines
 from analysis.tables import MISSING, Table
 from analysis.time_to_dice import time_to_dice
 from analysis.units import amount
 
 STEM = "time_to_dice"
+_OBJECTIVES = {"training_seconds": "runtime_seconds"}
 Cell = tuple[str, bool, Callable[["pd.Series[Any]"], str]]
 _NOTES = (
     "Dice here is the pseudo Dice of the fixed validation batches, mean of the last three evaluations, as "
     "--stop-at-dice watches it; it is not the Dice of the final validation.",
     "A crossing is linear between two evaluations, whose distance is in the last column; Dice: at the evaluation that "
     "reached it. Conventional: constant patch size on all cases, same settings, fold and seed.",
-    "Ratios: geometric mean over the folds and seeds where both reached it; in brackets the 95 % Student t interval "
-    "of their logarithms, from two on.",
+    "Reached: k of n trainings, folds and seeds of both. Ratios: geometric mean over all pairs, in brackets the 95 % "
+    "Student t interval of their logarithms, from three pairs on.",
+    "Restricted: some trainings ended without reaching it; ratio of restricted means up to the horizon in brackets, "
+    "with which those count. None where a side has no training that reached it.",
 )
 
 
@@ -81,7 +86,7 @@ def _cells(rows: pd.DataFrame) -> list[Cell]:
 
 def _reached(row: pd.Series[Any], count: str, best: str) -> str:
     told = f"{row[count]} of {row['n_pairs']}"
-    return told if row[count] else f"not reached (best {_dice(row[best])})"
+    return told if row[count] else f"{told} (best {_dice(row[best])})"
 
 
 def _amount(value: float, unit: str) -> str:
@@ -95,6 +100,8 @@ def _dice(value: float) -> str:
 def _ratio(row: pd.Series[Any], spent: str) -> str:
     low, high = row[f"low_{spent}"], row[f"high_{spent}"]
     interval = "" if pd.isna(low) else f" ({percent(low, 0)} to {percent(high, 0)})"
+    if not pd.isna(horizon := row[f"horizon_{spent}"]):
+        interval = f" (restricted to {amount_of(OBJECTIVES[_OBJECTIVES.get(spent, spent)], horizon)})"
     return f"{percent(row[f'ratio_{spent}'], 0)}{interval}"
 
 

@@ -12,6 +12,7 @@ from study.errors import InvalidInputError, MissingDataError
 if TYPE_CHECKING:
     from analysis.comparison import Comparison
     from analysis.reference import Source
+    from analysis.tables import Table as TextTable
 
 EXAMPLES = """  python -m analysis compare studies/hippo --baseline cps --against pgps,pgps+
   python -m analysis compare studies/hippo --reference miccai2024
@@ -68,6 +69,7 @@ def as_json(comparison: Comparison, remarks: list[str]) -> dict[str, Any]:
         "alternative": comparison.alternative,
         "rows": json.loads(comparison.rows.to_json(orient="records", double_precision=15)),
         "summary": json.loads(comparison.summary.to_json(orient="records", double_precision=15)),
+        "equal_cost": json.loads(comparison.equal_cost.to_json(orient="records", double_precision=15)),
         "notes": [*notes(comparison), *remarks],
     }
 
@@ -87,7 +89,7 @@ def _compared(args: argparse.Namespace) -> Comparison:
         raise InvalidInputError(field="studies", received="none", legal="a study's folder, --reference NAME, or both")
     published = load(args.reference) if args.reference else None
     evidence = evidence_from(args) if args.studies or published is None else published
-    comparison = _something(compare(evidence, baseline=args.baseline, against=against, alternative=args.alternative))
+    comparison = something(compare(evidence, baseline=args.baseline, against=against, alternative=args.alternative))
     # Ids of trials mean nothing in a publication, which is compared by the schemes that they are.
     schemes = _schemes(comparison)
     if published is None or published is evidence or not schemes:
@@ -102,7 +104,12 @@ def _schemes(comparison: Comparison) -> list[str]:
     return [*baselines, *methods] if len(baselines) == 1 and "other" not in {*baselines, *methods} else []
 
 
-def _something(comparison: Comparison) -> Comparison:
+def something(comparison: Comparison) -> Comparison:
+    """The comparison.
+
+    Raises:
+        MissingDataError: it has no row.
+    """
     if comparison.rows.empty:
         reasons = [*comparison.ambiguous, *comparison.missing] or ["no finished trial of two schemes"]
         raise MissingDataError(f"nothing to compare: {'; '.join(reasons)}")
@@ -118,21 +125,30 @@ def _about(source: Source, contradictions: list[str]) -> list[str]:
 
 
 def _print(comparison: Comparison, remarks: list[str]) -> None:
+    from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
+    from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences
+    from analysis.grid import about_carbon
+    from analysis.objectives import OBJECTIVES
+
+    print_table(f"Dice against {comparison.baseline}", dice_table(comparison))
+    print_table(f"Training cost relative to {comparison.baseline}", cost_table(comparison))
+    if len(comparison.equal_cost):
+        print_table("Dice at equal cost", equal_cost_table(comparison.equal_cost))
+    carbon = about_carbon([OBJECTIVES["co2_kg"]]) if comparison.rows["break_even"].notna().any() else []
+    equal = equal_cost_sentences(comparison.equal_cost)
+    for sentence in [*summary_sentences(comparison), *equal, *notes(comparison), *carbon, *remarks]:
+        print(sentence)
+
+
+def print_table(title: str, text: TextTable) -> None:
+    """Print a table in the terminal, as wide as it allows."""
     from rich.table import Table
 
-    from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences
     from study.console import wide_console
 
-    console = wide_console()
-    titles = (f"Dice against {comparison.baseline}", f"Training cost relative to {comparison.baseline}")
-    for title, text in zip(titles, (dice_table(comparison), cost_table(comparison)), strict=True):
-        table = Table(title=title, title_justify="left")
-        for heading, numeric in zip(text.headings, text.numeric, strict=True):
-            table.add_column(
-                heading, justify="right" if numeric else "left", no_wrap=heading == "Dataset", overflow="fold"
-            )
-        for row in text.rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        console.print(table)
-    for sentence in [*summary_sentences(comparison), *notes(comparison), *remarks]:
-        print(sentence)
+    table = Table(title=title, title_justify="left")
+    for heading, numeric in zip(text.headings, text.numeric, strict=True):
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "Dataset", overflow="fold")
+    for row in text.rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    wide_console().print(table)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """  python -m analysis front studies/hippo
   python -m analysis front studies/hippo --objectives dice,co2_kg --by budget
   python -m analysis front studies/hippo --by hardware
+  python -m analysis front studies/hippo --class 2
   python -m analysis front studies/hippo --objectives dice,runtime_seconds,co2_kg --json"""
 
 
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to compare (default: %(default)s); a wrong name lists the legal ones",
     )
     parser.add_argument("--by", metavar="COLUMN", help="a front for each value of a column, for example budget")
+    parser.add_argument("--class", dest="label", metavar="LABEL", help="with the Dice of one class, by its label")
     parser.add_argument("--json", action="store_true", help="print a JSON list, remarks on standard error")
 
 
@@ -40,9 +42,11 @@ def run(args: argparse.Namespace) -> int:
     from analysis.caveats import caveats, left_out
     from analysis.front import pareto_front
     from analysis.front_table import judged
+    from analysis.grid import about_carbon
     from analysis.resampling import CaseDraws
 
     evidence = evidence_from(args)
+    evidence = evidence if args.label is None else evidence.of_class(args.label)
     trials, points = evidence.tables.trials, evidence.points
     front = pareto_front(points, args.objectives.split(","), by=args.by)
     judgement = judged(front, CaseDraws(evidence.tables))
@@ -50,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in best.iterrows()], indent=1))
     elif not best.empty:
-        _print_table(best, front)
-    for sentence in [*_nothing(front, trials), *left_out(front), *caveats(front)]:
+        _print_table(best, front, of_class="" if args.label is None else f", Dice of class {args.label}")
+    for sentence in [*_nothing(front, trials), *left_out(front), *caveats(front), *about_carbon(front.objectives)]:
         print(sentence, file=sys.stderr)
     return 0
 
@@ -101,7 +105,7 @@ def _whole(value: Any) -> int | None:
     return int(value) if isinstance(value, numbers.Integral) else None
 
 
-def _print_table(best: pd.DataFrame, front: Front) -> None:
+def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     from rich.table import Table
 
     from analysis.tables import readable, without_empty
@@ -113,7 +117,7 @@ def _print_table(best: pd.DataFrame, front: Front) -> None:
     values = [name for o in objectives for name in ([o, *interval] if o == "dice" else [o])]
     names = ["number", *groups, "summary", *values, "probability", "folds", "n_seeds", "trial_ids"]
     text = readable(best, names)
-    table = Table(title=f"{len(best)} of {len(front.points)} points are on the front", title_justify="left")
+    table = Table(title=f"{len(best)} of {len(front.points)} points are on the front{of_class}", title_justify="left")
     for heading, numeric in zip(text.headings, text.numeric, strict=True):
         table.add_column(heading.replace("[", r"\["), justify="right" if numeric else "left", overflow="fold")
     for row in text.rows:

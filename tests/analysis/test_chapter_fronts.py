@@ -45,7 +45,13 @@ def exhibit_of(chapter: Chapter, stem: str) -> Exhibit:
 
 def test_the_exhibits_of_a_whole_study(chapter: Chapter) -> None:
     plots = [f"pareto_dice_{kind}{by}" for kind in KINDS for by in ("", "_by_budget")]
-    assert stems(chapter) == [*plots, "pareto_three_objectives", "attainment_dice_runtime", "hypervolume"]
+    assert stems(chapter) == [
+        *plots,
+        "pareto_three_objectives",
+        "front_by_class",
+        "attainment_dice_runtime",
+        "hypervolume",
+    ]
     assert chapter.missing == ()
     assert all(re.fullmatch(r"[A-Za-z0-9_+-]+", stem) for stem in stems(chapter))
 
@@ -89,7 +95,7 @@ def test_the_table_of_a_front_has_interval_probability_and_contribution(chapter:
     assert {"No.", "Dice, from", "Dice, to", "P(on front)", "Own share", "Folds used"} <= set(exhibit.table.headings)
     likely = exhibit.data["non_dominated"] | (exhibit.data["probability"] >= 0.1)
     assert len(exhibit.table.rows) == likely.sum()
-    assert any("does not cover other seeds" in sentence for sentence in exhibit.notes)
+    assert any("validation cases, not over seeds, drawn again" in sentence for sentence in exhibit.notes)
     assert any("reference point Dice" in sentence for sentence in exhibit.notes)
 
 
@@ -139,7 +145,12 @@ def test_a_single_trial_is_enough(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     finish_trial(study, make_spec(), dice=0.8, seconds=30)
     chapter = fronts(gather([study.root]))
-    assert stems(chapter) == [*(f"pareto_dice_{kind}" for kind in KINDS), "pareto_three_objectives", "hypervolume"]
+    assert stems(chapter) == [
+        *(f"pareto_dice_{kind}" for kind in KINDS),
+        "pareto_three_objectives",
+        "front_by_class",
+        "hypervolume",
+    ]
 
 
 def test_a_dice_of_0_everywhere_is_drawn(tmp_path: Path) -> None:

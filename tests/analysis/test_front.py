@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_points, make_spec, make_study
 
+from analysis.__main__ import main
 from analysis.caveats import caveats, left_out
 from analysis.columns import POINT_COLUMNS
+from analysis.evidence import gather
 from analysis.frame import read_studies
 from analysis.front import nondominated, pareto_front
 from analysis.objectives import OBJECTIVES
@@ -181,3 +183,15 @@ def test_single_and_unequal_folds_are_said(tmp_path: Path) -> None:
     said = caveats(front_of(study, "dice", "runtime_seconds"))
     assert any("one fold (hollow): 1 of 2 points" in sentence for sentence in said)
     assert any("different folds" in sentence for sentence in said)
+
+
+def test_a_front_of_one_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "study", n_cases=9)
+    whole, one = gather([study.root]), gather([study.root]).of_class("2")
+    # Class 2 is 0.02 below the mean over classes in every case.
+    assert one.points["dice"].tolist() == pytest.approx((whole.points["dice"] - 0.02).tolist())
+    assert one.points["dice_low"].tolist() == pytest.approx((whole.points["dice_low"] - 0.02).tolist())
+    assert main(["front", str(study.root), "--class", "2"]) == 0
+    assert "points are on the front, Dice of class 2" in capsys.readouterr().out
+    assert main(["front", str(study.root), "--class", "liver"]) == 2
+    assert "class: received 'liver', legal is one of 1, 2" in capsys.readouterr().err

@@ -97,19 +97,52 @@ def write_pair(study: Ledger, *, fold: int, seconds: tuple[float, float], dice: 
             folder.append_epoch(report)
 
 
-def test_ratios_pair_folds_and_have_an_interval(tmp_path: Path) -> None:
+def test_ratios_pair_folds_and_have_an_interval_from_three_on(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
-    write_pair(study, fold=0, seconds=(100.0, 40.0))
-    write_pair(study, fold=1, seconds=(100.0, 50.0))
+    for fold, seconds in enumerate((40.0, 50.0)):
+        write_pair(study, fold=fold, seconds=(100.0, seconds))
     row = time_to_dice(gather([study.root]), [0.8]).iloc[0]
     assert (row["n_pairs"], row["n_reached"], row["n_baseline"]) == (2, 2, 2)
     assert row["ratio_training_seconds"] == pytest.approx(math.sqrt(0.4 * 0.5))
     assert row["ratio_iteration"] == pytest.approx(1.0)
-    # Student's t with one degree of freedom: 12.706.
-    half = 12.7062 * np.std(np.log([0.4, 0.5]), ddof=1) / math.sqrt(2)
-    assert row["low_training_seconds"] == pytest.approx(math.sqrt(0.2) * math.exp(-half), rel=1e-4)
-    assert row["high_training_seconds"] == pytest.approx(math.sqrt(0.2) * math.exp(half), rel=1e-4)
     assert row["ratio_voxels"] < 0.5
+    assert row[["low_training_seconds", "high_training_seconds", "horizon_training_seconds"]].isna().all()
+    write_pair(study, fold=2, seconds=(100.0, 60.0))
+    row = time_to_dice(gather([study.root]), [0.8]).iloc[0]
+    # Student's t with two degrees of freedom: 4.303.
+    logs = np.log([0.4, 0.5, 0.6])
+    half = 4.30265 * logs.std(ddof=1) / math.sqrt(3)
+    assert row["low_training_seconds"] == pytest.approx(math.exp(logs.mean() - half), rel=1e-4)
+    assert row["high_training_seconds"] == pytest.approx(math.exp(logs.mean() + half), rel=1e-4)
+
+
+def test_trainings_that_do_not_arrive_count_with_the_horizon(tmp_path: Path) -> None:
+    """PGPS arrives in one fold of two: the pair in which both do would say 40 % of the time."""
+    study = Ledger.create(tmp_path / "study")
+    write_pair(study, fold=0, seconds=(100.0, 40.0))
+    for scheme, dice, seconds in (("cps", 0.9, 100.0), ("pgps", 0.6, 40.0)):
+        finish_trial(study, make_spec(scheme, fold=1), dice=dice, seconds=seconds, curve=True)
+    row = time_to_dice(gather([study.root]), [0.8]).iloc[0]
+    assert (row["n_pairs"], row["n_reached"], row["n_baseline"]) == (2, 1, 2)
+    horizon, theirs = row["horizon_training_seconds"], row["baseline_training_seconds"]
+    assert horizon == pytest.approx(100.0)
+    assert row["ratio_training_seconds"] == pytest.approx((0.4 * theirs + horizon) / 2 / theirs)
+    assert np.isnan(row["low_training_seconds"])
+    exhibit = time_table(gather([study.root]), [0.8])
+    assert exhibit is not None
+    cells = dict(zip(exhibit.table.headings, exhibit.table.rows[0], strict=True))
+    assert (cells["Reached"], cells["Conventional"]) == ("1 of 2", "2 of 2")
+    assert cells["Ratio of time"].endswith("(restricted to 100 s)")
+    assert cells["Ratio of voxels"].endswith("million)")
+
+
+def test_a_side_without_any_arrival_has_no_ratio(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme, dice in (("cps", 0.9), ("pgps", 0.6)):
+        finish_trial(study, make_spec(scheme), dice=dice, seconds=40.0, curve=True)
+    row = time_to_dice(gather([study.root]), [0.8]).iloc[0]
+    assert (row["n_reached"], row["n_baseline"]) == (0, 1)
+    assert row[["ratio_training_seconds", "ratio_voxels", "horizon_voxels"]].isna().all()
 
 
 def test_a_ratio_across_hardware_is_left_out_and_that_of_voxels_stays(tmp_path: Path) -> None:
@@ -131,7 +164,7 @@ def test_the_table_says_what_is_not_reached(tmp_path: Path) -> None:
     assert [row["Threshold"] for row in rows] == ["0.80", "0.95"]
     assert (rows[0]["Reached"], rows[0]["Ratio of time"]) == ("1 of 1", "40 %")
     assert rows[0]["Evaluated every"] == "20 iterations"
-    assert rows[1]["Reached"].startswith("not reached (best 0.8")
+    assert rows[1]["Reached"].startswith("0 of 1 (best 0.8")
     assert rows[1]["Ratio of time"] == "–"
 
 
