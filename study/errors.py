@@ -9,6 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+# Of what was received, in a message.
+MOST_CHARACTERS = 400
+
 
 class StudyError(Exception):
     """Root of the tree: catch this to catch everything the study raises on purpose."""
@@ -29,12 +32,16 @@ class InvalidInputError(StudyError):
         self.received = received
         self.legal = legal
         self.remedy = remedy
-        message = f"{field}: received {received!r}, legal is {legal}"
+        message = f"{field}: received {_shortened(repr(received))}, legal is {legal}"
         super().__init__(f"{message}; {remedy}" if remedy else message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By field, because this travels from process to process and exceptions are rebuilt from positions otherwise.
         return partial(type(self), **{name: vars(self)[name] for name in ("field", "received", "legal", "remedy")}), ()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}… ({len(text)} characters)"
 
 
 class MissingDataError(StudyError):

@@ -64,8 +64,12 @@ def read_json(path: Path) -> Any:
     return json.loads(read_whole(path))
 
 
-def read_whole(path: Path) -> bytes:
+def read_whole(path: Path, *, most: int = -1) -> bytes:
     """The content of a file; of a pipe or device, which a reader would wait for without end, an error.
+
+    Args:
+        path: of the file.
+        most: bytes to read, all by default.
 
     Raises:
         OSError: it is no regular file, or cannot be read.
@@ -73,7 +77,7 @@ def read_whole(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
         if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return handle.read()
+        return handle.read(most)
 
 
 def append_line(path: Path, data: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
