@@ -16,6 +16,7 @@ from types import ModuleType
 from study import __version__, terminal
 from study.errors import StudyError, TrialInterrupted
 from study.signals import interrupts
+from study.temporary import use_short_temporary_folder
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -64,6 +65,7 @@ class Program:
     def _answer(self, words: Sequence[str]) -> int:
         verb = next((word for word in words if word in self.verbs), None)
         args = self.parser(verb).parse_args(words)
+        use_short_temporary_folder()
         return int(self._module(args.verb).run(args))
 
     def parser(self, verb: str | None) -> argparse.ArgumentParser:

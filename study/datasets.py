@@ -19,6 +19,8 @@ from study.errors import InvalidInputError, MissingDataError
 from study.plain import sha256_of_json
 from study.plan import NetworkPlan, read_plan
 
+# So begin all variables that nnU-Net reads: to find data, to compile, to log elsewhere, to find trainers.
+NNUNET_PREFIX = "nnUNet_"
 RAW_VARIABLE = "nnUNet_raw"
 PREPARED_VARIABLE = "nnUNet_preprocessed"
 DEFAULT_PLANS = "nnUNetPlans"

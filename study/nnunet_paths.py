@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, Split
+from study.datasets import NNUNET_PREFIX, PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, Split
 from study.errors import LedgerError, MissingDataError
 from study.ledger import TrialFolder
 from study.plan import NetworkPlan
@@ -27,22 +27,19 @@ def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
 
 @contextmanager
 def nnunet_environment(folder: TrialFolder, data: DataPaths, *, processes: int) -> Iterator[None]:
-    """Run a block under a trial's variables, with so many processes for what nnU-Net spawns."""
-    changed = {
-        **nnunet_variables(folder, data),
-        "nnUNet_def_n_proc": str(processes),
-        "nnUNet_n_proc_DA": "1",
-    }
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
+    """Run a block under a trial's variables and none else of nnU-Net's, with so many processes for what it spawns."""
+    before = _taken_away()
+    os.environ.update(nnunet_variables(folder, data), nnUNet_def_n_proc=str(processes), nnUNet_n_proc_DA="1")
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _taken_away()
+        os.environ.update(before)
+
+
+def _taken_away() -> dict[str, str]:
+    """Take all of nnU-Net's variables out of the environment."""
+    return {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(NNUNET_PREFIX)}
 
 
 def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: str, given: Path | None) -> Path | None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.datasets import NNUNET_PREFIX
+from study.temporary import temporary_variables
 from study.trial_process import FAILED, INFEASIBLE, STOP_GRACE_SECONDS, TOLD_CODES, Job
 
 Told = Callable[[dict[str, Any]], None]
@@ -187,7 +189,11 @@ def _write(server: subprocess.Popen[bytes], line: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process' environment with our own package first: the checkout wins over anything installed."""
+    """This process' environment with our own package first: the checkout wins over anything installed.
+
+    Without nnU-Net's variables, which it reads as it is imported: a trial sets its own.
+    """
     root = str(Path(__file__).resolve().parents[1])
     rest = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{rest}" if rest else root}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(NNUNET_PREFIX)}
+    return {**kept, **temporary_variables(), "PYTHONPATH": f"{root}{os.pathsep}{rest}" if rest else root}

@@ -5,8 +5,8 @@ Every call that works starts nnU-Net in a process of its own, so a few of them h
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
+import os
 import pickle
 import re
 import shutil
@@ -23,6 +23,7 @@ from study import __main__, files, integrity
 from study.commandline import USER_ERROR
 from study.datasets import DataPaths, data_paths, find_dataset
 from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
+from study.locks import held
 from study.phantom import write_phantom_dataset
 from study.prepare import Preparation, Progress, Recipe, Source, msd_source, prepare, raw_source, step_count
 from study.small_plan import SmallPlan
@@ -265,10 +266,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) 
 
 def test_two_preparations_of_a_dataset_do_not_mix(raw: Path, paths: DataPaths) -> None:
     (paths.preprocessed / NAME).mkdir(parents=True)
-    with (paths.preprocessed / NAME / "pgps_prepare.log").open("a") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        with pytest.raises(MachineError, match=f"{NAME} is being prepared by another process"):
-            prepare(raw_source(raw), paths)
+    busy = rf"{NAME} is being prepared by another process, process {os.getpid()} on \S+ since "
+    with held(paths.preprocessed / NAME / "pgps_prepare.locks"), pytest.raises(MachineError, match=busy):
+        prepare(raw_source(raw), paths)
 
 
 def test_a_process_that_dies_is_one_line(raw: Path, paths: DataPaths) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,6 +33,8 @@ SETTINGS_OF_OWN_CLUSTER = {
     # Ray's workers give way to everything else on the machine; a training is no less than another program.
     "RAY_worker_niceness": "0",
 }
+# A user who has set one of these has a token, or wants none.
+TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SETTINGS_OF_GIVEN_CLUSTER = {
     # Each try to reach one that does not answer takes 40 s; Ray's default is twenty.
     "RAY_NUM_REDIS_GET_RETRIES": "1",
@@ -48,3 +53,15 @@ def configure_ray(*, address: str | None) -> None:
         more = {**more, **LOOPBACK_SETTINGS}
     for name, value in {**SETTINGS, **more}.items():
         os.environ.setdefault(name, value)
+    if address is None and not any(os.environ.get(name) for name in TOKEN_VARIABLES):
+        # Or Ray would write one into the home folder for everybody to read. This one is in no file.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    _keep_token_private()
+
+
+def _keep_token_private() -> None:
+    """Whoever reads the token can run code as this user; Ray leaves its file to the umask."""
+    with suppress(OSError, RuntimeError):
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+            path.chmod(0o600)

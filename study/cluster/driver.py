@@ -8,6 +8,7 @@ their checkpoints too. Ray's own agents leave about a minute after a killed driv
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import time
@@ -195,7 +196,15 @@ def _assignment(run: Run, allotment: Allotment, stop_file: Path) -> Assignment:
         patience=run.patience,
         attempt=run.attempt,
         url=url_of_ledger(run.ledger),
+        umask=_umask(),
     )
+
+
+def _umask() -> int:
+    """This process' own; to be read it must be set."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 class _Signals:

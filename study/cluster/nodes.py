@@ -26,10 +26,13 @@ from study.errors import MachineError, StudyError
 from study.provenance import Provenance
 from study.remote.shared_ledger import trouble_here
 from study.spaces import SearchSpace
+from study.temporary import short_folder
 
 # Set by Ray in the driver of a submitted job, whose working directory, with our code in it, all nodes get.
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 PROBE_SECONDS = 300.0
+# Characters of what Ray says, which may be pages.
+MOST_OF_REASON = 400
 
 
 @contextmanager
@@ -44,9 +47,21 @@ def connected(space: SearchSpace, address: str | None) -> Iterator[None]:
             yield
         return
     node = local_node(space.resources)
-    # Without "local" Ray would join a cluster that the environment names.
-    with _ray("local", num_cpus=int(node.cpus), num_gpus=int(node.gpus), include_dashboard=False):
+    options = {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus), "include_dashboard": False}
+    # Without "local" Ray would join a cluster that the environment names. What it makes it opens to all, so it is given
+    # a folder within one that others cannot enter.
+    with _ray("local", _temp_dir=str(short_folder() / "ray"), **options):
         yield
+
+
+@contextmanager
+def _nobody_else_reads() -> Iterator[None]:
+    """Processes that are started in the block make files, logs among them, that are this user's alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
@@ -63,9 +78,13 @@ def joined(address: str) -> Iterator[None]:
 @contextmanager
 def _ray(address: str, **options: Any) -> Iterator[None]:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MachineError(f"{_trouble(address)} ({error})") from error
+        with _nobody_else_reads():
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
+            )
+    except Exception as error:  # Ray raises what it likes
+        reason = " ".join(str(error).split())[:MOST_OF_REASON] or type(error).__name__
+        raise MachineError(f"{_trouble(address)} ({reason})") from error
     # Failures are told from the ledger, in one line each.
     for name in ("ray", "ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

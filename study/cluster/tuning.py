@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 
 from study.cluster.work import OUT_OF_DISK, OUTCOME, REASON
 from study.errors import LedgerError, StudyError, TrialInterrupted
@@ -51,6 +52,9 @@ class TuneThread(threading.Thread):
 
     def __init__(self, make_tuner: Callable[[EndOnRequest], tune.Tuner]) -> None:
         super().__init__(daemon=True)
+        # Tune would copy these of our variables, AWS' secrets among them, into each actor's runtime environment, which
+        # Ray's agent writes to a log.
+        class_cache.ENV_VARS_TO_PROPAGATE = set()
         self._request = EndOnRequest()
         self._tuner = make_tuner(self._request)
         self._results: Any = ()

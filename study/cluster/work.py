@@ -8,6 +8,7 @@ error to Tune but an outcome that is reported; Tune itself retries what is lost 
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ class Assignment:
         patience: with faults.
         attempt: makes one attempt at a trial.
         url: of a study in object storage, None for a folder.
+        umask: of the driver, so that the study's files are for whom they would be without Ray.
     """
 
     space: SearchSpace
@@ -80,6 +82,7 @@ class Assignment:
     patience: Patience
     attempt: Attempt
     url: str | None = None
+    umask: int = 0o022
 
 
 def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
@@ -92,6 +95,7 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     Raises:
         TrialInterrupted: the study is being stopped.
     """
+    os.umask(assignment.umask)
     template = assignment.template
     workshop = open_workshop(assignment.url, template.study, template.stop_file)
     ledger = Ledger.open(workshop.study)

@@ -7,23 +7,25 @@ dataset's folder and holds a lock on it as long as it lives, so two preparations
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from study.errors import MachineError, StudyError
+from study import locks
+from study.datasets import NNUNET_PREFIX
+from study.errors import LockedError, MachineError, StudyError
 from study.prepare.steps import Job, Step, run_steps
 
-LOG_NAME = "pgps_prepare.log"
+LOG_NAME, LOCK_NAME = "pgps_prepare.log", "pgps_prepare.locks"
 LOOK_INTERVAL_SECONDS = 0.3
 
 
@@ -98,7 +100,7 @@ def _work(job: Job, messages: Connection) -> None:
     os.setsid()
     log = job.folder / LOG_NAME
     try:
-        with _lock(log):
+        with _locked(job.folder / LOCK_NAME):
             _write_to(log)
             _set_environment(job.workers)
             _import_once()
@@ -114,28 +116,31 @@ def _work(job: Job, messages: Connection) -> None:
         messages.send(None)
 
 
-def _lock(path: Path) -> IO[bytes]:
-    """The log, locked until it is closed. The lock is not passed on to processes that are started."""
-    handle = path.open("ab")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise MachineError(f"{path.parent.name} is being prepared by another process; see {path}") from None
-    return handle
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.held(lock))
+        except LockedError as error:
+            folder = lock.parent
+            raise MachineError(
+                f"{folder.name} is being prepared by another process, {error}; see {folder / LOG_NAME}"
+            ) from None
+        yield
 
 
 def _write_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
 
 
 def _set_environment(workers: int) -> None:
+    for name in [name for name in os.environ if name.startswith(NNUNET_PREFIX)]:
+        del os.environ[name]
     # nnU-Net reads the first when it is imported and the second, which must not be 0, when it plans.
     os.environ.update(nnUNet_def_n_proc=str(workers), nnUNet_n_proc_DA=str(workers))
-    os.environ.pop("nnUNet_results", None)
 
 
 def _import_once() -> None:

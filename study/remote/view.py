@@ -23,6 +23,7 @@ from study.remote import STUDY, url_of
 from study.remote.depot import CommitName, Depot, commit_name, unpack
 from study.remote.lease import Record, records
 from study.remote.storage import Storage
+from study.temporary import large_folder
 
 READERS = 16
 REFRESH_SECONDS = 3.0
@@ -182,7 +183,7 @@ def scratch() -> Path:
         MachineError: somebody else made that folder, and could have put checkpoints there, which are pickles.
     """
     given = os.environ.get(SCRATCH_VARIABLE)
-    folder = Path(given or Path(tempfile.gettempdir(), f"pgps-scratch-{os.getuid()}")).resolve()
+    folder = Path(given or Path(large_folder(), f"pgps-scratch-{os.getuid()}")).resolve()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if given is None and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
         raise MachineError(f"{folder} can be written by others; set {SCRATCH_VARIABLE} to a folder of your own")
