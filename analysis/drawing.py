@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.exhibits import Exhibit
@@ -19,6 +20,8 @@ from analysis.tables import markdown
 FIGURES, TABLES = "figures", "tables"
 FIGURE_FORMATS, TABLE_FORMATS = ("png", "svg", "pdf"), ("csv", "md", "tex")
 DOTS_PER_INCH = 150
+# What a formula begins with, in one spreadsheet or another.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +82,22 @@ def _figure_files(stem: str, make: Callable[[Layout], Figure]) -> dict[str, byte
     return {f"{FIGURES}/{stem}.{ending}": content[ending] for ending in FIGURE_FORMATS}
 
 
+def _neutral(data: pd.DataFrame) -> pd.DataFrame:
+    """The same with cells that spreadsheets take for text, none for a formula."""
+
+    def neutral(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ")
+
+    words = data.select_dtypes(include=["object", "str"]).map(neutral)
+    return data.assign(**words).rename(columns=neutral)
+
+
 def _table_files(exhibit: Exhibit) -> dict[str, bytes]:
     texts: dict[str, str] = {}
     if exhibit.data is not None:
-        texts["csv"] = exhibit.data.to_csv(index=False)
+        texts["csv"] = _neutral(exhibit.data).to_csv(index=False)
     if exhibit.table is not None:
         texts["md"] = markdown(exhibit.table)
         texts["tex"] = latex(exhibit.table, caption=exhibit.caption or exhibit.heading, label=exhibit.stem)

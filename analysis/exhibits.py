@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,14 @@ from matplotlib.figure import Figure
 
 from analysis.style import Layout
 from analysis.tables import Table
+
+STEM = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]*")
+
+
+def stem_of(name: str) -> str:
+    """A name as a part of a stem: other letters are replaced, and told apart by a hash."""
+    plain = re.sub(r"[^A-Za-z0-9_+-]", "_", name)
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +35,9 @@ class Exhibit:
         data: the rows as numbers in the files' units, for CSV; None if there is no table.
         table: the same rows for people, for the page, Markdown and LaTeX; goes with `data`.
         caption: of the table.
+
+    Raises:
+        ValueError: the stem is none.
     """
 
     stem: str
@@ -35,6 +48,10 @@ class Exhibit:
     data: pd.DataFrame | None = None
     table: Table | None = None
     caption: str = ""
+
+    def __post_init__(self) -> None:
+        if not STEM.fullmatch(self.stem):
+            raise ValueError(f"{self.stem!r} is no stem of a file's name")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ beside it, those that reports used to put there.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import IO
 from analysis.columns import TABLES
 from analysis.drawing import FIGURE_FORMATS, FIGURES, TABLE_FORMATS, Drawn
 from analysis.drawing import TABLES as TABLE_FOLDER
+from analysis.exhibits import STEM
 from analysis.frame import Tables
 from analysis.sources import DATA, SCHEMA_FILE, save
 from study.files import write_atomically
@@ -25,9 +27,9 @@ DATA_FILES: tuple[str, ...] = (*(f"{DATA}/{name}.parquet" for name in TABLES), f
 """Names of the tidy tables within a report."""
 
 _BEFORE = ("trials.parquet", "trials.csv", "trials.md", "front.csv", "pareto_dice_*.png", "pareto_dice_*.svg")
-_STEM = r"[A-Za-z0-9_+.-]+"
 _OURS = re.compile(
-    rf"{FIGURES}/{_STEM}\.({'|'.join(FIGURE_FORMATS)})|{TABLE_FOLDER}/{_STEM}\.({'|'.join(TABLE_FORMATS)})"
+    rf"{FIGURES}/{STEM.pattern}\.({'|'.join(FIGURE_FORMATS)})"
+    rf"|{TABLE_FOLDER}/{STEM.pattern}\.({'|'.join(TABLE_FORMATS)})"
 )
 
 
@@ -46,10 +48,15 @@ class ReportFolder:
             page: content of the page.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written, or leads elsewhere.
         """
         files = {name: content for one in drawn for name, content in one.files.items()}
+        if foreign := [name for name in files if not _OURS.fullmatch(name)]:
+            raise ValueError(f"{foreign[0]!r} is no file of a report: the next one would not clear it")
         self.root.mkdir(parents=True, exist_ok=True)
+        for name in (FIGURES, TABLE_FOLDER, DATA):
+            if (self.root / name).is_symlink():
+                raise OSError(errno.ELOOP, f"{self.root / name} is a link; delete it")
         self._clear()
         # First of all, so that a report that is cut short is cleared too.
         self._put(LIST, json.dumps(sorted(files), indent=1).encode())

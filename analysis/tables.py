@@ -55,8 +55,13 @@ def without_empty(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
 def markdown(table: Table) -> str:
     """A Markdown table."""
     rule = tuple("---:" if numeric else "---" for numeric in table.numeric)
-    escaped = [tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in table.rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (table.headings, rule, *escaped))
+    escaped = [tuple(_in_markdown(cell) for cell in row) for row in (table.headings, *table.rows)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (escaped[0], rule, *escaped[1:]))
+
+
+def _in_markdown(text: str) -> str:
+    """Text that is set as it is written: no HTML, links, emphasis or further cells."""
+    return re.sub(r"([\\|`*~]|(?<=\])\()", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
 def html(table: Table, *, caption: str, cards: Mapping[str, str] = NO_CARDS, row_ids: Sequence[str | None] = ()) -> str:

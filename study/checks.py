@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from study.errors import InvalidInputError
 
+# Of a file's name; endings are added.
+LONGEST_NAME = 200
+
 
 def is_whole(value: object) -> bool:
     """Whether a value is an integer; True and False are not."""
@@ -18,6 +21,16 @@ def check_count(field: str, value: object, *, least: int = 1, most: int | None =
     if not inside:
         legal = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise InvalidInputError(field=field, received=value, legal=f"a whole number {legal}")
+
+
+def check_name(field: str, value: object) -> None:
+    """Raise InvalidInputError unless the value is a word that is safe as a part of a path and of a command."""
+    fits = isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_NAME
+    if not fits or value[0] in ".-" or "/" in value or not value.isprintable():  # type: ignore[index,operator,attr-defined]
+        legal = (
+            f"a name of at most {LONGEST_NAME} bytes without slashes or control characters, not beginning with . or -"
+        )
+        raise InvalidInputError(field=field, received=value, legal=legal)
 
 
 def check_choice(field: str, value: object, legal: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from study import files, locks
+from study.checks import check_name
 from study.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
 from study.holders import Holder
 from study.plain import record_to_json
@@ -394,6 +395,8 @@ def _event(record: dict[str, Any]) -> dict[str, Any]:
 def _point(record: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(record["point"], dict) or not all(isinstance(name, str) for name in record["trial_ids"]):
         raise TypeError("a point has settings and trials")
+    for trial_id in record["trial_ids"]:
+        check_name("trial_ids", trial_id)
     return record
 
 

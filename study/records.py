@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, Self
 
-from study.checks import check_choice, check_count, check_range, is_whole
+from study.checks import check_choice, check_count, check_name, check_range, is_whole
 from study.curriculum import Axes, Curriculum
 from study.data_curriculum import DataCurriculum
 from study.errors import InvalidInputError
@@ -184,6 +184,8 @@ class TrialSpec:
     data: DataCurriculum | None = None
 
     def __post_init__(self) -> None:
+        for name in ("dataset", "plans", "configuration"):
+            check_name(name, getattr(self, name))
         for name in ("fold", "seed"):
             if not is_whole(getattr(self, name)) or getattr(self, name) < 0:
                 raise InvalidInputError(field=name, received=getattr(self, name), legal="a whole number of at least 0")

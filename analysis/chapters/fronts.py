@@ -14,7 +14,7 @@ from analysis.basis import energy_source, states
 from analysis.captions import description, lowered, notes, over_seeds, subject, title
 from analysis.caveats import caveats
 from analysis.evidence import Evidence
-from analysis.exhibits import Chapter, Exhibit
+from analysis.exhibits import Chapter, Exhibit, stem_of
 from analysis.figures import MOST_GROUPS, pareto_figure
 from analysis.frame import FINISHED
 from analysis.front import Front, pareto_front
@@ -40,7 +40,7 @@ def fronts(evidence: Evidence) -> Chapter:
     missing: list[str] = []
     several = len(evidence.datasets) > 1
     for dataset in evidence.datasets:
-        of_dataset = _Dataset(evidence.of(dataset), suffix=f"_{dataset}" if several else "", name=dataset)
+        of_dataset = _Dataset(evidence.of(dataset), suffix=f"_{stem_of(dataset)}" if several else "", name=dataset)
         exhibits += of_dataset.exhibits()
         missing += [f"{dataset}: {sentence}" if several else sentence for sentence in of_dataset.missing]
     if not evidence.datasets:

@@ -11,7 +11,7 @@ from analysis.comparison import BASELINE, Comparison, compare, joined_with, meth
 from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
 from analysis.comparison.words import notes, whole_table
 from analysis.evidence import Evidence
-from analysis.exhibits import Chapter, Exhibit
+from analysis.exhibits import Chapter, Exhibit, stem_of
 from analysis.methods import METHOD_LABELS
 from analysis.papers.figure2 import STEM as FIGURE2
 from analysis.papers.figure2 import figure2
@@ -59,7 +59,7 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
 
 
 def _figure2(evidence: Evidence, dataset: str) -> Exhibit | None:
-    stem = FIGURE2 if len(evidence.datasets) == 1 else f"{FIGURE2}_{dataset}"
+    stem = FIGURE2 if len(evidence.datasets) == 1 else f"{FIGURE2}_{stem_of(dataset)}"
     return figure2(evidence, dataset, stem=stem)
 
 

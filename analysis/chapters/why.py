@@ -10,7 +10,7 @@ from analysis.basis import states
 from analysis.captions import subject
 from analysis.caveats import caveats
 from analysis.evidence import Evidence
-from analysis.exhibits import Chapter, Exhibit
+from analysis.exhibits import Chapter, Exhibit, stem_of
 from analysis.frame import FINISHED
 from analysis.front import pareto_front
 from analysis.importances import FEWEST_POINTS, importances
@@ -46,7 +46,7 @@ class _Dataset:
 
     def __init__(self, evidence: Evidence, name: str, *, several: bool) -> None:
         self.evidence, self.tables = evidence, evidence.tables
-        self.suffix, self.where = (f"_{name}", f" ({name})") if several else ("", "")
+        self.suffix, self.where = (f"_{stem_of(name)}", f" ({name})") if several else ("", "")
         self.missing: list[str] = []
         measured = bool(evidence.points["co2_kg"].notna().all())
         self.objectives = ("dice", "runtime_seconds", "co2_kg" if measured else "voxels")

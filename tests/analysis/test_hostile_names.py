@@ -1,0 +1,163 @@
+"""Names and reasons out of records that mean harm: to paths, spreadsheets, Markdown, HTML, LaTeX and commands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from examples import RESULT, finish, make_spec
+
+from analysis.drawing import Drawn, draw
+from analysis.exhibits import Exhibit, stem_of
+from analysis.frame import tables_of
+from analysis.latex import latex
+from analysis.report import write_report
+from analysis.report_files import ReportFolder
+from analysis.tables import Table, markdown
+from study.checks import check_name
+from study.errors import InvalidInputError, LedgerError
+from study.ledger import Ledger
+from study.plain import record_to_json
+
+BAD_NAMES = [
+    *("../../x", "..", ".", "a/b", "/etc/passwd", "", "-rf", ".hidden", "a\0b", "a\nb", "a\tb", "\x1b[31m", "x" * 300),
+    *("a\u2028b", "a\u202eb", "ü" * 150, 7, None, ["a"]),
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_leaves_its_place_is_refused_where_it_is_read(tmp_path: Path, name: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"^dataset: received "):
+        check_name("dataset", name)
+    for field in ("dataset", "plans", "configuration"):
+        trial = Ledger.create(tmp_path / field).add(make_spec())
+        document = json.loads((trial.path / "spec.json").read_text())
+        (trial.path / "spec.json").write_text(json.dumps({**document, field: name}))
+        with pytest.raises(LedgerError, match=rf"spec\.json is damaged: {field}: received "):
+            trial.spec()
+
+
+@pytest.mark.parametrize(
+    "name", ["Dataset004_Hippocampus", "nnUNetPlans", "3d_fullres", "Größe ä", "a.b", "a b", "x" * 200]
+)
+def test_usual_names_are_accepted(name: str) -> None:
+    check_name("dataset", name)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_point_names_no_trial_elsewhere(tmp_path: Path, name: object) -> None:
+    ledger = Ledger.create(tmp_path / "study")
+    (ledger.root / "points.jsonl").write_text(json.dumps({"number": 0, "point": {}, "trial_ids": [name]}) + "\n")
+    with pytest.raises(LedgerError, match=r"points\.jsonl is damaged: line 1 "):
+        ledger.points()
+
+
+def test_stems_are_told_apart_and_clean() -> None:
+    names = ["a", "a b", "a_b", "a/b", "../a", "ä", "ö", "a.b"]
+    assert len({stem_of(name) for name in names}) == len(names)
+    assert stem_of("Dataset004_Hippocampus") == "Dataset004_Hippocampus"
+    for name in names:
+        Exhibit(stem=f"x_{stem_of(name)}", heading="")
+    for stem in ("", "../x", "a/b", "a b", ".x"):
+        with pytest.raises(ValueError, match="no stem"):
+            Exhibit(stem=stem, heading="")
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_report_writes_inside_its_folder_and_clears_what_it_wrote(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "study")
+    for dataset in ("Dataset001_Größe [x] <b>", "Dataset002_=1+1|$x$"):
+        for scheme in ("cps", "pgps"):
+            finish(ledger.add(replace(make_spec(scheme), dataset=dataset)))
+    evil = ledger.add(make_spec("rpss"))
+    document = json.loads((evil.path / "spec.json").read_text())
+    (evil.path / "spec.json").write_text(json.dumps({**document, "dataset": "../../../outside"}))
+    before = files_below(tmp_path)
+    write_report([ledger.root], tmp_path / "report")
+    written = files_below(tmp_path) - before
+    assert all(name.startswith("report/") for name in written)
+    assert len([name for name in written if "Gr__e" in name]) > 3
+    # The next one, of a study without trials, leaves nothing of this one's.
+    write_report([Ledger.create(tmp_path / "empty").root], tmp_path / "report")
+    assert not [name for name in files_below(tmp_path / "report") if "Dataset" in name]
+
+
+@pytest.mark.parametrize("name", ["figures/../../x.png", "figures/a b.png", "x.png", "tables/x.html", "/etc/x"])
+def test_nothing_is_written_that_would_not_be_cleared(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="is no file of a report"):
+        ReportFolder(tmp_path / "report").write([Drawn(files={name: b""})], tables_of({}), "")
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["figures", "tables", "data"])
+def test_a_link_in_a_reports_folder_is_not_followed(tmp_path: Path, name: str) -> None:
+    elsewhere, report = tmp_path / "elsewhere", tmp_path / "report"
+    elsewhere.mkdir()
+    report.mkdir()
+    (report / name).symlink_to(elsewhere)
+    with pytest.raises(OSError, match="is a link; delete it"):
+        ReportFolder(report).write([], tables_of({}), "")
+    assert files_below(elsewhere) == set()
+
+
+CELLS = ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "=cmd|' /C calc'!A0", "-"]
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    data = pd.DataFrame({"word": CELLS, "number": [-1.5] * len(CELLS), "count": pd.array([1, None] * 5, dtype="Int64")})
+    text = draw(Exhibit(stem="t", heading="", data=data), prefix="f").files["tables/t.csv"].decode()
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert [row[0] for row in rows[1:]] == ["'" + cell.replace("\r", " ") for cell in CELLS]
+    assert {row[1] for row in rows[1:]} == {"-1.5"}
+    assert {row[2] for row in rows[1:]} == {"1", ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "set_as"),
+    [
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("<img src=x onerror=y>", "&lt;img src=x onerror=y&gt;"),
+        ("[a](javascript:b)", r"[a]\(javascript:b)"),
+        ("![](http://x)", r"![]\(http://x)"),
+        ("a|b", r"a\|b"),
+        ("a\nb\r\nc\td", "a b c d"),
+        ("`x` *y* ~z~ \\", r"\`x\` \*y\* \~z\~ \\"),
+        ("&amp;", "&amp;amp;"),
+        ("pgps+ 50 % a_b", "pgps+ 50 % a_b"),
+    ],
+)
+def test_markdown_sets_text_as_it_is_written(text: str, set_as: str) -> None:
+    table = Table(headings=(text,), numeric=(False,), rows=((text,),))
+    assert markdown(table) == f"| {set_as} |\n| --- |\n| {set_as} |\n"
+
+
+@pytest.mark.parametrize(
+    "text", [r"\input{/etc/passwd}", "$x$", "a_b", "50 %", "#1", "a & b", "{", "}", "a\rb", "~", "^"]
+)
+def test_latex_sets_text_as_it_is_written(text: str) -> None:
+    source = latex(Table(headings=("h",), numeric=(False,), rows=((text,),)), caption=text, label=stem_of(text))
+    row = source.splitlines()[-4]
+    for letter in "&%$#_{}":
+        assert row.replace("\\textbackslash{}", "").replace("ascii", "").count(letter) <= 2 * text.count(letter) + 2
+    assert "\\input" not in source
+    assert "\r" not in source
+
+
+def test_a_page_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "<i>study")
+    hostile = "</script><script>alert(1)</script><img src=x onerror=y>"
+    finish(ledger.add(replace(make_spec("pgps"), dataset=f"Dataset001_{hostile.replace('/', '')}")))
+    ledger.add(make_spec("cps")).fail(reason=hostile)
+    page = write_report([ledger.root], tmp_path / "report").page.read_text(encoding="utf-8")
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert record_to_json(RESULT)

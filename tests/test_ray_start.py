@@ -1,0 +1,46 @@
+"""A Ray that does not start: whatever it raises is one line."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import pytest
+
+from study.cluster import configure_ray
+from study.errors import MachineError
+from study.spaces.demands import Resources
+
+ERRORS: list[Exception] = [
+    ValueError("a path of 120 bytes\n is too long"),
+    PermissionError(13, "Permission denied", "/tmp/ray"),
+    FileExistsError(17, "File exists", "/tmp/ray/session_latest"),
+    AssertionError(),
+    TimeoutError("timed out"),
+    OSError("x" * 10_000),
+    KeyError("GPU"),
+    RuntimeError("the raylet died\n" * 50),
+]
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_ray_raises_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, address: str | None
+) -> None:
+    configure_ray(address=address)
+    import ray
+
+    from study.cluster.nodes import connected
+
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", refuse)
+    space: Any = types.SimpleNamespace(resources=Resources(cpus=1, gpus=0, concurrent=1, data_workers=0))
+    with pytest.raises(MachineError) as caught, connected(space, address):
+        pytest.fail("started")
+    said = str(caught.value)
+    assert said.startswith(("Ray does not start on this machine (", "--address: no Ray cluster answers at "))
+    assert "\n" not in said
+    assert len(said) < 600
