@@ -8,6 +8,7 @@ that a file was damaged. Records that only tell the story (`events.jsonl`, `log.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from study import locks
 from study.errors import LedgerError
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.records import AttemptHeader, CostInterval, Phase, TrialSpec
-from study.results import TrialResult
+from study.results import NSD, TrialResult
 from study.stopping import stopping_epoch
 
 _SHA256_LENGTH = 64
@@ -200,6 +201,11 @@ def _check_result(folder: TrialFolder, result: TrialResult, total: int) -> None:
     for values in (result.dice_per_class, result.dice_per_case):
         if not isinstance(values, dict) or not _are_numbers(*(v for v in values.values() if v is not None)):
             _bad_result(folder, "its Dice by class and case are no numbers")
+    for name, one in result.metrics.items():
+        labels = (value for case in one.per_case_and_class.values() for value in case.values())
+        known = [value for value in (one.mean, *labels) if value is not None]
+        if not _are_numbers(*known) or not all(0 <= value <= (1 if name == NSD else math.inf) for value in known):
+            _bad_result(folder, f"its {name} are no distances or shares")
     if len(str(result.weights_sha256)) != _SHA256_LENGTH:
         _bad_result(folder, "its checksum of the weights is none")
 

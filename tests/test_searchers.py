@@ -28,6 +28,7 @@ from study.ledger import Ledger, TrialFolder, TrialState
 from study.outcomes import Outcome, outcome
 from study.plan import NetworkPlan
 from study.records import Phase, TrialSpec
+from study.results import Measured
 from study.spaces import Point, SearchSpace, space_from, specs
 
 MIN_PATCH, STAGES, GROWTH = "curriculum.min_patch", "curriculum.stages", "curriculum.batch_growth"
@@ -340,6 +341,26 @@ def test_a_listed_point_whose_trials_have_finished_is_done_and_recorded(tmp_path
     proposer = proposer_of(space, ledger)
     assert (proposer.remaining, [known["point"] for known in ledger.points()]) == (1, [half])
     assert [(proposal.number, proposal.point) for proposal in all_of(proposer)] == [(1, whole)]
+
+
+@pytest.mark.parametrize("document", [GRID_SPACE, {**OPTUNA_SPACE, "trials": 1}])
+def test_a_finished_point_that_lacks_a_metric_is_proposed_again_to_be_measured(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    plain, asked = space_from(document), space_from({**document, "metrics": ["nsd"]})
+    ledger = ledger_of(plain, tmp_path / "study")
+    for proposal in all_of(proposer_of(plain, ledger)):
+        end(ledger, plain, proposal, FINISHED)
+    assert proposer_of(plain, ledger).remaining == 0
+    lacking = proposer_of(asked, ledger)
+    assert numbers(all_of(lacking)) == numbers(all_of(proposer_of(asked, ledger))) != []
+    for folder in ledger.trials():
+        result = folder.result()
+        assert result is not None
+        # Where the predictions are gone there is no value, and nobody asks again.
+        folder.complete(replace(result, metrics={"nsd": Measured(mean=None, per_case_and_class={}, tolerance_mm=1.0)}))
+    assert proposer_of(asked, ledger).remaining == 0
+    assert proposer_of(space_from({**document, "metrics": ["nsd"], "nsd_tolerance_mm": 2}), ledger).remaining > 0
 
 
 def test_a_listed_point_that_is_not_legal_is_told_before_anything_starts(tmp_path: Path) -> None:

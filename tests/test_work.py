@@ -23,6 +23,7 @@ from study.errors import DiskFullError, TrialInterrupted
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.machine import Resources
 from study.records import Energy
+from study.results import Metrics, measured
 from study.trial_host import Ending
 from study.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
 
@@ -103,6 +104,25 @@ def job_for(folder: TrialFolder) -> Job:
         previous_stage=None,
         stop_file=str(folder.path.parent.parent / "stop"),
     )
+
+
+def test_a_finished_trial_is_attempted_once_more_to_measure_what_it_lacks(folder: TrialFolder) -> None:
+    finishes(folder)
+    job = replace(job_for(folder), metrics=Metrics(names=("nsd",)))
+
+    def measures(trial: TrialFolder) -> Ending:
+        trial.complete(replace(RESULT, metrics={"nsd": measured({"a": {"1": 0.5}}, 1.0)}))
+        return Ending(code=FINISHED)
+
+    measuring, breaking = Script(measures), Script(lambda _: Ending(code=FAILED))
+    # One that does not succeed leaves the trial finished, and is not repeated in this run.
+    assert bring_to_end(folder, job, assignment(breaking)) is TrialState.FINISHED
+    assert breaking.made == 1
+    for _ in range(2):
+        assert bring_to_end(folder, job, assignment(measuring)) is TrialState.FINISHED
+    assert measuring.made == 1
+    assert Job.from_json(job.to_json()) == job
+    assert job.workplace().metrics == job.metrics
 
 
 def outcome_of(folder: TrialFolder, script: Script, **patience: Any) -> TrialState:

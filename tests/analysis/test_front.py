@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from analysis.objectives import OBJECTIVES
 from analysis.points import average_points
 from study.errors import InvalidInputError
 from study.ledger import Ledger
+from study.results import measured
 
 # Dice up, seconds down. Drawn by hand:      0.9 |              d
 #                                            0.8 |      b e    f(=b)
@@ -142,14 +144,36 @@ def test_a_wrong_group_column_is_answered_with_the_legal_ones() -> None:
         pareto_front(make_points(dice=[0.5]), ("dice", "voxels"), by="fold")
 
 
-def test_only_dice_is_maximised_and_every_objective_is_a_column() -> None:
-    assert [name for name, objective in OBJECTIVES.items() if objective.maximise] == ["dice"]
+def test_only_dice_and_nsd_are_maximised_and_every_objective_is_a_column() -> None:
+    assert [name for name, objective in OBJECTIVES.items() if objective.maximise] == ["dice", "nsd"]
     assert set(OBJECTIVES) <= {column.name for column in POINT_COLUMNS}
     assert all(objective.label for objective in OBJECTIVES.values())
 
 
 def front_of(study: Ledger, *objectives: str):
     return pareto_front(average_points(read_studies([study.root]).trials), objectives)
+
+
+def test_a_front_of_surface_metrics_is_of_those_that_have_them(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme, nsd, seconds in (("cps", 0.9, 90), ("pgps", 0.95, 30), ("rpss", None, 20)):
+        folder = finish_trial(study, make_spec(scheme), dice=0.8, seconds=seconds)
+        result = folder.result()
+        assert result is not None
+        cases = {case: {"1": nsd, "2": nsd} for case in result.dice_per_case}
+        if nsd is not None:
+            folder.complete(replace(result, metrics={"nsd": measured(cases, 2.0), "hd95_mm": measured(cases, None)}))
+    tables = read_studies([study.root])
+    told = tables.trials.set_index("scheme")
+    assert told["nsd"].tolist()[:2] == [0.9, 0.95]
+    assert told.loc["rpss", ["nsd", "hd95_mm", "nsd_tolerance_mm"]].isna().all()
+    assert told.loc["cps", "nsd_tolerance_mm"] == "2"
+    case = tables.cases[tables.cases["trial_id"] == told.loc["pgps", "trial_id"]]
+    assert set(case["label"]) == {"foreground", "1", "2"}
+    assert set(case["nsd"]) == {0.95}
+    front = front_of(study, "nsd", "runtime_seconds")
+    assert front.best["scheme"].tolist() == ["pgps"]
+    assert front.n_dropped == 1
 
 
 def test_mixed_hardware_is_said_of_costs_that_depend_on_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ledgers import make_study
 
 from analysis.columns import TABLES
 from analysis.frame import Tables, read_studies
+from analysis.points import average_points, axes_of, training_of
 from analysis.sources import SCHEMA_FILE, read, save
 from study.errors import LedgerError
 from study.ledger import Ledger
@@ -48,6 +49,21 @@ def test_studies_and_tables_go_together_and_none_is_read_twice(study: Ledger, tm
     save(read_studies([other.root]), tmp_path / "report" / "data")
     tables = read([tmp_path / "report", study.root, tmp_path / "report" / "data", study.root])
     assert tables.trials["study"].value_counts().to_dict() == {"hippo": 8, "other": 8}
+
+
+def test_a_report_without_columns_that_were_added_later_is_read(study: Ledger, tmp_path: Path) -> None:
+    tables = read_studies([study.root])
+    save(tables, tmp_path)
+    added = ["chain_start", "augmentation", "nsd", "nsd_tolerance_mm"]
+    before = tables.trials.drop(columns=added)
+    before.to_parquet(tmp_path / "trials.parquet", index=False)
+    again = read([tmp_path]).trials
+    assert again.dtypes.equals(tables.trials.dtypes)
+    assert again[added].isna().all(axis=None)
+    pd.testing.assert_frame_equal(again.drop(columns=added), before)
+    recipe = average_points(again).iloc[0]
+    assert axes_of(recipe)["chain_start"] == "trainable"
+    assert training_of(recipe)["augmentation"] == "full-patch"
 
 
 def test_the_schema_file_explains_every_column(study: Ledger, tmp_path: Path) -> None:
