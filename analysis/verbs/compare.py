@@ -150,5 +150,5 @@ def print_table(title: str, text: TextTable) -> None:
     for heading, numeric in zip(text.headings, text.numeric, strict=True):
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "Dataset", overflow="fold")
     for row in text.rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*row)
     wide_console().print(table)

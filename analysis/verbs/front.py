@@ -119,9 +119,9 @@ def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     text = readable(best, names)
     table = Table(title=f"{len(best)} of {len(front.points)} points are on the front{of_class}", title_justify="left")
     for heading, numeric in zip(text.headings, text.numeric, strict=True):
-        table.add_column(heading.replace("[", r"\["), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in text.rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*row)
     wide_console().print(table)
 
 
