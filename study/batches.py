@@ -11,7 +11,6 @@ Arrays are (batch, channels, *patch size) in plan axis order, as nnU-Net's own l
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,24 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, _compute_kernel_size, blur_dimension
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import Dataset, Sampler
 
 from study.augmentation import Augmentation
-from study.crops import ROUNDED, VolumeRule, foreground_volumes
+from study.cases import Cases
 from study.curriculum import Curriculum, Stage
 from study.data_curriculum import DataCurriculum
 from study.records import CONSTANT_FOREGROUND_OVERSAMPLING
+from study.samples import StageLoader
 
 Batch = dict[str, Any]
 
 _TRAINING_STREAM, _VALIDATION_STREAM, _WEIGHTS_STREAM, _FORWARD_STREAM = range(4)
-# Kernel width in standard deviations, the default of batchgeneratorsv2's blur.
-_BLUR_TRUNCATE = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,86 +66,6 @@ def seed_forward(seed: int, iteration: int) -> None:
     seed_everything(_FORWARD_STREAM, seed, iteration)
 
 
-class StageLoader(nnUNetDataLoader):  # type: ignore[misc]
-    """nnU-Net's loader, able to take several crops from each volume it opens (arXiv 2510.23241).
-
-    With one crop per volume it is nnU-Net's own. With more, ceil(batch / crops) volumes are drawn, and `crops` says
-    which of them are foreground-centred.
-    """
-
-    _data: Any
-    indices: list[str]
-    oversample_foreground_percent: float
-
-    def __init__(self, *args: Any, crops_per_volume: int, volume_rule: VolumeRule = ROUNDED, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.crops_per_volume = crops_per_volume
-        if crops_per_volume > 1:
-            self._data = _OpenOnce(self._data)
-            self._foreground = foreground_volumes(volume_rule, self._volumes, self.oversample_foreground_percent)
-            self.get_do_oversample = self._is_foreground_volume
-
-    @property
-    def _volumes(self) -> int:
-        return math.ceil(int(self.batch_size) / self.crops_per_volume)
-
-    def get_indices(self) -> list[str]:
-        """Case identifiers of the samples of one batch."""
-        drawn = np.random.choice(self.indices, self._volumes, replace=True)
-        return [str(case) for case in np.repeat(drawn, self.crops_per_volume)[: self.batch_size]]
-
-    def _is_foreground_volume(self, sample: int) -> bool:
-        return self._foreground[sample // self.crops_per_volume]
-
-
-class _OpenOnce:
-    """A dataset that remembers the case it loaded last."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        self._last: tuple[str, Any] | None = None
-
-    def load_case(self, case: str) -> Any:
-        if self._last is None or self._last[0] != case:
-            self._last = (case, self._dataset.load_case(case))
-        return self._last[1]
-
-
-class RepeatableBlur(GaussianBlurTransform):  # type: ignore[misc]
-    """nnU-Net's blur without its stopwatch.
-
-    The original times convolution against FFT for each new shape and keeps the faster: the choice, and with it the last
-    bits of a batch, would depend on the load of the machine. An axis too short for the kernel's reflection, which no
-    full patch has, is left as it is.
-    """
-
-    def _benchmark_wrapper(self, img: torch.Tensor, sigma: float, dim_to_blur: int) -> torch.Tensor:
-        reach = _compute_kernel_size(sigma, truncate=_BLUR_TRUNCATE) // 2
-        if img.shape[dim_to_blur + 1] <= reach:
-            return img
-        blurred: torch.Tensor = blur_dimension(img, sigma, dim_to_blur, truncate=_BLUR_TRUNCATE)
-        return blurred
-
-
-def make_repeatable(transforms: ComposeTransforms) -> ComposeTransforms:
-    """The same transforms with every blur replaced by `RepeatableBlur`."""
-    return ComposeTransforms([_repeatable(transform) for transform in transforms.transforms])
-
-
-def _repeatable(transform: BasicTransform) -> BasicTransform:
-    if not isinstance(transform, RandomTransform) or not isinstance(transform.transform, GaussianBlurTransform):
-        return transform
-    blur = transform.transform
-    replacement = RepeatableBlur(
-        blur_sigma=blur.blur_sigma,
-        synchronize_channels=blur.synchronize_channels,
-        synchronize_axes=blur.synchronize_axes,
-        p_per_channel=blur.p_per_channel,
-        benchmark=True,
-    )
-    return RandomTransform(replacement, apply_probability=transform.apply_probability)
-
-
 class Batches(Dataset[Batch]):
     """Every batch of one training, by `Item`.
 
@@ -183,7 +97,7 @@ class Batches(Dataset[Batch]):
         self._seed = seed
         self._oversampling = foreground_oversampling
         self._augmentations = augmentations
-        self._cases = (training_cases, validation_cases)
+        self._cases = Cases(training_cases), Cases(validation_cases)
         self._transforms = _TransformFactory(trainer)
         # By stage and whether some cases alone may be drawn.
         self._training_loaders: dict[tuple[int, bool], StageLoader] = {}
@@ -260,20 +174,20 @@ class _TransformFactory:
         }
 
     def training(self, patch_size: tuple[int, ...], augmentation: Augmentation) -> ComposeTransforms:
-        return make_repeatable(
-            self._make_training(
-                patch_size,
-                augmentation.rotation,
-                self._scales,
-                augmentation.mirror_axes,
-                augmentation.dummy_2d,
-                use_mask_for_norm=self._mask_for_norm,
-                **self._labelling,
-            )
+        transforms: ComposeTransforms = self._make_training(
+            patch_size,
+            augmentation.rotation,
+            self._scales,
+            augmentation.mirror_axes,
+            augmentation.dummy_2d,
+            use_mask_for_norm=self._mask_for_norm,
+            **self._labelling,
         )
+        return transforms
 
-    def validation(self) -> BasicTransform:
-        return self._make_validation(self._scales, **self._labelling)
+    def validation(self) -> ComposeTransforms:
+        transforms: ComposeTransforms = self._make_validation(self._scales, **self._labelling)
+        return transforms
 
 
 class Schedule(Sampler[Item]):

@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from nnunetv2.configuration import ANISO_THRESHOLD
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
-from study.batches import Batch, Batches, Item, RepeatableBlur, Schedule, StageLoader, make_repeatable
+from study.batches import Batch, Batches, Item, Schedule
+from study.cases import Cases
 from study.chain import Geometry
 from study.crops import ALTERNATING, VolumeRule
 from study.curriculum import Curriculum, named_axes, resolve
 from study.feed import make_feed
+from study.samples import StageLoader
 from study.trainer import nnUNetTrainerPGPS
+from study.transforms import RepeatableBlur, make_repeatable
 
 
 def curriculum_of(trainer: nnUNetTrainerPGPS) -> Curriculum:
@@ -261,7 +264,7 @@ def stage_loader(
     trainer: nnUNetTrainerPGPS, cases: Any, batch: int, crops: int, share: float, rule: VolumeRule = ALTERNATING
 ) -> StageLoader:
     return StageLoader(
-        cases,
+        Cases(cases),
         batch,
         (16, 16, 16),
         (16, 16, 16),
