@@ -120,10 +120,22 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     *lines, rest = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        yield _record(line, number)
+    yield from _all_at_once(lines) or (_record(line, number) for number, line in enumerate(lines, start=1))
     if not _was_cut_short(rest):
         yield _record(rest, len(lines) + 1)
+
+
+def last_value(path: Path, name: str) -> Any:
+    """What the last line with a value of this name says; None when none of the last ones does, or cannot be read."""
+    try:
+        content = read_whole(path)
+    except OSError:
+        return None
+    for line in reversed(content.split(b"\n")):
+        record = _parsed(line)
+        if record is not None and record.get(name) is not None:
+            return record[name]
+    return None
 
 
 def load_document(path: Path, make: Callable[[Any], _T], remedy: str) -> _T:
@@ -262,6 +274,15 @@ def _end_repaired(handle: IO[bytes], end: int) -> int:
 def _was_cut_short(rest: bytes) -> bool:
     """Whether what follows the last newline is nothing, or the beginning of a record and no whole one."""
     return not rest or (_CUT_SHORT.fullmatch(rest) is not None and _parsed(rest) is None)
+
+
+def _all_at_once(lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """The records of whole lines, parsed as one document, which takes a third of the time; None when one is none."""
+    try:
+        records = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        return None
+    return records if len(records) == len(lines) and all(isinstance(one, dict) for one in records) else None
 
 
 def _record(line: bytes, number: int) -> dict[str, Any]:

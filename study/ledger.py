@@ -114,6 +114,10 @@ class TrialFolder:
             return TrialState.INTERRUPTED if self._attempt_paths() else TrialState.NEW
         return ENDINGS.get(ending["event"], TrialState.INTERRUPTED)
 
+    def result_stamp(self) -> tuple[int, int] | None:
+        """Of the result, None without one."""
+        return files.stamp(self.path / "result.json")
+
     def signature(self) -> tuple[object, ...]:
         """Differs from an earlier one when something has been written meanwhile, a heart-beat aside."""
         return tuple(files.stamp(self.path / name) for name in ("events.jsonl", "costs.jsonl", "result.json", "locks"))
@@ -132,6 +136,11 @@ class TrialFolder:
         """Every recorded stretch of every attempt, in order of writing."""
         return files.load_lines(self.path / "costs.jsonl", CostInterval.from_json, self.remedy)
 
+    def pseudo_dice(self) -> float | None:
+        """That of the last epoch that was validated, of which only the end of the file is read."""
+        found = files.last_value(self.path / "epochs.jsonl", "pseudo_dice")
+        return float(found) if isinstance(found, float | int) else None
+
     def epochs(self) -> list[EpochReport]:
         """One report per epoch; of an epoch trained twice, the later attempt's."""
         reports = files.load_lines(self.path / "epochs.jsonl", EpochReport.from_json, self.remedy)
@@ -144,10 +153,9 @@ class TrialFolder:
 
     def failure_reason(self) -> str | None:
         """Why the trial is failed or infeasible, in one line; None if it is neither."""
-        ending = self._last_event()
-        if ending is None or self.state() not in ENDINGS.values():
+        if self.state() not in ENDINGS.values():
             return None
-        return str(ending.get("reason", ""))
+        return str((self._last_event() or {}).get("reason", ""))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

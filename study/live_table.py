@@ -15,7 +15,7 @@ from rich.live import Live
 from study.console import PlainConsole
 from study.ledger import Ledger, TrialState
 from study.remote.shared_ledger import refresh
-from study.status import StatusBoard, TrialStatus, best, counts, rich_table, scheme_words
+from study.status import StatusBoard, TrialStatus, best, counts, last_ones, print_table, rich_table, scheme_words
 from study.terminal import python, time_left
 
 ENDED = (TrialState.FINISHED, TrialState.INFEASIBLE)
@@ -46,7 +46,7 @@ class LiveTable:
         if self._live:
             self._live.stop()
         elif rows := self._board.rows():
-            self._console.print(rich_table(rows))
+            print_table(self._console, rows)
 
     def begin(self, wanted: int) -> None:
         """The trainings start.
@@ -66,7 +66,7 @@ class LiveTable:
                 self._ended += 1
                 self._console.print(f"{ending(row)}  ({self._progress()})")
         if self._live:
-            self._live.update(rich_table(rows), refresh=True)
+            self._live.update(rich_table(last_ones(rows, self._console.height)), refresh=True)
 
     def _progress(self) -> str:
         left = self._wanted - self._ended

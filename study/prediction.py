@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from study.ledger import TrialFolder
-from study.records import TrialSpec
+from study.records import AttemptHeader, TrialSpec
 
 RESULTS_VARIABLE = "nnUNet_results"
 EXTENSION_VARIABLE = "nnUNet_extTrainer"
@@ -14,9 +15,15 @@ EXTENSION_FOLDER = Path(__file__).resolve().parent / "nnunet_ext"
 TRAINER_NAME = "nnUNetTrainerPGPS"
 
 
-def predict_command(folder: TrialFolder, spec: TrialSpec) -> str:
-    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it."""
-    attempts = folder.attempts()
+def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[AttemptHeader] | None = None) -> str:
+    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it.
+
+    Args:
+        folder: of the trial.
+        spec: its specification.
+        attempts: its attempts, where they have been read.
+    """
+    attempts = folder.attempts() if attempts is None else attempts
     return prediction_with(
         results=str(folder.results_path.resolve()),
         extension=shlex.quote(str(EXTENSION_FOLDER)),

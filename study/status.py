@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from study import locks
 from study.costs import bill
 from study.curriculum import Axes
 from study.errors import LedgerError, StudyError
@@ -19,6 +21,8 @@ from study.stage_table import size_text
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from study.console import PlainConsole
+
 STATE_STYLES = {
     TrialState.FINISHED: "green",
     TrialState.RUNNING: "cyan",
@@ -29,6 +33,9 @@ STATE_STYLES = {
 }
 
 MOST_NAMED = 8
+MOST_LAID_OUT = 300
+# Lines of a screen that the head of a table and what follows it take.
+SCREEN_MARGIN = 6
 # One that is running when nobody runs the study is about to end.
 RESUMABLE = (TrialState.INTERRUPTED, TrialState.FAILED, TrialState.RUNNING)
 
@@ -89,17 +96,37 @@ class StatusBoard:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._known: dict[str, tuple[object, TrialStatus]] = {}
+        self._order: dict[str, tuple[int, str]] = {}
 
     def rows(self) -> list[TrialStatus]:
         """A line per trial, oldest first; see `study_status`."""
-        return [self._row(folder) for folder in self._ledger.trials()]
+        folders = self._folders()
+        locks.look(folder.locks_path for folder in folders if not self._is_settled(folder))
+        return [self._row(folder) for folder in folders]
+
+    def _folders(self) -> list[TrialFolder]:
+        """All trials in order; only new ones are looked at."""
+        place = self._ledger.root / "trials"
+        names = {path.name for path in place.iterdir()} if place.is_dir() else set()
+        for name in names - self._order.keys():
+            with suppress(OSError):
+                self._order[name] = (place / name / "spec.json").stat().st_mtime_ns, name
+        return [TrialFolder(place / name) for name in sorted(names & self._order.keys(), key=self._order.__getitem__)]
+
+    def _is_settled(self, folder: TrialFolder) -> bool:
+        """Whether its line is known and can change no more, unless somebody takes the result away."""
+        signature, row = self._known.get(folder.trial_id, (None, None))
+        return row is not None and row.state is TrialState.FINISHED and signature == folder.result_stamp()
 
     def _row(self, folder: TrialFolder) -> TrialStatus:
-        signature = folder.signature()
+        if self._is_settled(folder):
+            return self._known[folder.trial_id][1]
+        signature: object = folder.signature()
         before, row = self._known.get(folder.trial_id, (None, None))
         if row is None or before != signature or row.state is TrialState.RUNNING:
             row = _status(folder)
-            self._known[folder.trial_id] = signature, row
+            finished = row.state is TrialState.FINISHED
+            self._known[folder.trial_id] = folder.result_stamp() if finished else signature, row
         return row
 
 
@@ -118,6 +145,28 @@ def rich_table(rows: Sequence[TrialStatus]) -> Table:
         state = Text(row.state.value, style=STATE_STYLES[row.state])
         table.add_row(row.trial_id, state, _scheme(row), f"{100 * row.axes.budget:g} %", *_figures(row))
     return table
+
+
+def print_table(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
+    """Print the lines as a table; rich, which lays out some hundred lines a second, does so for short ones alone."""
+    table = rich_table(rows)
+    if len(rows) <= MOST_LAID_OUT:
+        console.print(table)
+        return
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    widths = [max(map(len, cells)) for cells in columns]
+    right = [column.justify == "right" for column in table.columns]
+    for cells in zip(*columns, strict=True):
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
+        console.file.write(f"{'   '.join(padded)[: console.width].rstrip()}\n")
+
+
+def last_ones(rows: Sequence[TrialStatus], height: int) -> list[TrialStatus]:
+    """As many lines as a screen has room for, in order: all that are not finished, then the newest."""
+    room = max(1, height - SCREEN_MARGIN)
+    finished = [index for index, row in enumerate(rows) if row.state is TrialState.FINISHED]
+    others = [index for index, row in enumerate(rows) if row.state is not TrialState.FINISHED]
+    return [rows[index] for index in sorted([*finished, *others][-room:])]
 
 
 def counts(rows: Sequence[TrialStatus]) -> str:
@@ -154,10 +203,9 @@ def _status(folder: TrialFolder) -> TrialStatus:
 
 def _read(folder: TrialFolder) -> TrialStatus:
     spec, state, result = folder.spec(), folder.state(), folder.result()
-    epochs, attempts, intervals = folder.epochs(), folder.attempts(), folder.cost_intervals()
+    attempts, intervals = folder.attempts(), folder.cost_intervals()
     costs = bill(attempts, intervals)
     trained = max((i.iteration_stop for i in intervals), default=0)
-    dice = [epoch.pseudo_dice for epoch in epochs if epoch.pseudo_dice is not None]
     return TrialStatus(
         trial_id=folder.trial_id,
         state=state,
@@ -170,7 +218,7 @@ def _read(folder: TrialFolder) -> TrialStatus:
         total_iterations=spec.curriculum.total_iterations,
         stopped_at_iteration=None if result is None else spec.stopped_at(result.iterations),
         patch_size=_patch_at(spec, trained),
-        pseudo_dice=dice[-1] if dice else None,
+        pseudo_dice=folder.pseudo_dice(),
         dice=None if result is None else result.dice,
         runtime_seconds=costs.training.seconds,
         co2_kg=costs.training.co2_kg if trained else None,
@@ -179,7 +227,7 @@ def _read(folder: TrialFolder) -> TrialStatus:
         last_error=folder.failure_reason(),
         fallbacks=tuple(fallback_lines(attempts[-1].execution)) if attempts else (),
         log=str(folder.log_path),
-        predict=None if result is None else predict_command(folder, spec),
+        predict=None if result is None else predict_command(folder, spec, attempts),
     )
 
 

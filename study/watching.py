@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from rich.console import Group
 from rich.live import Live
 
 from study.console import PlainConsole
-from study.status import StatusBoard, counts, rich_table
+from study.status import StatusBoard, counts, last_ones, print_table, rich_table
 
 
 def watch(board: StatusBoard, console: PlainConsole, seconds: float, refresh: Callable[[], None]) -> None:
@@ -25,9 +26,10 @@ def watch(board: StatusBoard, console: PlainConsole, seconds: float, refresh: Ca
         while not console.quiet:
             rows = board.rows()
             if console.is_terminal:
-                live.update(rich_table(rows), refresh=True)
+                live.update(Group(rich_table(last_ones(rows, console.height)), counts(rows)), refresh=True)
             elif counts(rows) != said:
                 said = counts(rows)
-                console.print(rich_table(rows), said, sep="\n")
+                print_table(console, rows)
+                console.print(said)
             time.sleep(seconds)
             refresh()

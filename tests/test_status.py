@@ -15,12 +15,13 @@ import pytest
 from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 from terminals import in_terminal
 
+from study import status as status_module
 from study.__main__ import main
 from study.execution import StageExecution
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger, TrialFolder, TrialState
 from study.prediction import predict_command
 from study.records import Phase
-from study.status import counts, found, rich_table, study_status
+from study.status import StatusBoard, TrialStatus, counts, found, last_ones, rich_table, study_status
 
 USER_ERROR, INTERRUPTED = 2, 130
 STATES = ("new", "running", "interrupted", "failed", "finished")
@@ -205,3 +206,42 @@ def test_idle_keys_of_the_data_curriculum_are_not_shown(tmp_path: Path) -> None:
     ledger.add(make_spec("cps", seed=1, pdl_fraction=0.25, pdl_epochs=4))
     shown = sorted(str(cell) for cell in rich_table(study_status(ledger)).columns[2].cells)
     assert shown == ["cps", "cps pdl_fraction=0.25 pdl_epochs=4"]
+
+
+def test_a_board_reads_what_has_changed_and_nothing_else(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, read = StatusBoard(study.ledger), list[str]()
+    first = board.rows()
+    original = status_module._status
+
+    def counted(folder: TrialFolder) -> TrialStatus:
+        read.append(folder.trial_id)
+        return original(folder)
+
+    monkeypatch.setattr(status_module, "_status", counted)
+    assert board.rows() == first
+    assert read == [study.trials["running"].trial_id]
+    study.trials["interrupted"].finish(RESULT, attempt=0)
+    new = study.ledger.add(make_spec("efficiency"))
+    assert [row.state.value for row in board.rows()] == ["new", "running", "finished", "failed", "finished", "new"]
+    assert set(read[1:]) == {study.trials[name].trial_id for name in ("running", "interrupted")} | {new.trial_id}
+    (study.trials["finished"].path / "result.json").unlink()
+    assert board.rows()[4].state is TrialState.INTERRUPTED
+
+
+def test_a_long_table_has_the_cells_of_a_short_one(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["status", str(study.ledger.root)])
+    short = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr(status_module, "MOST_LAID_OUT", 0)
+    main(["status", str(study.ledger.root)])
+    long = capsys.readouterr().out.splitlines()
+    for trial in study.trials.values():
+        assert cells("\n".join(long), trial) == cells("\n".join(short), trial)
+
+
+@pytest.mark.parametrize(
+    ("height", "shown"), [(0, ["failed"]), (9, ["running", "interrupted", "failed"]), (99, STATES)]
+)
+def test_a_screen_shows_what_it_has_room_for(study: Study, height: int, shown: list[str]) -> None:
+    assert [row.state.value for row in last_ones(study_status(study.ledger), height)] == list(shown)

@@ -79,9 +79,9 @@ def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
 
 
 def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
-    from study.status import best, counts, rich_table
+    from study.status import best, counts, print_table
 
-    console.print(rich_table(rows))
+    print_table(console, rows)
     console.print(counts(rows))
     for row in rows:
         if row.last_error:
