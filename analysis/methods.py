@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 
-from study.curriculum import SCHEMES, resolve
+from study.chain import Geometry
+from study.curriculum import SCHEMES, Axes, Stage, resolve
 from study.plain import sha256_of_json
 from study.records import TRIAL_ID_LENGTH, TrialSpec
 
@@ -97,7 +99,12 @@ def _is_scheme(spec: TrialSpec, name: str) -> bool:
         # Random tables differ by their draws, so the axes are compared.
         return axes == spec.axes
     training = spec.training
-    same = resolve(
-        spec.curriculum.geometry, axes, epochs=training.epochs, iterations_per_epoch=training.iterations_per_epoch
+    return _stages(spec.curriculum.geometry, axes, training.epochs, training.iterations_per_epoch) == (
+        spec.curriculum.stages
     )
-    return same.stages == spec.curriculum.stages
+
+
+@lru_cache(maxsize=4096)
+def _stages(geometry: Geometry, axes: Axes, epochs: int, iterations_per_epoch: int) -> tuple[Stage, ...]:
+    """Of a published scheme, which thousands of trials are compared with."""
+    return resolve(geometry, axes, epochs=epochs, iterations_per_epoch=iterations_per_epoch).stages

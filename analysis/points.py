@@ -134,7 +134,7 @@ def _origins(groups: Groups) -> pd.DataFrame:
 
 
 def _different(values: pd.Series[Any]) -> str:
-    words = (f"{v:g}" if isinstance(v, float) else str(v) for v in values.dropna())
+    words = (f"{v:g}" if isinstance(v, float) else str(v) for v in values.tolist() if not pd.isna(v))
     return " | ".join(dict.fromkeys(words))
 
 

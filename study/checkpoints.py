@@ -9,6 +9,7 @@ They are nnU-Net's own format with one more key, so stock nnU-Net predicts with 
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from study.errors import TrialInterrupted
+from study.errors import LedgerError, TrialInterrupted
 from study.files import sync_folder, write_atomically
 
 FINAL, LATEST, PREVIOUS = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth"
@@ -78,6 +79,9 @@ def newest_readable(folder: Path, report: Report, *, inside: Path | None = None)
         folder: of the checkpoints.
         report: told in one line what is wrong with each.
         inside: the trial's folder, which links must not leave; `folder` itself if not given.
+
+    Raises:
+        LedgerError: a checkpoint has another name somewhere else.
     """
     for path in (folder / name for name in (FINAL, LATEST, PREVIOUS)):
         if not path.exists():
@@ -85,6 +89,12 @@ def newest_readable(folder: Path, report: Report, *, inside: Path | None = None)
         if not path.resolve().is_relative_to((inside or folder).resolve()):
             report(f"{path.name} is not read: it is a link to {path.resolve()}, outside the trial's folder")
             continue
+        if path.stat().st_nlink > 1:
+            here, copy = shlex.quote(str(path)), shlex.quote(f"{path}.own")
+            raise LedgerError(
+                f"{path} is a hard link, so it may be somebody else's, and is not read; if you trust it, make it a "
+                f"file of its own: cp {here} {copy} && mv {copy} {here}"
+            )
         if _is_readable(path, report):
             return path
     return None

@@ -247,6 +247,9 @@ class _Attempt:
         """Go on from the newest checkpoint, if the ledger knows what it holds."""
         from study.checkpoints import newest_readable
 
+        for place in (self._folder.path, self._folder.path.parent):
+            if place.is_symlink():
+                raise LedgerError(f"{place} is a link, so no checkpoint is read there; put the folder in its place")
         checkpoint = newest_readable(Path(trainer.output_folder), self._folder.note, inside=self._folder.path)
         if checkpoint is not None:
             self._check_versions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from study.checkpoints import (
     newest_readable,
     save,
 )
-from study.errors import DiskFullError, TrialInterrupted
+from study.errors import DiskFullError, LedgerError, TrialInterrupted
 
 
 def checkpoint(iteration: int) -> dict[str, Any]:
@@ -150,6 +151,23 @@ def test_what_a_link_leads_to_outside_the_trial_is_not_even_opened(tmp_path: Pat
     assert iteration_in(newest_readable(trial / "fold_0", notes.append, inside=trial)) == 3
     assert notes == [f"{LATEST} is not read: it is a link to {outside}, outside the trial's folder"]
     assert not (outside.parent / LOOTED).exists()
+
+
+@pytest.mark.parametrize("name", [LATEST, FINAL])
+def test_a_hard_link_is_refused_with_the_way_to_keep_it(tmp_path: Path, name: str) -> None:
+    outside, trial = foreign(tmp_path / "elsewhere"), tmp_path / "a trial"
+    trial.mkdir()
+    os.link(outside, trial / name)
+    with pytest.raises(LedgerError, match=r"is a hard link, so it may be somebody else's, and is not read; ") as caught:
+        newest_readable(trial, pytest.fail)
+    assert not (outside.parent / LOOTED).exists()
+    # The printed command makes it a file of its own, to be read like any other.
+    outside.unlink()
+    save(tmp_path / "elsewhere", checkpoint(3), final=False)
+    (trial / name).unlink()
+    os.link(tmp_path / "elsewhere" / LATEST, trial / name)
+    subprocess.run(str(caught.value).partition("its own: ")[2], shell=True, check=True)
+    assert iteration_in(newest_readable(trial, pytest.fail)) == 3
 
 
 def test_a_folder_that_leads_outside_the_trial_is_not_read_from(tmp_path: Path) -> None:
