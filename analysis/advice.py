@@ -27,6 +27,7 @@ from study.records import TrialSpec
 
 COSTS = (
     *("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_energy_kwh", "total_co2_kg"),
+    *("gpu_energy_kwh", "runtime_at_reference_speed_seconds"),
     *("voxels", "voxel_share"),
 )
 _CHECKPOINT = "checkpoint_final.pth"
@@ -173,10 +174,11 @@ def _known_dice(spec: TrialSpec | None, evidence: Evidence) -> float | None:
 
 
 def _remarks(chosen: Recommendation, folder: TrialFolder | None, spec: TrialSpec | None) -> list[str]:
-    from analysis.caveats import caveats, left_out
+    from analysis.caveats import caveats, constant_share, left_out
 
     point = chosen.point
     remarks = [*left_out(chosen.front), *caveats(chosen.front)]
+    remarks += [said for said in constant_share(chosen.front.points) if said not in remarks]
     if chosen.candidates > 1:
         remarks.append("Its Dice was picked as the best of several, so expect a little less of a new training.")
     if pd.notna(point["dice_low"]):

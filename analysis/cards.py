@@ -45,7 +45,16 @@ _PHASES = {
 _TRIAL_FACTS = (
     *("study", "state", "failure", "dataset", "plans", "configuration", "fold", "seed", "budget", "dice"),
     *("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg", "waste_seconds", "voxel_share"),
-    *("optimizer", "initial_learning_rate", "attempts", "hardware", "energy_methods", "versions", "weights_sha256"),
+    *(
+        "optimizer",
+        "initial_learning_rate",
+        "attempts",
+        "hardware",
+        "energy_methods",
+        "unmeasured",
+        "versions",
+        "weights_sha256",
+    ),
 )
 _TIP_FACTS = ("runtime_seconds", "co2_kg", "voxel_share", "iterations", "folds", "seeds")
 _MORE_FACTS = ("energy_kwh", "total_seconds", "total_co2_kg", "hardware")

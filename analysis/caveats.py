@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from analysis.contention import sentence as contention
 from analysis.front import Front
 from analysis.objectives import Objective
 from analysis.units import counted
 
+_MOSTLY = 0.5
 # What makes seconds and energy of two trials comparable, and how to say that it differs.
 _SAME_MACHINE = {
     "hardware": "different hardware",
@@ -24,6 +26,7 @@ def caveats(front: Front) -> list[str]:
     sentences: dict[str, None] = {}
     for _, points in front.points.groupby("dataset"):
         sentences |= dict.fromkeys(_about_machines(points, front.objectives))
+        sentences |= dict.fromkeys(_about_contention(points, front.objectives))
         sentences |= dict.fromkeys(_about_energy(points, front.objectives))
         sentences |= dict.fromkeys(_about_folds(points))
     return list(sentences)
@@ -51,6 +54,34 @@ def _about_energy(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iter
             meters = ", ".join(sorted(words_of(points["meter"])))
             yield f"Energy of {' and '.join(parts)} is estimated, not measured ({meters})."
 
+        yield from constant_share(points)
+        yield from _unmeasured(points)
+
+
+def _about_contention(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iterator[str]:
+    if any(o.machine_bound for o in objectives):
+        yield from (f"{said}." for said in filter(None, [contention(points)]))
+
+
+def constant_share(points: pd.DataFrame) -> Iterator[str]:
+    """Said where most of the energy is a model of a constant wattage: it then tells no more than the time does."""
+    known = points.dropna(subset=["energy_kwh", "constant_energy_kwh"])
+    share = known["constant_energy_kwh"].sum() / known["energy_kwh"].sum() if known["energy_kwh"].sum() else 0.0
+    if share <= _MOSTLY:
+        return
+    enough = len(known) > 2 and known["runtime_seconds"].nunique() > 1
+    correlation = known["runtime_seconds"].corr(known["energy_kwh"]) if enough else float("nan")
+    with_time = "" if pd.isna(correlation) else f" (correlation with the runtime over the points: {correlation:.2f})"
+    yield (
+        f"{share:.0%} of the energy is modelled as a constant wattage (RAM, idle CPU), so CO₂ is runtime in other units"
+        f"{with_time}; gpu_energy_kwh is the GPU's alone."
+    )
+
+
+def _unmeasured(points: pd.DataFrame) -> Iterator[str]:
+    for reason in sorted(words_of(points["unmeasured"])):
+        yield f"Energy not measured in some trials: {reason}."
+
 
 def _about_folds(points: pd.DataFrame) -> Iterator[str]:
     single = int((points["n_folds"] == 1).sum())
@@ -65,7 +96,7 @@ def _about_folds(points: pd.DataFrame) -> Iterator[str]:
 def estimated_parts(methods: pd.Series[str]) -> list[str]:
     """Parts of the machine whose energy is estimated, out of the `energy_methods` column."""
     parts = {part for words in words_of(methods) for part in words.split(", ")}
-    return sorted(part.split()[0].upper() for part in parts if part.endswith(" estimated"))
+    return sorted(part.split()[0].upper() for part in parts if " estimated" in part)
 
 
 def _values(points: pd.DataFrame, name: str) -> int:

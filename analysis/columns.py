@@ -108,7 +108,28 @@ _OUTCOME = (
     _number("nsd", "NSD", "mean normalised surface Dice of the same predictions, at the trial's tolerance", decimals=4),
     _number("hd95_mm", "HD95", "mean 95th percentile of the Hausdorff distance of the same", "mm", decimals=2),
     _number("runtime_seconds", "Training time", "training loop with online validation, all attempts, waste too", "s"),
+    _number(
+        "runtime_at_reference_speed_seconds",
+        "Training time, computed",
+        "training iterations × the median ms of their shape (patch, batch, hardware) over all trials; no validation",
+        "s",
+    ),
+    _number(
+        "pace",
+        "Pace",
+        "time over that of the same iterations at the median over trials; missing where no other trained such",
+        decimals=2,
+    ),
     _number("energy_kwh", "Training energy", "of the same, the trial's share of the machine", "kWh"),
+    _number(
+        "gpu_energy_kwh", "Training energy, GPU", "of the same, the GPU's alone: no model of a constant wattage", "kWh"
+    ),
+    _number(
+        "constant_energy_kwh",
+        "Constant-wattage energy",
+        "of the same, RAM and idle CPU, models that only time changes; ledgers of before know that of RAM alone",
+        "kWh",
+    ),
     _number("co2_kg", "Training CO₂", "of the same: energy × intensity of the grid × PUE, CO₂ equivalents", "kg"),
     _number("total_seconds", "Total time", "set-up, training and final validation", "s"),
     _number("total_energy_kwh", "Total energy", "of the same", "kWh"),
@@ -116,6 +137,7 @@ _OUTCOME = (
     _number("waste_seconds", "Wasted time", "work done again after an interruption, contained in the total", "s"),
     _number("voxels", "Voxels", "trained on, each iteration counted once", decimals=0),
     _number("voxel_share", "Voxel share", "voxels relative to as many iterations of CPS", decimals=3),
+    _number("busy_cores", "Busy cores", "of the node, mean over the trial, whoever kept them busy", decimals=1),
     _count("stopped_at_iteration", "Stopped at", "iteration where the Dice to stop at was reached before the end"),
     _words("weights_sha256", "Weights", "SHA-256 of the final weights"),
 )
@@ -127,7 +149,9 @@ _CIRCUMSTANCE = (
     _number("cpus", "CPUs", "allotted to the trial"),
     _number("gpus", "GPUs", "allotted to the trial"),
     _count("concurrent_trials", "Trials at once", "on the machine, at most"),
-    _words("energy_methods", "Energy by part", "measured, estimated, absent or unmeasured, for CPU, GPU and RAM"),
+    _count("trials_on_node", "Trials on the node", "that ran there at once, at most, this one included, of any study"),
+    _words("energy_methods", "Energy by part", "how it was measured or estimated, absent, or unmeasured"),
+    _words("unmeasured", "Not measured", "parts of the energy that are not known, and why"),
     _words("meter", "Meter", "what read the energy, with its version"),
     _words("country", "Country", "whose grid the CO₂ is for, ISO 3166 alpha-3"),
     _words("carbon_rate", "Carbon rate", "carbon intensity of the grid and PUE"),
@@ -175,9 +199,13 @@ COST_COLUMNS: tuple[Column, ...] = (
     _count("stage", "Stage", "of the curriculum; missing outside the training iterations"),
     _count("iteration_start", "First iteration", "covered"),
     _count("iteration_stop", "Iteration after the last", "covered; the same as the first outside training"),
+    _count("iterations", "Iterations", "trained, those done again later included"),
     _number("started_at", "Started at", "seconds since 1970", "s"),
     _number("seconds", "Time", "wall time, waste included", "s"),
     _number("cpu_kwh", "CPU energy", "the trial's share", "kWh"),
+    _number(
+        "idle_cpu_kwh", "Idle CPU energy", "part of it, by share of the cores; missing in ledgers of before", "kWh"
+    ),
     _number("gpu_kwh", "GPU energy", "the trial's share", "kWh"),
     _number("ram_kwh", "RAM energy", "the trial's share", "kWh"),
     _number("energy_kwh", "Energy", "sum of the three", "kWh"),
@@ -187,6 +215,8 @@ COST_COLUMNS: tuple[Column, ...] = (
     _number("waste_co2_kg", "Wasted CO₂", "likewise", "kg"),
     _number("carbon_intensity", "Carbon intensity", "of the grid", "kg/kWh"),
     _number("pue", "PUE", "power usage effectiveness of the data centre"),
+    _count("trials_on_node", "Trials on the node", "at once, at most, this one included"),
+    _number("busy_cores", "Busy cores", "of the node, mean", decimals=1),
     _words("hostname", "Host", "machine that the attempt ran on"),
     _words("hardware", "Hardware", "CPU and GPU names"),
 )
@@ -217,6 +247,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
     *(c for c in _OUTCOME if c.name in MEASURED_NAMES),
     _number("dice_min", "Lowest Dice", "of the averaged trials", decimals=4),
     _number("dice_max", "Highest Dice", "of the averaged trials", decimals=4),
+    _number("pace_min", "Lowest pace", "of the averaged trials", decimals=2),
+    _number("pace_max", "Highest pace", "of the averaged trials", decimals=2),
     _number(
         *("dice_low", "Dice, from", "lower end of the 95 % interval: over cases, and over trainings if `training_sd`"),
         decimals=4,

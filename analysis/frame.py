@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.columns import TABLES, Column, dtypes
 from analysis.rows import UNREADABLE, trial_rows
+from study.audit import folders
 from study.errors import LedgerError
 from study.ledger import Ledger
 
@@ -90,6 +91,6 @@ def _open(root: Path) -> Ledger:
 def _trials(ledger: Ledger) -> Sequence[Any]:
     try:
         ledger.look()
-        return ledger.trials()
+        return folders(ledger)
     except OSError as error:
         raise LedgerError(f"cannot read {ledger.root}: {error.strerror}") from error

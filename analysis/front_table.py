@@ -56,6 +56,6 @@ def table_of(points: pd.DataFrame, front: Front) -> Table:
     """Judged points as text; costs and folds as in the figure, and the interval where there is one."""
     costs = [objective.name for objective in front.objectives if objective.name != "dice"]
     interval = [] if points["dice_low"].isna().all() else ["dice_low", "dice_high", "n_cases"]
-    more = without_empty(points, ["energy_kwh"]) if "co2_kg" in costs else []
+    more = without_empty(points, ["energy_kwh", "gpu_energy_kwh"]) if "co2_kg" in costs else []
     names = ["number", *([front.by] if front.by else []), "summary", "dice", *interval, *costs, *more]
     return readable(points, [*names, "probability", "contribution", "folds", "n_seeds", "trial_ids"])

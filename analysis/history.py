@@ -37,7 +37,7 @@ def events_of(folders: Sequence[Path]) -> Mapping[tuple[str, str], Events]:
 def _events(read: Any) -> Events:
     try:
         return [(_time(event["time"]), _words(event)) for event in read()]
-    except (StudyError, OSError, ValueError, KeyError, TypeError):
+    except (StudyError, OSError, ArithmeticError, ValueError, KeyError, TypeError):
         return []
 
 

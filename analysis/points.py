@@ -117,8 +117,9 @@ def _means(finished: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     means = finished
     for level in ([*key, "fold", "seed"], [*key, "fold"], key):
         means = means.groupby(level, sort=False)[list(MEASURED_NAMES)].mean(skipna=False).reset_index()
-    dice = finished.groupby(key, sort=False)["dice"]
-    return pd.concat([means.set_index(key), dice.min().rename("dice_min"), dice.max().rename("dice_max")], axis=1)
+    groups = finished.groupby(key, sort=False)
+    extremes = {f"{name}_{end}": groups[name].agg(end) for name in ("dice", "pace") for end in ("min", "max")}
+    return pd.concat([means.set_index(key), pd.DataFrame(extremes)], axis=1)
 
 
 def _counts(groups: Groups) -> pd.DataFrame:

@@ -23,9 +23,11 @@ import pandas as pd
 
 from analysis.basis import basis, states
 from analysis.cards import as_script, card_data, card_rows
+from analysis.caveats import constant_share, words_of
 from analysis.chapters.fronts import fronts
 from analysis.chapters.papers import papers
 from analysis.chapters.why import why
+from analysis.contention import sentence as contention
 from analysis.drawing import Drawn, draw_all
 from analysis.evidence import Evidence, gather
 from analysis.exhibits import Chapter, Exhibit
@@ -174,7 +176,7 @@ def _page(
         title=title,
         subtitle=states(frame),
         basis=basis(frame, evidence.points),
-        notices=list(_notices(frame)),
+        notices=list(_notices(frame, evidence.points)),
         chapters=[_page_chapter(chapter, drawn) for chapter in chapters],
         trials=_page_exhibit(trials, drawn[trials.stem]) if len(frame) else None,
         trial_ids=frame["trial_id"].tolist(),
@@ -208,11 +210,18 @@ def _page_exhibit(exhibit: Exhibit, drawn: Drawn) -> PageExhibit:
     )
 
 
-def _notices(trials: pd.DataFrame) -> Iterator[str]:
+def _notices(trials: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
     if trials.empty:
         yield "The study has no trials yet: nothing to compare."
     elif not (trials["state"] == FINISHED).any():
         yield "No trial has finished, so there is no front to draw. The table says where each one stands."
+    for dataset, part in points.groupby("dataset"):
+        apart = contention(part)
+        for said in [*([f"{apart}."] if apart else []), *constant_share(part)]:
+            yield f"{dataset}: {said}"
+    for reason in sorted(words_of(trials["unmeasured"])):
+        count = int(trials["unmeasured"].str.contains(reason, regex=False).sum())
+        yield f"Energy and CO₂ of {counted(count, 'trial')} not measured: {reason}."
     for state, words in _NOT_SHOWN.items():
         count = int((trials["state"] == state).sum())
         if count:

@@ -12,45 +12,45 @@ from typing import Any
 
 from analysis.methods import method_of, point_id, stage_table
 from analysis.spending import spent_by
+from study.audit import read_trial
 from study.costs import Bill, Charge, Entry, bill, entries, total
 from study.errors import StudyError
 from study.ledger import TrialFolder
-from study.records import AttemptHeader, EpochReport, Phase, TrialSpec
+from study.readings import MeterInfo
+from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
 from study.results import NSD, TrialResult
 
 Row = dict[str, Any]
 UNREADABLE = "unreadable"
 FOREGROUND = "foreground"
+_OF_THE_NODE = ("estimated", "measured")
 _EPOCH_FIELDS = (
     *("epoch", "iteration", "stage", "batch_size", "learning_rate", "training_loss", "validation_loss"),
     *("pseudo_dice", "voxels", "training_seconds"),
 )
-# What a broken file of a trial can raise when it is parsed.
-_BROKEN = (StudyError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def trial_rows(study: str, folder: TrialFolder) -> dict[str, list[Row]]:
-    """The trial's rows by table. One that cannot be read is a row of `trials` alone, with the reason."""
+    """The trial's rows by table. One that does not pass the audit is a row of `trials` alone, with the reason."""
     key = {"study": study, "trial_id": folder.trial_id}
     row: Row = dict(key)
     details: dict[str, list[Row]] = {}
     try:
-        spec = folder.spec()
-        row.update(_setting(spec))
-        row.update(state=folder.state().value, failure=folder.failure_reason())
-        result = folder.result()
-        row.update(_outcome(spec, result))
-        attempts, intervals = folder.attempts(), folder.cost_intervals()
-        row.update(_costs(attempts, bill(attempts, intervals), {i.phase for i in intervals}))
+        records = read_trial(folder)
+        spec, attempts, intervals = records.spec, records.attempts, records.intervals
         priced = entries(attempts, intervals)
+        row.update(_setting(spec))
+        row.update(state=records.state.value, failure=records.failure)
+        row.update(_outcome(spec, records.result))
+        row.update(_costs(attempts, bill(attempts, intervals), {i.phase for i in intervals}))
+        row.update(_use(intervals))
         details = {
-            "epochs": _with(key, _epoch_rows(folder.epochs(), priced)),
-            "cases": _with(key, _case_rows(result)),
+            "epochs": _with(key, _epoch_rows(records.epochs, priced)),
+            "cases": _with(key, _case_rows(records.result)),
             "costs": _with(key, _cost_rows(priced)),
         }
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())
-        row.update(state=UNREADABLE, failure=f"{type(error).__name__}: {reason}")
+    except StudyError as error:
+        row = {**key, "state": UNREADABLE, "failure": " ".join(str(error).split())}
     return {"trials": [row], **details}
 
 
@@ -103,7 +103,18 @@ def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -
 
 
 def _training_costs(charge: Charge) -> Row:
-    return {"runtime_seconds": charge.seconds, "energy_kwh": charge.energy_kwh, "co2_kg": charge.co2_kg}
+    return {
+        "runtime_seconds": charge.seconds,
+        "energy_kwh": charge.energy_kwh,
+        "gpu_energy_kwh": charge.gpu_kwh,
+        "constant_energy_kwh": _constant(charge),
+        "co2_kg": charge.co2_kg,
+    }
+
+
+def _constant(charge: Charge) -> float | None:
+    """RAM and the idle CPU; ledgers of before do not say how much of the CPU is idle power."""
+    return None if charge.ram_kwh is None else charge.ram_kwh + (charge.idle_cpu_kwh or 0.0)
 
 
 def _total_costs(costs: Bill) -> Row:
@@ -113,6 +124,7 @@ def _total_costs(costs: Bill) -> Row:
         "total_energy_kwh": charge.energy_kwh,
         "total_co2_kg": charge.co2_kg,
         "waste_seconds": costs.waste.seconds,
+        "unmeasured": "; ".join(f"{part}: {reason}" for part, reason in costs.unmeasured.items()) or None,
     }
 
 
@@ -126,11 +138,27 @@ def _circumstances(attempts: Sequence[AttemptHeader]) -> Row:
         "cpus": attempts[-1].cpus,
         "gpus": attempts[-1].gpus,
         "concurrent_trials": max(a.concurrent_trials for a in attempts),
-        "energy_methods": _different(_pairs(a.meter.methods) for a in attempts),
+        "energy_methods": _different(_pairs(_methods(a.meter)) for a in attempts),
         "meter": _different(f"{a.meter.name} {a.meter.version}".strip() for a in attempts),
         "country": _different(a.meter.country for a in attempts),
         "carbon_rate": _different(carbon_words(a.meter.carbon_intensity_kg_per_kwh, a.meter.pue) for a in attempts),
         "versions": _different(_pairs(a.versions) for a in attempts),
+    }
+
+
+def _methods(meter: MeterInfo) -> dict[str, str]:
+    """How energy was read; a CPU that was charged by share of the node's cores says so, as records of before do not."""
+    shared = meter.methods.get("cpu") in _OF_THE_NODE
+    return {**meter.methods, **({"cpu": f"{meter.methods['cpu']} by share of cores"} if shared else {})}
+
+
+def _use(intervals: Sequence[CostInterval]) -> Row:
+    """Trials on the node, this one included, and its mean load; missing in ledgers of before."""
+    uses = [(interval.use, interval.seconds) for interval in intervals if interval.use is not None]
+    seconds = sum(seconds for _, seconds in uses)
+    return {
+        "trials_on_node": max((use.trials for use, _ in uses if use.trials is not None), default=None),
+        "busy_cores": sum(use.cpu_seconds for use, _ in uses) / seconds if seconds else None,
     }
 
 
@@ -169,7 +197,9 @@ def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
             "iteration_start": min(r.interval.iteration_start for r in rows),
             "iteration_stop": max(r.interval.iteration_stop for r in rows),
             "started_at": min(r.interval.started_at for r in rows),
+            "iterations": sum(r.interval.iteration_stop - r.interval.iteration_start for r in rows),
             **asdict(charge),
+            **_use([r.interval for r in rows]),
             "energy_kwh": charge.energy_kwh,
             "waste_seconds": waste.seconds,
             "waste_energy_kwh": waste.energy_kwh,

@@ -16,6 +16,7 @@ from typing import IO
 import pandas as pd
 
 from analysis.columns import TABLES, dtypes
+from analysis.contention import with_paces
 from analysis.frame import Tables, joined, read_studies
 from study.errors import LedgerError
 from study.files import write_atomically
@@ -35,7 +36,8 @@ def read(folders: Sequence[Path]) -> Tables:
     stored = {folder: _stored(folder) for folder in folders}
     studies = [folder for folder, data in stored.items() if data is None]
     parts = [read_studies(studies)] if studies else []
-    return joined([*parts, *(_load(data) for data in dict.fromkeys(stored.values()) if data is not None)])
+    parts += [_load(data) for data in dict.fromkeys(stored.values()) if data is not None]
+    return with_paces(joined(parts))
 
 
 def load_trials(path: Path, columns: Sequence[str]) -> pd.DataFrame:

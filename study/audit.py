@@ -8,19 +8,30 @@ that a file was damaged. Records that only tell the story (`events.jsonl`, `log.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from math import isfinite
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from study import locks
-from study.errors import LedgerError
-from study.ledger import Ledger, TrialFolder, TrialState
-from study.records import AttemptHeader, CostInterval, Phase, TrialSpec
-from study.results import NSD, TrialResult
+from study import files, locks
+from study.errors import InvalidInputError, LedgerError
+from study.ledger import ENDINGS, Ledger, TrialFolder, TrialState
+from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.results import TrialResult
+from study.soundness import epoch_problem, header_problem, interval_problem, is_time, result_problem, spec_problem
 from study.stopping import stopping_epoch
 
-_SHA256_LENGTH = 64
+_RECORDED = ("attempts", "costs.jsonl", "epochs.jsonl", "result.json")
+# What values of another kind may raise that were not looked for.
+_UNFORESEEN = (
+    ArithmeticError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    InvalidInputError,
+    OSError,
+)
 
 
 def audit(ledger: Ledger) -> None:
@@ -46,18 +57,125 @@ def audit_trial(folder: TrialFolder) -> None:
     Raises:
         LedgerError: a file is damaged.
     """
+    if _has(folder, "spec.json"):
+        _check(folder, _read(folder))
+    else:
+        _check_nothing_recorded(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """All that a trial's folder holds; the fields are those of `TrialFolder`.
+
+    Attributes:
+        state: of the trial; failure: why it is failed or infeasible.
+    """
+
+    spec: TrialSpec
+    state: TrialState
+    failure: str | None
+    result: TrialResult | None
+    attempts: Sequence[AttemptHeader]
+    intervals: Sequence[CostInterval]
+    epochs: Sequence[EpochReport]
+    events: Sequence[dict[str, Any]]
+
+
+def read_trial(folder: TrialFolder) -> Records:
+    """A trial as every reader sees it: its records, if they pass the audit.
+
+    Of a trial that somebody works on, records are read while others are written: whether they fit together is left to
+    that process.
+
+    Raises:
+        LedgerError: the trial is unreadable; which file is damaged, and how, in one line.
+    """
     if not _has(folder, "spec.json"):
         _check_nothing_recorded(folder)
-        return
-    spec = folder.spec()
-    if spec.trial_id != folder.trial_id:
-        remedy = "delete it, and the same command writes it again"
-        raise LedgerError(f"{folder.path / 'spec.json'} specifies trial {spec.trial_id}; {remedy}")
-    result, events = folder.result(), folder.events()
-    curve = _checked_epochs(folder, spec)
+    records = _read(folder)
+    try:
+        _check(folder, records)
+    except LedgerError:
+        if locks.holder(folder.locks_path) is None:
+            # Whoever was writing meanwhile may have ended since.
+            records = _read(folder)
+            _check(folder, records)
+    return records
+
+
+def folders(ledger: Ledger) -> list[TrialFolder]:
+    """All trials, oldest first, also those that have lost their specification."""
+    found = {folder: begun(folder) for folder in _folders(ledger)}
+    trials = [folder for folder, since in found.items() if since is not None]
+    return sorted(trials, key=lambda folder: (found[folder] or 0, folder.trial_id))
+
+
+def begun(folder: TrialFolder) -> int | None:
+    """When a trial was specified, in ns; 0 for one that has lost its specification, None where nothing is recorded."""
+    stamp = files.stamp(folder.path / "spec.json")
+    if stamp is not None:
+        return stamp[0]
+    return 0 if any(_has(folder, name) for name in _RECORDED) else None
+
+
+def _read(folder: TrialFolder) -> Records:
+    """The records, each sound by itself."""
+    try:
+        spec = folder.spec()
+        if spec.trial_id != folder.trial_id:
+            remedy = "delete it, and the same command writes it again"
+            raise LedgerError(f"{folder.path / 'spec.json'} specifies trial {spec.trial_id}; {remedy}")
+        _refuse(folder, "spec.json", spec_problem(spec))
+        state = folder.state()
+        records = Records(
+            spec=spec,
+            state=state,
+            failure=folder.failure_reason() if state in ENDINGS.values() else None,
+            result=folder.result(),
+            events=folder.events(),
+            # What is written first is read last, so that a running trial seldom looks as if it had lost something.
+            epochs=folder.epochs(),
+            intervals=folder.cost_intervals(),
+            attempts=folder.attempts(),
+        )
+        _check_soundness(folder, records)
+    except _UNFORESEEN as error:
+        raise LedgerError(f"{folder.path} cannot be read: {type(error).__name__}: {error}; {folder.remedy}") from error
+    return records
+
+
+def _check_soundness(folder: TrialFolder, records: Records) -> None:
+    spec = records.spec
+    for number, header in enumerate(records.attempts):
+        _refuse(folder, f"attempts/{number:03d}.json", header_problem(header))
+    stages = len(spec.curriculum.stages)
+    seen: set[object] = set()
+    for line, interval in enumerate(records.intervals, start=1):
+        problem = interval_problem(interval, stages)
+        _refuse(folder, "costs.jsonl", problem and f"line {line} has {problem}")
+        written = (interval.attempt, interval.phase, interval.iteration_stop, interval.started_at, interval.seconds)
+        _refuse(folder, "costs.jsonl", f"line {line} is there twice" if written in seen else None)
+        seen.add(written)
+    for report in records.epochs:
+        problem = epoch_problem(report, spec)
+        _refuse(folder, "epochs.jsonl", problem and f"epoch {report.epoch} {problem}")
+    for line, event in enumerate(records.events, start=1):
+        if not is_time(event["time"]):
+            _damaged(folder, "events.jsonl", f"line {line} is of the time {event['time']!r}")
+    wrong = None if records.result is None else result_problem(records.result, spec)
+    if wrong:
+        _bad_result(folder, wrong)
+
+
+def _check(folder: TrialFolder, records: Records) -> None:
+    """Whether the records fit together."""
+    spec, result, intervals = records.spec, records.result, records.intervals
+    curve = _checked_epochs(folder, spec, records.epochs)
     reported = len(curve)
-    attempts, intervals = _checked_attempts(folder), folder.cost_intervals()
-    covered = _check_costs(folder, attempts, intervals)
+    _check_attempts(folder, records.attempts)
+    covered = _check_costs(folder, records.attempts, intervals)
+    if covered > spec.curriculum.total_iterations:
+        _damaged(folder, "costs.jsonl", f"it goes to iteration {covered} of {spec.curriculum.total_iterations}")
     done = max((i.iteration_start for i in intervals if i.iteration_stop > i.iteration_start), default=0)
     _check_reported(folder, spec, reported, done // spec.iterations_per_epoch)
     if reported * spec.iterations_per_epoch > covered:
@@ -67,10 +185,11 @@ def audit_trial(folder: TrialFolder) -> None:
         epochs = spec.training.epochs if stop is None else stop + 1
         total = epochs * spec.iterations_per_epoch
         _check_reported(folder, spec, reported, epochs)
-        _check_result(folder, result, total)
+        if result.iterations != total:
+            _bad_result(folder, f"it is of {result.iterations} iterations, the trial of {total}")
         # On a device that does not repeat itself, a process that died may have come further before.
         covered = covered if stop is None else min(covered, total)
-        _check_whole_bill(folder, intervals, events, covered=covered, total=total)
+        _check_whole_bill(folder, intervals, records.events, covered=covered, total=total)
 
 
 def check_resumable(folder: TrialFolder, *, iteration: int, epoch: int) -> None:
@@ -84,10 +203,11 @@ def check_resumable(folder: TrialFolder, *, iteration: int, epoch: int) -> None:
     Raises:
         LedgerError: costs or epochs have lost lines.
     """
-    covered = _check_costs(folder, folder.attempts(), folder.cost_intervals())
+    records = _read(folder)
+    covered = _check_costs(folder, records.attempts, records.intervals)
     if covered < iteration:
         _damaged(folder, "costs.jsonl", f"it ends at iteration {covered}, the checkpoint at {iteration}")
-    _check_reported(folder, folder.spec(), len(folder.epochs()), epoch)
+    _check_reported(folder, records.spec, len(records.epochs), epoch)
 
 
 def _check_points(ledger: Ledger) -> set[str]:
@@ -118,32 +238,31 @@ def _check_unless_busy(folder: TrialFolder) -> None:
 
 
 def _check_nothing_recorded(folder: TrialFolder) -> None:
-    for name in ("attempts", "costs.jsonl", "epochs.jsonl", "result.json"):
+    for name in _RECORDED:
         if _has(folder, name):
             raise LedgerError(f"{folder.path / 'spec.json'} is not there and the trial has begun; {folder.remedy}")
 
 
-def _checked_attempts(folder: TrialFolder) -> list[AttemptHeader]:
-    attempts = folder.attempts()
+def _check_attempts(folder: TrialFolder, attempts: Sequence[AttemptHeader]) -> None:
     numbers = [header.attempt for header in attempts]
     if numbers != list(range(len(attempts))):
         _damaged(folder, "attempts", f"they are numbered {numbers}")
-    for header in attempts:
-        if not _are_whole(header.resumed_from_iteration) or not _are_numbers(header.started_at, header.cpus):
-            _damaged(folder, f"attempts/{header.attempt:03d}.json", "it has values of another kind")
-    return attempts
 
 
 def _check_costs(folder: TrialFolder, attempts: Sequence[AttemptHeader], intervals: Sequence[CostInterval]) -> int:
     """Up to which iteration the intervals cover all; each attempt's follow each other from where it began."""
     covered = 0
     by_attempt: dict[Any, list[CostInterval]] = {header.attempt: [] for header in attempts}
+    last = 0
     for line, interval in enumerate(intervals, start=1):
-        if not _is_sound(interval):
-            _damaged(folder, "costs.jsonl", f"line {line} has values of another kind")
         if interval.attempt not in by_attempt:
             path = f"attempts/{interval.attempt:03d}.json"
             raise LedgerError(f"{folder.path / path} is not there and costs.jsonl has its costs; {folder.remedy}")
+        if interval.attempt < last:
+            _damaged(
+                folder, "costs.jsonl", f"line {line} is of attempt {interval.attempt}, after one of attempt {last}"
+            )
+        last = interval.attempt
         by_attempt[interval.attempt].append(interval)
     for header in attempts:
         position = header.resumed_from_iteration
@@ -157,16 +276,13 @@ def _check_costs(folder: TrialFolder, attempts: Sequence[AttemptHeader], interva
     return covered
 
 
-def _checked_epochs(folder: TrialFolder, spec: TrialSpec) -> Sequence[float | None]:
+def _checked_epochs(folder: TrialFolder, spec: TrialSpec, reports: Sequence[EpochReport]) -> Sequence[float | None]:
     """Pseudo Dice of the epochs reported, which begin at 0 and leave none out."""
-    reports = folder.epochs()
     for index, report in enumerate(reports):
         if report.epoch != index:
             _damaged(folder, "epochs.jsonl", f"epoch {index} is missing")
         if report.iteration != (index + 1) * spec.iterations_per_epoch:
             _damaged(folder, "epochs.jsonl", f"epoch {index} ends at iteration {report.iteration}")
-        if report.pseudo_dice is not None and not _are_numbers(report.pseudo_dice):
-            _damaged(folder, "epochs.jsonl", f"epoch {index} has the Dice {report.pseudo_dice!r}")
     return [report.pseudo_dice for report in reports]
 
 
@@ -187,49 +303,20 @@ def _check_whole_bill(
         _damaged(folder, "costs.jsonl", f"it ends at iteration {covered} of {total} of a finished trial")
     if not any(interval.phase is Phase.FINAL_VALIDATION for interval in intervals):
         _damaged(folder, "costs.jsonl", "it lacks the final validation of a finished trial")
-    for event in events:
-        lines = event.get("cost_lines") if event["event"] == TrialState.FINISHED.value else None
-        if lines is not None and lines > len(intervals):
-            _damaged(folder, "costs.jsonl", f"it has {len(intervals)} of {lines} lines")
-
-
-def _check_result(folder: TrialFolder, result: TrialResult, total: int) -> None:
-    if not _are_numbers(result.dice, result.voxel_share) or not 0 <= result.dice <= 1:
-        _bad_result(folder, f"dice {result.dice!r} is no number from 0 to 1")
-    if result.iterations != total:
-        _bad_result(folder, f"it is of {result.iterations} iterations, the trial of {total}")
-    for values in (result.dice_per_class, result.dice_per_case):
-        if not isinstance(values, dict) or not _are_numbers(*(v for v in values.values() if v is not None)):
-            _bad_result(folder, "its Dice by class and case are no numbers")
-    for name, one in result.metrics.items():
-        labels = (value for case in one.per_case_and_class.values() for value in case.values())
-        known = [value for value in (one.mean, *labels) if value is not None]
-        if not _are_numbers(*known) or not all(0 <= value <= (1 if name == NSD else math.inf) for value in known):
-            _bad_result(folder, f"its {name} are no distances or shares")
-    if len(str(result.weights_sha256)) != _SHA256_LENGTH:
-        _bad_result(folder, "its checksum of the weights is none")
-
-
-def _is_sound(interval: CostInterval) -> bool:
-    energies = (interval.cpu_kwh, interval.gpu_kwh, interval.ram_kwh)
-    return (
-        _are_whole(interval.attempt, interval.iteration_start, interval.iteration_stop)
-        and interval.iteration_stop >= interval.iteration_start
-        and _are_numbers(interval.seconds, interval.started_at, *(e for e in energies if e is not None))
-        and interval.seconds >= 0
-    )
-
-
-def _are_whole(*values: object) -> bool:
-    return all(type(value) is int and value >= 0 for value in values)
-
-
-def _are_numbers(*values: object) -> bool:
-    return all(type(value) in (int, float) and isfinite(value) for value in values)  # type: ignore[arg-type]
+    told = [
+        event["cost_lines"] for event in events if event["event"] == TrialState.FINISHED.value and "cost_lines" in event
+    ]
+    if told and told[-1] != len(intervals):
+        _damaged(folder, "costs.jsonl", f"it has {len(intervals)} of {told[-1]} lines")
 
 
 def _has(folder: TrialFolder, name: str) -> bool:
     return (folder.path / name).exists()
+
+
+def _refuse(folder: TrialFolder, name: str, problem: str | None) -> None:
+    if problem:
+        _damaged(folder, name, problem)
 
 
 def _damaged(folder: TrialFolder, name: str, what: str) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,8 @@ def train_nothing(folder: TrialFolder, job: Job, patience: object) -> Ending:
         for epoch in range(EPOCHS):
             folder.append_cost(_interval(epoch * each, (epoch + 1) * each))
             folder.append_epoch(_epoch(spec, epoch, (epoch + 1) * each))
+        total = EPOCHS * each
+        folder.append_cost(replace(_interval(total, total), phase=Phase.FINAL_VALIDATION, stage=None))
         folder.finish(_result(spec), attempt=0)
     return Ending(code=FINISHED)
 
@@ -213,7 +215,7 @@ def _result(spec: TrialSpec) -> TrialResult:
         dice_per_case={},
         dice_per_case_and_class={},
         iterations=spec.curriculum.total_iterations,
-        voxels=spec.curriculum.total_iterations,
+        voxels=spec.curriculum.voxels,
         voxel_share=spec.curriculum.voxel_share,
         weights_sha256="0" * 64,
     )

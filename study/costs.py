@@ -8,7 +8,7 @@ sum with an unmeasured part is unmeasured (None), never too small.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.readings import OwnEnergy
@@ -71,6 +71,7 @@ class Bill:
         training: the training loop with its validation batches, waste included: runtime in the papers' sense.
         total: all phases; waste: work done again after an interruption, contained in both.
         segments: one per attempt.
+        unmeasured: part (`cpu`, `gpu`, `ram`) -> why its energy is not known, where it is not.
     """
 
     training: Charge
@@ -78,6 +79,7 @@ class Bill:
     waste: Charge
     by_phase: dict[Phase, Charge]
     segments: tuple[CostSegment, ...]
+    unmeasured: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,7 @@ def bill(
         waste=total(row.waste for row in rows),
         by_phase={phase: total(row.charge for row in rows if row.interval.phase is phase) for phase in Phase},
         segments=tuple(_segment(header, [row for row in rows if row.header is header]) for header in attempts),
+        unmeasured=unmeasured_reasons(attempts, intervals),
     )
 
 

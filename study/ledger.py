@@ -51,7 +51,7 @@ REASON_LENGTH = 500
 
 
 class TrialState(str, Enum):
-    """Where a trial stands, derived from its folder."""
+    """Where a trial stands, derived from its folder; unreadable is what readers say of one that fails the audit."""
 
     NEW = "new"
     RUNNING = "running"
@@ -59,6 +59,7 @@ class TrialState(str, Enum):
     FAILED = "failed"
     INFEASIBLE = "infeasible"
     FINISHED = "finished"
+    UNREADABLE = "unreadable"
 
 
 # Events that end a trial without a result, and the state they leave.

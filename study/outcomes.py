@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from study.audit import read_trial
 from study.costs import bill
 from study.errors import LedgerError
 from study.ledger import TrialFolder, TrialState
@@ -17,7 +18,8 @@ class Outcome:
     """How a point stands.
 
     Attributes:
-        state: finished when all of its trials are; infeasible when one is, else failed when one is; else interrupted.
+        state: finished when all of its trials are; infeasible when one is, else failed when one is or its records are
+            damaged; else interrupted.
         values: means over the trials of a finished point of everything a searcher may optimise; what is unmeasured in
             one of them is left out. Empty unless finished.
         reason: why it is infeasible or failed, in one line.
@@ -35,35 +37,54 @@ def outcome(folders: Sequence[TrialFolder], metrics: Metrics = NO_METRICS) -> Ou
         folders: one per fold and seed, at least one.
         metrics: a finished trial that lacks one of them is not done: it is interrupted.
     """
-    states = [folder.state() for folder in folders]
+    trials = [_trial(folder) for folder in folders]
+    states = [trial.state for trial in trials]
     if all(state is TrialState.FINISHED for state in states):
         if any(metrics.lacking_in(folder.result()) for folder in folders if metrics.names):
             return Outcome(state=TrialState.INTERRUPTED)
-        return Outcome(state=TrialState.FINISHED, values=_means([objectives(folder) for folder in folders]))
+        return Outcome(state=TrialState.FINISHED, values=_means([trial.values for trial in trials]))
     for ending in (TrialState.INFEASIBLE, TrialState.FAILED):
         if ending in states:
-            folder = folders[states.index(ending)]
-            return Outcome(state=ending, reason=f"trial {folder.trial_id}: {folder.failure_reason()}")
+            trial = trials[states.index(ending)]
+            return Outcome(state=ending, reason=trial.reason)
     return Outcome(state=TrialState.INTERRUPTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    state: TrialState
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def _trial(folder: TrialFolder) -> _Trial:
+    """How a trial stands; what it reached and cost is of one that has finished and passes the audit."""
+    state = folder.state()
+    if state is TrialState.FINISHED:
+        try:
+            return _Trial(state=state, values=objectives(folder))
+        except LedgerError as error:
+            return _Trial(state=TrialState.FAILED, reason=f"trial {folder.trial_id} is unreadable: {error}")
+    return _Trial(state=state, reason=f"trial {folder.trial_id}: {folder.failure_reason()}")
 
 
 def objectives(folder: TrialFolder) -> dict[str, float | None]:
     """What a finished trial reached and cost; None is unmeasured.
 
     Raises:
-        LedgerError: the trial has no result.
+        LedgerError: the trial has no result, or is unreadable.
     """
-    result = folder.result()
-    if result is None:
+    records = read_trial(folder)
+    if records.result is None:
         raise LedgerError(f"trial {folder.trial_id} has no result")
-    training = bill(folder.attempts(), folder.cost_intervals()).training
+    training = bill(records.attempts, records.intervals).training
     return {
-        "dice": result.dice,
+        "dice": records.result.dice,
         "runtime_seconds": training.seconds,
         "co2_kg": training.co2_kg,
         "energy_kwh": training.energy_kwh,
-        "voxel_share": result.voxel_share,
-        **{name: one.mean for name, one in result.metrics.items()},
+        "voxel_share": records.result.voxel_share,
+        **{name: one.mean for name, one in records.result.metrics.items()},
     }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from study import locks
+from study.audit import Records, begun, read_trial
 from study.costs import bill
 from study.curriculum import Axes
-from study.errors import LedgerError, StudyError
+from study.errors import StudyError
 from study.execution import fallback_lines
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.prediction import predict_command
@@ -30,6 +30,7 @@ STATE_STYLES = {
     TrialState.INFEASIBLE: "magenta",
     TrialState.INTERRUPTED: "yellow",
     TrialState.NEW: "dim",
+    TrialState.UNREADABLE: "bold red",
 }
 
 MOST_NAMED = 8
@@ -44,12 +45,15 @@ RESUMABLE = (TrialState.INTERRUPTED, TrialState.FAILED, TrialState.RUNNING)
 class TrialStatus:
     """One line of the table; costs are of the training loop, None is unmeasured or not there yet.
 
+    Of an unreadable trial only state, reason and log are known.
+
     Attributes:
         iteration, total_iterations: progress of the training.
         stopped_at_iteration: where a finished trial reached the Dice to stop at; None at its end or before.
         patch_size: of the last epoch's stage, voxels per axis.
         pseudo_dice: of the last validated epoch; dice: of the final validation.
-        last_error: why the trial is failed or infeasible.
+        last_error: why the trial is failed, infeasible or unreadable.
+        unmeasured: why energy is not known, a line per part.
         fallbacks: what the last attempt did not run as intended on its GPU, a line each.
         log, predict: path of the log, and the command that predicts with a finished model.
     """
@@ -57,10 +61,10 @@ class TrialStatus:
     trial_id: str
     state: TrialState
     scheme: str
-    axes: Axes
+    axes: Axes | None
     dataset: str
-    fold: int
-    seed: int
+    fold: int | None
+    seed: int | None
     iteration: int
     total_iterations: int
     stopped_at_iteration: int | None
@@ -72,6 +76,7 @@ class TrialStatus:
     attempts: int
     waste_seconds: float
     last_error: str | None
+    unmeasured: tuple[str, ...]
     fallbacks: tuple[str, ...]
     log: str
     predict: str | None
@@ -82,11 +87,7 @@ class TrialStatus:
 
 
 def study_status(ledger: Ledger) -> list[TrialStatus]:
-    """A line per trial, oldest first.
-
-    Raises:
-        LedgerError: a trial's folder cannot be read.
-    """
+    """A line per trial, oldest first; see `StatusBoard`."""
     return StatusBoard(ledger).rows()
 
 
@@ -99,7 +100,7 @@ class StatusBoard:
         self._order: dict[str, tuple[int, str]] = {}
 
     def rows(self) -> list[TrialStatus]:
-        """A line per trial, oldest first; see `study_status`."""
+        """A line per trial, oldest first; one that does not pass the audit is unreadable, with the reason."""
         folders = self._folders()
         locks.look(folder.locks_path for folder in folders if not self._is_settled(folder))
         return [self._row(folder) for folder in folders]
@@ -109,8 +110,9 @@ class StatusBoard:
         place = self._ledger.root / "trials"
         names = {path.name for path in place.iterdir()} if place.is_dir() else set()
         for name in names - self._order.keys():
-            with suppress(OSError):
-                self._order[name] = (place / name / "spec.json").stat().st_mtime_ns, name
+            since = begun(TrialFolder(place / name))
+            if since is not None:
+                self._order[name] = since, name
         return [TrialFolder(place / name) for name in sorted(names & self._order.keys(), key=self._order.__getitem__)]
 
     def _is_settled(self, folder: TrialFolder) -> bool:
@@ -143,7 +145,7 @@ def rich_table(rows: Sequence[TrialStatus]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         state = Text(row.state.value, style=STATE_STYLES[row.state])
-        table.add_row(row.trial_id, state, _scheme(row), f"{100 * row.axes.budget:g} %", *_figures(row))
+        table.add_row(row.trial_id, state, _scheme(row), _budget(row), *_figures(row))
     return table
 
 
@@ -196,19 +198,46 @@ def found(rows: Sequence[TrialStatus], new: int) -> str:
 
 def _status(folder: TrialFolder) -> TrialStatus:
     try:
-        return _read(folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StudyError) as error:
-        raise LedgerError(f"{folder.path} cannot be read ({type(error).__name__}: {error})") from error
+        return _read(folder, read_trial(folder))
+    except StudyError as error:
+        return _unreadable(folder, str(error))
 
 
-def _read(folder: TrialFolder) -> TrialStatus:
-    spec, state, result = folder.spec(), folder.state(), folder.result()
-    attempts, intervals = folder.attempts(), folder.cost_intervals()
-    costs = bill(attempts, intervals)
-    trained = max((i.iteration_stop for i in intervals), default=0)
+def _unreadable(folder: TrialFolder, reason: str) -> TrialStatus:
     return TrialStatus(
         trial_id=folder.trial_id,
-        state=state,
+        state=TrialState.UNREADABLE,
+        scheme="",
+        axes=None,
+        dataset="",
+        fold=None,
+        seed=None,
+        iteration=0,
+        total_iterations=0,
+        stopped_at_iteration=None,
+        patch_size=None,
+        pseudo_dice=None,
+        dice=None,
+        runtime_seconds=0.0,
+        co2_kg=None,
+        attempts=0,
+        waste_seconds=0.0,
+        last_error=reason,
+        unmeasured=(),
+        fallbacks=(),
+        log=str(folder.log_path),
+        predict=None,
+    )
+
+
+def _read(folder: TrialFolder, records: Records) -> TrialStatus:
+    spec, result, attempts, intervals = records.spec, records.result, records.attempts, records.intervals
+    costs = bill(attempts, intervals)
+    trained = max((i.iteration_stop for i in intervals), default=0)
+    dice = [epoch.pseudo_dice for epoch in records.epochs if epoch.pseudo_dice is not None]
+    return TrialStatus(
+        trial_id=folder.trial_id,
+        state=records.state,
         scheme=spec.scheme,
         axes=spec.axes,
         dataset=spec.dataset,
@@ -224,7 +253,8 @@ def _read(folder: TrialFolder) -> TrialStatus:
         co2_kg=costs.training.co2_kg if trained else None,
         attempts=len(attempts),
         waste_seconds=costs.waste.seconds,
-        last_error=folder.failure_reason(),
+        last_error=records.failure,
+        unmeasured=tuple(f"{part}: {why}" for part, why in costs.unmeasured.items()),
         fallbacks=tuple(fallback_lines(attempts[-1].execution)) if attempts else (),
         log=str(folder.log_path),
         predict=None if result is None else predict_command(folder, spec, attempts),
@@ -242,19 +272,25 @@ def best(rows: Sequence[TrialStatus]) -> TrialStatus | None:
 
 def scheme_words(row: TrialStatus) -> str:
     """The scheme, what differs from it, and the budget."""
-    budget = "" if row.axes.budget == 1 else f" at {100 * row.axes.budget:g} %"
+    budget = "" if row.axes is None or row.axes.budget == 1 else f" at {100 * row.axes.budget:g} %"
     return f"{_scheme(row)}{budget}"
 
 
 def _scheme(row: TrialStatus) -> str:
     from study.curriculum import SCHEMES
 
+    if row.axes is None:
+        return "-"
     named = SCHEMES.get(row.scheme)
     changed = {name: value for name, value in asdict(row.axes).items() if named and value != getattr(named, name)}
     # Without a part of the cases to start on, the other keys of the data curriculum are idle.
     hidden = ("budget", "allocation", *(() if row.axes.needs_ranking else ("pdl_fraction", "pdl_epochs", "pdl_metric")))
     shown = [f"{name}={_short(value)}" for name, value in changed.items() if name not in hidden]
     return " ".join([row.scheme, *shown])
+
+
+def _budget(row: TrialStatus) -> str:
+    return "-" if row.axes is None else f"{100 * row.axes.budget:g} %"
 
 
 def _short(value: object) -> str:
@@ -265,8 +301,8 @@ def _figures(row: TrialStatus) -> list[str]:
     # Marked: a trial that ended where its Dice was reached, and the pseudo Dice that stands in before the validation.
     dice = f"{row.dice:.4f}" if row.dice is not None else "-" if row.pseudo_dice is None else f"~{row.pseudo_dice:.3f}"
     return [
-        str(row.fold),
-        str(row.seed),
+        "-" if row.fold is None else str(row.fold),
+        "-" if row.seed is None else str(row.seed),
         f"{row.iteration}/{row.total_iterations}{' Dice' if row.stopped_at_iteration else ''}",
         size_text(row.patch_size) if row.patch_size else "-",
         dice,

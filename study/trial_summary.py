@@ -45,6 +45,7 @@ def as_json(trial: FinishedTrial) -> dict[str, Any]:
             "energy_kwh": bill.waste.energy_kwh,
             "co2_kg": bill.waste.co2_kg,
         },
+        "unmeasured": dict(bill.unmeasured),
         "seconds_by_phase": {phase.value: charge.seconds for phase, charge in bill.by_phase.items()},
         "attempts": [_segment(segment) for segment in bill.segments],
         "folder": str(trial.folder.path),
@@ -65,6 +66,7 @@ def as_text(trial: FinishedTrial) -> str:
         f"total     {bill.total.seconds:.1f} s with {validation_seconds:.1f} s of validation, "
         f"{_energy(bill.total.energy_kwh, bill.total.co2_kg)}; {len(bill.segments)} attempt(s), "
         f"{bill.waste.seconds:.1f} s wasted",
+        *(f"unknown   energy of {part}: {reason}" for part, reason in bill.unmeasured.items()),
         f"voxels    {result.voxels:.4g}, {100 * result.voxel_share:.2f} % of constant patch size",
         *_notes(trial),
         f"weights   sha256 {result.weights_sha256}",

@@ -128,10 +128,17 @@ def finish(folder: TrialFolder) -> None:
     folder.begin_attempt(HEADER)
     for epoch in range(spec.training.epochs):
         folder.append_cost(make_interval(epoch * each, (epoch + 1) * each))
+    complete(folder)
+
+
+def complete(folder: TrialFolder, *, attempt: int = 0, dice: float = 0.75) -> None:
+    """What a trial writes when its training is paid for: epochs that nobody has reported yet, validation, result."""
+    spec = folder.spec()
+    each, total = spec.iterations_per_epoch, spec.curriculum.total_iterations
+    for epoch in range(len(folder.epochs()), spec.training.epochs):
         folder.append_epoch(replace(EPOCH, epoch=epoch, iteration=(epoch + 1) * each))
-    total = spec.curriculum.total_iterations
-    folder.append_cost(make_interval(total, total, phase=Phase.FINAL_VALIDATION, seconds=5.0))
-    folder.finish(replace(RESULT, iterations=total), attempt=0)
+    folder.append_cost(make_interval(total, total, phase=Phase.FINAL_VALIDATION, seconds=5.0, attempt=attempt))
+    folder.finish(result_of(spec, dice=dice), attempt=attempt)
 
 
 RESULT = TrialResult(
@@ -144,6 +151,20 @@ RESULT = TrialResult(
     voxel_share=0.38,
     weights_sha256="c" * 64,
 )
+
+
+def result_of(spec: TrialSpec, *, dice: float = 0.75) -> TrialResult:
+    """A result with the iterations and voxels of a specification."""
+    return TrialResult(
+        dice=dice,
+        dice_per_class={"1": dice, "2": dice},
+        dice_per_case={"case_1": dice, "case_2": None},
+        dice_per_case_and_class={"case_1": {"1": dice, "2": dice}, "case_2": {"1": None, "2": None}},
+        iterations=spec.curriculum.total_iterations,
+        voxels=spec.curriculum.voxels,
+        voxel_share=spec.curriculum.voxel_share,
+        weights_sha256="c" * 64,
+    )
 
 
 @contextmanager

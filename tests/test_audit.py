@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
+from examples import EPOCH, HEADER, make_interval, make_spec, result_of
 from prepared import spec_of, train, workplace
 
+from analysis.evidence import gather
 from study import files
 from study.audit import audit, audit_trial, check_resumable
 from study.checkpoints import LATEST, STATE_KEY
 from study.datasets import data_paths
 from study.errors import LedgerError
 from study.ledger import Ledger, TrialFolder, TrialState
+from study.outcomes import outcome
 from study.records import Phase, TrialSpec
+from study.status import study_status
 
 PER_EPOCH, EPOCHS = 10, 3
 TOTAL = PER_EPOCH * EPOCHS
@@ -35,7 +38,7 @@ def small_spec(seed: int = 0) -> TrialSpec:
 
 
 def whole_result() -> Any:
-    return replace(RESULT, iterations=TOTAL)
+    return result_of(small_spec())
 
 
 @pytest.fixture
@@ -66,8 +69,9 @@ def epoch(attempt: int, number: int, *starts: int) -> Iterator[Write]:
 
 
 def validation(attempt: int) -> Iterator[Write]:
-    for _ in range(3):
-        yield spent(attempt, Phase.FINAL_VALIDATION, TOTAL)
+    for number in range(3):
+        later = {"phase": Phase.FINAL_VALIDATION, "seconds": 1.0, "started_at": 2000.0 + number}
+        yield lambda folder, a=later: folder.append_cost(make_interval(TOTAL, TOTAL, attempt=attempt, **a))
     yield lambda folder: folder.finish(whole_result(), attempt=attempt)
 
 
@@ -155,6 +159,26 @@ def change(name: str, **changes: Any) -> Write:
     return damage
 
 
+def repeat(name: str, line: int, **changes: Any) -> Write:
+    """Write a line again behind itself, perhaps changed."""
+
+    def damage(folder: TrialFolder) -> None:
+        path = folder.path / name
+        lines = path.read_text().splitlines()
+        lines.insert(line + 1, json.dumps({**json.loads(lines[line]), **changes}))
+        path.write_text("\n".join(lines) + "\n")
+
+    return damage
+
+
+def reverse(name: str) -> Write:
+    def damage(folder: TrialFolder) -> None:
+        path = folder.path / name
+        path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
+
+    return damage
+
+
 # What is done to a finished trial -> the file that is named, and what is said about it.
 DAMAGES: dict[str, tuple[Write, str, str]] = {
     "first cost": (drop("costs.jsonl", 0, 1), "costs.jsonl", "attempt 0 has a gap at iteration 0"),
@@ -186,7 +210,51 @@ DAMAGES: dict[str, tuple[Write, str, str]] = {
     "dice": (change("result.json", dice=1.5), "result.json", "dice 1.5 is no number from 0 to 1"),
     "dice of another kind": (change("result.json", dice="0.9"), "result.json", "dice '0.9' is no number from 0 to 1"),
     "dice by class": (change("result.json", dice_per_class={"1": "x"}), "result.json", "by class and case are no numb"),
-    "iterations": (change("result.json", iterations=29), "result.json", "it is of 29 iterations, the trial of 30"),
+    "iterations": (change("result.json", iterations=29), "result.json", "voxels cannot be those of its curriculum"),
+    "dice of a class": (
+        change("result.json", dice_per_class={"1": 0.9, "2": 0.8}),
+        "result.json",
+        "not the mean of its",
+    ),
+    "dice of a case": (
+        change("result.json", dice_per_case={"case_1": 0.2, "case_2": None}),
+        "result.json",
+        "not the mea",
+    ),
+    "a case lost": (
+        change("result.json", dice_per_case={"case_1": 0.75}),
+        "result.json",
+        "its cases are others by class",
+    ),
+    "not a number": (change("result.json", dice=float("nan")), "result.json", "dice nan is no number"),
+    "voxels": (change("result.json", voxels=1), "result.json", "1 voxels cannot be those of its curriculum"),
+    "voxel share": (change("result.json", voxel_share=0.1), "result.json", "a voxel share of 0.1"),
+    "too many voxels": (change("result.json", voxels=2**70), "result.json", f"{2**70} voxels"),
+    "a line twice": (repeat("costs.jsonl", 0), "costs.jsonl", "line 2 is there twice"),
+    "a line with another time": (repeat("costs.jsonl", 0, started_at=7.0), "costs.jsonl", "it has 22 of 21 lines"),
+    "negative energy": (change("costs.jsonl", cpu_kwh=-1.0), "costs.jsonl", "line 1 has values of another kind"),
+    "infinite energy": (
+        change("costs.jsonl", ram_kwh=float("inf")),
+        "costs.jsonl",
+        "line 1 has values of another kind",
+    ),
+    "more than the whole": (
+        change("costs.jsonl", own={"cpu_kwh": 0, "idle_cpu_kwh": 0, "gpu_kwh": 0, "ram_kwh": 9.0}),
+        "costs.jsonl",
+        "line 1 has 9.0 of 0.0 kWh of the RAM are the trial's",
+    ),
+    "a stage too many": (change("costs.jsonl", stage=9), "costs.jsonl", "line 1 has stage 9 of 1"),
+    "lines out of order": (reverse("costs.jsonl"), "costs.jsonl", "after one of attempt"),
+    "an epoch beyond": (change("epochs.jsonl", epoch=9), "epochs.jsonl", "epoch 9 is beyond the 3 specified"),
+    "dice of an epoch": (change("epochs.jsonl", pseudo_dice=-0.5), "epochs.jsonl", "epoch 0 has the Dice -0.5"),
+    "no cores": (change("attempts/000.json", cpus_of_node=0), "attempts/000.json", "of 0 cores"),
+    "share of cores": (change("attempts/000.json", cpus=-1), "attempts/000.json", "values of another kind"),
+    "time of an event": (change("events.jsonl", time=1e300), "events.jsonl", "line 1 is of the time"),
+    "another encoding": (
+        lambda folder: (folder.path / "attempts/000.json").write_text("{}", encoding="utf-16"),
+        "attempts/000.json",
+        "damaged",
+    ),
     "checksum": (change("result.json", weights_sha256="abc"), "result.json", "its checksum of the weights is none"),
 }
 
@@ -194,12 +262,28 @@ DAMAGES: dict[str, tuple[Write, str, str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_a_finished_trial_is_named(ledger: Ledger, damage: str) -> None:
     harm, name, said = DAMAGES[damage]
-    folder = written(ledger, interrupted())
+    folder, other = written(ledger, interrupted()), written(ledger, uninterrupted(), seed=1)
     audit(ledger)
     harm(folder)
     with pytest.raises(LedgerError, match=rf"^{folder.path / name} .*{said}.*; (restore|delete) ") as raised:
         audit(ledger)
     assert "\n" not in str(raised.value)
+    assert_every_reader_goes_on(ledger, folder, other, str(raised.value))
+
+
+def assert_every_reader_goes_on(ledger: Ledger, damaged: TrialFolder, whole: TrialFolder, said: str) -> None:
+    """To `status`, to searchers, and to all that the analysis reads by `gather`, it is unreadable and says so."""
+    rows = {row.trial_id: row for row in study_status(ledger)}
+    assert (rows[damaged.trial_id].state, rows[damaged.trial_id].last_error) == (TrialState.UNREADABLE, said)
+    assert rows[whole.trial_id].state is TrialState.FINISHED
+    told = outcome([damaged])
+    assert (told.state, told.values) == (TrialState.FAILED, {})
+    assert said in (told.reason or "")
+    found = gather([ledger.root])
+    trials = found.tables.trials.set_index("trial_id")
+    assert trials.loc[damaged.trial_id, ["state", "failure"]].tolist() == ["unreadable", said]
+    assert trials.loc[damaged.trial_id, ["dice", "runtime_seconds", "co2_kg"]].isna().all()
+    assert found.points["trial_ids"].tolist() == [whole.trial_id]
 
 
 def test_costs_that_end_before_a_reported_epoch_are_named(ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from examples import BRAIN, HEADER, METER, RESULT, make_interval
+from examples import BRAIN, HEADER, METER, complete, make_interval
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState as OptunaState
@@ -27,7 +27,7 @@ from study.errors import InvalidInputError, LedgerError, StudyError
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.outcomes import Outcome, outcome
 from study.plan import NetworkPlan
-from study.records import Phase, TrialSpec
+from study.records import TrialSpec
 from study.results import Measured
 from study.spaces import Point, SearchSpace, space_from, specs
 
@@ -103,10 +103,9 @@ def finish(folder: TrialFolder, *, dice: float, seconds: float = 10.0, measured:
     spec: TrialSpec = folder.spec()
     folder.begin_attempt(replace(HEADER, cpus=8.0, cpus_of_node=16, gpus=0.5, meter=METER))
     energy = {} if measured else dict.fromkeys(("cpu_kwh", "gpu_kwh", "ram_kwh"))
-    trained = make_interval(0, round(seconds), **energy)
-    folder.append_cost(trained)
-    folder.append_cost(replace(trained, phase=Phase.FINAL_VALIDATION, seconds=1000.0))
-    folder.finish(replace(RESULT, dice=dice, voxel_share=spec.curriculum.voxel_share), attempt=0)
+    of_seconds = make_interval(0, round(seconds), **energy)
+    folder.append_cost(replace(of_seconds, iteration_stop=spec.curriculum.total_iterations))
+    complete(folder, dice=dice)
 
 
 def end(ledger: Ledger, space: SearchSpace, proposal: Proposal, how: TrialState | str) -> Outcome:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import HEADER, RESULT, make_interval, make_spec
+from examples import HEADER, complete, finish, make_interval, make_spec, result_of
 from studies import WAIT_SECONDS
 
 from study.cluster import work
@@ -76,7 +76,7 @@ def is_infeasible(folder: TrialFolder) -> Ending:
 
 
 def finishes(folder: TrialFolder) -> Ending:
-    folder.finish(RESULT, attempt=_begin(folder, 100))
+    complete(folder, attempt=_begin(folder, folder.spec().curriculum.total_iterations))
     return Ending(code=FINISHED)
 
 
@@ -111,7 +111,7 @@ def test_a_finished_trial_is_attempted_once_more_to_measure_what_it_lacks(folder
     job = replace(job_for(folder), metrics=Metrics(names=("nsd",)))
 
     def measures(trial: TrialFolder) -> Ending:
-        trial.complete(replace(RESULT, metrics={"nsd": measured({"a": {"1": 0.5}}, 1.0)}))
+        trial.complete(replace(result_of(trial.spec()), metrics={"nsd": measured({"a": {"1": 0.5}}, 1.0)}))
         return Ending(code=FINISHED)
 
     measuring, breaking = Script(measures), Script(lambda _: Ending(code=FAILED))
@@ -228,7 +228,7 @@ def test_a_worker_waits_for_a_trial_that_another_one_trains(folder: TrialFolder)
         # Long enough for it to do something wrong.
         worker.join(0.5)
         assert worker.ends == []
-        folder.finish(RESULT, attempt=0)
+        finish(folder)
     worker.join(WAIT_SECONDS)
     assert worker.ends == [TrialState.FINISHED]
     assert script.made == 0

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.case_dice import CaseDice
 from analysis.caveats import estimated_parts
 from analysis.comparison.columns import RATIOS
 from analysis.comparison.pairs import Pair, different_settings
 from analysis.comparison.sides import Finished, Side
+from analysis.contention import sentence as contention
 from analysis.coverage import cautions
 from analysis.intervals import estimate, fold_sd, training_sd
 from analysis.statistics import DECIMALS, Alternative, paired_statistics, smallest_difference, too_few
@@ -199,6 +201,8 @@ def _first(cases: list[str]) -> str:
 def _about_circumstances(baseline: Side, against: Side) -> Iterator[str]:
     if _differ(baseline, against, "concurrent_trials"):
         yield "different numbers of trials on the machine at once, which changes the runtime"
+    if apart := contention(pd.concat([baseline.trials, against.trials])):
+        yield apart
     if baseline.seeds != against.seeds:
         seeds = [", ".join(map(str, sorted(side.seeds))) for side in (baseline, against)]
         yield f"different seeds: {seeds[0]} and {seeds[1]}"

@@ -88,8 +88,19 @@ def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
             console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
         for line in row.fallbacks:
             console.print(f"{row.trial_id}: {line}")
+    for reason, trials in _unmeasured(rows).items():
+        console.print(f"energy not measured in {', '.join(trials)}: {reason}")
     if (found := best(rows)) is not None:
         console.print(f"predict with the best model, {found.trial_id}:\n{found.predict}")
+
+
+def _unmeasured(rows: Sequence[TrialStatus]) -> dict[str, list[str]]:
+    """Trials by why their energy is not known."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in row.unmeasured:
+            found.setdefault(reason, []).append(row.trial_id)
+    return found
 
 
 def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:

@@ -186,14 +186,32 @@ def finish_trial(
     curve: bool = False,
     **header: Any,
 ) -> TrialFolder:
-    """A finished trial, with its final validation; with `curve`, its epochs too."""
+    """A finished trial, with its epochs and its final validation; without `curve`, no epoch was validated."""
     folder = start_trial(study, spec, seconds=seconds, measured=measured, **header)
-    energy = {} if measured else UNMEASURED
-    folder.append_cost(make_interval(Phase.FINAL_VALIDATION, FINAL_VALIDATION_SECONDS, **energy))
-    if curve:
-        for report in make_epochs(spec, dice=dice, seconds=seconds):
-            folder.append_epoch(report)
-    folder.finish(make_result(spec, dice, n_cases=n_cases), attempt=0)
+    result = make_result(spec, dice, n_cases=n_cases)
+    return complete(folder, result, seconds=seconds, measured=measured, curve=curve)
+
+
+def complete(
+    folder: TrialFolder,
+    result: TrialResult,
+    *,
+    attempt: int = 0,
+    seconds: float = 30.0,
+    measured: bool = True,
+    curve: bool = False,
+    validation_seconds: float = FINAL_VALIDATION_SECONDS,
+) -> TrialFolder:
+    """All that a trained trial writes to be finished."""
+    spec, energy = folder.spec(), {} if measured else UNMEASURED
+    trained = folder.cost_intervals()[-1].iteration_stop
+    at = {"attempt": attempt, "start": trained, "stop": trained}
+    folder.append_cost(make_interval(Phase.FINAL_VALIDATION, validation_seconds, **at, **energy))
+    for report in make_epochs(spec, dice=result.dice, seconds=seconds)[
+        : result.iterations // spec.iterations_per_epoch
+    ]:
+        folder.append_epoch(report if curve else replace(report, pseudo_dice=None, pseudo_dice_per_class=()))
+    folder.finish(result, attempt=attempt)
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from ledgers import NO_METER, finish_trial, make_result, make_spec, make_study, start_trial
+from ledgers import NO_METER, complete, finish_trial, make_result, make_spec, make_study, start_trial
 from scipy.stats import wilcoxon
 
 from analysis.columns import Column
@@ -38,8 +38,8 @@ def finish(study: Ledger, scheme: str, cases: dict[str, float], *, fold: int = 0
     folder = start_trial(study, spec, seconds=more.pop("seconds", 10.0), **more)
     mean = float(np.nanmean(list(cases.values())))
     by_class = {case: {"1": dice} for case, dice in cases.items()}
-    result = replace(make_result(spec, mean), dice_per_case=cases, dice_per_case_and_class=by_class)
-    folder.finish(result, attempt=0)
+    per_class = {"dice_per_class": {"1": mean}, "dice_per_case_and_class": by_class}
+    complete(folder, replace(make_result(spec, mean), dice_per_case=cases, **per_class))
 
 
 def only(comparison: Comparison) -> pd.Series:

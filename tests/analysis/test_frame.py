@@ -13,6 +13,7 @@ from ledgers import (
     FINAL_VALIDATION_SECONDS,
     NODE_KILOWATTS,
     SETUP_SECONDS,
+    complete,
     finish_trial,
     make_header,
     make_interval,
@@ -83,7 +84,7 @@ def test_costs_are_the_trials_share_of_the_machine(tmp_path: Path) -> None:
     assert row["total_seconds"] == pytest.approx(total_seconds)
     assert row["total_co2_kg"] == pytest.approx(kwh * rate * total_seconds / 36.0)
     assert row["waste_seconds"] == 0
-    assert row["energy_methods"] == "cpu estimated, gpu absent, ram estimated"
+    assert row["energy_methods"] == "cpu estimated by share of cores, gpu absent, ram estimated"
     assert (row["meter"], row["country"], row["hardware"]) == ("codecarbon 3.3.2", "FRA", "Example CPU")
 
 
@@ -95,15 +96,16 @@ def test_unmeasured_energy_is_missing_and_seconds_remain(tmp_path: Path) -> None
     assert row["runtime_seconds"] == pytest.approx(36.0)
 
 
-def test_a_finished_trial_without_cost_records_did_not_train_for_free(tmp_path: Path) -> None:
+def test_a_finished_trial_that_lost_its_records_did_not_train_for_free(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     spec = make_spec()
     folder = study.add(spec)
     folder.begin_attempt(make_header())
     folder.finish(make_result(spec, 0.8), attempt=0)
     row = only_row(study)
-    assert row["dice"] == 0.8
-    assert row[["runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg"]].isna().all()
+    assert row["state"] == "unreadable"
+    assert "epochs.jsonl is damaged: it has 0 of the 10 epochs" in row["failure"]
+    assert row[["dice", "runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg"]].isna().all()
 
 
 def test_work_done_twice_is_counted_and_shown_as_waste(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_work_done_twice_is_counted_and_shown_as_waste(tmp_path: Path) -> None:
     folder.append_cost(make_interval(Phase.TRAINING, 10.0, attempt=0, start=0, stop=100))
     folder.begin_attempt(make_header(1, resumed_from_iteration=50, gpu_names=("Example GPU", "Example GPU")))
     folder.append_cost(make_interval(Phase.TRAINING, 15.0, attempt=1, start=50, stop=200))
-    folder.finish(make_result(spec, 0.8), attempt=1)
+    complete(folder, make_result(spec, 0.8), attempt=1)
     row = only_row(study)
     assert row["attempts"] == 2
     assert row["runtime_seconds"] == pytest.approx(25.0)
@@ -149,7 +151,7 @@ def test_a_broken_file_makes_the_row_unreadable_and_leaves_the_others(tmp_path: 
     (broken.path / name).write_text(content)
     frame = read_studies([study.root]).trials.set_index("trial_id")
     assert sorted(frame["state"]) == ["finished", "unreadable"]
-    assert "Error" in frame.loc[broken.trial_id, "failure"]
+    assert str(broken.path / name) in frame.loc[broken.trial_id, "failure"]
 
 
 def test_studies_concatenate_and_a_folder_named_twice_is_read_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ledgers import CODECARBON, finish_trial, make_header, make_interval, make_spec, make_study
+from ledgers import CODECARBON, finish_trial, make_epochs, make_header, make_interval, make_spec, make_study
 
 from analysis.frame import Tables, read_studies
 from analysis.grid import Grid, redrawn
@@ -50,6 +50,8 @@ def test_it_is_the_bill_of_the_ledger_for_that_grid(tmp_path: Path) -> None:
     folder.append_cost(make_interval(Phase.TRAINING, 70.0, start=0, stop=70))
     folder.begin_attempt(make_header(1, resumed_from_iteration=50))
     folder.append_cost(make_interval(Phase.TRAINING, 50.0, attempt=1, start=50, stop=100))
+    for report in make_epochs(folder.spec(), dice=0.8, seconds=100)[:5]:
+        folder.append_epoch(report)
     intensity = carbon_intensity_kg_per_kwh("SWE")
     costs = bill(folder.attempts(), folder.cost_intervals(), carbon_intensity_kg_per_kwh=intensity, pue=1.5)
     tables = redrawn(read_studies([study.root]), Grid(country="SWE", pue=1.5))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from ledgers import finish_trial, make_points, make_result, make_spec, make_study, start_trial
+from ledgers import complete, finish_trial, make_points, make_result, make_spec, make_study, start_trial
 from scipy.stats import bootstrap, norm
 
 from analysis.case_dice import CaseDice, case_matrices, mean_dice
@@ -189,10 +189,11 @@ def test_one_estimand_everywhere(unequal: bool, tmp_path: Path) -> None:
             by_class = {f"{fold}_{n}": {"1": row[0], "2": row[1]} for n, row in enumerate(spread.tolist())}
             result = replace(
                 make_result(spec, nnunet_mean(spread)),
+                dice_per_class={label: float(np.nanmean(spread[:, n])) for n, label in enumerate(("1", "2"))},
                 dice_per_case={case: float(np.nanmean(list(row.values()))) for case, row in by_class.items()},
                 dice_per_case_and_class=by_class,
             )
-            start_trial(study, spec, seconds=9).finish(result, attempt=0)
+            complete(start_trial(study, spec, seconds=9), result)
             expected.setdefault(scheme, {}).setdefault(fold, []).append(result.dice)
     evidence = gather([study.root])
     row = compare(evidence).rows.iloc[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import finish_trial, make_result, make_spec
+from ledgers import complete, finish_trial, make_result, make_spec, start_trial
 
 from analysis.frame import read_studies
 from analysis.methods import METHOD_LABELS, method_of, point_id
@@ -79,8 +79,22 @@ def test_a_stopped_trial_says_where(study: Ledger) -> None:
     training = TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20, stop_at_dice=0.7)
     whole, spec = make_spec("cps", training=training), make_spec("pgps", training=training)
     finish_trial(study, whole, dice=0.8, seconds=30)
-    folder = finish_trial(study, spec, dice=0.8, seconds=30)
-    folder.finish(replace(make_result(spec, 0.8), iterations=120), attempt=0)
+    folder = start_trial(study, spec, seconds=30)
+    voxels = sum(spec.curriculum.stage_at(iteration).voxels_per_iteration for iteration in range(120))
+    trained = {"iterations": 120, "voxels": voxels, "voxel_share": spec.curriculum.share_of_cps(voxels, 120)}
+    complete(
+        folder,
+        replace(
+            make_result(spec, 1.0),
+            dice=1.0,
+            dice_per_class={"1": 1.0},
+            dice_per_case={},
+            dice_per_case_and_class={},
+            **trained,
+        ),
+        curve=True,
+        seconds=30,
+    )
     trials = read_studies([study.root]).trials.set_index("trial_id")
     assert trials.loc[spec.trial_id, ["iterations", "stopped_at_iteration", "stop_at_dice"]].tolist() == [200, 120, 0.7]
     assert trials["stopped_at_iteration"].isna().sum() == 1

@@ -28,13 +28,13 @@ def assert_same(one: Tables, other: Tables) -> None:
 
 
 def test_saved_tables_are_read_back_as_they_were(study: Ledger, tmp_path: Path) -> None:
-    tables = read_studies([study.root])
+    tables = read([study.root])
     save(tables, tmp_path / "tables")
     assert_same(read([tmp_path / "tables"]), tables)
 
 
 def test_an_empty_study_is_saved_and_read_too(tmp_path: Path) -> None:
-    tables = read_studies([Ledger.create(tmp_path / "empty").root])
+    tables = read([Ledger.create(tmp_path / "empty").root])
     save(tables, tmp_path / "tables")
     assert_same(read([tmp_path / "tables"]), tables)
 

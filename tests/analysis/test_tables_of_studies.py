@@ -71,7 +71,7 @@ def test_cost_segments_add_up_to_the_trials_bill(tables: Tables) -> None:
 def test_intervals_of_an_attempt_phase_and_stage_are_one_segment(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     folder = start_trial(study, make_spec(), seconds=20.0)
-    folder.append_cost(make_interval(Phase.TRAINING, 6.0, start=0, stop=60))
+    folder.append_cost(make_interval(Phase.TRAINING, 6.0, start=200, stop=200))
     costs = read_studies([study.root]).costs.set_index("phase")
     assert costs.loc["training", ["seconds", "iteration_start", "iteration_stop"]].tolist() == [24.0, 0, 200]
     assert sorted(costs.index) == ["online_validation", "setup", "training"]
@@ -106,6 +106,8 @@ def test_waste_is_a_part_of_its_segment(tmp_path: Path) -> None:
     folder.append_cost(make_interval(Phase.TRAINING, 70.0, start=0, stop=70))
     folder.begin_attempt(make_header(1, resumed_from_iteration=50, hostname="other"))
     folder.append_cost(make_interval(Phase.TRAINING, 50.0, attempt=1, start=50, stop=100))
+    for report in make_epochs(folder.spec(), dice=0.8, seconds=100)[:5]:
+        folder.append_epoch(report)
     tables = read_studies([study.root])
     assert tables.costs["waste_seconds"].tolist() == pytest.approx([20.0, 0.0])
     assert tables.costs["waste_energy_kwh"].tolist() == pytest.approx([20 * KWH_PER_SECOND, 0.0])

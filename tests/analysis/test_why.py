@@ -12,6 +12,7 @@ import pytest
 from ledgers import (
     FINAL_VALIDATION_SECONDS,
     SETUP_SECONDS,
+    complete,
     finish_trial,
     make_header,
     make_interval,
@@ -119,8 +120,7 @@ def test_waste_is_a_cause_of_its_own_and_never_counted_twice(tmp_path: Path) -> 
     folder.append_cost(make_interval(Phase.TRAINING, 40.0, start=0, stop=end // 2))
     folder.begin_attempt(make_header(1, resumed_from_iteration=0))
     folder.append_cost(make_interval(Phase.TRAINING, 90.0, attempt=1, start=0, stop=end))
-    folder.append_cost(make_interval(Phase.FINAL_VALIDATION, 7.0, attempt=1))
-    folder.finish(make_result(spec, 0.8), attempt=1)
+    complete(folder, make_result(spec, 0.8), attempt=1, validation_seconds=7.0)
     found = gather([study.root])
     parts = cost_parts(found.tables.trials, found.tables.costs)
     seconds = parts.causes.set_index("cause")["seconds"]
@@ -139,7 +139,7 @@ def test_costs_by_stage_add_up_to_the_training(tmp_path: Path) -> None:
         first = stage.first_iteration
         interval = make_interval(Phase.TRAINING, 10.0 + number, start=first, stop=first + stage.iterations)
         folder.append_cost(replace(interval, stage=number))
-    folder.finish(make_result(spec, 0.8), attempt=0)
+    complete(folder, make_result(spec, 0.8))
     found = gather([study.root])
     stages = cost_parts(found.tables.trials, found.tables.costs).stages
     assert stages["seconds"].tolist() == [10.0, 11.0]

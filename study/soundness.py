@@ -1,0 +1,200 @@
+"""Whether a record can be what was written, by itself: kinds of its values, and what no training can have come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isclose, isfinite
+from typing import Any
+
+from study.records import AttemptHeader, CostInterval, EpochReport, TrialSpec
+from study.results import NSD, TrialResult
+
+# What tables of 64-bit numbers can hold.
+LARGEST = 2**63 - 1
+# The year 2286: a time beyond it is none.
+_LAST_SECOND = 1e10
+_SHA256_LENGTH = 64
+_DICE_TOLERANCE = 1e-6
+
+
+def spec_problem(spec: TrialSpec) -> str | None:
+    """What is wrong with a specification, None if nothing is."""
+    words = (spec.dataset, spec.plans, spec.configuration, spec.scheme)
+    if not all(isinstance(word, str) for word in words):
+        return "it has values of another kind"
+    too_large = [number for number in _integers(spec.to_json()) if abs(number) > LARGEST]
+    return f"it has the number {too_large[0]}, larger than any seed or count" if too_large else None
+
+
+def header_problem(header: AttemptHeader) -> str | None:
+    """What is wrong with the header of an attempt, None if nothing is."""
+    meter = header.meter
+    whole = (header.attempt, header.resumed_from_iteration, header.concurrent_trials, header.data_workers, header.pid)
+    numbers = (header.started_at, header.cpus, header.gpus, meter.carbon_intensity_kg_per_kwh, meter.pue)
+    words = (
+        header.hostname,
+        header.device,
+        header.cpu_name,
+        *header.gpu_names,
+        meter.name,
+        meter.version,
+        meter.country,
+    )
+    maps = (meter.methods, meter.reasons, header.versions)
+    if not (
+        _are_whole(*whole, header.cpus_of_node, *header.gpu_ids)
+        and _are_amounts(*numbers)
+        and all(isinstance(word, str) for word in words)
+        and all(_is_of_words(one) for one in maps)
+    ):
+        return "it has values of another kind"
+    if not header.cpus_of_node or not header.cpus or header.started_at > _LAST_SECOND:
+        return f"it has {header.cpus!r} of {header.cpus_of_node} cores at {header.started_at!r} s"
+    return None
+
+
+def interval_problem(interval: CostInterval, stages: int) -> str | None:
+    """What is wrong with an interval of a curriculum of so many stages, None if nothing is."""
+    amounts = [interval.seconds, interval.started_at]
+    amounts += [kwh for kwh in (interval.cpu_kwh, interval.gpu_kwh, interval.ram_kwh) if kwh is not None]
+    if interval.own is not None:
+        amounts += [kwh for kwh in vars(interval.own).values() if kwh is not None]
+    if interval.use is not None:
+        amounts += [interval.use.own_cpu_seconds, interval.use.cpu_seconds]
+        if interval.use.trials is not None and not _are_whole(interval.use.trials):
+            return "values of another kind"
+    if not (_are_whole(interval.attempt, interval.iteration_start, interval.iteration_stop) and _are_amounts(*amounts)):
+        return "values of another kind"
+    if interval.iteration_stop < interval.iteration_start or interval.started_at > _LAST_SECOND:
+        return "values of another kind"
+    if interval.stage is not None and not (_are_whole(interval.stage) and interval.stage < stages):
+        return f"stage {interval.stage!r} of {stages}"
+    if not _is_of_words(interval.reasons):
+        return "values of another kind"
+    return _share_problem(interval)
+
+
+def epoch_problem(report: EpochReport, spec: TrialSpec) -> str | None:
+    """What is wrong with the report of an epoch, None if nothing is."""
+    stages, dice = spec.curriculum.stages, (report.pseudo_dice, *report.pseudo_dice_per_class)
+    if not all(value is None or (_are_amounts(value) and value <= 1) for value in dice):
+        return f"has the Dice {next(v for v in dice if v is not None and not (_are_amounts(v) and v <= 1))!r}"
+    losses = [loss for loss in (report.training_loss, report.validation_loss) if loss is not None]
+    whole = (report.epoch, report.iteration, report.stage, report.batch_size, report.voxels, *report.patch_size)
+    if not (
+        _are_whole(*whole) and _are_numbers(*losses) and _are_amounts(report.learning_rate, report.training_seconds)
+    ):
+        return "has values of another kind"
+    if report.epoch >= spec.training.epochs:
+        return f"is beyond the {spec.training.epochs} specified"
+    return f"has stage {report.stage} of {len(stages)}" if report.stage >= len(stages) else None
+
+
+def result_problem(result: TrialResult, spec: TrialSpec) -> str | None:
+    """What is wrong with a result, None if nothing is."""
+    if not _are_dice(result.dice):
+        return f"dice {result.dice!r} is no number from 0 to 1"
+    by_case = result.dice_per_case_and_class
+    maps = [result.dice_per_class, result.dice_per_case, *(by_case.values() if isinstance(by_case, dict) else [None])]
+    if not all(isinstance(one, dict) and _are_dice(*(v for v in one.values() if v is not None)) for one in maps):
+        return "its Dice by class and case are no numbers from 0 to 1"
+    if not isinstance(result.weights_sha256, str) or len(result.weights_sha256) != _SHA256_LENGTH:
+        return "its checksum of the weights is none"
+    if (
+        not _are_whole(result.iterations, result.voxels)
+        or not result.iterations
+        or not _are_amounts(result.voxel_share)
+    ):
+        return f"{result.iterations!r} iterations, {result.voxels!r} voxels, a share of {result.voxel_share!r}"
+    return _metric_problem(result) or _dice_problem(result) or _voxel_problem(result, spec)
+
+
+def _metric_problem(result: TrialResult) -> str | None:
+    for name, one in result.metrics.items():
+        labels = (value for case in one.per_case_and_class.values() for value in case.values())
+        known = [value for value in (one.mean, *labels) if value is not None]
+        if not (_are_dice(*known) if name == NSD else _are_amounts(*known)):
+            return f"its {name} are no distances or shares"
+    return None
+
+
+def is_time(value: object) -> bool:
+    """Whether it can be a time in seconds since the epoch."""
+    return _are_amounts(value) and value <= _LAST_SECOND  # type: ignore[operator]
+
+
+def _share_problem(interval: CostInterval) -> str | None:
+    """The part of a GPU or of the RAM that is the trial's cannot be more than the whole."""
+    own = interval.own
+    if own is None:
+        return None
+    for part, mine, all_ in (("GPU", own.gpu_kwh, interval.gpu_kwh), ("RAM", own.ram_kwh, interval.ram_kwh)):
+        if mine is not None and (all_ is None or mine > all_ * (1 + 1e-9) + 1e-12):
+            return f"{mine!r} of {all_!r} kWh of the {part} are the trial's"
+    return None
+
+
+def _dice_problem(result: TrialResult) -> str | None:
+    """Means that are none of what they are said to be means of."""
+    by_case = result.dice_per_case_and_class
+    if by_case.keys() != result.dice_per_case.keys():
+        return "its cases are others by class than in the mean"
+    labels = {label for classes in by_case.values() for label in classes}
+    columns = {label: [classes.get(label) for classes in by_case.values()] for label in labels}
+    if labels and labels != result.dice_per_class.keys():
+        return "its classes are others by case than in the mean"
+    means: list[tuple[str, float | None, Iterable[float | None]]] = [
+        ("its Dice", result.dice, result.dice_per_class.values()),
+        *((f"Dice of case {case}", result.dice_per_case[case], classes.values()) for case, classes in by_case.items()),
+        *((f"Dice of class {label}", result.dice_per_class[label], column) for label, column in columns.items()),
+    ]
+    for name, mean, values in means:
+        known = [value for value in values if value is not None]
+        if known and (mean is None or not isclose(mean, sum(known) / len(known), abs_tol=_DICE_TOLERANCE)):
+            return f"{name} {mean!r} is not the mean of its parts"
+    return None
+
+
+def _voxel_problem(result: TrialResult, spec: TrialSpec) -> str | None:
+    curriculum = spec.curriculum
+    if result.iterations > curriculum.total_iterations:
+        return f"it is of {result.iterations} iterations, the trial of {curriculum.total_iterations}"
+    sizes = [stage.voxels_per_iteration for stage in curriculum.stages]
+    if spec.stopped_at(result.iterations) is None:
+        low = high = curriculum.voxels
+    else:
+        low, high = min(sizes) * result.iterations, max(sizes) * result.iterations
+    if not low <= result.voxels <= high:
+        return f"{result.voxels} voxels cannot be those of its curriculum"
+    share = curriculum.share_of_cps(result.voxels, result.iterations)
+    return None if isclose(result.voxel_share, share, rel_tol=1e-9) else f"a voxel share of {result.voxel_share!r}"
+
+
+def _integers(value: Any) -> Iterable[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, int):
+        yield value
+
+
+def _is_of_words(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(word, str) for word in value.values())
+
+
+def _are_dice(*values: object) -> bool:
+    return _are_amounts(*values) and all(value <= 1 for value in values)  # type: ignore[operator]
+
+
+def _are_whole(*values: object) -> bool:
+    return all(type(value) is int and 0 <= value <= LARGEST for value in values)
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(type(value) in (int, float) and isfinite(value) for value in values)  # type: ignore[arg-type]
+
+
+def _are_amounts(*values: object) -> bool:
+    return _are_numbers(*values) and all(value >= 0 for value in values)  # type: ignore[operator]
