@@ -247,7 +247,7 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         total_iterations=spec.curriculum.total_iterations,
         stopped_at_iteration=None if result is None else spec.stopped_at(result.iterations),
         patch_size=_patch_at(spec, trained),
-        pseudo_dice=folder.pseudo_dice(),
+        pseudo_dice=dice[-1] if dice else None,
         dice=None if result is None else result.dice,
         runtime_seconds=costs.training.seconds,
         co2_kg=costs.training.co2_kg if trained else None,

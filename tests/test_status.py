@@ -231,7 +231,7 @@ def test_a_board_reads_what_has_changed_and_nothing_else(study: Study, monkeypat
     monkeypatch.setattr(status_module, "_status", counted)
     assert board.rows() == first
     assert read == [study.trials["running"].trial_id]
-    study.trials["interrupted"].finish(RESULT, attempt=0)
+    complete(study.trials["interrupted"])
     new = study.ledger.add(make_spec("efficiency"))
     assert [row.state.value for row in board.rows()] == ["new", "running", "finished", "failed", "finished", "new"]
     assert set(read[1:]) == {study.trials[name].trial_id for name in ("running", "interrupted")} | {new.trial_id}
