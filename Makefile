@@ -12,7 +12,7 @@ study: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-# The tests that wait for real clusters more than they compute; CI runs them after `make test`.
+# The tests that take about a minute each: lost nodes, longer trainings, notebooks. CI runs them after `make test`.
 cluster: $(STAMP)
 	$(BIN)/python -m pytest -m cluster -n 2 --dist loadfile
 

@@ -17,7 +17,7 @@ settings.register_profile("study", deadline=None, derandomize=True, max_examples
 settings.load_profile("study")
 
 # Begun first, so that none of them is left alone at the end; the first two wait more than they compute.
-LONGEST = ("test_interrupted_studies", "test_nodes", "test_trial", "test_pdl_trial", "test_stop_at_dice")
+LONGEST = ("test_interrupted_studies", "test_nodes", "test_trial", "test_trial_verb", "test_prepare")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

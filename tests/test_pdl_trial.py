@@ -24,6 +24,8 @@ from study.data_curriculum import DataCurriculum
 from study.datasets import DataPaths, data_paths, find_dataset
 from study.ledger import Ledger
 
+pytestmark = pytest.mark.cluster
+
 # Of 24 iterations in 3 epochs, two epochs on half of the 8 training cases.
 HALF: dict[str, Any] = {"pdl_fraction": 0.5, "pdl_epochs": 2}
 UNTIL, TOTAL = 16, 24

@@ -115,6 +115,7 @@ def test_a_raw_dataset_is_refused_corrected_interrupted_and_prepared(raw: Path, 
     assert (steps.names, modified(folder)) == ([], before)
 
 
+@pytest.mark.cluster
 def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: Path, paths: DataPaths) -> None:
     # With a label stored as float32, as in the real thing.
     cases = ["001", "003", "004", "006", "007"]

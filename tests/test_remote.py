@@ -394,6 +394,7 @@ def work(storage: Storage, data: Path, *, after: int | None) -> TrialFolder:
         return train(spec, ledger, workplace(data_paths(data)), after=after)
 
 
+@pytest.mark.cluster
 def test_a_trial_moves_from_machine_to_machine(storage: Storage, data: Path, tmp_path: Path) -> None:
     made(storage)
     with machine(tmp_path / "a"):
@@ -538,6 +539,7 @@ def study_verb(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_moto
+@pytest.mark.cluster
 def test_a_trial_by_hand_is_kept_in_a_bucket(bucket: Bucket, data: Path, tmp_path: Path) -> None:
     url = bucket.url("by-hand")
     settings = ("--epochs", "2", "--iterations-per-epoch", "4", "--validation-batches", "1", "--no-mirroring")

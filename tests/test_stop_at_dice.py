@@ -23,6 +23,8 @@ from study.stopping import smoothed_dice, stopping_epoch
 from study.trial import finished_trial, run_trial
 from study.trial_summary import as_json, as_text
 
+pytestmark = pytest.mark.cluster
+
 LENGTH = {"epochs": 8, "iterations_per_epoch": 6, "validation_batches": 2}
 EACH, TOTAL = 6, 48
 

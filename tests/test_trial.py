@@ -282,6 +282,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return seen
 
 
+@pytest.mark.cluster
 def test_one_class_in_two_dimensions(data: Path, tmp_path: Path, ledger: Ledger, seen: dict[str, list[Any]]) -> None:
     labels = {"background": 0, "lump": 1}
     variant = write_variant(
@@ -301,6 +302,7 @@ def test_one_class_in_two_dimensions(data: Path, tmp_path: Path, ledger: Ledger,
     assert all(len(report.pseudo_dice_per_class) == 1 for report in trial.folder.epochs())
 
 
+@pytest.mark.cluster
 def test_regions_with_an_ignored_label(data: Path, tmp_path: Path, ledger: Ledger, seen: dict[str, list[Any]]) -> None:
     labels = {"background": 0, "whole": [1, 2], "bud": 2, "ignore": 3}
     variant = write_variant(tmp_path / "data", data, labels, relabel=ignore_a_border, order=(1, 2))
@@ -313,6 +315,7 @@ def test_regions_with_an_ignored_label(data: Path, tmp_path: Path, ledger: Ledge
     assert all(len(report.pseudo_dice_per_class) == 2 for report in trial.folder.epochs())
 
 
+@pytest.mark.cluster
 def test_labels_with_an_ignored_one(data: Path, tmp_path: Path, ledger: Ledger) -> None:
     labels = {"background": 0, "body": 1, "bud": 2, "ignore": 3}
     variant = write_variant(tmp_path / "data", data, labels, relabel=ignore_a_border)

@@ -192,6 +192,7 @@ def test_the_model_is_a_stock_nnunet_folder(folder: TrialFolder) -> None:
         assert json.loads(path.read_text())
 
 
+@pytest.mark.cluster
 def test_stock_nnunet_predicts_with_the_printed_command(
     folder: TrialFolder, answer: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:

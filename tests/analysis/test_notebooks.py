@@ -19,6 +19,8 @@ from analysis.front import pareto_front
 from analysis.grid import Grid
 from study.ledger import Ledger
 
+pytestmark = pytest.mark.cluster
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "analysis" / "notebooks"
 NAMES = ("pareto", "compare_studies", "paper_tables")
