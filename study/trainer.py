@@ -30,6 +30,7 @@ from study.errors import InfeasibleTrialError, NoBatchError, TrialInterrupted
 from study.execution import StageExecution
 from study.feed import Feed, make_feed
 from study.one_voxel import allow_one_voxel
+from study.online_validation import OnlineValidation, log_none
 from study.records import EpochReport, Phase
 from study.steps import Steps, StockSteps, make_steps, read_losses
 from study.stopping import stopping_epoch
@@ -39,7 +40,6 @@ from study.torch_tools import all_finite, make_optimizer
 
 # An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
 REPORT_INTERVAL_SECONDS = 5.0
-NOT_VALIDATED = (None, None, ())
 
 
 class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
@@ -200,7 +200,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
         self._task.observer.epoch_done(self._epoch_report(epoch, losses, validation))
         self._epoch_losses = []
-        self._curve.append(validation[1])
+        self._curve.append(validation.dice)
         self.current_epoch += 1
         if not self.is_trained and self._checkpoint_clock.due(epoch_ended=True):
             self._save()
@@ -264,11 +264,10 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.iteration += 1
         self._task.observer.iteration_done(report)
 
-    def _validate_epoch(self, epoch: int) -> tuple[float | None, float | None, tuple[float | None, ...]]:
-        """(loss, mean foreground Dice, Dice per class) over the fixed batches; all absent when not due."""
+    def _validate_epoch(self, epoch: int) -> OnlineValidation:
         if not self._schedule().validates(epoch):
-            self._repeat_logged_validation()
-            return NOT_VALIDATED
+            log_none(self.logger, self.label_manager)
+            return OnlineValidation()
         started = time.perf_counter()
         try:
             outputs = self._validation_outputs()
@@ -279,9 +278,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         if self._task.observer.stop_requested():
             self._stop()
         self.on_validation_epoch_end(outputs)
-        loss, dice = (float(self.logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
-        per_class = self.logger.get_value("dice_per_class_or_region", step=-1)
-        return loss, _finite(dice), tuple(_finite(float(value)) for value in per_class)
+        return OnlineValidation.logged(self.logger)
 
     @torch.no_grad()
     def _validation_outputs(self) -> list[dict[str, Any]]:
@@ -292,19 +289,6 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             outputs.append(self._steps.validate(next(self.dataloader_train), self.iteration))
         return self._steps.outputs(outputs)
 
-    def _repeat_logged_validation(self) -> None:
-        """nnU-Net's log wants a value per epoch for its progress.png; the ledger's report says None."""
-        log = self.logger.local_logger.my_fantastic_logging
-        labels = self.label_manager
-        classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-        for key, first in (
-            ("val_losses", math.nan),
-            ("mean_fg_dice", 0.0),
-            ("ema_fg_dice", 0.0),
-            ("dice_per_class_or_region", [math.nan] * classes),
-        ):
-            log[key].append(log[key][-1] if log[key] else first)
-
     def _check_numbers(self, epoch: int, losses: list[float]) -> None:
         """A network of NaN predicts background: without this a broken training would be a Dice of 0."""
         finite_losses = all(math.isfinite(loss) for loss in losses)
@@ -312,14 +296,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             what = "weights are" if finite_losses else "training loss is"
             raise InfeasibleTrialError(f"{what} not finite in epoch {epoch}; lower the learning rate")
 
-    def _epoch_report(
-        self,
-        epoch: int,
-        losses: list[float],
-        validation: tuple[float | None, float | None, tuple[float | None, ...]],
-    ) -> EpochReport:
+    def _epoch_report(self, epoch: int, losses: list[float], validation: OnlineValidation) -> EpochReport:
         stage = self._task.curriculum.stages[self._stage_of_last]
-        loss, dice, per_class = validation
         return EpochReport(
             epoch=epoch,
             iteration=self.iteration,
@@ -328,9 +306,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             batch_size=stage.batch_size,
             learning_rate=float(self.optimizer.param_groups[0]["lr"]),
             training_loss=float(np.mean(losses)),
-            validation_loss=loss,
-            pseudo_dice=dice,
-            pseudo_dice_per_class=per_class,
+            validation_loss=validation.loss,
+            pseudo_dice=validation.dice,
+            pseudo_dice_per_class=validation.dice_per_class,
             training_seconds=self.training_seconds,
             voxels=self.voxels,
         )
@@ -417,7 +395,3 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def _stage_ready(self, execution: StageExecution) -> None:
         self.print_to_log_file(f"{execution}")
         self._task.observer.stage_ready(execution)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
