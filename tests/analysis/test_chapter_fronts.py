@@ -203,7 +203,7 @@ def many_trials(count: int, cases: int) -> Tables:
     nothing = pd.DataFrame({"study": [], "trial_id": []})
     return Tables(
         trials=trials.astype(dtypes(TRIAL_COLUMNS)),
-        cases=rows.astype(dtypes(CASE_COLUMNS)),
+        cases=rows.reindex(columns=list(dtypes(CASE_COLUMNS))).astype(dtypes(CASE_COLUMNS)),
         epochs=nothing,
         costs=nothing,
     )
