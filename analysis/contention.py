@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -102,6 +103,7 @@ def _counts(trial: pd.Series[Any]) -> Iterator[tuple[str, int]]:
             yield _shape(trial["stage_table"], number), count
 
 
+@lru_cache(maxsize=4096)
 def _shape(stage_table: str, stage: Any) -> str:
     stages = json.loads(stage_table)
     chosen = stages if pd.isna(stage) else [stages[int(stage)]]

@@ -180,7 +180,7 @@ def _epochs(spec: TrialSpec, dice: float) -> list[EpochReport]:
 
 
 def _result(spec: TrialSpec, dice: float, rng: np.random.Generator) -> TrialResult:
-    noise = rng.normal(0, 0.05, CASES)
+    noise = np.clip(rng.normal(0, 0.05, CASES), -0.05, 0.05)
     around = dice + noise - noise.mean()
     by_class = {f"case_{n:03d}": {"1": mean + 0.03, "2": mean - 0.03} for n, mean in enumerate(around.tolist())}
     return TrialResult(

@@ -125,19 +125,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield _record(rest, len(lines) + 1)
 
 
-def last_value(path: Path, name: str) -> Any:
-    """What the last line with a value of this name says; None when none of the last ones does, or cannot be read."""
-    try:
-        content = read_whole(path)
-    except OSError:
-        return None
-    for line in reversed(content.split(b"\n")):
-        record = _parsed(line)
-        if record is not None and record.get(name) is not None:
-            return record[name]
-    return None
-
-
 def load_document(path: Path, make: Callable[[Any], _T], remedy: str) -> _T:
     """What a JSON document of a study holds.
 

@@ -137,11 +137,6 @@ class TrialFolder:
         """Every recorded stretch of every attempt, in order of writing."""
         return files.load_lines(self.path / "costs.jsonl", CostInterval.from_json, self.remedy)
 
-    def pseudo_dice(self) -> float | None:
-        """That of the last epoch that was validated, of which only the end of the file is read."""
-        found = files.last_value(self.path / "epochs.jsonl", "pseudo_dice")
-        return float(found) if isinstance(found, float | int) else None
-
     def epochs(self) -> list[EpochReport]:
         """One report per epoch; of an epoch trained twice, the later attempt's."""
         reports = files.load_lines(self.path / "epochs.jsonl", EpochReport.from_json, self.remedy)
