@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.captions import interval_cautions, over_seeds
-from analysis.commands import Recipe, predict_after, spec_of, trial_command
+from analysis.commands import Recipe, predict_after, recorded_data, spec_of, trial_command
 from analysis.evidence import Evidence
 from analysis.frame import FINISHED
 from analysis.intervals import CONFIDENCE
@@ -43,7 +43,7 @@ def advice(
         evidence: of its dataset.
         folders: study folders (or others) to look for its trials in.
         out: where the printed commands train into.
-        data: folder with nnU-Net's folders, for the commands; None leaves it to nnU-Net's variables.
+        data: folder with nnU-Net's folders, for the commands; None takes the one that the trial was trained with.
 
     Returns:
         `dataset`, `reason`, `configuration` (what it is), `dice`, `cost_per_fold`, `trials`, `alternatives`,
@@ -54,7 +54,7 @@ def advice(
     best = trials.sort_values(["dice", "trial_id"], ascending=[False, True]).iloc[0]
     folder = find_trial(folders, best["trial_id"])
     spec = _spec(folder)
-    commands = _commands(best, folder, spec, evidence, out, data)
+    commands = _commands(best, folder, spec, evidence, out, data or recorded_data(folder))
     return {
         "dataset": point["dataset"],
         "reason": chosen.reason,

@@ -27,10 +27,10 @@ def print_advice(found: Mapping[str, Any], cost: Objective) -> None:
         found: it.
         cost: the objective that decided.
     """
-    for line in _head(found):
+    for line in (*_head(found), *_commands(found)):
         print(line)
     _print_stages(found["configuration"]["stages"])
-    for line in (*_alternatives(found, cost), *_commands(found), "", *found["remarks"]):
+    for line in (*_alternatives(found, cost), "", *found["remarks"]):
         print(line)
 
 
@@ -76,7 +76,7 @@ def _print_stages(stages: list[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for index, stage in enumerate(stages):
         size = "x".join(map(str, stage["patch_size"]))
-        cells = (index, size, stage["batch_size"], stage["first_iteration"], stage["iterations"])
+        cells = (index + 1, size, stage["batch_size"], stage["first_iteration"], stage["iterations"])
         table.add_row(*map(str, cells))
     console = wide_console()
     console.print()

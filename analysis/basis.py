@@ -22,6 +22,7 @@ def basis(trials: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str]]:
         ("Trials", states(trials)),
         ("Configurations", f"{len(points)} with a finished trial" if len(points) else ""),
         ("Datasets", ", ".join(sorted(words_of(trials["dataset"])))),
+        ("Remarks", "; ".join(sorted(words_of(trials["remarks"])))),
         ("Folds", _folds(trials, points)),
         ("Seeds", _numbers(trials["seed"])),
         ("Hardware", ", ".join(sorted(words_of(trials["hardware"])))),

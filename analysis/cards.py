@@ -120,7 +120,8 @@ def predict_command(trial: Mapping[str, Any]) -> str:
     device = None if pd.isna(trial["device"]) else trial["device"].split(" | ")[-1]
     names = {name: trial[name] for name in ("dataset", "plans", "configuration", "fold")}
     results = str(PurePosixPath("trials", trial["trial_id"], "results"))
-    return prediction_with(results=results, extension=_EXTENSION, device=device, **names)
+    mirroring = bool(trial["test_time_mirroring"])
+    return prediction_with(results=results, extension=_EXTENSION, mirroring=mirroring, device=device, **names)
 
 
 def _configurations(evidence: Evidence, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:

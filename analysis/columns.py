@@ -107,6 +107,7 @@ _OUTCOME = (
     _number("dice", "Dice", "mean foreground Dice of nnU-Net's validation of the whole fold", decimals=4),
     _number("nsd", "NSD", "mean normalised surface Dice of the same predictions, at the trial's tolerance", decimals=4),
     _number("hd95_mm", "HD95", "mean 95th percentile of the Hausdorff distance of the same", "mm", decimals=2),
+    _words("remarks", "Remarks", "what a reader of the Dice must know of the data and the stage table"),
     _number("runtime_seconds", "Training time", "training loop with online validation, all attempts, waste too", "s"),
     _number(
         "runtime_at_reference_speed_seconds",

@@ -21,6 +21,8 @@ from study.ledger import TrialFolder
 from study.records import TrainingSettings, TrialSpec
 
 NNUNET_EPOCHS, NNUNET_ITERATIONS_PER_EPOCH = 1000, 250
+# Its folder inside `--data`.
+PREPARED_NAME = "nnUNet_preprocessed"
 _TRAIN = ("python", "-m", "study", "trial")
 _LINE_LETTERS = 110
 
@@ -96,6 +98,13 @@ def trial_command(recipe: Recipe, *, out: Path | str, data: Path | None = None) 
     """
     words = [*_TRAIN, *(["--data", str(data)] if data else []), "--out", str(out), *_flags(recipe)]
     return shlex.join(words)
+
+
+def recorded_data(folder: TrialFolder | None) -> Path | None:
+    """The `--data` that a trial was trained with, as far as it says; None where nnU-Net's variables were used."""
+    attempts = folder.attempts() if folder is not None else []
+    preprocessed = Path(attempts[-1].preprocessed or "") if attempts else Path()
+    return preprocessed.parent if preprocessed.name == PREPARED_NAME else None
 
 
 def predict_after(spec: TrialSpec, *, out: Path | str, device: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
@@ -23,7 +24,7 @@ from analysis.captions import amount_of, drawn_floor, notes, scale_of, subject, 
 from analysis.columns import BY_NAME
 from analysis.front import Front
 from analysis.intervals import dice_bars
-from analysis.marks import Entry, area_of, draw_points, fold_entries, method_entries, size_entries
+from analysis.marks import Entry, area_of, belongs_to, draw_points, fold_entries, method_entries, size_entries
 from analysis.style import FILE, INK, MUTED, RC, RULE, SHADE, Layout
 from analysis.units import Scale, label_with_unit, number
 
@@ -102,10 +103,11 @@ class _Drawing:
 
     def _draw_front_lines(self) -> None:
         right, floor = self.axes.get_xlim()[1], self.axes.get_ylim()[0]
-        for dashes, (_, group) in zip(_DASHES, self._groups(), strict=False):
+        groups = self._groups()
+        for dashes, color, (_, group) in zip(_DASHES, _colors(len(groups)), groups, strict=False):
             x = [*group[self.cost].iloc[:1], *group[self.cost], right]
             y = [floor, *group[self.dice], group[self.dice].max()]
-            self.axes.plot(x, y, drawstyle="steps-post", color=MUTED.light, lw=1.2, ls=dashes, zorder=2)
+            self.axes.plot(x, y, drawstyle="steps-post", color=color, lw=1.2, ls=dashes, zorder=2)
             if self.front.by is None:
                 self.axes.fill_between(x, y, floor, step="post", color=SHADE.light, lw=0, zorder=0)
 
@@ -118,6 +120,7 @@ class _Drawing:
 
     def _draw_labels(self) -> None:
         pixels = self.axes.transData.transform(self.best[[self.cost, self.dice]].to_numpy(dtype=float))
+        numbered = self.best["point_id"].tolist()
         inches = self.fig.dpi_scale_trans.inverted().transform(pixels)
         for label in labels.place([(x, y) for x, y in inches * _POINTS_PER_INCH]):
             self.fig.text(
@@ -128,7 +131,7 @@ class _Drawing:
                 va="bottom",
                 fontsize=labels.FONT_SIZE,
                 color=INK.light,
-                gid=f"front-label-{label.first}",
+                gid=f"front-label-{belongs_to(*numbered[label.first - 1 : label.last])}",
             )
 
     def _write(self, x: float, from_top: float, text: str, **style: Any) -> None:
@@ -170,8 +173,8 @@ class _Drawing:
     def _legend_entries(self) -> list[Entry]:
         names = [textwrap.fill(name, _LEGEND_LETTERS) for name, _ in self._groups() if name]
         lines: list[Entry] = [
-            (name, (Line2D([], [], color=MUTED.light, lw=1.2, ls=dashes),))
-            for dashes, name in zip(_DASHES, names, strict=False)
+            (name, (Line2D([], [], color=color, lw=1.2, ls=dashes),))
+            for dashes, color, name in zip(_DASHES, _colors(len(names)), names, strict=False)
         ]
         sizes = size_entries(self._sizes()) if self.size else []
         return [*method_entries(self.points), *fold_entries(self.points), *sizes, *lines]
@@ -208,10 +211,11 @@ class _Drawing:
                 self._key_row(top, ("", more, "", ""), color=MUTED.light, fontsize=7.6)
                 break
             cells = (str(row["number"]), lines[0], number(row[self.dice], 4), number(row[self.cost]))
-            self._key_row(top, cells, fontsize=8)
+            gid = belongs_to(row["point_id"])
+            self._key_row(top, cells, fontsize=8, gid=gid)
             for line in lines[1:]:
                 top += _KEY_LINE
-                self._key_row(top, ("", line, "", ""), fontsize=8)
+                self._key_row(top, ("", line, "", ""), fontsize=8, gid=gid)
             top += _KEY_LINE + 0.035
 
     def _key_row(self, top: float, cells: tuple[str, str, str, str], **style: Any) -> None:
@@ -222,6 +226,13 @@ class _Drawing:
         self._write(left + 0.22, top, summary, **style)
         self._write(right - 0.52, top, dice, ha="right", **style)
         self._write(right, top, cost, ha="right", **style)
+
+
+def _colors(lines: int) -> list[Any]:
+    """A colour for every line of a front: one for a single front, else from dark to light, by any eyes."""
+    if lines < 2:
+        return [MUTED.light] * lines
+    return [colormaps["cividis"](0.3 + 0.5 * line / (lines - 1)) for line in range(lines)]
 
 
 def _group_words(by: str, value: object) -> str:

@@ -52,6 +52,11 @@ def draw_points(axes: Axes, points: pd.DataFrame, *, cost: str, size: str | None
     _draw_rings(axes, points, areas, cost)
 
 
+def belongs_to(*point_ids: str) -> str:
+    """The name in a figure of what is hidden with the last of some points: their bars, rings, labels and key."""
+    return f"of-{'-'.join(point_ids)}"
+
+
 def area_of(value: float, largest: float) -> float:
     """Area of a mark that stands for an amount, in square points."""
     return max(_LEAST, _MOST * value / largest) if largest > 0 else _LEAST
@@ -84,9 +89,11 @@ def size_entries(labels: Sequence[tuple[str, float]]) -> list[Entry]:
 
 def _draw_bars(axes: Axes, points: pd.DataFrame, cost: str) -> None:
     low, high = dice_bars(points)
-    for method, part in points[high > low].groupby("method"):
-        color = METHOD_STYLES[str(method)].paint.light
-        axes.vlines(part[cost], low[part.index], high[part.index], color=color, alpha=0.45, lw=1, zorder=3)
+    shown = high > low
+    columns = (points[shown][cost], low[shown], high[shown], points[shown]["method"], points[shown]["point_id"])
+    for x, least, most, method, point_id in zip(*columns, strict=True):
+        look: dict[str, Any] = {"color": METHOD_STYLES[method].paint.light, "alpha": 0.45, "lw": 1}
+        axes.add_artist(Line2D([x, x], [least, most], zorder=3, gid=belongs_to(point_id), **look))
 
 
 def _draw_rings(axes: Axes, points: pd.DataFrame, areas: Sequence[float], cost: str) -> None:
@@ -96,6 +103,7 @@ def _draw_rings(axes: Axes, points: pd.DataFrame, areas: Sequence[float], cost: 
         ring = Line2D([point[cost]], [point["dice"]], ls="", marker="o", mfc="none", mec=style.paint.light, mew=0.9)
         ring.set(markersize=np.sqrt(_RING * areas[int(at)]), clip_on=False, zorder=4)
         ring.set_alpha(1.0 if point["non_dominated"] else 0.65)
+        ring.set_gid(belongs_to(point["point_id"]))
         axes.add_artist(ring)
 
 

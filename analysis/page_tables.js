@@ -33,6 +33,8 @@ for (const table of document.querySelectorAll("main table")) {
 // Filters: checkboxes per scheme and budget hide points of figures and rows of tables. Lines of fronts stay: they are of all.
 const configurations = Object.values(DATA.configurations);
 const filters = document.getElementById("filters");
+// Bars, rings, labels and keys of points in figures, see belongs_to.
+const BELONGS = /of-((?:[0-9a-f]{12})(?:-[0-9a-f]{12})*)/;
 const FILTERS = [["Scheme", "method", "label"], ["Budget", "budget", "budget"]];
 
 function configurationOf(node) {
@@ -45,6 +47,10 @@ function apply() {
   const hides = (configuration) => Boolean(configuration) && off.some(([name, value]) => configuration[name] === value);
   for (const point of document.querySelectorAll("svg .point")) {
     point.classList.toggle("filtered", hides(configurationOf(point)));
+  }
+  for (const mark of document.querySelectorAll('svg [id*="of-"]')) {
+    const ids = BELONGS.exec(mark.id)?.[1].split("-").filter((id) => DATA.configurations[id]) ?? [];
+    if (ids.length) mark.classList.toggle("filtered", ids.every((id) => hides(DATA.configurations[id])));
   }
   for (const row of document.querySelectorAll("main tbody tr")) {
     const anchor = row.querySelector("a[data-card]");

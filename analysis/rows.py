@@ -89,6 +89,7 @@ def _outcome(spec: TrialSpec, result: TrialResult | None) -> Row:
         **kept,
         **{name: one.mean for name, one in result.metrics.items()},
         "nsd_tolerance_mm": None if nsd is None else f"{nsd.tolerance_mm:g}",
+        "remarks": " | ".join(result.remarks) or None,
         "stopped_at_iteration": spec.stopped_at(result.iterations),
     }
 

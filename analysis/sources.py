@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from study.errors import LedgerError
 from study.files import write_atomically
 
 DATA = "data"
+DEMO = "studies/demo"
 SCHEMA_FILE = "schema.json"
 SCHEMA_VERSION = 1
 KEY = ("study", "trial_id")
@@ -110,3 +112,12 @@ def _write(path: Path, content: bytes) -> None:
         handle.write(content)
 
     write_atomically(path, put)
+
+
+def named_studies() -> list[Path]:
+    """The studies of a notebook: those that `PGPS_STUDIES` names, or the demo's, in this folder or one above it."""
+    named = os.environ.get("PGPS_STUDIES")
+    if named:
+        return [Path(name) for name in named.split(os.pathsep)]
+    here = Path.cwd()
+    return [next((folder / DEMO for folder in (here, *here.parents) if (folder / DEMO).is_dir()), Path(DEMO))]

@@ -1,4 +1,5 @@
-"""Command line: `python -m study VERB …`, also installed as `pgps`. Each verb is a module of `study.verbs`."""
+"""Command line: `python -m study VERB …`, also installed as `pgps`. Each verb is a module of `study.verbs`,
+or of `analysis.verbs`, which has a command line of its own too."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ VERBS = {
     "trial": "train one trial, without Ray",
     "run": "run a study on Ray Tune",
     "status": "table of a study's trials",
-    "report": "Pareto fronts, tables and a page from a study",
+    "report": "Pareto fronts, tables and a page from one or several studies",
+    "front": "the non-dominated configurations",
+    "compare": "schemes against a baseline, case by case, in trials or in published numbers",
+    "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
     "dashboard": "optuna-dashboard on a study, from its ledger alone",
     "bench": "measure start-up, overhead and stage changes",
     "doctor": "what will be used here and what is missing",
@@ -25,6 +29,7 @@ PROGRAM = Program(
     description="A hyperparameter study of Progressive Growing of Patch Size on nnU-Net v2.",
     package="study.verbs",
     verbs=VERBS,
+    elsewhere=dict.fromkeys(("report", "front", "compare", "recommend"), "analysis.verbs"),
 )
 
 

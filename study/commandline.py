@@ -10,7 +10,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from study import __version__, terminal
@@ -19,6 +19,8 @@ from study.signals import interrupts
 from study.temporary import use_short_temporary_folder
 
 USER_ERROR = 2
+# How the examples of verbs that two programs have name theirs.
+OWN_NAME = "python -m analysis"
 INTERRUPTED = 130
 
 
@@ -31,12 +33,14 @@ class Program:
         description: what it is for.
         package: where the verbs' modules are.
         verbs: name -> what the verb does, without a capital or full stop.
+        elsewhere: verbs whose modules are in another package, by its name.
     """
 
     name: str
     description: str
     package: str
     verbs: Mapping[str, str]
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one verb. Returns its exit code, 2 for an error the user can cure, or 130 when interrupted."""
@@ -83,12 +87,12 @@ class Program:
             if name == verb:
                 module = self._module(name)
                 child.description = f"{summary[0].upper()}{summary[1:]}."
-                child.epilog = f"examples:\n{module.EXAMPLES}"
+                child.epilog = f"examples:\n{module.EXAMPLES.replace(OWN_NAME, self.name)}"
                 module.add_arguments(child)
         return parser
 
     def _module(self, verb: str) -> ModuleType:
-        return importlib.import_module(f"{self.package}.{verb}")
+        return importlib.import_module(f"{self.elsewhere.get(verb, self.package)}.{verb}")
 
 
 def _in_a_line(error: Exception) -> str:

@@ -94,6 +94,10 @@ class Axes:
         if self.stages is not None:
             check_count("stages", self.stages)
         check_data_axes(self.pdl_fraction, self.pdl_epochs, self.pdl_metric)
+        for name in ("min_patch", "batch_growth", "pdl_fraction", "pdl_epochs"):
+            if isinstance(getattr(self, name), float):
+                # -0.0 is 0.0, in JSON as well.
+                object.__setattr__(self, name, getattr(self, name) + 0.0)
 
     @property
     def needs_ranking(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class Split:
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
+
+    @property
+    def overlap(self) -> tuple[str, ...]:
+        """Cases that are trained on and validated with: their Dice is too good."""
+        return tuple(sorted({*self.training} & {*self.validation}))
 
     @property
     def sha256(self) -> str:
@@ -99,15 +105,19 @@ class PreparedDataset:
     def check_cases(self, plan: NetworkPlan, split: Split) -> None:
         """Raise MissingDataError unless a fold's cases are preprocessed and what nnU-Net validates against is there."""
         self.check_preprocessed(plan)
-        ending = self.description.get("file_ending", "")
         wanted = [self.folder / plan.data_identifier / f"{case}.pkl" for case in (*split.training, *split.validation)]
-        wanted += [self.folder / LABELS_FOLDER / f"{case}{ending}" for case in split.validation]
+        wanted += self.references(split.validation)
         missing = [path for path in wanted if not path.exists()]
         if missing:
             raise MissingDataError(
                 f"{len(missing)} files of {self.name} are missing, the first is {missing[0]}; "
                 "run `python -m study prepare` or `nnUNetv2_preprocess`, or correct splits_final.json"
             )
+
+    def references(self, cases: Sequence[str]) -> list[Path]:
+        """What nnU-Net compares predictions of these cases with."""
+        ending = self.description.get("file_ending", "")
+        return [self.folder / LABELS_FOLDER / f"{case}{ending}" for case in cases]
 
     def split(self, fold: int) -> Split:
         """Cases of one fold.
@@ -121,13 +131,26 @@ class PreparedDataset:
             raise MissingDataError(f"no {path}; run `python -m study prepare` where the folder can be written")
         try:
             splits = [Split(training=tuple(s["train"]), validation=tuple(s["val"])) for s in files.read_json(path)]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise MissingDataError(
                 f"{path} is no split as nnU-Net writes it ({type(error).__name__}: {error})"
             ) from error
         if not 0 <= fold < len(splits):
             raise InvalidInputError(field="fold", received=fold, legal=f"0 to {len(splits) - 1} ({path.name})")
         return splits[fold]
+
+    def trainable_split(self, fold: int) -> Split:
+        """The same, if something can be trained and validated with it.
+
+        Raises:
+            MissingDataError: as `split`, and for a fold without training or validation cases.
+        """
+        split, path = self.split(fold), self.folder / "splits_final.json"
+        for kind, cases in (("training", split.training), ("validation", split.validation)):
+            if not cases or len({*cases}) < len(cases) or not all(isinstance(case, str) for case in cases):
+                what = "has no" if not cases else "names some twice, or by no word, of its"
+                raise MissingDataError(f"{path}: fold {fold} {what} {kind} cases; correct the file")
+        return split
 
     def ensure_splits(self, data_identifier: str) -> None:
         """Write nnU-Net's own five-fold split if the dataset has none.
@@ -147,7 +170,7 @@ class PreparedDataset:
         except (AssertionError, LookupError, OSError) as error:
             raise MissingDataError(f"{folder} holds no preprocessed cases as nnU-Net writes them ({error})") from error
         if len(cases) < FOLDS:
-            raise MissingDataError(f"{self.name} has {len(cases)} preprocessed cases, five folds need at least {FOLDS}")
+            raise too_few_cases(self.name, len(cases), path)
         try:
             files.write_json(path, generate_crossval_split(cases, seed=SPLIT_SEED, n_splits=FOLDS))
         except OSError as error:
@@ -155,6 +178,14 @@ class PreparedDataset:
                 f"{path} is missing and cannot be written ({error.strerror}); trials would race to make it: "
                 "create it once with `nnUNetv2_train` or in a writable copy"
             ) from error
+
+
+def too_few_cases(name: str, cases: int, path: Path) -> MissingDataError:
+    """Fewer cases than nnU-Net's own split has folds."""
+    return MissingDataError(
+        f"{name} has {cases} cases, nnU-Net's five folds need at least {FOLDS}: write your own {path}, a list with "
+        '{"train": ["case_1", …], "val": ["case_2"]} for each fold, and repeat the command'
+    )
 
 
 def data_paths(data: Path | None) -> DataPaths:
@@ -192,11 +223,11 @@ def find_dataset(paths: DataPaths, dataset: str | int) -> PreparedDataset:
 
 def dataset_id(name: str) -> int:
     """The number in a dataset's name."""
-    return int(name[len("Dataset") : len("Dataset") + 3])
+    return int(name.removeprefix("Dataset").split("_")[0])
 
 
 def _is_named(name: str, wanted: str) -> bool:
-    if re.fullmatch(r"\d{1,3}", wanted):
+    if re.fullmatch(r"\d{1,5}", wanted):
         return name.startswith(f"Dataset{int(wanted):03d}_")
     return name == wanted
 

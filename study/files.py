@@ -60,8 +60,15 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON document."""
-    return json.loads(read_whole(path))
+    """Read a JSON document.
+
+    Raises:
+        ValueError: it is none, or nested without end.
+    """
+    try:
+        return json.loads(read_whole(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_whole(path: Path, *, most: int = -1) -> bytes:

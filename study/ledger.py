@@ -23,7 +23,6 @@ read fits together is for `audit` to say.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,8 +31,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from study import files, locks
-from study.checks import check_name
+from study import files, locks, point_records, same_study
 from study.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
 from study.holders import Holder
 from study.plain import record_to_json
@@ -65,7 +63,6 @@ class TrialState(str, Enum):
 # Events that end a trial without a result, and the state they leave.
 ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE)}
 NOTE = "note"
-_POINTS_REMEDY = "restore it from a backup: it says what the searcher proposed"
 
 
 @dataclass(frozen=True)
@@ -368,46 +365,46 @@ class Ledger:
             point: name -> value of the searched settings.
             trial_ids: one for each fold and seed.
         """
-        record = {"number": number, "point": dict(point), "trial_ids": list(trial_ids)}
+        self._append_point({"number": number, "point": dict(point), "trial_ids": list(trial_ids)})
+
+    def extend_point(self, number: int, trial_ids: Sequence[str]) -> None:
+        """Record that a point stands for more trials than before: folds or seeds were added to the study."""
+        self._append_point({"extends": number, "trial_ids": list(trial_ids)})
+
+    def _append_point(self, record: Mapping[str, Any]) -> None:
         lock = self.root / "locks"
-        files.append_record(self.root / "points.jsonl", record, _POINTS_REMEDY, lambda: locks.check_held(lock))
+        files.append_record(self.root / "points.jsonl", record, point_records.REMEDY, lambda: locks.check_held(lock))
 
     def points(self) -> list[dict[str, Any]]:
-        """Points proposed so far, in order: `number`, `point` (name -> value) and `trial_ids`."""
-        records = files.load_lines(self.root / "points.jsonl", _point, _POINTS_REMEDY)
-        return [{"number": index, **record} for index, record in enumerate(records)]
+        """Points proposed so far, in order: `number`, `point` (name -> value) and all of their `trial_ids`."""
+        return point_records.read(self.root / "points.jsonl")
+
+    def adopt(self, space: Mapping[str, Any]) -> None:
+        """Take on the folds and seeds that were added to the space, and what its defaults came to."""
+        stored = self.header().get("space")
+        wanted = same_study.extended(stored, space)
+        if stored != wanted:
+            self.amend(space=wanted)
 
     def _check_same_space(self, space: Mapping[str, Any] | None) -> None:
-        stored = self.header().get("space")
-        if space is None or stored == _as_stored(space):
+        header = self.header()
+        stored = header.get("space")
+        if space is None:
             return
         if stored is None:
             raise LedgerError(f"{self.root} holds hand-made trials, not this study; name another --out")
-        changed = sorted(key for key in {*stored, *space} if stored.get(key) != _as_stored(space).get(key))
-        raise LedgerError(
-            f"{self.root} belongs to another study: {', '.join(changed)} differ; "
-            "name another --out, or undo the change to continue this one"
-        )
+        changed = same_study.differences(stored, same_study.recorded_defaults(header), space)
+        if changed:
+            raise LedgerError(
+                f"{self.root} belongs to another study: {', '.join(changed)} differ; "
+                "name another --out, or undo the change to continue this one (folds and seeds can be added)"
+            )
 
 
 def _event(record: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(record["event"], str) or not isinstance(record["time"], float | int):
         raise TypeError("an event has a name and a time")
     return record
-
-
-def _point(record: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(record["point"], dict) or not all(isinstance(name, str) for name in record["trial_ids"]):
-        raise TypeError("a point has settings and trials")
-    for trial_id in record["trial_ids"]:
-        check_name("trial_ids", trial_id)
-    return record
-
-
-def _as_stored(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data as it reads back: tuples are lists."""
-    stored: dict[str, Any] = json.loads(json.dumps(data))
-    return stored
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class LiveTable:
                 self._ended += 1
                 self._console.print(f"{ending(row)}  ({self._progress()})")
         if self._live:
-            self._live.update(rich_table(last_ones(rows, self._console.height)), refresh=True)
+            self._live.update(rich_table(last_ones(rows, self._console.height), self._console.width), refresh=True)
 
     def _progress(self) -> str:
         left = self._wanted - self._ended

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.cascade import gathered
 from study.datasets import NNUNET_PREFIX, PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, Split
 from study.errors import LedgerError, MissingDataError
 from study.ledger import TrialFolder
@@ -46,7 +47,7 @@ def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: s
     """The previous stage's segmentations that a cascade reads; None for any other configuration.
 
     Raises:
-        LedgerError: a cascade without them.
+        LedgerError: a cascade without them, or a study with several candidates; see `cascade.gathered`.
     """
     previous = dataset.plan(plans, configuration).previous_stage
     if previous is None:
@@ -57,7 +58,7 @@ def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: s
     folder = given or default
     if folder is None or not folder.is_dir():
         raise _needs_previous_stage(configuration, previous, folder)
-    return folder.resolve()
+    return gathered(folder.resolve(), dataset, plans, previous, configuration)
 
 
 def check_previous_stage(plan: NetworkPlan, split: Split, folder: Path | None) -> None:
@@ -78,5 +79,6 @@ def check_previous_stage(plan: NetworkPlan, split: Split, folder: Path | None) -
 def _needs_previous_stage(configuration: str, previous: str, received: Path | None) -> LedgerError:
     return LedgerError(
         f"{configuration} is a cascade and needs the segmentations of {previous}: received {received or 'none'}; "
-        f"give --previous-stage DIR, the folder predicted_next_stage/{configuration} of that training"
+        f"give --previous-stage DIR, a study with finished trials of all of its folds, or nnU-Net's own folder "
+        f"predicted_next_stage/{configuration}"
     )

@@ -86,7 +86,7 @@ def inherited(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _geometry(settings: Mapping[str, Any]) -> Geometry:
-    architecture = settings["architecture"]["arch_kwargs"]
+    architecture = settings["architecture"]["arch_kwargs"] if "architecture" in settings else _of_before(settings)
     strides = architecture["strides"]
     axes = len(settings["patch_size"])
     divisors = tuple(math.prod(_per_axis(stride, axes)[axis] for stride in strides) for axis in range(axes))
@@ -97,6 +97,12 @@ def _geometry(settings: Mapping[str, Any]) -> Geometry:
         batch_size=int(settings["batch_size"]),
         min_bottleneck_voxels=2 if "InstanceNorm" in norm else 1,
     )
+
+
+def _of_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of plans that nnU-Net 2.0 to 2.3 wrote, as nnU-Net's configuration manager reads them today."""
+    check_choice("UNet_class_name", settings["UNet_class_name"], ("PlainConvUNet", "ResidualEncoderUNet"))
+    return {"strides": settings["pool_op_kernel_sizes"], "norm_op": "InstanceNorm"}
 
 
 def _per_axis(stride: int | list[int], axes: int) -> list[int]:

@@ -13,6 +13,8 @@ RESULTS_VARIABLE = "nnUNet_results"
 EXTENSION_VARIABLE = "nnUNet_extTrainer"
 EXTENSION_FOLDER = Path(__file__).resolve().parent / "nnunet_ext"
 TRAINER_NAME = "nnUNetTrainerPGPS"
+# nnU-Net's in the final validation of a training, so that the same model gives the same Dice.
+TILE_STEP_SIZE, CHECKPOINT = 0.5, "checkpoint_final.pth"
 
 
 def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[AttemptHeader] | None = None) -> str:
@@ -31,12 +33,21 @@ def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[Att
         plans=spec.plans,
         configuration=spec.configuration,
         fold=spec.fold,
+        mirroring=spec.training.test_time_mirroring,
         device=attempts[-1].device if attempts else None,
     )
 
 
 def prediction_with(
-    *, results: str, extension: str, dataset: str, plans: str, configuration: str, fold: int, device: str | None
+    *,
+    results: str,
+    extension: str,
+    dataset: str,
+    plans: str,
+    configuration: str,
+    fold: int,
+    mirroring: bool,
+    device: str | None,
 ) -> str:
     """The same for a model named by its parts.
 
@@ -47,11 +58,13 @@ def prediction_with(
         plans: their name.
         configuration: of those plans.
         fold: of the trial.
+        mirroring: whether its validation predicted with test-time mirroring.
         device: `cpu` or `cuda`; None leaves it open.
     """
     names = [shlex.quote(name) for name in (dataset, plans, configuration)]
     return (
         f"{RESULTS_VARIABLE}={shlex.quote(results)} {EXTENSION_VARIABLE}={extension} "
         f"nnUNetv2_predict -i INPUT -o OUTPUT -d {names[0]} -tr {TRAINER_NAME} -p {names[1]} -c {names[2]} "
-        f"-f {fold}{f' -device {shlex.quote(device)}' if device else ''}"
+        f"-f {fold} -step_size {TILE_STEP_SIZE} -chk {CHECKPOINT}{'' if mirroring else ' --disable_tta'}"
+        f"{f' -device {shlex.quote(device)}' if device else ''}"
     )

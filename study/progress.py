@@ -12,7 +12,13 @@ from study.signals import Requests
 
 
 class Progress:
-    """Follows a trial; override what is of interest."""
+    """Follows a trial; override what is of interest.
+
+    Attributes:
+        wants_forecast: whether it is told how long the training will take, for which a step is timed.
+    """
+
+    wants_forecast = False
 
     def begin(self, spec: TrialSpec, first_iteration: int) -> None:
         """The training starts, or resumes, at an iteration."""
@@ -25,6 +31,12 @@ class Progress:
 
     def phase(self, phase: Phase) -> None:
         """Another kind of work starts."""
+
+    def remark(self, text: str) -> None:
+        """Something to know of the data, before the training starts."""
+
+    def validating(self, number: int) -> None:
+        """The final validation begins with its case of this number, from one."""
 
     def alive(self) -> None:
         """Something is going on, though none of the above happens."""

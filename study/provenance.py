@@ -6,21 +6,31 @@ change is named and refused; there is no option to accept it, a new study folder
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 from study.datasets import DataPaths, PreparedDataset, find_dataset
-from study.errors import LedgerError, MissingDataError
+from study.errors import LedgerError
+from study.inputs import (
+    changed_inputs,
+    check_neighbours,
+    files_subject,
+    preprocessed_sizes,
+    trial_inputs,
+)
 from study.ledger import Ledger
 from study.plain import sha256_of_json
+from study.plan import NetworkPlan
 from study.ranking.files import load_ranking
 from study.spaces import OPTUNA, SearchSpace
 from study.versions import deciding_versions, version_changes
 
 _KEY = "provenance"
+# Files of a change that are named.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,67 +39,131 @@ class Provenance:
 
     Attributes:
         versions: of code and libraries that decide a result, and for an Optuna study of what decides the proposals.
-        data: dataset/plans/configuration -> SHA-256 of plans, split, and names and sizes of the preprocessed files.
+        inputs: subject -> SHA-256 of plans, splits and all that the study's trials read, see `inputs`.
+        files: subject -> names and sizes of preprocessed files, to say which of them have changed.
         rankings: dataset/fold -> SHA-256 of the ranking of its training cases, if the study orders cases by it.
     """
 
     versions: Mapping[str, str]
-    data: Mapping[str, str]
+    inputs: Mapping[str, str]
+    files: Mapping[str, Mapping[str, int]]
     rankings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def here(cls, space: SearchSpace, paths: DataPaths) -> Self:
+    def here(cls, space: SearchSpace, paths: DataPaths, previous_stage: Path | None = None) -> Self:
         """That of this machine for a study.
+
+        Args:
+            space: of the study.
+            paths: prepared data.
+            previous_stage: the previous stage's segmentations, for a cascade.
 
         Raises:
             StudyError: the data is not there.
         """
         searching = {"optuna": metadata.version("optuna")} if space.searcher == OPTUNA else {}
+        inputs: dict[str, str] = {}
+        sizes = {}
+        for dataset, plan in _planned(space, paths):
+            sizes[files_subject(dataset, plan)] = preprocessed_sizes(dataset.folder / plan.data_identifier)
+            inputs[f"plans {plan.plans} of {dataset.name}"] = plan.sha256
+            for fold in sorted(space.folds):
+                inputs[f"split of {dataset.name} fold {fold}"] = dataset.split(fold).sha256
+                inputs |= trial_inputs(dataset, plan, fold, previous_stage)
         return cls(
             versions={**deciding_versions(), **searching},
-            data=dict(_data(space, find_dataset(paths, name)) for name in space.datasets),
+            inputs=inputs,
+            files=sizes,
             rankings=_rankings(space, paths) if space.data_axes else {},
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"versions": dict(self.versions), "data": dict(self.data), "rankings": dict(self.rankings)}
+        sizes = {subject: dict(found) for subject, found in self.files.items()}
+        return {
+            "versions": dict(self.versions),
+            "inputs": dict(self.inputs),
+            "files": sizes,
+            "rankings": dict(self.rankings),
+        }
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
-        """What is not as it was, in words, one item each.
+        """What is not as it was, in words, one item each. What was added since is none.
 
         Args:
             before: JSON of an earlier provenance.
         """
-        data = _changed(before["data"], self.data)
+        changed = changed_inputs(before.get("inputs", {}), self.inputs)
         # Studies from before there were rankings recorded none.
-        rankings = _changed(before.get("rankings", {}), self.rankings)
+        rankings = changed_inputs(before.get("rankings", {}), self.rankings)
         return [
             *version_changes(before["versions"], self.versions),
-            *(f"prepared data of {name}" for name in data),
+            *(self._words(subject, before.get("files", {}).get(subject)) for subject in changed),
             *(f"ranking of the training cases of {name}" for name in rankings),
         ]
 
+    def _words(self, subject: str, before: Mapping[str, int] | None) -> str:
+        if before is None or subject not in self.files:
+            return subject
+        return f"{subject} ({_file_words(before, self.files[subject])})"
 
-def check_provenance(ledger: Ledger, now: Provenance) -> None:
+
+def check_provenance(ledger: Ledger, space: SearchSpace, paths: DataPaths, now: Provenance) -> None:
     """Record what the study rests on, or compare it with what it rested on before.
 
+    Args:
+        ledger: of the study, whose lock is held.
+        space: of the study, perhaps with folds or seeds added.
+        paths: prepared data.
+        now: what is here.
+
     Raises:
-        LedgerError: something has changed.
+        LedgerError: something has changed, or a trial made by hand in this folder rests on something else.
     """
-    before = ledger.header().get(_KEY)
-    if before is None:
-        ledger.amend(**{_KEY: now.to_json()})
-        return
-    changed = now.differences(before)
+    before = ledger.header().get(_KEY) or {"versions": {}}
+    folds = (ledger.header().get("space") or {}).get("folds", space.folds)
+    changed = [*now.differences(before), *_earlier_form(before.get("data", {}), folds, space, paths)]
     if changed:
         raise LedgerError(
             f"{ledger.root} rests on something else than what is here: {'; '.join(changed)}; "
             "restore it to continue this study, or name another --out to start a new one"
         )
+    check_neighbours(ledger, (folder for folder in ledger.trials() if folder.by_hand), now.inputs)
+    known = {name: {**before.get(name, {}), **found} for name, found in now.to_json().items()}
+    if known != before:
+        ledger.amend(**{_KEY: known})
+    ledger.adopt(space.identity())
 
 
-def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def _earlier_form(before: Mapping[str, str], folds: Sequence[int], space: SearchSpace, paths: DataPaths) -> list[str]:
+    """What has changed since a study recorded one SHA-256 for a dataset's plans, splits and files together."""
+    changed = []
+    for dataset, plan in _planned(space, paths) if before else ():
+        name, folder = f"{dataset.name}/{plan.plans}/{space.configuration}", dataset.folder / plan.data_identifier
+        splits = {str(fold): dataset.split(fold).sha256 for fold in sorted(folds)}
+        # Caches that nnU-Net unpacked may have been there then.
+        found = {
+            sha256_of_json({"plans": plan.sha256, "split": splits, "files": preprocessed_sizes(folder, caches=caches)})
+            for caches in (False, True)
+        }
+        if before.get(name) not in found:
+            changed.append(f"plans, split or preprocessed files of {name}")
+    return changed
+
+
+def _file_words(before: Mapping[str, int], now: Mapping[str, int]) -> str:
+    """Which files are other ones, the first few by name."""
+    names = _changed(before, now)
+    sizes = [f"{name} {_bytes(now.get(name))}, was {_bytes(before.get(name))}" for name in names[:MOST_NAMED]]
+    more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{'; '.join(sizes)}{more}"
+
+
+def _bytes(size: int | None) -> str:
+    return "absent" if size is None else f"{size} bytes"
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
 
 
@@ -98,20 +172,7 @@ def _rankings(space: SearchSpace, paths: DataPaths) -> dict[str, str]:
     return {f"{d.name}/fold_{fold}": load_ranking(d, fold).sha256 for d in datasets for fold in sorted(space.folds)}
 
 
-def _data(space: SearchSpace, dataset: PreparedDataset) -> tuple[str, str]:
-    plans = dataset.choose_plans(space.plans)
-    plan = dataset.plan(plans, space.configuration)
-    content = {
-        "plans": plan.sha256,
-        "split": {str(fold): dataset.split(fold).sha256 for fold in sorted(space.folds)},
-        "files": _sizes(dataset.folder / plan.data_identifier),
-    }
-    return f"{dataset.name}/{plans}/{space.configuration}", sha256_of_json(content)
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Compressed files of other content have other sizes; reading them all would take minutes."""
-    try:
-        return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
-    except OSError as error:
-        raise MissingDataError(f"{folder} cannot be read ({error.strerror}); run `python -m study prepare`") from error
+def _planned(space: SearchSpace, paths: DataPaths) -> Iterator[tuple[PreparedDataset, NetworkPlan]]:
+    for name in space.datasets:
+        dataset = find_dataset(paths, name)
+        yield dataset, dataset.plan(dataset.choose_plans(space.plans_of(name)), space.configuration)

@@ -104,8 +104,8 @@ class TrainingSettings:
             check_range("stop_at_dice", self.stop_at_dice, 0, 1, above_low=True)
         for name in ("initial_learning_rate", "momentum", "weight_decay", "foreground_oversampling", "stop_at_dice"):
             if getattr(self, name) is not None:
-                # 0 and 0.0 are the same setting; as JSON they would be two identities.
-                object.__setattr__(self, name, float(getattr(self, name)))
+                # 0, 0.0 and -0.0 are the same setting; as JSON they would be three identities.
+                object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         if not isinstance(self.test_time_mirroring, bool):
             raise InvalidInputError(
                 field="test_time_mirroring", received=self.test_time_mirroring, legal="true or false"
@@ -285,8 +285,7 @@ class CostInterval:
         phase: what it was spent on.
         stage: index of the curriculum's stage, None outside the training loop.
         iteration_start, iteration_stop: training iterations covered, half open; equal outside training.
-        started_at: seconds since the epoch.
-        seconds: wall time.
+        started_at: seconds since the epoch; seconds: wall time.
         cpu_kwh, gpu_kwh, ram_kwh: energy as the meter gave it, before sharing; None is unmeasured, never 0.
         own: what of it the trial is charged; None in ledgers of before, which are charged by share of cores and cards.
         use: who used the node's cores meanwhile; None in ledgers of before.
@@ -316,16 +315,17 @@ class CostInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptHeader:
-    """One process that worked on a trial, written before it starts to train.
+    """One process that worked on a trial from an iteration on, written before it starts to train.
 
     Attributes:
-        resumed_from_iteration: first iteration this attempt trains.
         cpus, gpus: what the trial was allotted; cpus_of_node: what the node has; the ratio is the share of the node's
             CPU and RAM energy that a trial is charged whose intervals do not say what it drew itself.
         concurrent_trials: how many trials the study runs on the node at most.
         gpu_ids: integer NVML indices that were measured.
         device: `cpu` or `cuda`; data_workers: processes that make batches.
         execution: how each stage was run, in the order of their beginning; empty in records of earlier versions.
+        inputs: what it read besides its specification, see `inputs`; preprocessed: nnU-Net's folder of it. Neither is
+            known of attempts from before they were recorded.
     """
 
     attempt: int
@@ -345,6 +345,8 @@ class AttemptHeader:
     meter: MeterInfo
     versions: Mapping[str, str]
     execution: tuple[StageExecution, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    preprocessed: str | None = None
 
     @property
     def cpu_share(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -99,6 +99,7 @@ class TrialResult:
         voxel_share: relative to as many iterations of CPS.
         weights_sha256: over names, shapes, types and bytes of the final weights.
         metrics: name, one of `METRICS` -> what was measured; empty where none was asked for.
+        remarks: sentences about the data that a reader of the Dice must know.
     """
 
     dice: float
@@ -110,18 +111,27 @@ class TrialResult:
     voxel_share: float
     weights_sha256: str
     metrics: Mapping[str, Measured] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
+        read = cls(**data)
         metrics = {name: Measured(**one) for name, one in data.get("metrics", {}).items()}
-        return cls(**{**data, "metrics": metrics})
+        return replace(read, metrics=metrics, remarks=tuple(read.remarks))
 
 
 def result_from(
-    summary: Mapping[str, Any], *, file_ending: str, iterations: int, voxels: int, voxel_share: float, checksum: str
+    summary: Mapping[str, Any],
+    *,
+    file_ending: str,
+    iterations: int,
+    voxels: int,
+    voxel_share: float,
+    checksum: str,
+    remarks: tuple[str, ...] = (),
 ) -> TrialResult:
-    """The result that nnU-Net's summary of a validation comes to.
+    """The result that nnU-Net's summary of a validation comes to, over the classes that are in its cases.
 
     Args:
         summary: nnU-Net's `summary.json`.
@@ -130,13 +140,18 @@ def result_from(
         voxels: likewise.
         voxel_share: of those.
         checksum: of the weights.
+        remarks: see `trial_remarks`.
 
     Raises:
-        TrialFailedError: no class is in any case or prediction.
+        TrialFailedError: no class is in any case.
     """
-    dice = float(summary["foreground_mean"]["Dice"])
-    if not math.isfinite(dice):
-        raise TrialFailedError("the validation's mean foreground Dice is not a number: no class in case or prediction")
+    classes = summary["mean"]
+    shown = [label for label in classes if any(case["metrics"][label]["n_ref"] for case in summary["metric_per_case"])]
+    dice = _number(summary["foreground_mean"]["Dice"])
+    if len(shown) < len(classes):
+        dice = _mean([_number(classes[label]["Dice"]) for label in shown])
+    if dice is None:
+        raise TrialFailedError("the validation's mean foreground Dice is not a number: no class in any validation case")
     cases = {
         Path(case["reference_file"]).name.removesuffix(file_ending): {
             str(label): _number(metrics["Dice"]) for label, metrics in case["metrics"].items()
@@ -145,13 +160,16 @@ def result_from(
     }
     return TrialResult(
         dice=dice,
-        dice_per_class={str(label): _number(metrics["Dice"]) for label, metrics in summary["mean"].items()},
-        dice_per_case={case: _mean(list(labels.values())) for case, labels in cases.items()},
+        dice_per_class={
+            str(label): _number(metrics["Dice"]) if label in shown else None for label, metrics in classes.items()
+        },
+        dice_per_case={case: _mean([found[str(label)] for label in shown]) for case, found in cases.items()},
         dice_per_case_and_class=cases,
         iterations=iterations,
         voxels=voxels,
         voxel_share=voxel_share,
         weights_sha256=checksum,
+        remarks=remarks,
     )
 
 

@@ -152,7 +152,7 @@ class _PreparedLookup:
         return plan
 
     def _split(self, dataset: int | str, fold: int) -> str:
-        return find_dataset(self._paths, dataset).split(fold).sha256
+        return find_dataset(self._paths, dataset).trainable_split(fold).sha256
 
     def _load_ranking(self, dataset: int | str, fold: int) -> Ranking:
         from study.ranking.files import load_ranking

@@ -72,7 +72,7 @@ def first_phase_words(axes: Axes, until_iteration: int) -> str:
 
 
 def shortfalls(curriculum: Curriculum, axes: Axes) -> list[str]:
-    """Why there are fewer stages than the axes asked for, one line per reason; empty when all are there."""
+    """Where the table is less than the axes asked for, one line per reason; empty when it is not."""
     available = len(available_sizes(curriculum.geometry, axes))
     wanted = min(axes.stages or available, available)
     undrawn = sum(stage.iterations == 0 for stage in curriculum.stages)
@@ -84,6 +84,9 @@ def shortfalls(curriculum: Curriculum, axes: Axes) -> list[str]:
         notes.append(f"{wanted} stages need as many {scarce}: merged to {len(curriculum.stages)}")
     if undrawn:
         notes.append(f"{_counted(undrawn, 'stage')} of {len(curriculum.stages)} never drawn in so few iterations")
+    batch = curriculum.geometry.batch_size
+    if axes.batch_growth and len(curriculum.stages) > 1 and all(s.batch_size <= batch for s in curriculum.stages):
+        notes.append(f"the plan's batch of {batch} leaves no stage a larger one: this is constant batch size")
     return notes
 
 
@@ -105,7 +108,7 @@ def _stage_as_json(stage: Stage) -> dict[str, Any]:
 
 def _cells(index: int, stage: Stage, *, crops: bool) -> list[str]:
     return [
-        str(index),
+        str(index + 1),
         size_text(stage.patch_size),
         str(stage.batch_size),
         *([str(stage.crops_per_volume)] if crops else []),

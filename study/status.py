@@ -20,6 +20,7 @@ from study.stage_table import size_text
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from study.console import PlainConsole
 
@@ -56,6 +57,7 @@ class TrialStatus:
         unmeasured: why energy is not known, a line per part.
         fallbacks: what the last attempt did not run as intended on its GPU, a line each.
         log, predict: path of the log, and the command that predicts with a finished model.
+        remarks: what a reader of a finished trial's Dice must know.
     """
 
     trial_id: str
@@ -80,6 +82,7 @@ class TrialStatus:
     fallbacks: tuple[str, ...]
     log: str
     predict: str | None
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The line as plain JSON."""
@@ -132,26 +135,41 @@ class StatusBoard:
         return row
 
 
-def rich_table(rows: Sequence[TrialStatus]) -> Table:
-    """The lines as a table for a terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+# Headings of the table, whether they are over numbers, and whether they always stay; what goes first stands last.
+_COLUMNS = (
+    ("trial", False, True),
+    ("state", False, False),
+    ("scheme", False, True),
+    ("Dice", True, True),
+    ("seconds", True, False),
+    ("iteration", True, False),
+    ("fold", True, False),
+    ("seed", True, False),
+    ("budget", True, False),
+    ("patch", True, False),
+    ("g CO2", True, False),
+    ("waste s", True, False),
+    ("attempts", True, False),
+)
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("trial", "state", "scheme", "budget"):
-        table.add_column(name, no_wrap=True)
-    for name in ("fold", "seed", "iteration", "patch", "Dice", "seconds", "g CO2", "attempts", "waste s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        state = Text(row.state.value, style=STATE_STYLES[row.state])
-        table.add_row(row.trial_id, state, _scheme(row), _budget(row), *_figures(row))
-    return table
+
+def rich_table(rows: Sequence[TrialStatus], width: int) -> Table:
+    """The lines as a table for a terminal of so many letters."""
+    from study.fitting import Column, fitting_table
+
+    cells = list(zip(*map(_cells, rows), strict=True)) or [()] * len(_COLUMNS)
+    return fitting_table(
+        [
+            Column(heading=heading, cells=column, right=right, keep=keep)
+            for (heading, right, keep), column in zip(_COLUMNS, cells, strict=True)
+        ],
+        width,
+    )
 
 
 def print_table(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
     """Print the lines as a table; rich, which lays out some hundred lines a second, does so for short ones alone."""
-    table = rich_table(rows)
+    table = rich_table(rows, console.width)
     if len(rows) <= MOST_LAID_OUT:
         console.print(table)
         return
@@ -258,6 +276,7 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         fallbacks=tuple(fallback_lines(attempts[-1].execution)) if attempts else (),
         log=str(folder.log_path),
         predict=None if result is None else predict_command(folder, spec, attempts),
+        remarks=() if result is None else result.remarks,
     )
 
 
@@ -297,17 +316,23 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _figures(row: TrialStatus) -> list[str]:
+def _cells(row: TrialStatus) -> list[str | Text]:
+    from rich.text import Text
+
     # Marked: a trial that ended where its Dice was reached, and the pseudo Dice that stands in before the validation.
     dice = f"{row.dice:.4f}" if row.dice is not None else "-" if row.pseudo_dice is None else f"~{row.pseudo_dice:.3f}"
     return [
-        "-" if row.fold is None else str(row.fold),
-        "-" if row.seed is None else str(row.seed),
-        f"{row.iteration}/{row.total_iterations}{' Dice' if row.stopped_at_iteration else ''}",
-        size_text(row.patch_size) if row.patch_size else "-",
+        row.trial_id,
+        Text(row.state.value, style=STATE_STYLES[row.state]),
+        _scheme(row),
         dice,
         f"{row.runtime_seconds:.1f}",
+        f"{row.iteration}/{row.total_iterations}{' Dice' if row.stopped_at_iteration else ''}",
+        "-" if row.fold is None else str(row.fold),
+        "-" if row.seed is None else str(row.seed),
+        _budget(row),
+        size_text(row.patch_size) if row.patch_size else "-",
         "-" if row.co2_kg is None else f"{1000 * row.co2_kg:.3f}",
-        str(row.attempts),
         f"{row.waste_seconds:.1f}",
+        str(row.attempts),
     ]

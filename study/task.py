@@ -45,8 +45,8 @@ class Observer(Protocol):
     def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
         """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`."""
 
-    def alive(self) -> None:
-        """Called now and then while something is going on that none of the above will be called for soon."""
+    def alive(self, doing: str = "") -> None:
+        """Called with a line of nnU-Net's log now and then while something is going on that calls none of the above."""
 
     def stop_requested(self) -> bool:
         """Whether to write a checkpoint and raise TrialInterrupted."""
@@ -67,7 +67,7 @@ class SilentObserver:
     def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
         """Ignore the stretch."""
 
-    def alive(self) -> None:
+    def alive(self, doing: str = "") -> None:
         """Ignore it."""
 
     def stop_requested(self) -> bool:

@@ -139,7 +139,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         """Write to nnU-Net's log file only: the terminal belongs to the progress display."""
         if getattr(self, "task", None) is not None:
             # nnU-Net's validation logs every case, and tells nobody else.
-            self._task.observer.alive()
+            self._task.observer.alive(" ".join(map(str, args)))
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
 
     # --- the loop ----------------------------------------------------------------------------------------------

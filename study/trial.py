@@ -18,9 +18,18 @@ from study.accounts import Accounts
 from study.audit import audit_trial, check_resumable
 from study.causes import disk_full, out_of_memory
 from study.costs import Bill, bill
-from study.datasets import DataPaths, find_dataset
-from study.errors import InfeasibleTrialError, LedgerError, StudyError, TrialFailedError, TrialInterrupted
+from study.datasets import DataPaths, PreparedDataset, find_dataset
+from study.errors import (
+    DataIntegrityError,
+    InfeasibleTrialError,
+    LedgerError,
+    MissingDataError,
+    StudyError,
+    TrialFailedError,
+    TrialInterrupted,
+)
 from study.execution import StageExecution
+from study.inputs import check_trial_inputs, trial_inputs
 from study.ledger import Ledger, TrialFolder, TrialState
 from study.machine import Resources, cpu_name, hostname, resolve_device
 from study.nnunet_paths import check_previous_stage, nnunet_environment
@@ -36,10 +45,13 @@ from study.results import NO_METRICS, Metrics, TrialResult, result_from
 from study.stopping import STALL_SECONDS
 from study.stretch import Interval
 from study.surfaces import add_lacking, measure
+from study.trial_remarks import remarks
 from study.versions import deciding_versions, recorded_versions, version_changes
 
 # A killed process loses at most so much of the bill of its final validation, or a case if that takes longer.
 REPORT_INTERVAL_SECONDS = 5.0
+# How nnU-Net's log begins the line of a case of the final validation.
+CASE_BEGINS = "predicting "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +110,11 @@ def run_trial(
         StudyError: data, device or ledger are not fit for it; nothing was started.
     """
     folder, progress = ledger.add(spec), progress or Progress()
-    if folder.result() is None:
+    if folder.result() is not None:
+        # Without its data a result is as good as it was.
+        with suppress(MissingDataError):
+            check_trial_inputs(folder, inputs_of(spec, workplace))
+    else:
         with folder.locked():
             # Another process may have finished it while this one waited for the disk.
             if folder.result() is None:
@@ -123,6 +139,13 @@ def finished_trial(folder: TrialFolder) -> FinishedTrial:
         raise LedgerError(f"trial {folder.trial_id} has no result; it is {folder.state().value}")
     costs = bill(folder.attempts(), folder.cost_intervals())
     return FinishedTrial(folder=folder, spec=folder.spec(), result=result, bill=costs)
+
+
+def inputs_of(spec: TrialSpec, workplace: Workplace) -> dict[str, str]:
+    """What a trial reads besides its specification, see `inputs.trial_inputs`."""
+    dataset = find_dataset(workplace.data, spec.dataset)
+    plan = dataset.plan(spec.plans, spec.configuration)
+    return trial_inputs(dataset, plan, spec.fold, workplace.previous_stage)
 
 
 def check_workplace(spec: TrialSpec, workplace: Workplace) -> None:
@@ -151,6 +174,9 @@ class _Attempt:
         self._accounts = Accounts(workplace.resources, workplace.energy, preloaded.helpers())
         self._validation: Interval | None = None
         self._header: AttemptHeader | None = None
+        self._inputs: dict[str, str] = {}
+        self._remarks: tuple[str, ...] = ()
+        self._predicted = 0
 
     def run(self) -> None:
         try:
@@ -158,6 +184,8 @@ class _Attempt:
             with self._stop.deferred():
                 self._accounts.start()
             check_workplace(self._spec, self._workplace)
+            self._inputs = inputs_of(self._spec, self._workplace)
+            check_trial_inputs(self._folder, self._inputs)
             self._run(resolve_device(self._workplace.resources.device))
         finally:
             self._accounts.close()
@@ -169,8 +197,8 @@ class _Attempt:
         except TrialInterrupted as interruption:
             self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
             raise
-        except LedgerError:
-            # Damaged or foreign records: nothing that training again would mend.
+        except (LedgerError, DataIntegrityError):
+            # Damaged or foreign records or data: nothing that training again would mend.
             raise
         except Exception as error:
             raise self._broken(error) from error
@@ -201,6 +229,7 @@ class _Attempt:
             untrained = not trainer.is_trained
             if untrained:
                 trainer.on_train_start()
+                self._forecast(trainer, device)
             self._record(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._accounts.seconds)
             if untrained:
                 self._train(trainer)
@@ -239,9 +268,26 @@ class _Attempt:
                 observer=self,
             )
         )
+        self._remark(trainer, dataset)
         trainer.initialize()
         self._resume(trainer)
         return trainer
+
+    def _forecast(self, trainer: Any, device: str) -> None:
+        """On a CPU, where it may be weeks; on a GPU the first steps at a shape say little."""
+        from study import forecast
+
+        if device == "cpu" and self._progress.wants_forecast:
+            seconds = forecast.training_seconds(trainer, self._spec.curriculum, trainer.iteration)
+            self._progress.remark(forecast.words(seconds))
+
+    def _remark(self, trainer: Any, dataset: PreparedDataset) -> None:
+        """Say before the training what its Dice will rest on, or refuse it."""
+        self._remarks = remarks(self._spec, trainer, dataset)
+        for remark in self._remarks:
+            self._progress.remark(remark)
+            if not self._index:
+                self._folder.note(remark)
 
     def _resume(self, trainer: Any) -> None:
         """Go on from the newest checkpoint, if the ledger knows what it holds."""
@@ -292,6 +338,8 @@ class _Attempt:
             meter=measured,
             versions=recorded_versions(),
             execution=() if on_gpu else _eager(self._spec),
+            inputs=self._inputs,
+            preprocessed=str(self._workplace.data.preprocessed.resolve()),
         )
         self._folder.begin_attempt(header)
         self._header = header
@@ -324,6 +372,7 @@ class _Attempt:
             voxels=trainer.voxels,
             voxel_share=spec.curriculum.share_of_cps(trainer.voxels, trainer.iteration),
             checksum=checksum,
+            remarks=self._remarks,
         )
         cases = result.dice_per_case_and_class
         metrics = measure(self._folder, spec, workplace.data, workplace.metrics, cases, self.alive)
@@ -334,8 +383,11 @@ class _Attempt:
 
     # What the trainer tells its observer.
 
-    def alive(self) -> None:
+    def alive(self, doing: str = "") -> None:
         self._progress.alive()
+        if self._validation is not None and doing.startswith(CASE_BEGINS):
+            self._predicted += 1
+            self._progress.validating(self._predicted)
         if self._validation is not None and self._validation.seconds >= REPORT_INTERVAL_SECONDS:
             self._validation.close()
 

@@ -21,9 +21,16 @@ BAR_INTERVAL_SECONDS = 0.1
 
 
 class TerminalProgress(Progress):
-    """A rich progress bar, or plain lines where there is no terminal. Use as a context manager."""
+    """A rich progress bar, or plain lines where there is no terminal. Use as a context manager.
 
-    def __init__(self, stream: IO[str]) -> None:
+    Args:
+        stream: what it is written to.
+        cases: of the final validation.
+    """
+
+    wants_forecast = True
+
+    def __init__(self, stream: IO[str], cases: int = 0) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         from study.console import PlainConsole
@@ -41,6 +48,7 @@ class TerminalProgress(Progress):
         self._spec: TrialSpec | None = None
         self._dice: float | None = None
         self._printed = 0.0
+        self.cases, self._validation_started = cases, 0.0
 
     def __enter__(self) -> TerminalProgress:
         self._bar.start()
@@ -81,6 +89,25 @@ class TerminalProgress(Progress):
             self._bar.update(self._task, description=words)
         if self._plain:
             print(words, file=self._plain, flush=True)
+
+    def remark(self, text: str) -> None:
+        """Print it, above the bar."""
+        if self._plain:
+            print(f"note: {text}", file=self._plain, flush=True)
+        else:
+            self._bar.console.print(f"note: {text}", markup=False, highlight=False)
+
+    def validating(self, number: int) -> None:
+        """Count the cases, with the time left at the rate so far."""
+        now = time.monotonic()
+        self._validation_started = now if number == 1 else self._validation_started
+        seconds = (now - self._validation_started) / max(1, number - 1) * (self.cases - number + 1)
+        state = f"validating case {number} of {self.cases}" + (f", left {time_left(seconds)}" if number > 1 else "")
+        if self._plain is None:
+            self._bar.update(self._task, description=state, completed=number, total=self.cases, state="")
+        elif now - self._printed >= LINE_INTERVAL_SECONDS or number in (1, self.cases):
+            self._printed = now
+            print(state, file=self._plain, flush=True)
 
     def _state(self, report: Any) -> str:
         if self._spec is None:

@@ -88,7 +88,8 @@ def _metrics(trial: FinishedTrial) -> list[str]:
 def _notes(trial: FinishedTrial) -> list[str]:
     """Lines of trials that start on some of the cases, or that stopped before their end."""
     spec, stopped = trial.spec, trial.spec.stopped_at(trial.result.iterations)
-    lines = [] if spec.data is None else [f"data      {data_words(spec.axes, spec.data)}"]
+    lines = [f"note      {remark}" for remark in trial.result.remarks]
+    lines += [] if spec.data is None else [f"data      {data_words(spec.axes, spec.data)}"]
     if stopped is not None:
         reached = f"validation Dice {spec.training.stop_at_dice:g} reached"
         lines.append(f"stopped   at iteration {stopped} of {spec.curriculum.total_iterations}: {reached}")

@@ -15,7 +15,20 @@ from study.plain import sha256_of_json
 # The books, the machine and the display decide no result.
 DECIDING_MODULES = (
     *("augmentation", "batches", "chain", "crops", "cuda_steps", "curriculum", "data_curriculum", "losses"),
-    *("one_voxel", "plan", "records", "spans", "specs", "steps", "stopping", "stretch", "task", "trainer", "trial"),
+    *(
+        "one_voxel",
+        "plan",
+        "records",
+        "results",
+        "spans",
+        "specs",
+        "steps",
+        "stopping",
+        "stretch",
+        "task",
+        "trainer",
+        "trial",
+    ),
 )
 DECIDING_LIBRARIES = (
     "nnunetv2",

@@ -26,7 +26,9 @@ def watch(board: StatusBoard, console: PlainConsole, seconds: float, refresh: Ca
         while not console.quiet:
             rows = board.rows()
             if console.is_terminal:
-                live.update(Group(rich_table(last_ones(rows, console.height)), counts(rows)), refresh=True)
+                live.update(
+                    Group(rich_table(last_ones(rows, console.height), console.width), counts(rows)), refresh=True
+                )
             elif counts(rows) != said:
                 said = counts(rows)
                 print_table(console, rows)

@@ -128,6 +128,30 @@ def write_variant(
     return new
 
 
+def cascade_plans(data: Path, tmp_path: Path) -> DataPaths:
+    """The phantoms with plans of a cascade, and in `previous` the true labels as what the previous stage predicted."""
+    import numpy as np
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    old, paths = data_paths(data).preprocessed / NAME, data_paths(tmp_path / "data")
+    folder = paths.preprocessed / NAME
+    folder.mkdir(parents=True)
+    for path in old.iterdir():
+        (folder / path.name).symlink_to(path)
+    document = plans_document(data)
+    full = document["configurations"][FULL]
+    document["plans_name"] = "CascadePlans"
+    document["configurations"]["3d_lowres"] = {**full, "next_stage": "3d_cascade_fullres"}
+    document["configurations"]["3d_cascade_fullres"] = {"inherits_from": FULL, "previous_stage": "3d_lowres"}
+    files.write_json(folder / "CascadePlans.json", document)
+    (tmp_path / "previous").mkdir()
+    cases = nnUNetDatasetBlosc2(str(folder / full["data_identifier"]))
+    for case in cases.identifiers:
+        labels = np.asarray(cases.load_case(case)[1][0]).clip(0)
+        nnUNetDatasetBlosc2.save_seg(labels, str(tmp_path / "previous" / case))
+    return paths
+
+
 def _preprocess(data: Path, folder: Path, plans: str, configuration: str, case: str) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 

@@ -304,12 +304,12 @@ def test_a_study_rests_on_its_rankings(prepared: DataPaths, dataset: PreparedDat
     write_ranking(dataset)
     space = space_of({"pdl_fraction": [0, 0.5]})
     ledger = Ledger.create(tmp_path / "study", space=space.identity())
-    check_provenance(ledger, Provenance.here(space, prepared))
+    check_provenance(ledger, space, prepared, Provenance.here(space, prepared))
     assert list(ledger.header()["provenance"]["rankings"]) == [f"{DATASET}/fold_0"]
-    check_provenance(ledger, Provenance.here(space, prepared))
+    check_provenance(ledger, space, prepared, Provenance.here(space, prepared))
     write_ranking(dataset, ranked=sorted(by_name(dataset)))
     with pytest.raises(LedgerError, match=f"ranking of the training cases of {DATASET}/fold_0"):
-        check_provenance(ledger, Provenance.here(space, prepared))
+        check_provenance(ledger, space, prepared, Provenance.here(space, prepared))
 
 
 def test_a_study_on_all_cases_needs_none_and_old_ones_go_on(prepared: DataPaths, tmp_path: Path) -> None:

@@ -155,3 +155,29 @@ def test_an_absent_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_plan(tmp_path / "absent.json", "2d")
     with pytest.raises(MissingDataError, match="is no plans file as nnU-Net"):
         read_plan(tmp_path, "2d")
+
+
+def test_plans_of_nnunet_2_0_to_2_3_are_read_as_nnunet_reads_them(tmp_path: Path) -> None:
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+    old = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "batch_size": 2,
+        "patch_size": [40, 56, 40],
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 32,
+        "unet_max_num_features": 320,
+        "n_conv_per_stage_encoder": [2, 2, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2, 2],
+        "num_pool_per_axis": [3, 3, 3],
+        "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+        "conv_kernel_sizes": [[3, 3, 3]] * 4,
+    }
+    document = {**DOCUMENT, "configurations": {"3d_fullres": old}}
+    geometry = plan_of(document, tmp_path, "3d_fullres").geometry
+    assert (geometry.divisors, geometry.min_bottleneck_voxels) == ((8, 8, 8), 2)
+    today = {**old, "architecture": ConfigurationManager(deepcopy(old)).configuration["architecture"]}
+    assert plan_of({**document, "configurations": {"3d_fullres": today}}, tmp_path, "3d_fullres").geometry == geometry
+    other = {**document, "configurations": {"3d_fullres": {**old, "UNet_class_name": "MyUNet"}}}
+    with pytest.raises(InvalidInputError, match="UNet_class_name: received 'MyUNet', legal is one of PlainConvUNet"):
+        plan_of(other, tmp_path, "3d_fullres")

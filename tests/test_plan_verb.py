@@ -53,7 +53,7 @@ def test_the_table_shows_every_stage_and_the_share(capsys: pytest.CaptureFixture
     words = f"{BRAIN} --scheme performance"
     lines = plan(words, capsys).splitlines()
     for index, stage in enumerate(plan_json(words, capsys)["stages"]):
-        cells = [index, size_text(stage["patch_size"]), stage["batch_size"], stage["crops_per_volume"]]
+        cells = [index + 1, size_text(stage["patch_size"]), stage["batch_size"], stage["crops_per_volume"]]
         cells += [stage["first_iteration"], stage["iterations"], f"{stage['voxels_per_iteration']:,}"]
         assert [str(cell) for cell in cells] in [line.split() for line in lines]
     assert any("93.59 % of constant patch size" in line for line in lines)

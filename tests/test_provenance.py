@@ -28,10 +28,16 @@ def test_a_study_records_what_it_rests_on_and_goes_on_under_the_same(
 ) -> None:
     ledger = Ledger.create(tmp_path / "study", space=space.identity())
     here = Provenance.here(space, data_paths(data))
-    check_provenance(ledger, here)
+    check_provenance(ledger, space, data_paths(data), here)
     assert ledger.header()["provenance"] == here.to_json()
-    check_provenance(ledger, Provenance.here(space, data_paths(data)))
-    assert list(here.data) == [f"{NAME}/{CUBE}/3d_fullres"]
+    check_provenance(ledger, space, data_paths(data), Provenance.here(space, data_paths(data)))
+    assert sorted(here.inputs) == [
+        f"labels, channels or file ending in dataset.json of {NAME}",
+        f"plans {CUBE} of {NAME}",
+        f"preprocessed files of {NAME}/nnUNetPlans_3d_fullres",
+        f"reference segmentations of {NAME} fold 0",
+        f"split of {NAME} fold 0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,10 +54,10 @@ def test_another_version_is_named_and_refused(
 ) -> None:
     ledger = Ledger.create(tmp_path / "study", space=space.identity())
     here = Provenance.here(space, data_paths(data))
-    check_provenance(ledger, here)
+    check_provenance(ledger, space, data_paths(data), here)
     other = replace(here, versions={**here.versions, name: "0.0"})
     with pytest.raises(LedgerError) as refused:
-        check_provenance(ledger, other)
+        check_provenance(ledger, space, data_paths(data), other)
     assert words in str(refused.value)
     assert "name another --out to start a new one" in str(refused.value)
     assert ledger.header()["provenance"] == here.to_json()
@@ -67,15 +73,15 @@ def test_what_only_measures_or_shows_may_change() -> None:
 
 def test_other_preprocessed_files_are_other_data(space: SearchSpace, data: Path, tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "study", space=space.identity())
-    check_provenance(ledger, Provenance.here(space, data_paths(data)))
+    check_provenance(ledger, space, data_paths(data), Provenance.here(space, data_paths(data)))
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)
-    check_provenance(ledger, Provenance.here(space, data_paths(copy)))
+    check_provenance(ledger, space, data_paths(copy), Provenance.here(space, data_paths(copy)))
     dataset = find_dataset(data_paths(copy), NAME)
     case = next((dataset.folder / dataset.plan(CUBE, "3d_fullres").data_identifier).glob("*.b2nd"))
     case.write_bytes(case.read_bytes() + b"\0")
-    with pytest.raises(LedgerError, match=f"prepared data of {NAME}/{CUBE}/3d_fullres"):
-        check_provenance(ledger, Provenance.here(space, data_paths(copy)))
+    with pytest.raises(LedgerError, match=f"preprocessed files of {NAME}/nnUNetPlans_3d_fullres .*, was "):
+        check_provenance(ledger, space, data_paths(copy), Provenance.here(space, data_paths(copy)))
 
 
 def test_comments_docstrings_and_layout_are_not_code() -> None:

@@ -242,6 +242,38 @@ def test_unsettled_points_come_first_with_their_old_number(document: dict[str, A
     assert len({proposal.trial_ids for proposal in [*proposals, *again[2:]]}) == 7
 
 
+@pytest.mark.parametrize("document", [OPTUNA_SPACE, RANDOM_SPACE, GRID_SPACE], ids=["optuna", "random", "grid"])
+def test_folds_and_seeds_can_be_added_to_a_study(document: dict[str, Any], tmp_path: Path) -> None:
+    space = space_from({**document, "folds": [1]})
+    ledger = ledger_of(space, tmp_path / "study")
+    proposals = all_of(proposer_of(space, ledger))
+    for proposal in proposals:
+        end(ledger, space, proposal, FINISHED)
+    before = ledger.points()
+    results = {folder.trial_id: folder.result() for folder in ledger.trials()}
+    wider = space_from({**document, "folds": [0, 1], "seeds": [0, 7]})
+    assert Ledger.create(ledger.root, space=wider.identity()) == ledger
+    ledger.adopt(wider.identity())
+    resumed = proposer_of(wider, ledger)
+    # Every point is proposed once more, for its three new trials; none is new.
+    assert (resumed.remaining, resumed.untrained) == (len(proposals), 3 * len(proposals))
+    again = all_of(resumed)
+    assert numbers(again) == numbers(proposals)
+    assert [p["point"] for p in ledger.points()] == [p["point"] for p in before]
+    for old, new in zip(proposals, again, strict=True):
+        assert new.trial_ids == tuple(spec.trial_id for spec in specs(wider, new.point, lookup))
+        assert set(old.trial_ids) < set(new.trial_ids)
+        for spec in specs(wider, new.point, lookup):
+            folder = ledger.add(spec)
+            if folder.result() is None:
+                finish(folder, dice=0.5)
+    assert proposer_of(wider, ledger).remaining == 0
+    assert all(ledger.trial(trial_id).result() == result for trial_id, result in results.items())
+    # What has been added is part of the study, and does not go again.
+    with pytest.raises(LedgerError, match=r"belongs to another study: folds, seeds differ; .*\(folds and seeds can be"):
+        Ledger.create(ledger.root, space=space.identity())
+
+
 def test_infeasible_points_are_proposed_again_only_when_asked_for(ledger: Ledger) -> None:
     space = space_of(trials=2)
     trials = record(ledger, space, POINTS[:2])

@@ -89,21 +89,20 @@ def test_a_line_for_every_state(study: Study, capsys: pytest.CaptureFixture[str]
     output = capsys.readouterr().out
     lines = {state: cells(output, study.trials[state]) for state in STATES}
     assert [lines[state][1] for state in STATES] == list(STATES)
-    names = {state: lines[state][2:4] for state in STATES}
+    names = {state: [lines[state][2], lines[state][8]] for state in STATES}
     assert names["new"] == ["cps", "100 %"]
     assert names["running"] == ["pgps min_patch=0.5 stages=3", "100 %"]
     assert names["interrupted"] == ["pgps", "50 %"]
     assert names["failed"][0] == "rpss"
-    # Fold, seed, iteration, patch, Dice, seconds, grams, attempts, waste.
-    assert lines["new"][4:] == ["0", "0", "0/2500", "-", "-", "0.0", "-", "0", "0.0"]
-    assert lines["running"][6:9] == ["600/2500", "96x96x64", "~0.612"]
-    assert lines["interrupted"][6] == "600/1250"
-    assert lines["finished"][6] == "2500/2500"
-    assert lines["finished"][7:9] == ["128x128x128", "0.7500"]
-    assert lines["failed"][5] == "3"
+    # Dice, seconds, iteration, fold, seed, budget, patch, grams, waste, attempts.
+    assert lines["new"][3:] == ["-", "0.0", "0/2500", "0", "0", "100 %", "-", "-", "0.0", "0"]
+    assert [lines["running"][index] for index in (3, 5, 9)] == ["~0.612", "600/2500", "96x96x64"]
+    assert lines["interrupted"][5] == "600/1250"
+    assert [lines["finished"][index] for index in (3, 5, 9)] == ["0.7500", "2500/2500", "128x128x128"]
+    assert lines["failed"][7] == "3"
     # 600 iterations and a validation, then 200 of them and the validation again. An iteration takes 0.25 kWh of a
     # quarter of the node and a GPU, at 0.06 kg per kWh; the validations were given none.
-    assert lines["failed"][-4:] == ["810.0", "12000.000", "2", "205.0"]
+    assert [lines["failed"][4], *lines["failed"][-3:]] == ["810.0", "12000.000", "205.0", "2"]
     assert "1 new, 1 running, 1 interrupted, 1 failed, 1 finished" in output.splitlines()
 
 
@@ -215,7 +214,7 @@ def test_idle_keys_of_the_data_curriculum_are_not_shown(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "study")
     ledger.add(make_spec("cps", pdl_epochs=3))
     ledger.add(make_spec("cps", seed=1, pdl_fraction=0.25, pdl_epochs=4))
-    shown = sorted(str(cell) for cell in rich_table(study_status(ledger)).columns[2].cells)
+    shown = sorted(str(cell) for cell in rich_table(study_status(ledger), 200).columns[2].cells)
     assert shown == ["cps", "cps pdl_fraction=0.25 pdl_epochs=4"]
 
 
@@ -256,3 +255,23 @@ def test_a_long_table_has_the_cells_of_a_short_one(
 )
 def test_a_screen_shows_what_it_has_room_for(study: Study, height: int, shown: list[str]) -> None:
     assert [row.state.value for row in last_ones(study_status(study.ledger), height)] == list(shown)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_table_fits_its_terminal_with_dice_and_id_whole(
+    width: int, study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    from study.status import rich_table, study_status
+
+    Console(width=width, highlight=False).print(rich_table(study_status(study.ledger), width))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    for trial in study.trials.values():
+        assert sum(trial.trial_id in line.split() for line in lines) == 1
+    assert any("0.7500" in line.split() for line in lines)
+    assert any("~0.612" in line.split() for line in lines)
+    # What every row says is said once; nothing else goes before it.
+    constant = "every row: fold 0" in "".join(lines)
+    assert constant or "left out" not in "".join(lines)

@@ -22,6 +22,7 @@ from prepared import (
     FLAT_2D,
     FULL,
     NAME,
+    cascade_plans,
     model_folder,
     plans_document,
     spec_of,
@@ -330,7 +331,7 @@ def ignore_a_border(labels: Any) -> Any:
 
 
 def test_a_cascade_reads_the_previous_stage(data: Path, tmp_path: Path, ledger: Ledger) -> None:
-    paths, cascade = cascade_of(data, tmp_path), "3d_cascade_fullres"
+    paths, cascade = cascade_plans(data, tmp_path), "3d_cascade_fullres"
     dataset = find_dataset(paths, NAME)
     assert previous_stage_folder(dataset, "CascadePlans", FULL, None) is None
     with pytest.raises(LedgerError, match="is a cascade and needs the segmentations of 3d_lowres: received none"):
@@ -353,29 +354,6 @@ def test_a_cascade_reads_the_previous_stage(data: Path, tmp_path: Path, ledger: 
     first = next(weight for name, weight in weights.items() if name.startswith("encoder") and weight.ndim == 5)
     # The image and one channel per class of the previous stage.
     assert first.shape[1] == 3
-
-
-def cascade_of(data: Path, tmp_path: Path) -> DataPaths:
-    """The phantoms with plans of a cascade, and in `previous` the true labels as what the previous stage predicted."""
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-    old, paths = data_paths(data).preprocessed / NAME, data_paths(tmp_path / "data")
-    folder = paths.preprocessed / NAME
-    folder.mkdir(parents=True)
-    for path in old.iterdir():
-        (folder / path.name).symlink_to(path)
-    document = plans_document(data)
-    full = document["configurations"][FULL]
-    document["plans_name"] = "CascadePlans"
-    document["configurations"]["3d_lowres"] = {**full, "next_stage": "3d_cascade_fullres"}
-    document["configurations"]["3d_cascade_fullres"] = {"inherits_from": FULL, "previous_stage": "3d_lowres"}
-    files.write_json(folder / "CascadePlans.json", document)
-    (tmp_path / "previous").mkdir()
-    cases = nnUNetDatasetBlosc2(str(folder / full["data_identifier"]))
-    for case in cases.identifiers:
-        labels = np.asarray(cases.load_case(case)[1][0]).clip(0)
-        nnUNetDatasetBlosc2.save_seg(labels, str(tmp_path / "previous" / case))
-    return paths
 
 
 # ---------------------------------------------------------------------------------------------------- before it starts

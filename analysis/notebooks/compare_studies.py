@@ -17,12 +17,11 @@
 # agree? Name them in `PGPS_STUDIES`, separated as in PATH; one study alone works too.
 
 # %%
-import os
-from pathlib import Path
-
 from IPython.display import Image, Markdown, display
 
-STUDIES = [Path(name) for name in os.environ.get("PGPS_STUDIES", "studies/demo").split(os.pathsep)]
+from analysis.sources import named_studies
+
+STUDIES = named_studies()
 
 
 def show(figure):

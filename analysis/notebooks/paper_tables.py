@@ -18,12 +18,11 @@
 # numbers beside them where the dataset is one of the paper's.
 
 # %%
-import os
-from pathlib import Path
-
 from IPython.display import Image, Markdown, display
 
-STUDIES = [Path(name) for name in os.environ.get("PGPS_STUDIES", "studies/demo").split(os.pathsep)]
+from analysis.sources import named_studies
+
+STUDIES = named_studies()
 # Published numbers to show beside yours, or None.
 REFERENCE = "miccai2024"
 

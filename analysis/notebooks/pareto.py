@@ -17,13 +17,12 @@
 # here is what the report uses: change a line, and run on.
 
 # %%
-import os
-from pathlib import Path
-
 from IPython.display import Image, display
 
+from analysis.sources import named_studies
+
 # Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
-STUDIES = [Path(name) for name in os.environ.get("PGPS_STUDIES", "studies/demo").split(os.pathsep)]
+STUDIES = named_studies()
 
 
 def show(figure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.verbs.options import add_source_options, evidence_from
@@ -142,13 +143,25 @@ def _print(comparison: Comparison, remarks: list[str]) -> None:
 
 def print_table(title: str, text: TextTable) -> None:
     """Print a table in the terminal, as wide as it allows."""
-    from rich.table import Table
-
     from study.console import wide_console
+    from study.fitting import Column, fits, fitting_table
 
-    table = Table(title=title, title_justify="left")
-    for heading, numeric in zip(text.headings, text.numeric, strict=True):
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "Dataset", overflow="fold")
+    console = wide_console()
+    columns = [
+        Column(heading=heading, cells=cells, right=numeric)
+        for heading, numeric, cells in zip(text.headings, text.numeric, zip(*text.rows, strict=True), strict=True)
+    ]
+    if fits(columns, console.width):
+        console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
+        return
+    print(title)
     for row in text.rows:
-        table.add_row(*row)
-    wide_console().print(table)
+        _print_block(text.headings, row)
+
+
+def _print_block(headings: Sequence[str], row: Sequence[str]) -> None:
+    """A row whose table is too wide: a value a line."""
+    width = max(map(len, headings))
+    for heading, cell in zip(headings, row, strict=True):
+        print(f"  {heading:{width}}  {cell}")
+    print()

@@ -22,6 +22,9 @@ EXAMPLES = """  python -m analysis front studies/hippo
   python -m analysis front studies/hippo --class 2
   python -m analysis front studies/hippo --objectives dice,runtime_seconds,co2_kg --json"""
 
+# Columns that are in the table however narrow the terminal is.
+KEPT = ("summary", "dice", "trial_ids")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
@@ -106,23 +109,24 @@ def _whole(value: Any) -> int | None:
 
 
 def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
-    from rich.table import Table
-
     from analysis.tables import readable, without_empty
     from study.console import wide_console
+    from study.fitting import Column, fitting_table
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]
     interval = without_empty(best, ["dice_low", "dice_high"]) if "dice" in objectives else []
     values = [name for o in objectives for name in ([o, *interval] if o == "dice" else [o])]
     names = ["number", *groups, "summary", *values, "probability", "folds", "n_seeds", "trial_ids"]
-    text = readable(best, names)
-    table = Table(title=f"{len(best)} of {len(front.points)} points are on the front{of_class}", title_justify="left")
-    for heading, numeric in zip(text.headings, text.numeric, strict=True):
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    for row in text.rows:
-        table.add_row(*row)
-    wide_console().print(table)
+    text, console = readable(best, names), wide_console()
+    columns = [
+        Column(heading=heading, cells=cells, right=numeric, keep=name in KEPT)
+        for name, heading, numeric, cells in zip(
+            names, text.headings, text.numeric, zip(*text.rows, strict=True), strict=True
+        )
+    ]
+    title = f"{len(best)} of {len(front.points)} points are on the front{of_class}"
+    console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
 
 
 def _nothing(front: Front, trials: pd.DataFrame) -> list[str]:

@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     modes.add_argument("--knee", action="store_true", help="the knee of the front of Dice against a cost")
     parser.add_argument("--cost", metavar="NAME", help=f"of the knee (default: {_DEFAULT_COST})")
     parser.add_argument("--dataset", metavar="NAME", help="which one, if the studies have several")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="put this --data into the training commands")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="put this --data into the training commands (default: what the trial was trained with)",
+    )
     parser.add_argument(
         "--out",
         type=place,

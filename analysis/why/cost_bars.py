@@ -22,7 +22,8 @@ _ROW, _LETTER = 0.3, 0.068
 _PALEST = 0.35
 _LOOKS: Mapping[str, Mapping[str, Any]] = {
     "setup": {"facecolor": RULE.light, "edgecolor": SURFACE.light},
-    "online_validation": {"facecolor": MUTED.light, "edgecolor": SURFACE.light},
+    # Not plain: CPS is a grey.
+    "online_validation": {"facecolor": SURFACE.light, "edgecolor": MUTED.light, "hatch": "....."},
     "final_validation": {"facecolor": SURFACE.light, "edgecolor": MUTED.light},
     "waste": {"facecolor": SURFACE.light, "edgecolor": INK.light, "hatch": "//////"},
 }

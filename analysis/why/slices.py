@@ -27,13 +27,10 @@ from analysis.why.varying import VaryingAxis
 MOST_AXES = 8
 """More are not drawn; the report says so."""
 _ACROSS = 4
-_JITTER = 0.28
 _FEW_VALUES = 7
 # So many pale points become a picture within the drawing, which would take megabytes otherwise.
 _RASTERIZE_FROM = 400
 _MANY = 200
-# The fractional parts of its multiples fill 0 to 1 evenly: jitter that is the same every time.
-_GOLDEN = 0.6180339887498949
 
 
 def slices(front: Front, axes: Sequence[VaryingAxis], *, subject: str, notes: Sequence[str], layout: Layout) -> Figure:
@@ -138,13 +135,12 @@ class _Slices:
 
 
 def positions(axis: VaryingAxis, points: pd.DataFrame) -> NDArray[np.float64]:
-    """Where points stand on an axis: at their number, or beside their category's, spread so that none hides."""
+    """Where points stand on an axis: at their number, or at their category's."""
     values = axis.values.reindex(points.index)
     if axis.numeric:
         return values.to_numpy(dtype=float)
-    places = values.map({word: place for place, word in enumerate(axis.categories)}).to_numpy(dtype=float)
-    spread = (np.arange(len(points)) * _GOLDEN) % 1 - 0.5
-    return np.asarray(places + _JITTER * spread)
+    places = values.map({word: n for n, word in enumerate(axis.categories)})
+    return np.asarray(places.to_numpy(dtype=float))
 
 
 def _mark_axis(panel: Axes, axis: VaryingAxis) -> None:

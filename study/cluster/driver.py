@@ -88,8 +88,8 @@ def run_study(run: Run) -> list[str]:
     """
     with _Signals() as signals, run.ledger.locked(run.say):
         audit(run.ledger)
-        here = Provenance.here(run.space, run.data)
-        check_provenance(run.ledger, here)
+        here = Provenance.here(run.space, run.data, run.previous_stage)
+        check_provenance(run.ledger, run.space, run.data, here)
         proposer = make_proposer(
             run.space, run.ledger, prepared_lookup(run.data), retry_infeasible=run.patience.retry_infeasible
         )
@@ -100,11 +100,19 @@ def run_study(run: Run) -> list[str]:
             return []
         mirror = open_mirror(run.optuna_storage, run.space, run.ledger) if run.optuna_storage else None
         search = PointSearcher(proposer, mirror)
+        run.say("starting Ray" if run.address is None else f"joining Ray at {run.address}")
         with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
             # Ray has put its own handlers in their place.
             signals.install()
             if run.address is not None:
-                check_nodes(run.ledger.root.resolve(), run.space, run.data, here, url=url_of_ledger(run.ledger))
+                check_nodes(
+                    run.ledger.root.resolve(),
+                    run.space,
+                    run.data,
+                    here,
+                    previous_stage=run.previous_stage,
+                    url=url_of_ledger(run.ledger),
+                )
             allotment = allot(run.space.resources, nodes())
             signals.check()
             run.on_begin(proposer.unfinished)

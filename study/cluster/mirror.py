@@ -12,7 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -27,7 +29,7 @@ from sqlalchemy.exc import ArgumentError
 from study.cluster.optuna_terms import Verdict, directions, distributions, silence_optuna, verdict
 from study.cluster.proposers import KnownPoint, Proposal, known_points
 from study.errors import LedgerError, MachineError, StudyError
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger, TrialFolder, TrialState
 from study.outcomes import Outcome
 from study.spaces import SearchSpace
 
@@ -57,8 +59,9 @@ class Mirror:
         trouble: why the mirror is behind, in one line; None when it is not.
     """
 
-    def __init__(self, storage: BaseStorage, study_id: int, space: SearchSpace) -> None:
+    def __init__(self, storage: BaseStorage, study_id: int, space: SearchSpace, ledger: Ledger) -> None:
         self.trouble: str | None = None
+        self._ledger = ledger
         self._storage = storage
         self._study_id = study_id
         self._objectives = shown(space)
@@ -92,8 +95,7 @@ class Mirror:
         for number, one in by_number.items():
             ending = self._ending(one)
             if one.outcome.state in SETTLED and ending.state not in shown_as.get(number, ()):
-                self._open(one.proposal)
-                self._close(number, ending)
+                self._show(one.proposal, ending)
 
     def _ending(self, known: KnownPoint | None) -> Verdict:
         if known is None or known.outcome.state not in SETTLED:
@@ -109,9 +111,36 @@ class Mirror:
         )
         self._trial_ids[proposal.number] = self._storage.create_new_trial(self._study_id, template_trial=trial)
 
+    def _show(self, proposal: Proposal, ending: Verdict) -> None:
+        """A point that has ended before, with its own times and curve."""
+        folders = self._folders(proposal.trial_ids)
+        attributes: dict[str, Any] = {NUMBER: proposal.number, TRIAL_IDS: list(proposal.trial_ids)}
+        trial: FrozenTrial = optuna.trial.create_trial(
+            state=ending.state,
+            values=ending.values,
+            params=proposal.point,
+            distributions=self._distributions,
+            user_attrs=attributes | ({} if ending.reason is None else {REASON: ending.reason}),
+            intermediate_values=curve(folders),
+        )
+        times = [event["time"] for folder in folders for event in folder.events()]
+        if times:
+            trial.datetime_start, trial.datetime_complete = (
+                datetime.fromtimestamp(t) for t in (min(times), max(times))
+            )
+        self._storage.create_new_trial(self._study_id, template_trial=trial)
+
     def _close(self, number: int, ending: Verdict) -> None:
-        self._end(self._trial_ids[number], ending)
+        trial_id = self._trial_ids[number]
+        names = self._storage.get_trial(trial_id).user_attrs.get(TRIAL_IDS, ())
+        with suppress(UpdateFinishedTrialError):
+            for epoch, dice in curve(self._folders(names)).items():
+                self._storage.set_trial_intermediate_value(trial_id, epoch, dice)
+        self._end(trial_id, ending)
         del self._trial_ids[number]
+
+    def _folders(self, trial_ids: Sequence[str]) -> list[TrialFolder]:
+        return [self._ledger.trial(trial_id) for trial_id in trial_ids]
 
     def _end(self, trial_id: int, ending: Verdict) -> OptunaState:
         with suppress(UpdateFinishedTrialError):  # somebody ended it by hand
@@ -135,6 +164,16 @@ class Mirror:
             self._retry_at = time.monotonic() + PAUSE_SECONDS
 
 
+def curve(folders: Sequence[TrialFolder]) -> dict[int, float]:
+    """Pseudo Dice by epoch, counted from one: the mean of the trials that were evaluated then."""
+    values: dict[int, list[float]] = {}
+    for folder in folders:
+        for report in folder.epochs():
+            if report.pseudo_dice is not None:
+                values.setdefault(report.epoch + 1, []).append(report.pseudo_dice)
+    return {epoch: fmean(found) for epoch, found in sorted(values.items())}
+
+
 def shown(space: SearchSpace) -> tuple[str, ...]:
     """Objectives of a space's Optuna study."""
     return space.objectives or OBJECTIVES_OF_LISTS
@@ -155,7 +194,7 @@ def open_mirror(url: str, space: SearchSpace, ledger: Ledger) -> Mirror:
     known = known_points(space, ledger)
     with _told_clearly(url):
         storage = _storage(url)
-        mirror = Mirror(storage, _study(storage, url, space, ledger), space)
+        mirror = Mirror(storage, _study(storage, url, space, ledger), space, ledger)
         mirror.reconcile(known)
     return mirror
 

@@ -100,7 +100,15 @@ def nodes() -> list[Node]:
     return [Node(cpus=float(r.get("CPU", 0)), gpus=float(r.get("GPU", 0))) for r in held]
 
 
-def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenance, *, url: str | None = None) -> None:
+def check_nodes(
+    root: Path,
+    space: SearchSpace,
+    data: DataPaths,
+    here: Provenance,
+    *,
+    previous_stage: Path | None = None,
+    url: str | None = None,
+) -> None:
     """Have every node that can train look at the study folder, the data, the code and the libraries.
 
     Args:
@@ -108,6 +116,7 @@ def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenanc
         space: of the study.
         data: folders of its prepared data.
         here: what it rests on where the driver is.
+        previous_stage: for a cascade, as the driver names it.
         url: of the study when it is in object storage, which every node is to reach.
 
     Raises:
@@ -118,7 +127,14 @@ def check_nodes(root: Path, space: SearchSpace, data: DataPaths, here: Provenanc
     probe = root / f".probe-{uuid4().hex}"
     probe.mkdir()
     try:
-        question = _Question(probe=str(probe), url=url, space=space, data=data, provenance=here.to_json())
+        question = _Question(
+            probe=str(probe),
+            url=url,
+            space=space,
+            data=data,
+            previous_stage=previous_stage,
+            provenance=here.to_json(),
+        )
         asked = [(node, _ask(node, question)) for node in alive() if node["Resources"].get("CPU", 0)]
         complaints = [text for node, answer in asked for text in _complaints(node, answer, question)]
     finally:
@@ -135,6 +151,7 @@ class _Question:
     url: str | None
     space: SearchSpace
     data: DataPaths
+    previous_stage: Path | None
     provenance: dict[str, Any]
 
 
@@ -171,7 +188,7 @@ def _look(question: _Question, reply: str) -> list[str]:
     if trouble is not None:
         return [trouble]
     try:
-        return Provenance.here(question.space, question.data).differences(question.provenance)
+        return Provenance.here(question.space, question.data, question.previous_stage).differences(question.provenance)
     except StudyError as error:
         return [str(error)]
 

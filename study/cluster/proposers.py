@@ -21,7 +21,7 @@ from study.ledger import Ledger, TrialState
 from study.outcomes import Outcome, outcome
 from study.remote.shared_ledger import url_of_ledger
 from study.results import NO_METRICS
-from study.spaces import OPTUNA, Point, SearchSpace
+from study.spaces import OPTUNA, Point, SearchSpace, specs
 from study.specs import Lookup
 
 
@@ -156,6 +156,7 @@ def make_proposer(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_i
         InvalidInputError: fewer trials are asked for than have finished, or a listed point is not legal.
         LedgerError: the ledger's points are damaged or not of this space.
     """
+    _extend(space, ledger, lookup)
     known = known_points(space, ledger)
     if space.searcher == OPTUNA:
         # Lists need no Optuna, which takes a second to load.
@@ -165,6 +166,17 @@ def make_proposer(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_i
     from study.cluster.lists import ListProposer
 
     return ListProposer(space, ledger, known, lookup, retry_infeasible=retry_infeasible)
+
+
+def _extend(space: SearchSpace, ledger: Ledger, lookup: Lookup) -> None:
+    """Give the points of a study to which folds or seeds were added the trials for them."""
+    each = len(space.folds) * len(space.seeds)
+    for record in ledger.points():
+        known = record["trial_ids"]
+        if len(known) < each and set(record["point"]) == set(space.searched):
+            wanted = [spec.trial_id for spec in specs(space, record["point"], lookup)]
+            if set(known) <= set(wanted):
+                ledger.extend_point(record["number"], wanted)
 
 
 def known_points(space: SearchSpace, ledger: Ledger) -> list[KnownPoint]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from study import files
 from study.checks import check_count
-from study.datasets import RAW_VARIABLE, DataPaths, PreparedDataset, dataset_id, find_dataset
+from study.datasets import FOLDS, RAW_VARIABLE, DataPaths, PreparedDataset, dataset_id, find_dataset, too_few_cases
 from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
 from study.machine import usable_cores
 from study.prepare.process import Progress, run_job
 from study.prepare.recipe import Recipe, read_record
-from study.prepare.sources import Source, inventory, is_converted_from, msd_source, raw_source
-from study.prepare.steps import Job, preprocessed_cases, step_count
+from study.prepare.sources import Source, is_converted_from, is_inventory, msd_source, raw_source
+from study.prepare.steps import SPLITS, Job, preprocessed_cases, step_count
 
 __all__ = ["Preparation", "Progress", "Recipe", "Source", "msd_source", "prepare", "raw_source", "step_count"]
 
@@ -94,16 +94,25 @@ def _checked_job(source: Source, paths: DataPaths, recipe: Recipe, workers: int)
     _check_id(job)
     _check_source(job)
     _check_recipe(job)
+    _check_cases(job)
     return job
 
 
 def _check_id(job: Job) -> None:
     number = dataset_id(job.source.dataset)
     for root in (job.raw, job.preprocessed):
-        others = {p.name for p in root.glob(f"Dataset{number:03d}_*")} - {job.source.dataset}
+        # nnU-Net takes every name that begins so for the id: 100 is also that of Dataset1000.
+        others = {p.name for p in root.glob(f"Dataset{number:03d}*")} - {job.source.dataset}
         if others:
             legal = f"an id that is free in {root}, where {number} is {sorted(others)[0]}"
             raise InvalidInputError(field="--id", received=number, legal=legal)
+
+
+def _check_cases(job: Job) -> None:
+    """Refuse what cannot be split into folds before hours of preprocessing."""
+    splits, cases = job.folder / SPLITS, job.source.case_count()
+    if cases < FOLDS and not splits.exists():
+        raise too_few_cases(job.source.dataset, cases, splits)
 
 
 def _check_source(job: Job) -> None:
@@ -117,7 +126,7 @@ def _check_source(job: Job) -> None:
         raise DataIntegrityError(f"{target} was not made from {source.folder} as it is now; {remedy}")
     verified = read_record(job.folder).get("inventory")
     # Without plans, what there is belongs to an interrupted preparation and is made again.
-    if target.exists() and verified not in (None, inventory(target)) and job.prepared.plans_names():
+    if target.exists() and verified and job.prepared.plans_names() and not is_inventory(verified, target):
         raise DataIntegrityError(f"{target} has changed since it was prepared; {remedy}")
 
 

@@ -7,6 +7,7 @@ only, and a copy would double it. Sources may be read-only.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -19,10 +20,13 @@ from study import files
 from study.checks import check_count
 from study.datasets import RAW_VARIABLE, dataset_id
 from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.integrity import description_problems
 from study.plain import sha256_of_json
 
 MARKER_NAME = "pgps_source.json"
-HIGHEST_ID = 999
+HIGHEST_ID = 99999
+# Of a file up to this size the content is looked at, of a larger one the time of its last change.
+SMALL_FILE_BYTES = 1 << 20
 Note = Callable[[str], None]
 
 
@@ -43,6 +47,11 @@ class Source:
     def inventory(self) -> str:
         """See `inventory`."""
         return inventory(self.folder)
+
+    def case_count(self) -> int:
+        """How many cases have labels, as far as can be seen without reading them."""
+        listed = _read_description(self.folder).get("dataset")
+        return len(listed) if listed is not None else sum(1 for _ in _visible(self.folder / "labelsTr"))
 
 
 def msd_source(folder: Path, number: int | None = None) -> Source:
@@ -75,27 +84,63 @@ def raw_source(folder: Path, number: int | None = None) -> Source:
 
     Raises:
         InvalidInputError: no such folder, no dataset, or no id.
+        DataIntegrityError: dataset.json is not as nnU-Net v2 wants it.
     """
-    return _source("raw", folder, r"Dataset(\d{3})_(.+)", number)
+    source = _source("raw", folder, r"Dataset(\d{3,5})_(.+)", number)
+    path = source.folder / "dataset.json"
+    problem = next(description_problems(_read_description(source.folder)), None)
+    if problem is not None:
+        raise DataIntegrityError(f"{path}: {problem}")
+    return source
 
 
 def inventory(folder: Path) -> str:
-    """SHA-256 over names and sizes of dataset.json, images and labels: cheap, and the same for a moved folder.
+    """SHA-256 over names and content of dataset.json, images and labels; of large files size and time stand for it.
+
+    Files that dataset.json lists elsewhere count as well.
 
     Raises:
         MissingDataError: a file cannot be looked at, as with a link to nothing.
     """
-    paths = [folder / "dataset.json", *_visible(folder / "imagesTr"), *_visible(folder / "labelsTr")]
-    try:
-        return sha256_of_json([[str(p.relative_to(folder)), p.stat().st_size] for p in paths])
-    except OSError as error:
-        raise MissingDataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return _inventory(folder, [*_files_inside(folder), *_files_listed(folder)], _fingerprint_of)
+
+
+def is_inventory(recorded: str, folder: Path) -> bool:
+    """Whether a folder is as it was recorded, in this form or the earlier one, names and sizes."""
+    return recorded == inventory(folder) or recorded == _inventory(
+        folder, _files_inside(folder), lambda path: path.stat().st_size
+    )
 
 
 def is_converted_from(raw_folder: Path, source: Source) -> bool:
     """Whether a raw dataset was made from this Decathlon task as it is now."""
     marker = raw_folder / MARKER_NAME
-    return marker.exists() and bool(files.read_json(marker).get("inventory") == source.inventory())
+    return marker.exists() and is_inventory(files.read_json(marker).get("inventory", ""), source.folder)
+
+
+def _files_inside(folder: Path) -> list[Path]:
+    return [folder / "dataset.json", *_visible(folder / "imagesTr"), *_visible(folder / "labelsTr")]
+
+
+def _files_listed(folder: Path) -> list[Path]:
+    """Images and labels that dataset.json names, wherever they are, as nnU-Net finds them."""
+    cases = _read_description(folder).get("dataset") or {}
+    named = [name for case in cases.values() for name in (*case["images"], case["label"])]
+    return [folder / os.path.expandvars(name) for name in named]
+
+
+def _inventory(folder: Path, paths: list[Path], look: Callable[[Path], object]) -> str:
+    try:
+        return sha256_of_json([[os.path.relpath(path, folder), look(path)] for path in paths])
+    except OSError as error:
+        raise MissingDataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _fingerprint_of(path: Path) -> list[object]:
+    found = path.stat()
+    if found.st_size > SMALL_FILE_BYTES:
+        return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
 def link(source: Source, raw_root: Path) -> None:

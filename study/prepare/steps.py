@@ -25,8 +25,9 @@ from study.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, Prepa
 from study.errors import InvalidInputError
 from study.integrity import training_cases, verify_dataset
 from study.plan import inherited
+from study.prepare.oddities import oddities
 from study.prepare.recipe import PLANS_OF_PLANNER, Recipe, read_record, write_record
-from study.prepare.sources import Source, conversion_folder, convert, inventory, link
+from study.prepare.sources import Source, conversion_folder, convert, inventory, is_inventory, link
 from study.small_plan import small_plans
 
 FINGERPRINT, DESCRIPTION, SPLITS = "dataset_fingerprint.json", "dataset.json", "splits_final.json"
@@ -106,7 +107,7 @@ def run_steps(job: Job, begin: Callable[[Step], None], note: Callable[[str], Non
     _make_raw_dataset(job, begin, note)
     _set_aside(job)
     cases = list(training_cases(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION)))
-    _verify(job, begin, len(cases))
+    _verify(job, begin, note, len(cases))
     _fingerprint(job, begin, len(cases))
     plans = _plan(job, planner, begin)
     for configuration in job.recipe.configurations:
@@ -161,14 +162,17 @@ def _set_aside(job: Job) -> None:
             shutil.copyfile(job.folder / name, job.aside / name)
 
 
-def _verify(job: Job, begin: Callable[[Step], None], cases: int) -> None:
-    current, verified = inventory(job.raw_folder), read_record(job.folder).get("inventory")
-    if verified == current:
+def _verify(job: Job, begin: Callable[[Step], None], note: Callable[[str], None], cases: int) -> None:
+    verified = read_record(job.folder).get("inventory")
+    if verified is not None and is_inventory(verified, job.raw_folder):
         return
+    current = inventory(job.raw_folder)
     if verified is not None:
         _forget(job)
     begin(Step(name=f"verifying {cases} cases"))
     verify_dataset(job.raw_folder, workers=job.workers)
+    for oddity in oddities(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION), workers=job.workers):
+        note(oddity)
     write_record(job.folder, inventory=current, source={"kind": job.source.kind, "folder": str(job.source.folder)})
 
 

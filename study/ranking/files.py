@@ -28,8 +28,8 @@ MEAN_RANK = "mean-rank"
 
 FOLDER = "rankings"
 TABLE, PAIRS, RECORD, PICTURE = "ranking.parquet", "pairs.parquet", "ranking.json", "ranking.png"
-# Of the files and the arithmetic: raise it when either changes, and older rankings are made again.
-FORMAT = 1
+# Of the files and the arithmetic: raise it when either changes. Older rankings can be read and are not made again.
+FORMAT, READABLE_FORMATS = 2, (1, 2)
 
 Values = Mapping[str, float | None]
 
@@ -136,7 +136,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = files.read_json(folder / RECORD)
     except (OSError, ValueError):
         return None
-    whole = isinstance(record, dict) and record.get("format") == FORMAT
+    whole = isinstance(record, dict) and record.get("format") in READABLE_FORMATS
     return record if whole and (folder / TABLE).exists() and (folder / PAIRS).exists() else None
 
 

@@ -9,8 +9,8 @@ counts them in the opposite order, which is hidden here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,12 @@ class CaseImage:
     Attributes:
         voxels: (channels, *axes), as nnU-Net stored them.
         spacing: per axis, millimetres.
+        labels: (*axes), class of every voxel, 0 or less where there is none; None when they are not known.
     """
 
     voxels: Array
     spacing: tuple[float, ...]
+    labels: NDArray[Any] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,6 +50,7 @@ class CaseImage:
         return CaseImage(
             voxels=np.squeeze(self.voxels, axis=tuple(axis + 1 for axis in axes)),
             spacing=tuple(self.spacing[axis] for axis in kept),
+            labels=None if self.labels is None else np.squeeze(self.labels, axis=tuple(axes)),
         )
 
 
@@ -58,10 +61,12 @@ class Centred:
     Attributes:
         channels: one SimpleITK image per channel, 32-bit floats, zero where the case is not finite.
         defined: SimpleITK image, 1 where all channels are finite.
+        centroids: class -> centre of its voxels, millimetres in SimpleITK's order of axes.
     """
 
     channels: tuple[Any, ...]
     defined: Any
+    centroids: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,7 +99,11 @@ def centred(case: CaseImage, factors: Sequence[int]) -> Centred:
     finite: Mask = np.all(np.isfinite(case.voxels), axis=0)
     cleaned: Array = np.where(finite[None], case.voxels, np.float32(0))
     channels = tuple(_image(channel, case.spacing, factors) for channel in cleaned)
-    return Centred(channels=channels, defined=_image(finite.astype(np.float32), case.spacing, factors))
+    return Centred(
+        channels=channels,
+        defined=_image(finite.astype(np.float32), case.spacing, factors),
+        centroids=_centroids(case, factors),
+    )
 
 
 def on_grid(case: Centred, grid: Any, transform: Any) -> GridImage:
@@ -114,6 +123,23 @@ def on_grid(case: Centred, grid: Any, transform: Any) -> GridImage:
     # A voxel counts only when its neighbours in the case are all defined.
     inside = _resampled(case.defined, grid, transform, SimpleITK.sitkLinear) > 1 - 1e-3
     return GridImage(voxels=np.where(inside[None], voxels, 0).astype(np.float64), inside=inside)
+
+
+def _centroids(case: CaseImage, factors: Sequence[int]) -> dict[int, tuple[float, ...]]:
+    from scipy import ndimage
+
+    if case.labels is None:
+        return {}
+    classes = [int(n) for n in np.unique(case.labels) if n > 0]
+    # The centre of what is left when blocks are averaged is the origin.
+    kept = [size // min(f, size) * min(f, size) for size, f in zip(case.shape, factors, strict=True)]
+    found = ndimage.center_of_mass(np.ones(case.shape), case.labels, classes) if classes else []
+    return {
+        n: tuple(step * (place - (size - 1) / 2) for place, size, step in zip(place, kept, case.spacing, strict=True))[
+            ::-1
+        ]
+        for n, place in zip(classes, found, strict=True)
+    }
 
 
 def _image(voxels: Array, spacing: Sequence[float], factors: Sequence[int]) -> Any:

@@ -38,8 +38,12 @@ class CaseFolder:
             MissingDataError: it cannot be read.
         """
         try:
-            data, _, _, properties = _dataset(self.path).load_case(case)
-            return CaseImage(voxels=np.asarray(data[:], dtype=np.float32), spacing=self._spacing(properties))
+            data, labels, _, properties = _dataset(self.path).load_case(case)
+            return CaseImage(
+                voxels=np.asarray(data[:], dtype=np.float32),
+                spacing=self._spacing(properties),
+                labels=np.asarray(labels[0]),
+            )
         except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise MissingDataError(

@@ -1,9 +1,14 @@
 """Registration of a case to the reference, the same every time: one thread, one seed, coarse to fine.
 
 Correlation of the two images is maximised over rigid or affine transforms (rotations and shifts about the common
-centre, for affine ones then scaling and shearing), on up to three levels of resolution. Nothing is believed without
-proof: a transform is kept only if it lowers the mean squared error on the overlap and leaves at least half of the
-overlap there was. Otherwise the case stays where it was. What ITK cannot register is left so too, with its reason.
+centre, for affine ones then scaling and shearing), on up to three levels of resolution. Levels coarsen the fine axes
+first. Thick slices turn and shift in their plane alone, with many slices across them too: what a few thick slices
+cannot show is noise, and would be fitted.
+
+Nothing is believed without proof. A transform is kept only if it lowers the mean squared error, on the overlap and on
+the voxels that overlap before and after; leaves at least half of the overlap there was; and, where training labels
+are known, brings the centres of the classes no farther apart. Otherwise the case stays where it was. What ITK cannot
+register is left so too, with its reason.
 """
 
 from __future__ import annotations
@@ -28,9 +33,13 @@ LEAST_OVERLAP_SHARE = 0.5
 MOST_SAMPLES = 100_000
 SAMPLING_SEED = 20_240
 ITERATIONS = 100
-# Shrink factors and smoothing (in voxels) of the levels; a level is left out where fewer voxels than this would remain.
-LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))
+# Shrink factors of the levels in terms of the finest axis; coarser axes shrink less, down to this many voxels.
+LEVELS = (4, 2, 1)
 LEAST_LEVEL_VOXELS = 8
+# A slice so many times as thick as the finest spacing is a thick one; nnU-Net's threshold of anisotropy.
+THICK = 3.0
+# Fewer of them say nothing reliable about a shift across them: it drifts by slices where nothing is wrong.
+FEW_SLICES = 24
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,12 +51,16 @@ class Alignment:
         registration: `registered`, `identity` (no transform was better) or `unregistered` (none could be found).
         reason: why it is not registered, empty otherwise.
         parameters: of the transform from the reference to the case, in SimpleITK's order; empty for identity.
+        off_before_mm, off_after_mm: how far the centres of its classes are from the reference's, mean over the classes
+            that both have, unmoved and as placed; None without labels.
     """
 
     image: GridImage
     registration: str
     reason: str
     parameters: tuple[float, ...] = ()
+    off_before_mm: float | None = None
+    off_after_mm: float | None = None
 
 
 def align(case: Centred, reference: Centred, kind: str) -> Alignment:
@@ -61,23 +74,41 @@ def align(case: Centred, reference: Centred, kind: str) -> Alignment:
     import SimpleITK
 
     still = SimpleITK.Transform(len(reference.shape), SimpleITK.sitkIdentity)
-    unmoved = on_grid(case, reference.defined, still)
+    unmoved, off = on_grid(case, reference.defined, still), centres_off_mm(case, reference, still)
+
+    def stays(registration: str, reason: str) -> Alignment:
+        return Alignment(image=unmoved, registration=registration, reason=reason, off_before_mm=off, off_after_mm=off)
+
     if kind == NONE:
-        return Alignment(image=unmoved, registration=IDENTITY, reason="no registration was asked for")
+        return stays(IDENTITY, "no registration was asked for")
     reason = _why_not(case, reference)
     if reason:
-        return Alignment(image=unmoved, registration=UNREGISTERED, reason=reason)
+        return stays(UNREGISTERED, reason)
     try:
         transform = register(case, reference, kind)
     except RuntimeError as error:
-        return Alignment(image=unmoved, registration=UNREGISTERED, reason=f"ITK gave up: {_last_line(error)}")
-    moved = on_grid(case, reference.defined, transform)
+        return stays(UNREGISTERED, f"ITK gave up: {_last_line(error)}")
+    moved, off_after = on_grid(case, reference.defined, transform), centres_off_mm(case, reference, transform)
     worse = _why_worse(unmoved, moved, on_grid(reference, reference.defined, still))
+    if not worse and off is not None and off_after is not None and off_after > off:
+        worse = f"registration moved the centres of the classes apart, from {off:.1f} to {off_after:.1f} mm"
     if worse:
-        return Alignment(image=unmoved, registration=IDENTITY, reason=worse)
+        return stays(IDENTITY, worse)
     return Alignment(
-        image=moved, registration=REGISTERED, reason="", parameters=tuple(float(p) for p in transform.GetParameters())
+        image=moved,
+        registration=REGISTERED,
+        reason="",
+        parameters=tuple(float(p) for p in transform.GetParameters()),
+        off_before_mm=off,
+        off_after_mm=off_after,
     )
+
+
+def centres_off_mm(case: Centred, reference: Centred, transform: Any) -> float | None:
+    """Mean distance of a case's class centres from where the transform puts the reference's; None without labels."""
+    shared = sorted(case.centroids.keys() & reference.centroids.keys())
+    distances = [math.dist(transform.TransformPoint(reference.centroids[n]), case.centroids[n]) for n in shared]
+    return math.fsum(distances) / len(distances) if distances else None
 
 
 def register(case: Centred, reference: Centred, kind: str) -> Any:
@@ -105,7 +136,16 @@ def kept_transform(kind: str, axes: int, parameters: Sequence[float]) -> Any:
 
 
 def _optimised(fixed: Any, moving: Any, start: Any) -> Any:
-    """ITK's registration from a start, which is changed and returned."""
+    """ITK's registration from a start, level by level; the start is changed and returned."""
+    for level in LEVELS:
+        factors = _factors(fixed.GetSpacing(), fixed.GetSize(), level)
+        if level == 1 or max(factors) > 1:
+            smooth = [_smoothed(image, fixed, factors) for image in (fixed, moving)]
+            _optimise(_shrunk(smooth[0], factors), smooth[1], start, step_mm=min(fixed.GetSpacing()))
+    return start
+
+
+def _optimise(fixed: Any, moving: Any, transform: Any, *, step_mm: float) -> None:
     import SimpleITK
 
     method = SimpleITK.ImageRegistrationMethod()
@@ -114,20 +154,16 @@ def _optimised(fixed: Any, moving: Any, start: Any) -> Any:
     _set_sampling(method, math.prod(fixed.GetSize()))
     method.SetInterpolator(SimpleITK.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0 * min(fixed.GetSpacing()),
-        minStep=1e-3 * min(fixed.GetSpacing()),
+        learningRate=2.0 * step_mm,
+        minStep=1e-3 * step_mm,
         numberOfIterations=ITERATIONS,
         relaxationFactor=0.6,
         gradientMagnitudeTolerance=1e-8,
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    levels = _levels(min(*fixed.GetSize(), *moving.GetSize()))
-    method.SetShrinkFactorsPerLevel([factor for factor, _ in levels])
-    method.SetSmoothingSigmasPerLevel([sigma for _, sigma in levels])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetInitialTransform(start, inPlace=True)
+    method.SetOptimizerWeights(_weights(transform, moving.GetSpacing(), moving.GetSize()))
+    method.SetInitialTransform(transform, inPlace=True)
     method.Execute(fixed, moving)
-    return start
 
 
 def _set_sampling(method: Any, voxels: int) -> None:
@@ -138,8 +174,42 @@ def _set_sampling(method: Any, voxels: int) -> None:
     method.SetMetricSamplingPercentage(MOST_SAMPLES / voxels, SAMPLING_SEED)
 
 
-def _levels(smallest_axis_voxels: int) -> list[tuple[int, float]]:
-    return [level for level in LEVELS if level[0] == 1 or smallest_axis_voxels // level[0] >= LEAST_LEVEL_VOXELS]
+def _factors(spacing: Sequence[float], size: Sequence[int], level: int) -> list[int]:
+    """Per axis, how far a level shrinks it: to about the level's multiple of the finest spacing."""
+    wanted = [max(1, round(level * min(spacing) / step)) for step in spacing]
+    return [max(1, min(factor, voxels // LEAST_LEVEL_VOXELS)) for factor, voxels in zip(wanted, size, strict=True)]
+
+
+def _smoothed(image: Any, fixed: Any, factors: Sequence[int]) -> Any:
+    """An image without what a level cannot show, half a voxel of the level as standard deviation."""
+    import SimpleITK
+
+    if max(factors) == 1:
+        return image
+    widths_mm = [
+        step * factor / 2 if factor > 1 else 0.0 for step, factor in zip(fixed.GetSpacing(), factors, strict=True)
+    ]
+    return SimpleITK.DiscreteGaussian(image, [width**2 for width in widths_mm], 32, 0.01, True)
+
+
+def _shrunk(image: Any, factors: Sequence[int]) -> Any:
+    import SimpleITK
+
+    return SimpleITK.Shrink(image, [int(factor) for factor in factors]) if max(factors) > 1 else image
+
+
+def _weights(transform: Any, spacing: Sequence[float], size: Sequence[int]) -> list[float]:
+    """1 for the parameters that may change, 0 for those that thick slices do not show; in the transform's order."""
+    axes = len(spacing)
+    thick = [axis for axis in range(axes) if axes == 3 and spacing[axis] >= THICK * min(spacing)]
+    if len(thick) != 1:
+        return [1.0] * len(transform.GetParameters())
+    in_plane = [float(axis not in thick) for axis in range(axes)]
+    shifts = in_plane if size[thick[0]] < FEW_SLICES else [1.0] * axes
+    if len(transform.GetParameters()) == 2 * axes:
+        # Angles about the axes, then shifts: slices turn in their plane, about the thick axis.
+        return [*(1.0 - free for free in in_plane), *shifts]
+    return [*(row * column for row in in_plane for column in in_plane), *shifts]
 
 
 def _rigid_start(axes: int) -> Any:
@@ -169,9 +239,14 @@ def _why_not(case: Centred, reference: Centred) -> str:
 
 def _why_worse(before: GridImage, after: GridImage, reference: GridImage) -> str:
     """Why a transform is no improvement; empty if it is one."""
-    if _overlap(after, reference).sum() < LEAST_OVERLAP_SHARE * _overlap(before, reference).sum():
+    here, there = _overlap(before, reference), _overlap(after, reference)
+    if there.sum() < LEAST_OVERLAP_SHARE * here.sum():
         return "registration left less than half of the overlap"
-    if not _error(after, reference) < _error(before, reference):
+    both = here & there
+    if not (
+        _error(after, reference, there) < _error(before, reference, here)
+        and _error(after, reference, both) < _error(before, reference, both)
+    ):
         return "registration did not lower the mean squared error"
     return ""
 
@@ -180,8 +255,7 @@ def _overlap(image: GridImage, reference: GridImage) -> Any:
     return image.inside & reference.inside
 
 
-def _error(image: GridImage, reference: GridImage) -> float:
-    where = _overlap(image, reference)
+def _error(image: GridImage, reference: GridImage, where: Any) -> float:
     if not where.any():
         return math.inf
     return float(np.mean((image.voxels[:, where] - reference.voxels[:, where]) ** 2))

@@ -5,6 +5,7 @@ They run in other processes. A file appears whole or not at all, so what is ther
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -86,6 +87,7 @@ def align_case(job: Job, layout: Layout, case: str) -> None:
         "parameters": np.asarray(alignment.parameters, dtype=np.float64),
         "registration": np.asarray(alignment.registration),
         "reason": np.asarray(alignment.reason),
+        "off_mm": np.asarray([alignment.off_before_mm, alignment.off_after_mm], dtype=np.float64),
     }
     _save(job.aligned_path(case), contents)
 
@@ -99,6 +101,13 @@ def load_alignment(job: Job, case: str) -> Alignment:
             reason=str(arrays["reason"]),
             parameters=tuple(float(p) for p in arrays["parameters"]),
         )
+
+
+def load_off_mm(job: Job, case: str) -> tuple[float, float] | None:
+    """How far the centres of a case's classes were from the reference's before and after; None without labels."""
+    with _loaded(job.aligned_path(case)) as arrays:
+        before, after = (float(distance) for distance in arrays["off_mm"])
+        return None if math.isnan(before) else (before, after)
 
 
 def load_placement(job: Job, case: str) -> tuple[Placement, tuple[float, ...]]:

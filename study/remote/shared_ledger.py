@@ -62,6 +62,11 @@ class RemoteLedger(Ledger):
         super().add_point(number, point, trial_ids)
         self._commit()
 
+    def extend_point(self, number: int, trial_ids: Sequence[str]) -> None:
+        """Record more trials of a point; see `Ledger.extend_point`."""
+        super().extend_point(number, trial_ids)
+        self._commit()
+
     def post_stop(self, name: str) -> None:
         """Tell the trainings, on whatever machine, that the study is being stopped."""
         self.view.storage.write(stop_key(name), b"stop")

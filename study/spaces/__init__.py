@@ -6,7 +6,8 @@
         trials = specs(space, point, lookup)
 
 `reading` is the YAML, `document` the format of the file, `domains` what one setting may be, `settings` which settings
-there are, `demands` what a trial gets of a machine, `space` the search space itself, `trials` the way to trials.
+there are, `demands` what a trial gets of a machine, `space` the search space itself, `resolution` what
+its defaults come to, `trials` the way to trials.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from study.spaces.demands import Resources
 from study.spaces.document import load_space, space_from
 from study.spaces.domains import Choice, Domain, Fixed, Integer, LogUniform, Scalar, Uniform
+from study.spaces.resolution import resolved_space
 from study.spaces.space import GRID, OBJECTIVES, OPTUNA, RANDOM, Point, SearchSpace
 from study.spaces.trials import check_data, specs
 
@@ -34,6 +36,7 @@ __all__ = [
     "Uniform",
     "check_data",
     "load_space",
+    "resolved_space",
     "space_from",
     "specs",
 ]

@@ -22,6 +22,7 @@ from study.spaces.reading import read_yaml
 from study.spaces.settings import CURRICULUM_KEYS, DATASET, DEFAULTS, TRAINING_KEYS, as_dataset
 from study.spaces.space import OPTUNA, SearchSpace
 
+SPACES = "search_spaces"
 DEFAULT_OBJECTIVES = ("dice", "runtime_seconds", "co2_kg")
 
 
@@ -93,10 +94,19 @@ def load_space(path: Path, *, trials: int | None = None) -> SearchSpace:
         MissingDataError: the file is not there or not readable.
         InvalidInputError: broken YAML, an unknown key, or a value that is not legal.
     """
-    document = read_yaml(path)
+    document = read_yaml(shipped(path))
     if trials is not None and isinstance(document, Mapping):
         document = {**document, "trials": trials}
     return space_from(document)
+
+
+def shipped(path: Path) -> Path:
+    """The path of a space file, or of the one of that name that came with the program where there is no such file."""
+    if path.exists() or path.parent.name not in ("", SPACES):
+        return path
+    package = Path(__file__).resolve().parents[1]
+    found = (root / SPACES / path.name for root in (package, package.parent))
+    return next((candidate for candidate in found if candidate.is_file()), path)
 
 
 def space_from(document: object) -> SearchSpace:

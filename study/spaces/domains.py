@@ -206,7 +206,7 @@ def _span(field: str, name: str, content: object) -> Domain:
         return Integer(int(low), int(high))
     low, high = _bounds(field, content, whole=False)
     if name == "uniform":
-        return Uniform(float(low), float(high))
+        return Uniform(low + 0.0, high + 0.0)
     if low <= 0:
         raise InvalidInputError(field=field, received=content, legal="bounds above 0")
     return LogUniform(float(low), float(high))
@@ -227,6 +227,9 @@ def _is_number(value: object, whole: bool) -> bool:
 
 
 def _scalar(field: str, value: object) -> Scalar:
-    if value is None or isinstance(value, str | int | float | bool):
+    if isinstance(value, float):
+        # -0.0 is 0.0, in JSON as well.
+        return value + 0.0
+    if value is None or isinstance(value, str | int | bool):
         return value
     raise InvalidInputError(field=field, received=value, legal="a number, a word, true, false or null")

@@ -27,7 +27,7 @@ STOP_AT_DICE = "training.stop_at_dice"
 PDL_FRACTION, PDL_EPOCHS, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_epochs", "curriculum.pdl_metric"
 CURRICULUM_KEYS = ("scheme", *(field.name for field in fields(Axes)))
 TRAINING_KEYS = tuple(field.name for field in fields(TrainingSettings))
-LARGEST_DATASET_ID = 999
+LARGEST_DATASET_ID = 99999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +115,11 @@ def check_first_phase(axes: Mapping[str, Domain]) -> None:
 
 def as_dataset(written: Any) -> Any:
     """A dataset as given: digits in quotes or on the command line are an id."""
-    return int(written) if isinstance(written, str) and re.fullmatch(r"[0-9]{1,3}", written) else written
+    return int(written) if isinstance(written, str) and re.fullmatch(r"[0-9]{1,5}", written) else written
 
 
 def _check_dataset(dataset: object) -> None:
-    named = isinstance(dataset, str) and re.fullmatch(r"Dataset[0-9]{3}_.+", dataset)
+    named = isinstance(dataset, str) and re.fullmatch(r"Dataset[0-9]{3,5}_.+", dataset)
     numbered = isinstance(dataset, int) and is_whole(dataset) and 1 <= dataset <= LARGEST_DATASET_ID
     if dataset is not None and not named and not numbered:
         legal = f"an id from 1 to {LARGEST_DATASET_ID} or a full name such as Dataset004_Hippocampus"

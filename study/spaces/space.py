@@ -11,7 +11,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from study.checks import check_choice, check_count
@@ -19,6 +19,7 @@ from study.curriculum import Axes
 from study.errors import InvalidInputError
 from study.records import Energy
 from study.results import HD95, METRICS, NO_METRICS, NSD, Metrics
+from study.same_study import RESOLVED
 from study.spaces.demands import Resources
 from study.spaces.domains import Choice, Domain, Fixed, Scalar
 from study.spaces.settings import (
@@ -72,6 +73,8 @@ class SearchSpace:
         energy: how energy is measured.
         metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
         axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
+        resolved: what a study's defaults came to when it was created, full dataset name -> plans, in the order of
+            `datasets`; empty before they are, see `resolved_space`.
 
     Raises:
         InvalidInputError: a field is outside its range, or a domain could propose an illegal value.
@@ -90,6 +93,7 @@ class SearchSpace:
     energy: Energy
     axes: Mapping[str, Domain]
     metrics: Metrics = NO_METRICS
+    resolved: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
@@ -115,6 +119,11 @@ class SearchSpace:
     def datasets(self) -> tuple[int | str, ...]:
         """Ids or names of the datasets, empty when none is named yet."""
         return tuple(value for value in self.axes[DATASET].probes() if isinstance(value, int | str))
+
+    def plans_of(self, dataset: int | str) -> str | None:
+        """Name of the plans of one of `datasets`, None for the default of what is prepared."""
+        named = dict(zip(map(str, self.datasets), self.resolved.values(), strict=False))
+        return named.get(str(dataset), self.plans)
 
     @property
     def data_axes(self) -> list[Axes]:
@@ -166,6 +175,7 @@ class SearchSpace:
             **{f"energy.{name}": value for name, value in asdict(self.energy).items()},
             **({"nsd_tolerance_mm": self.metrics.nsd_tolerance_mm} if NSD in self.objectives else {}),
             **changed,
+            **({RESOLVED: dict(self.resolved)} if self.resolved else {}),
         }
 
     def with_overrides(

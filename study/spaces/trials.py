@@ -28,8 +28,9 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
     if settings.dataset is None:
         raise _no_dataset()
     made = []
+    plans = space.plans_of(settings.dataset)
     for fold in space.folds:
-        plan, split_sha256 = lookup(settings.dataset, space.plans, space.configuration, fold)
+        plan, split_sha256 = lookup(settings.dataset, plans, space.configuration, fold)
         ranked = ranked_cases(lookup, settings.dataset, fold, settings.axes)
         made += [
             make_spec(
@@ -59,7 +60,7 @@ def check_data(space: SearchSpace, lookup: Lookup) -> None:
         raise _no_dataset()
     for dataset in space.datasets:
         for fold in space.folds:
-            lookup(dataset, space.plans, space.configuration, fold)
+            lookup(dataset, space.plans_of(dataset), space.configuration, fold)
             for axes in space.data_axes:
                 resolve_cases(ranked_cases(lookup, dataset, fold, axes) or (), axes.pdl_fraction)
 

@@ -11,7 +11,7 @@ EXAMPLES = """\
   python -m study demo --out studies/demo
   python -m study status studies/demo
 """
-SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "smoke.yaml"
+SPACE = Path("smoke.yaml")
 PATCH_SIZE, MAX_FEATURES, BATCH_SIZE = (32, 32, 32), 32, 2
 
 

@@ -123,11 +123,16 @@ def _print(done: Preparation, recipe: Recipe, data: Path | None) -> None:
 
 
 def _next_command(done: Preparation, recipe: Recipe, data: Path | None) -> str:
+    # nnU-Net's 250,000 iterations of SGD would take weeks on a CPU.
+    from study.forecast import FOR_A_CPU
+    from study.machine import resolve_device
+
     words = ["python -m study trial", *([f"--data {shlex.quote(str(data))}"] if data is not None else [])]
     words.append(f"--dataset {dataset_id(done.dataset.name)} --configuration {recipe.configurations[0]}")
     if len(done.dataset.plans_names()) > 1:
         words.append(f"--plans {done.plans}")
-    return " ".join([*words, "--fold 0 --scheme pgps --out studies/first"])
+    words.append("--fold 0 --scheme pgps --out studies/first")
+    return " ".join([*words, *([] if resolve_device("auto") == "cuda" else [f"--device cpu {FOR_A_CPU}"])])
 
 
 def _words(size: tuple[int, ...]) -> str:

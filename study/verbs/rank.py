@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from study.checks import check_choice
@@ -144,6 +145,7 @@ def _print(made: Made, metric: str, drawn_before: bool, *, elsewhere: Path | Non
         print(f"  {name:16} {made.folder / name}")
     rows = ranking.of(metric)
     print(f"  {'cases':16} {len(rows)}, reference {made.record['layout']['reference']}; {_registrations(made)}")
+    print(f"  {'label check':16} {_label_check(made)}")
     print(f"  {'most dissimilar':16} {_listed(made, metric, first=True)}")
     print(f"  {'most similar':16} {_listed(made, metric, first=False)}")
     if elsewhere:
@@ -169,6 +171,18 @@ def _unregistered(made: Made, metric: str) -> str:
         count = sum(row.registration == "unregistered" and row.case in first for row in rows)
         parts.append(f"{count} of {len(first)} {words}")
     return ", ".join(parts)
+
+
+def _label_check(made: Made) -> str:
+    """Whether registration brought the labelled classes of the training cases nearer to the reference's."""
+    reference = made.record["layout"]["reference"]
+    found = [off for case, off in made.record.get("class_centres_off_mm", {}).items() if case != reference]
+    if not found:
+        return "no case has labelled classes in common with the reference, or the ranking is of an earlier version"
+    before, after = (median(values) for values in zip(*found, strict=True))
+    vetoed = sum("centres of the classes apart" in row.reason for row in made.ranking.of(DEFAULT_METRIC))
+    stays = f"; {vetoed} stay where they were because it grew" if vetoed else ""
+    return f"class centres {before:.1f} mm off the reference's before, {after:.1f} mm after (median){stays}"
 
 
 def _listed(made: Made, metric: str, *, first: bool) -> str:

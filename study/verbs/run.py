@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a Ray of its own on this machine)",
     )
     parser.add_argument("--dry-run", action="store_true", help="list trials and stage tables, train nothing")
-    parser.add_argument("--previous-stage", type=Path, metavar="DIR", help="for a cascade: its predicted_next_stage")
+    parser.add_argument(
+        "--previous-stage",
+        type=Path,
+        metavar="DIR",
+        help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
+    )
     space = parser.add_argument_group("instead of what the space says")
     faults = parser.add_argument_group("faults")
     faults.add_argument(
@@ -84,12 +89,13 @@ def run(args: argparse.Namespace) -> int:
     from study.datasets import data_paths
     from study.emissions import check_country
     from study.errors import MissingDataError
-    from study.spaces import check_data
+    from study.spaces import check_data, resolved_space
     from study.specs import prepared_lookup
 
     space = load(args)
     check_country(space.energy.country)
     paths = data_paths(args.data)
+    space = resolved_space(space, paths, _header(args.out))
     check_data(space, prepared_lookup(paths))
     if args.dry_run:
         from study.dry_run import show
@@ -110,6 +116,22 @@ def run(args: argparse.Namespace) -> int:
         stall_seconds=stall_seconds,
         retry_infeasible=args.retry_infeasible,
     )
+
+
+def _header(out: Path | str | None) -> dict[str, Any]:
+    """Header of the study that is to be continued, empty when there is none yet."""
+    from study.errors import LedgerError
+    from study.ledger import Ledger
+    from study.remote.view import reading
+
+    try:
+        if out is not None and (is_url(out) or (Path(out) / "study.json").exists()):
+            with reading(out) as (folder, _):
+                return Ledger(folder).header()
+    except LedgerError:
+        # Told, if it is one, when the study is opened to be run.
+        pass
+    return {}
 
 
 def load(args: argparse.Namespace) -> SearchSpace:
@@ -224,6 +246,6 @@ def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None
     folder = None
     for name in space.datasets:
         dataset = find_dataset(data_paths(args.data), name)
-        plans = dataset.choose_plans(space.plans)
+        plans = dataset.choose_plans(space.plans_of(name))
         folder = previous_stage_folder(dataset, plans, space.configuration, args.previous_stage)
     return folder

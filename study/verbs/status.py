@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -90,6 +91,8 @@ def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
             console.print(f"{row.trial_id}: {line}")
     for reason, trials in _unmeasured(rows).items():
         console.print(f"energy not measured in {', '.join(trials)}: {reason}")
+    for remark, many in Counter(remark for row in rows for remark in row.remarks).items():
+        console.print(f"note: {remark} ({many} of {len(rows)} trials)")
     if (found := best(rows)) is not None:
         console.print(f"predict with the best model, {found.trial_id}:\n{found.predict}")
 

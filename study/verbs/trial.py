@@ -62,7 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=whole, default=0, metavar="N", help="default: 0")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of weights and batches (default: 0)")
     parser.add_argument(
-        "--previous-stage", type=Path, metavar="DIR", help="for a cascade: predicted_next_stage/CONFIGURATION"
+        "--previous-stage",
+        type=Path,
+        metavar="DIR",
+        help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
     )
     parser.add_argument("--out", type=place, required=True, metavar="DIR|URL", help="study folder, made if absent")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -123,13 +126,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: Metrics) -> int:
     from study.datasets import data_paths, find_dataset
+    from study.inputs import check_neighbours
     from study.ledger import Ledger
     from study.machine import Resources, resolve_device
     from study.nnunet_paths import previous_stage_folder
     from study.progress import StopRequest
     from study.remote.workshop import workshop_of_one
     from study.terminal import output_to
-    from study.trial import Workplace, run_trial
+    from study.trial import Workplace, inputs_of, run_trial
     from study.trial_progress import TerminalProgress
     from study.trial_summary import as_json, as_text
 
@@ -148,13 +152,14 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
     resolve_device(args.device)
     workshop = workshop_of_one(args.out)
     ledger = Ledger(workshop.study)
-    folder = ledger.add(spec, by_hand=True)
+    check_neighbours(ledger, ledger.trials(), inputs_of(spec, workplace))
+    folder, cases = ledger.add(spec, by_hand=True), len(dataset.split(spec.fold).validation)
     stop = StopRequest()
     with (
         workshop.checked_out(folder),
         _stopping_on_signals(stop),
         output_to(folder.log_path) as terminal,
-        TerminalProgress(terminal) as progress,
+        TerminalProgress(terminal, cases) as progress,
     ):
         trial = run_trial(spec, ledger, workplace, progress=progress, stop=stop)
     print(workshop.named(json.dumps(as_json(trial)) if args.json else as_text(trial), folder))

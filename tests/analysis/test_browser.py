@@ -195,6 +195,15 @@ def test_filters_hide_points_and_rows(page: Page, evidence: Evidence) -> None:
         POINT, "all => all.filter(isShown).map(p => p.dataset.card)".replace("isShown", SHOWN)
     )
     assert set(shown) == set(kept["point_id"])
+    # Bars, labels and key go with their points; a label of several stays while one of them does.
+    marks = page.eval_on_selector_all(
+        "svg [id*='of-']", "all => all.map(m => [m.id, getComputedStyle(m).display !== 'none'])"
+    )
+    named = [(re.findall(r"[0-9a-f]{12}", name), visible) for name, visible in marks]
+    assert any(not visible for _, visible in named)
+    assert all(
+        visible == bool({*ids} & {*kept["point_id"]}) for ids, visible in named if {*ids} & {*points["point_id"]}
+    )
     rows = page.eval_on_selector_all("#trials tbody tr", "all => all.filter(row => !row.hidden).length")
     trials = evidence.tables.trials
     assert rows == int(((trials["method"] != "pgps") & (trials["budget"] != 0.5)).sum())

@@ -124,7 +124,9 @@ def test_tables_from_parquet_have_cards_without_events(study: Ledger, tmp_path: 
 def test_the_command_finds_model_and_trainer_from_the_studys_folder(study: Ledger) -> None:
     trial = gather([study.root]).tables.trials.iloc[0]
     command = predict_command({**trial.to_dict(), "plans": "my plans"})
-    assert command.endswith("-tr nnUNetTrainerPGPS -p 'my plans' -c 3d_fullres -f 0 -device cpu")
+    assert command.endswith(
+        "-tr nnUNetTrainerPGPS -p 'my plans' -c 3d_fullres -f 0 -step_size 0.5 -chk checkpoint_final.pth -device cpu"
+    )
     script = command.replace("nnUNetv2_predict", "env #")
     words = re.sub(r"\bpython\b", sys.executable, script, count=1)
     done = subprocess.run(["bash", "-c", words], cwd=study.root, capture_output=True, text=True, check=True)

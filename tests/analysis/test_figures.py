@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_points, make_spec, make_study
-from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -112,8 +112,10 @@ def test_a_point_on_five_folds_has_a_ring_which_the_legend_explains(tmp_path: Pa
 
 def bars_of(figure: Figure) -> list[list[float]]:
     """Ends of the bars, upwards."""
-    lines = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
-    return sorted([float(segment[0, 1]), float(segment[1, 1])] for line in lines for segment in line.get_segments())
+    lines = [
+        line for line in figure.axes[0].lines if str(line.get_gid()).startswith("of-") and len(line.get_xdata()) == 2
+    ]
+    return sorted([float(end) for end in line.get_ydata()] for line in lines)
 
 
 def test_bars_are_intervals_and_within_the_axis(tmp_path: Path) -> None:
@@ -184,6 +186,10 @@ def test_by_a_column_every_group_has_its_line_in_the_legend(study: Ledger) -> No
     lines = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert len(lines) == 2
     assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines}) == 2
+    # In colours of their own, the legend's too.
+    shown = [handle for handle in figure.legends[0].legend_handles if handle.get_linestyle() != "None"]
+    assert len({to_hex(line.get_color()) for line in lines}) == 2
+    assert {to_hex(line.get_color()) for line in lines} <= {to_hex(handle.get_color()) for handle in shown}
     assert {"budget 50%", "budget 100%"} <= {text.get_text() for text in figure.legends[0].get_texts()}
     assert title(front_of(study, by="budget")) == "Dice against training time, by budget"
 

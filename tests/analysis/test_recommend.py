@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import shutil
 import subprocess
@@ -224,7 +225,9 @@ def test_the_printed_commands_train_what_they_say(root: Path, capsys: pytest.Cap
         one = commands[f"train_{name}"]
         assert one["trial_id"] == spec.trial_id
         assert f"/recommended/trials/{spec.trial_id}/results " in one["predict"]
-        assert one["predict"].endswith("-f 1 -device cpu") or one["predict"].endswith("-f 0 -device cpu")
+        assert re.search(
+            r" -f [01] -step_size 0.5 -chk checkpoint_final.pth( --disable_tta)? -device cpu$", one["predict"]
+        )
 
 
 def test_dice_interval_and_cost_are_those_of_the_point(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +255,7 @@ def test_the_model_of_the_best_trial_predicts_if_it_is_there(
     one = commands_of(advised(copied, "--knee", capsys=capsys))["predict"]
     assert one["trial_id"] == folder.trial_id
     assert f"'{copied}/trials/{folder.trial_id}/results'" in one["command"]
-    assert "-f 0 -device cpu" in one["command"]
+    assert " -f 0 -step_size 0.5 -chk checkpoint_final.pth" in one["command"]
     assert main(["recommend", str(copied), "--knee"]) == 0
     assert "predict with the model of its best trial" in capsys.readouterr().out
 

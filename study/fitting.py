@@ -1,0 +1,99 @@
+"""Tables that fit a terminal: what every row says is said once, and nothing that tells rows apart is cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+# Letters between two columns.
+GAP = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        heading: over it.
+        cells: one a row; words or rich's text.
+        right: whether they are numbers.
+        keep: never left out; it may take more lines, but no word of it is broken.
+    """
+
+    heading: str
+    cells: Sequence[str | Text]
+    right: bool = False
+    keep: bool = False
+
+    @property
+    def full_width(self) -> int:
+        """Letters it takes in one line."""
+        return max(len(self.heading), *(len(str(cell)) for cell in self.cells), 0)
+
+    @property
+    def least_width(self) -> int:
+        """Letters of its longest word if it may take more lines."""
+        words = [word for cell in (self.heading, *self.cells) for word in str(cell).split()]
+        return max(map(len, words), default=0) if self.keep else self.full_width
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every one of several rows says the same."""
+        return len(self.cells) > 1 and len({str(cell) for cell in self.cells}) == 1
+
+
+def fitting_table(columns: Sequence[Column], width: int, **options: Any) -> Table:
+    """A table no wider than a terminal. What goes first says the same in every row, then what is farthest right.
+
+    Args:
+        columns: all there are.
+        width: of the terminal.
+        options: of rich's table.
+
+    Returns:
+        The table, whose caption says what was left out, and the values of columns that were constant.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown, constant, left_out = list(columns), list[Column](), list[Column]()
+    for given_up in (constant, left_out):
+        # Columns that are kept take more lines before one that tells rows apart is left out.
+        while _width(shown, full=given_up is constant) > width:
+            spare = [column for column in shown if not column.keep and (column.is_constant or given_up is left_out)]
+            if not spare:
+                break
+            shown.remove(spare[-1])
+            given_up.insert(0, spare[-1])
+    told = [f"every row: {', '.join(f'{c.heading} {c.cells[0]}' for c in constant)}"] if constant else []
+    told += [f"left out at {width} letters: {', '.join(c.heading for c in left_out)}"] if left_out else []
+    caption = Text("; ".join(told)) if told else None
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=caption, caption_justify="left", **options
+    )
+    for column in shown:
+        table.add_column(
+            Text(column.heading),
+            justify="right" if column.right else "left",
+            no_wrap=not column.keep,
+            min_width=column.least_width,
+        )
+    for row in zip(*(column.cells for column in shown), strict=True):
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+def fits(columns: Sequence[Column], width: int) -> bool:
+    """Whether a terminal of so many letters shows all columns, each row in one line."""
+    return _width(columns, full=True) <= width
+
+
+def _width(columns: Sequence[Column], *, full: bool) -> int:
+    widths = [column.full_width if full else column.least_width for column in columns]
+    return sum(widths) + GAP * (len(widths) - 1)

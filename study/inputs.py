@@ -1,0 +1,149 @@
+"""What a result rests on besides its specification: labels, reference segmentations, preprocessed files.
+
+A *subject* is one such thing of one dataset, named in words that stand in messages; inputs are subject -> SHA-256.
+Every attempt at a trial records its inputs, and so does a study. Two records agree when the subjects that both have
+agree. They are no part of a trial's name, so that trials from before they were recorded keep theirs: what has changed
+is refused where the old result would have been returned or gone on with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study import files
+from study.datasets import PreparedDataset
+from study.errors import LedgerError, MissingDataError
+from study.ledger import Ledger, TrialFolder
+from study.plain import sha256_of_json
+from study.plan import NetworkPlan
+
+REMEDY = "restore what was there, or name another --out"
+
+
+def trial_inputs(dataset: PreparedDataset, plan: NetworkPlan, fold: int, previous_stage: Path | None) -> dict[str, str]:
+    """Subject -> SHA-256 of what a trial reads.
+
+    Args:
+        dataset: prepared.
+        plan: of the network.
+        fold: whose validation cases are compared with reference segmentations.
+        previous_stage: the previous stage's segmentations, for a cascade.
+
+    Raises:
+        MissingDataError: the preprocessed cases cannot be read. Of references that are not there nothing is said.
+    """
+    split = dataset.split(fold)
+    inputs: dict[str, str | None] = {
+        description_subject(dataset.name): description_sha256(dataset.description),
+        f"reference segmentations of {dataset.name} fold {fold}": _content(dataset.references(split.validation)),
+        files_subject(dataset, plan): sha256_of_json(preprocessed_sizes(dataset.folder / plan.data_identifier)),
+    }
+    if previous_stage is not None and plan.previous_stage is not None:
+        cases = {*split.training, *split.validation}
+        segmentations = sorted(path for path in previous_stage.iterdir() if path.stem in cases)
+        inputs[f"segmentations of the previous stage of {plan.configuration}, {dataset.name} fold {fold}"] = _content(
+            segmentations
+        )
+    return {subject: sha256 for subject, sha256 in inputs.items() if sha256 is not None}
+
+
+def description_subject(dataset: str) -> str:
+    """How a dataset's labels and what else nnU-Net reads of its dataset.json are called."""
+    return f"labels, channels or file ending in dataset.json of {dataset}"
+
+
+def files_subject(dataset: PreparedDataset, plan: NetworkPlan) -> str:
+    """How a configuration's preprocessed files are called."""
+    return f"preprocessed files of {dataset.name}/{plan.data_identifier}"
+
+
+def description_sha256(description: Mapping[str, Any]) -> str:
+    """Of what decides a training in a dataset.json: label values and regions in order, their number of channels, files.
+
+    Names of labels decide nothing but for `ignore`; their order matters where regions are trained.
+    """
+    labels = [[name == "ignore", value] for name, value in description["labels"].items()]
+    if not any(isinstance(value, list) for _, value in labels):
+        labels.sort(key=str)
+    return sha256_of_json(
+        {
+            "labels": labels,
+            "regions_class_order": description.get("regions_class_order"),
+            "channels": len(description.get("channel_names") or description.get("modality") or ()),
+            "file_ending": description.get("file_ending"),
+            "reader": description.get("overwrite_image_reader_writer"),
+        }
+    )
+
+
+def preprocessed_sizes(folder: Path, *, caches: bool = False) -> dict[str, int]:
+    """Names and sizes of preprocessed files: other content compresses to another size, and reading all takes minutes.
+
+    Args:
+        folder: of a configuration's cases.
+        caches: with what nnU-Net unpacks beside its `.npz` files.
+
+    Raises:
+        MissingDataError: it cannot be read.
+    """
+    try:
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    except OSError as error:
+        raise MissingDataError(f"{folder} cannot be read ({error.strerror}); run `python -m study prepare`") from error
+    return {name: size for name, size in sizes.items() if caches or not _is_cache(name, sizes)}
+
+
+def changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Subjects that both have and that are not the same."""
+    return sorted(subject for subject in before.keys() & now.keys() if before[subject] != now[subject])
+
+
+def check_trial_inputs(folder: TrialFolder, now: Mapping[str, str]) -> None:
+    """Raise LedgerError when a trial was begun with other inputs."""
+    records = [header.inputs for header in folder.attempts()]
+    changed = {subject for before in records or [{}] for subject in changed_inputs(before or _copied(folder), now)}
+    if changed:
+        raise LedgerError(
+            f"trial {folder.trial_id} was trained with other {' and other '.join(sorted(changed))}; {REMEDY}"
+        )
+
+
+def check_neighbours(ledger: Ledger, folders: Iterable[TrialFolder], now: Mapping[str, str]) -> None:
+    """Raise LedgerError when a trial of the same study was made with other inputs: one table cannot hold both."""
+    for folder in folders:
+        changed = [subject for header in folder.attempts()[-1:] for subject in changed_inputs(header.inputs, now)]
+        if changed:
+            raise LedgerError(
+                f"{ledger.root} holds trial {folder.trial_id}, made with other {' and other '.join(changed)}; {REMEDY}"
+            )
+
+
+def _copied(folder: TrialFolder) -> dict[str, str]:
+    """What nnU-Net's copy of dataset.json in a trial's results says of one from before inputs were recorded."""
+    inputs = {}
+    for path in folder.results_path.glob("*/*/dataset.json"):
+        try:
+            inputs[description_subject(path.parts[-3])] = description_sha256(files.read_json(path))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return inputs
+
+
+def _is_cache(name: str, names: Mapping[str, int]) -> bool:
+    case = name.removesuffix(".npy")
+    return case != name and any(f"{stem}.npz" in names for stem in (case, case.removesuffix("_seg")))
+
+
+def _content(paths: Sequence[Path]) -> str | None:
+    """SHA-256 over names and content; None when a file cannot be read."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return None
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,273 @@
+"""What a result rests on besides its specification: what has changed is refused, what only looks changed is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from examples import HEADER, finish
+from prepared import CUBE, FULL, NAME, cascade_plans, spec_of, workplace
+from studies import write_space
+
+from study import files
+from study.datasets import DataPaths, data_paths, find_dataset
+from study.errors import DataIntegrityError, LedgerError
+from study.inputs import check_neighbours, description_sha256, preprocessed_sizes, trial_inputs
+from study.ledger import Ledger
+from study.plain import sha256_of_json
+from study.provenance import Provenance, check_provenance
+from study.spaces import load_space, resolved_space
+from study.trial import inputs_of, run_trial
+
+DESCRIPTION: dict[str, Any] = {
+    "labels": {"background": 0, "body": 1, "bud": 2},
+    "channel_names": {"0": "phantom"},
+    "file_ending": ".nii.gz",
+    "numTraining": 10,
+}
+REGIONS: dict[str, Any] = {**DESCRIPTION, "labels": {"background": 0, "whole": [1, 2], "bud": 2}}
+
+
+@pytest.mark.parametrize(
+    ("change", "decides"),
+    [
+        ({"labels": {"background": 0, "body": 2, "bud": 1}}, False),  # the same two values by other names
+        ({"labels": {"bud": 2, "body": 1, "background": 0}}, False),
+        ({"labels": {"background": 0, "all": [1, 2], "bud": 2}, "regions_class_order": [1, 2]}, True),
+        ({"labels": {"background": 0, "body": 1}}, True),
+        ({"labels": {"background": 0, "body": 1, "ignore": 2}}, True),
+        ({"file_ending": ".nrrd"}, True),
+        ({"channel_names": {"0": "phantom", "1": "other"}}, True),
+        ({"channel_names": {"0": "renamed"}}, False),
+        ({"overwrite_image_reader_writer": "SimpleITKIO"}, True),
+        ({"numTraining": 11, "description": "other words"}, False),
+    ],
+)
+def test_what_decides_in_a_description(change: dict[str, Any], decides: bool) -> None:
+    assert (description_sha256({**DESCRIPTION, **change}) != description_sha256(DESCRIPTION)) is decides
+
+
+def test_the_order_of_regions_decides() -> None:
+    turned = {**REGIONS, "labels": dict(reversed(REGIONS["labels"].items()))}
+    assert description_sha256(turned) != description_sha256(REGIONS)
+    assert description_sha256({**REGIONS, "regions_class_order": [2, 1]}) != description_sha256(
+        {**REGIONS, "regions_class_order": [1, 2]}
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- trials
+
+
+@pytest.fixture
+def copied(data: Path, tmp_path: Path) -> DataPaths:
+    paths = data_paths(tmp_path / "data")
+    shutil.copytree(data_paths(data).preprocessed / NAME, paths.preprocessed / NAME)
+    return paths
+
+
+def relabel(path: Path, change: Callable[[Any], Any]) -> None:
+    import SimpleITK
+
+    image = SimpleITK.ReadImage(str(path))
+    changed = SimpleITK.GetImageFromArray(change(SimpleITK.GetArrayFromImage(image)))
+    changed.CopyInformation(image)
+    SimpleITK.WriteImage(changed, str(path))
+
+
+def test_a_result_is_that_of_its_labels_and_of_the_classes_that_exist(copied: DataPaths, tmp_path: Path) -> None:
+    dataset, ledger = find_dataset(copied, NAME), Ledger.create(tmp_path / "study")
+    references = dataset.references(dataset.split(0).validation)
+    for path in references:
+        relabel(path, lambda labels: np.where(labels == 2, 0, labels))
+    spec = spec_of(copied, "cps", training={"epochs": 1, "iterations_per_epoch": 2})
+    trial = run_trial(spec, ledger, workplace(copied))
+    assert trial.result.dice == trial.result.dice_per_class["1"]
+    assert trial.result.dice_per_class["2"] is None
+    notes = [event["text"] for event in trial.folder.events() if event["event"] == "note"]
+    assert notes == ["class 2 is in no validation case of fold 0: Dice is the mean of the others"]
+    assert run_trial(spec, ledger, workplace(copied)).result == trial.result
+
+    def refused() -> str:
+        with pytest.raises(LedgerError, match=f"trial {spec.trial_id} was trained with other ") as error:
+            run_trial(spec, ledger, workplace(copied))
+        return str(error.value)
+
+    before = (dataset.folder / "dataset.json").read_bytes()
+    files.write_json(dataset.folder / "dataset.json", {**dataset.description, **REGIONS, "regions_class_order": [1, 2]})
+    assert f"labels, channels or file ending in dataset.json of {NAME}; restore" in refused()
+    # A trial from before inputs were recorded has nnU-Net's own copy of dataset.json.
+    header = trial.folder.path / "attempts" / "000.json"
+    new = header.read_text()
+    header.write_text(json.dumps({name: value for name, value in json.loads(new).items() if name != "inputs"}))
+    assert f"labels, channels or file ending in dataset.json of {NAME}; restore" in refused()
+    (dataset.folder / "dataset.json").write_bytes(before)
+    assert run_trial(spec, ledger, workplace(copied)).result == trial.result
+
+    header.write_text(new)
+    relabel(references[0], lambda labels: np.where(labels == 1, 2, labels))
+    assert f"reference segmentations of {NAME} fold 0" in refused()
+    for path in references:
+        relabel(path, np.zeros_like)
+    other = spec_of(copied, "cps", training={"epochs": 1, "iterations_per_epoch": 3})
+    with pytest.raises(DataIntegrityError, match="no validation case of this fold shows any foreground class"):
+        run_trial(other, ledger, workplace(copied))
+    assert ledger.trial(other.trial_id).attempts() == []
+
+
+def test_one_folder_holds_trials_of_one_kind_of_labels(copied: DataPaths, tmp_path: Path) -> None:
+    ledger, spec = Ledger.create(tmp_path / "study"), spec_of(copied)
+    inputs = inputs_of(spec, workplace(copied))
+    folder = ledger.add(spec, by_hand=True)
+    folder.begin_attempt(replace(HEADER, inputs=inputs))
+    check_neighbours(ledger, ledger.trials(), inputs)
+    check_neighbours(ledger, ledger.trials(), {"something of another dataset": "0"})
+    changed = {**inputs, f"reference segmentations of {NAME} fold 0": "0"}
+    with pytest.raises(LedgerError, match=f"holds trial {spec.trial_id}, made with other reference segmentations"):
+        check_neighbours(ledger, ledger.trials(), changed)
+
+
+def test_a_cascade_is_known_by_what_the_previous_stage_said(data: Path, tmp_path: Path) -> None:
+    paths = cascade_plans(data, tmp_path)
+    dataset = find_dataset(paths, NAME)
+    plan = dataset.plan("CascadePlans", "3d_cascade_fullres")
+    one, two = (
+        trial_inputs(dataset, plan, 0, folder) for folder in (tmp_path / "previous", _other(tmp_path / "previous"))
+    )
+    assert [subject for subject in one if one[subject] != two[subject]] == [
+        f"segmentations of the previous stage of 3d_cascade_fullres, {NAME} fold 0"
+    ]
+
+
+def _other(folder: Path) -> Path:
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    case = sorted(other.iterdir())[0]
+    case.write_bytes(case.read_bytes() + b"\0")
+    return other
+
+
+# ------------------------------------------------------------------------------------------------------------- studies
+
+
+def test_caches_of_nnunet_are_no_change_and_a_changed_file_is_named(copied: DataPaths, tmp_path: Path) -> None:
+    space = load_space(write_space(tmp_path))
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    dataset = find_dataset(copied, NAME)
+    folder = dataset.folder / dataset.plan(CUBE, FULL).data_identifier
+    (folder / "phantom_000.npz").write_bytes(b"compressed")
+
+    def check() -> None:
+        check_provenance(ledger, space, copied, Provenance.here(space, copied))
+
+    check()
+    for name in ("phantom_000.npy", "phantom_000_seg.npy", ".nfs0001"):
+        (folder / name).write_bytes(b"unpacked")
+    check()
+    (folder / "phantom_000.npz").write_bytes(b"other")
+    (folder / "new.npy").write_bytes(b"of no archive")
+    with pytest.raises(LedgerError, match=r"\(new.npy 13 bytes, was absent; phantom_000.npz 5 bytes, was 10 bytes\)"):
+        check()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("splits_final.json", f"split of {NAME} fold 0"),
+        ("dataset.json", f"labels, channels or file ending in dataset.json of {NAME}"),
+        (f"{CUBE}.json", f"plans {CUBE} of {NAME}"),
+    ],
+)
+def test_what_has_changed_is_called_by_its_name(name: str, words: str, copied: DataPaths, tmp_path: Path) -> None:
+    space = load_space(write_space(tmp_path))
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    check_provenance(ledger, space, copied, Provenance.here(space, copied))
+    path = copied.preprocessed / NAME / name
+    document = files.read_json(path)
+    if name == "splits_final.json":
+        document[0]["train"], document[1]["train"] = document[1]["train"], document[0]["train"]
+    elif name == "dataset.json":
+        document["labels"]["third"] = 3
+    else:
+        document["original_median_shape_after_transp"] = [1, 1, 1]
+    files.write_json(path, document)
+    with pytest.raises(LedgerError) as refused:
+        check_provenance(ledger, space, copied, Provenance.here(space, copied))
+    assert f"what is here: {words}; restore it" in str(refused.value)
+
+
+@pytest.mark.parametrize("unpacked", ["before", "after"])
+def test_a_study_from_before_goes_on_where_nothing_changed(unpacked: str, copied: DataPaths, tmp_path: Path) -> None:
+    space = load_space(write_space(tmp_path))
+    dataset = find_dataset(copied, NAME)
+    plan = dataset.plan(CUBE, FULL)
+    folder = dataset.folder / plan.data_identifier
+    (folder / "phantom_000.npz").write_bytes(b"compressed")
+    if unpacked == "before":
+        (folder / "phantom_000.npy").write_bytes(b"unpacked")
+    sizes = preprocessed_sizes(folder, caches=True)
+    (folder / "phantom_000.npy").write_bytes(b"unpacked")
+    content = {"plans": plan.sha256, "split": {"0": dataset.split(0).sha256}, "files": sizes}
+    earlier = {"versions": {}, "data": {f"{NAME}/{CUBE}/{FULL}": sha256_of_json(content)}, "rankings": {}}
+    identity = space.identity()
+    ledger = Ledger.create(tmp_path / "study", space=identity)
+    ledger.amend(provenance=earlier)
+    more = replace(space, folds=(0, 1))
+    check_provenance(ledger, more, copied, Provenance.here(more, copied))
+    assert ledger.header()["space"]["folds"] == [0, 1]
+    ledger.amend(provenance=earlier, space=identity)
+    (folder / "phantom_001.pkl").write_bytes(b"")
+    with pytest.raises(LedgerError, match=f"plans, split or preprocessed files of {NAME}/{CUBE}/{FULL}; restore"):
+        check_provenance(ledger, space, copied, Provenance.here(space, copied))
+
+
+def test_defaults_are_what_they_came_to_when_the_study_was_made(copied: DataPaths, tmp_path: Path) -> None:
+    folder = copied.preprocessed / NAME
+    for other in ("PlannedPlans.json", "FlatPlans.json"):
+        (folder / other).rename(folder / f"{other} aside")
+    unnamed = load_space(write_space(tmp_path, plans=None))
+    made = resolved_space(unnamed, copied, {})
+    ledger = Ledger.create(tmp_path / "study", space=made.identity())
+    assert made.resolved == {NAME: CUBE}
+    # Another plans file, even one under nnU-Net's own name, changes nothing.
+    shutil.copyfile(folder / "PlannedPlans.json aside", folder / "PlannedPlans.json")
+    document = files.read_json(folder / "PlannedPlans.json")
+    files.write_json(folder / "nnUNetPlans.json", {**document, "plans_name": "nnUNetPlans"})
+    for plans, dataset in ((None, 901), (CUBE, 901), (None, NAME), (CUBE, NAME)):
+        space = load_space(write_space(tmp_path, plans=plans, datasets=[dataset]))
+        again = resolved_space(space, copied, ledger.header())
+        assert again.plans_of(dataset) == CUBE
+        Ledger.create(tmp_path / "study", space=again.identity())
+    named = load_space(write_space(tmp_path, plans="nnUNetPlans"))
+    with pytest.raises(LedgerError, match="belongs to another study: plans differ"):
+        Ledger.create(tmp_path / "study", space=resolved_space(named, copied, ledger.header()).identity())
+    # A study from before says it in its provenance.
+    header = {"space": unnamed.identity(), "provenance": {"data": {f"{NAME}/{CUBE}/{FULL}": "0"}}}
+    assert resolved_space(unnamed, copied, header).resolved == {NAME: CUBE}
+
+
+def test_minus_zero_is_zero(tmp_path: Path, data: Path) -> None:
+    paths = data_paths(data)
+    plain = spec_of(paths, min_patch=0.0, batch_growth=0.0, training={"weight_decay": 0.0, "momentum": 0.0})
+    minus = spec_of(paths, min_patch=-0.0, batch_growth=-0.0, training={"weight_decay": -0.0, "momentum": -0.0})
+    assert (json.dumps(minus.to_json()), minus.trial_id) == (json.dumps(plain.to_json()), plain.trial_id)
+    written = {"min_patch": [-0.0, 0.5], "batch_growth": {"uniform": [-0.0, 1.0]}, "pdl_fraction": -0.0}
+    space = load_space(write_space(tmp_path, searcher="optuna", curriculum=written))
+    assert "-0.0" not in json.dumps(space.identity())
+
+
+def test_finished_trials_with_other_labels_are_not_adopted(copied: DataPaths, tmp_path: Path) -> None:
+    space = load_space(write_space(tmp_path))
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    folder = ledger.add(spec_of(copied), by_hand=True)
+    finish(folder)
+    path = folder.path / "attempts" / "000.json"
+    subject = f"labels, channels or file ending in dataset.json of {NAME}"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "inputs": {subject: "0"}}))
+    with pytest.raises(LedgerError, match=f"holds trial {folder.trial_id}, made with other labels, channels"):
+        check_provenance(ledger, space, copied, Provenance.here(space, copied))
