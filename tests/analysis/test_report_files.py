@@ -183,7 +183,8 @@ def test_a_finished_trial_without_a_dice_is_in_the_table_and_in_no_front(tmp_pat
     finish_trial(study, make_spec(), dice=float("nan"), seconds=30)
     report = quick_report([study.root])
     assert report.pareto_figures == ()
-    assert any("no finished trial has a Dice" in sentence for sentence in report.missing)
+    assert report.trials["state"].tolist() == ["unreadable"]
+    assert "1 trial unreadable: in the table with the reason" in text_of(report)
 
 
 def test_an_unreadable_trial_is_a_row_with_the_reason(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_studies_and_tables_go_together_and_none_is_read_twice(study: Ledger, tm
 
 
 def test_a_report_without_columns_that_were_added_later_is_read(study: Ledger, tmp_path: Path) -> None:
-    tables = read_studies([study.root])
+    tables = read([study.root])
     save(tables, tmp_path)
     added = ["chain_start", "augmentation", "nsd", "nsd_tolerance_mm"]
     before = tables.trials.drop(columns=added)
