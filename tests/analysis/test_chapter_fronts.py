@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -209,9 +208,7 @@ def many_trials(count: int, cases: int) -> Tables:
     )
 
 
-def test_a_thousand_trials_take_seconds() -> None:
-    begun = time.monotonic()
+def test_a_thousand_trials_are_a_thousand_points() -> None:
     evidence = evidence_of(many_trials(1000, 52))
     chapter = fronts(evidence)
     assert exhibit_of(chapter, "pareto_dice_runtime").data.shape[0] == 1000
-    assert time.monotonic() - begun < 30

