@@ -126,14 +126,19 @@ def make_result(spec: TrialSpec, dice: float, *, n_cases: int = 1) -> TrialResul
     }
     return TrialResult(
         dice=dice,
-        dice_per_class={"1": dice + 0.02, "2": dice - 0.02},
+        dice_per_class=_by_class(dice),
         dice_per_case=cases,
-        dice_per_case_and_class={case: {"1": mean + 0.02, "2": mean - 0.02} for case, mean in cases.items()},
+        dice_per_case_and_class={case: _by_class(mean) for case, mean in cases.items()},
         iterations=spec.curriculum.total_iterations,
         voxels=spec.curriculum.voxels,
         voxel_share=spec.curriculum.voxel_share,
         weights_sha256="ab" * 32,
     )
+
+
+def _by_class(mean: float) -> dict[str, float]:
+    apart = min(0.02, mean, 1 - mean)
+    return {"1": mean + apart, "2": mean - apart}
 
 
 def make_epochs(spec: TrialSpec, *, dice: float, seconds: float) -> list[EpochReport]:

@@ -138,7 +138,7 @@ def test_text_from_a_study_is_escaped(report: Report, page: PageReader) -> None:
     assert len(page.data) == 2
     cards = json.loads(page.data[0])
     assert TEXT_WITH_MARKUP in cards["trials"][make_spec("pgps", budget=0.25).trial_id][0]["events"][-1][1]
-    assert "\\| &amp; gone" in (report.folder / "tables" / "trials.md").read_text()
+    assert "&lt;/script&gt; \\| &amp; gone" in (report.folder / "tables" / "trials.md").read_text()
     assert (
         r"$<$script$>$alert('no')$<$/script$>$ \textbar{} \& gone"
         in (report.folder / "tables" / "trials.tex").read_text()
