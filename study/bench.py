@@ -19,16 +19,21 @@ from typing import Any
 
 from study import files
 from study.costs import bill
+from study.curriculum import Stage
+from study.datasets import find_dataset
 from study.errors import TrialFailedError
-from study.ledger import Ledger
+from study.ledger import Ledger, TrialFolder
+from study.nnunet_paths import nnunet_environment
 from study.progress import Progress
 from study.records import Phase, TrialSpec
-from study.trial import run_trial
+from study.trial import Workplace, run_trial
 from study.trial_host import TrialHost
 from study.trial_process import Job
 
 MEMORY_POLL_SECONDS = 0.2
 MOST_START_SECONDS = 600.0
+# By stage; fewer where the stage is shorter.
+BATCHES_TIMED = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ class TrialBench:
             median iteration of that stage, in units of the latter; largest_stage_change_iterations: the largest. In a
             random order the first draw of every stage but the first counts.
         iteration_seconds: median iteration, by stage.
+        batch_cpu_ms: median process time to draw a batch, by stage, in one process and thread, cases in memory.
         peak_memory_mib: largest sum of proportional set sizes over the process tree.
         first_of_worker_seconds, next_of_worker_seconds: from handing a trial to a worker of a study to its training
             loop, for the worker's first trial, which starts its server of trainings, and for the next.
@@ -60,6 +66,7 @@ class TrialBench:
     peak_memory_mib: float
     first_of_worker_seconds: float = math.nan
     next_of_worker_seconds: float = math.nan
+    batch_cpu_ms: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON."""
@@ -95,11 +102,12 @@ def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBen
         peak_mib = _watch_memory(process)
     if process.returncode or not output.exists():
         raise TrialFailedError(f"the measured trial failed: {folder.failure_reason() or _last_line(folder.log_path)}")
-    rows = files.read_json(output)
+    recorded = files.read_json(output)
     training_seconds = bill(folder.attempts(), folder.cost_intervals()).by_phase[Phase.TRAINING].seconds
+    rows, batch_cpu_ms = recorded["iterations"], tuple(recorded["batch_cpu_ms"])
     figures = reduce_rows(rows, started_at=started_at, training_seconds=training_seconds, peak_memory_mib=peak_mib)
     first, following = worker_starts(spec, ledger, job)
-    return replace(figures, first_of_worker_seconds=first, next_of_worker_seconds=following)
+    return replace(figures, first_of_worker_seconds=first, next_of_worker_seconds=following, batch_cpu_ms=batch_cpu_ms)
 
 
 def worker_starts(spec: TrialSpec, ledger: Ledger, job: Job) -> tuple[float, float]:
@@ -156,8 +164,39 @@ def main() -> None:
     job, output = Job.from_json(sys.argv[1]), Path(sys.argv[2])
     ledger = Ledger.open(Path(job.study))
     recorder = _Recorder()
-    run_trial(ledger.trial(job.trial_id).spec(), ledger, job.workplace(), progress=recorder)
-    files.write_json(output, json.loads(json.dumps(recorder.rows)))
+    folder = ledger.trial(job.trial_id)
+    run_trial(folder.spec(), ledger, job.workplace(), progress=recorder)
+    record = {"iterations": recorder.rows, "batch_cpu_ms": _batch_cpu_ms(folder, job.workplace())}
+    files.write_json(output, json.loads(json.dumps(record)))
+
+
+def _batch_cpu_ms(folder: TrialFolder, workplace: Workplace) -> list[float]:
+    """Median process time of a batch by stage, after one round that fetched the cases."""
+    import torch
+
+    from study.batches import Item
+    from study.task import Task
+    from study.trainer import nnUNetTrainerPGPS
+
+    spec = folder.spec()
+    dataset = find_dataset(workplace.data, spec.dataset)
+    plans = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
+    with nnunet_environment(folder, workplace.data, processes=1):
+        trainer = nnUNetTrainerPGPS(plans, spec.configuration, spec.fold, dataset.description, torch.device("cpu"))
+        trainer.attach(Task(curriculum=spec.curriculum, settings=spec.training, seed=spec.seed))
+        batches = trainer.make_batches()
+
+        def drawn_ms(iteration: int) -> float:
+            started = time.process_time()
+            batches[Item(index=iteration)]
+            return 1000 * (time.process_time() - started)
+
+        rounds = [[[drawn_ms(i) for i in _first(stage)] for stage in spec.curriculum.stages] for _ in range(2)]
+    return [median(stage) for stage in rounds[-1]]
+
+
+def _first(stage: Stage) -> range:
+    return range(stage.first_iteration, stage.first_iteration + min(stage.iterations, BATCHES_TIMED))
 
 
 def _last_line(log: Path) -> str:

