@@ -154,7 +154,8 @@ def result_from(
         raise TrialFailedError("the validation's mean foreground Dice is not a number: no class in any validation case")
     cases = {
         Path(case["reference_file"]).name.removesuffix(file_ending): {
-            str(label): _number(metrics["Dice"]) for label, metrics in case["metrics"].items()
+            str(label): _number(metrics["Dice"]) if label in shown else None
+            for label, metrics in case["metrics"].items()
         }
         for case in summary["metric_per_case"]
     }
@@ -163,7 +164,7 @@ def result_from(
         dice_per_class={
             str(label): _number(metrics["Dice"]) if label in shown else None for label, metrics in classes.items()
         },
-        dice_per_case={case: _mean([found[str(label)] for label in shown]) for case, found in cases.items()},
+        dice_per_case={case: _mean(list(labels.values())) for case, labels in cases.items()},
         dice_per_case_and_class=cases,
         iterations=iterations,
         voxels=voxels,
