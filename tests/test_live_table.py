@@ -7,11 +7,10 @@ import itertools
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from examples import HEADER, RESULT, make_interval, make_spec
+from examples import HEADER, complete, make_interval, make_spec
 
 from study.console import PlainConsole
 from study.ledger import Ledger, TrialFolder, TrialState
@@ -28,8 +27,8 @@ def ledger(tmp_path: Path) -> Ledger:
 def finished(ledger: Ledger, scheme: str, *, dice: float = 0.75, budget: float = 1.0) -> TrialFolder:
     trial = ledger.add(make_spec(scheme, budget=budget))
     trial.begin_attempt(HEADER)
-    trial.append_cost(make_interval(0, 40))
-    trial.finish(replace(RESULT, dice=dice), attempt=0)
+    trial.append_cost(make_interval(0, trial.spec().curriculum.total_iterations, seconds=40.0))
+    complete(trial, dice=dice)
     return trial
 
 

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from examples import HEADER, RESULT, make_interval, make_spec
+from examples import HEADER, finish, make_interval, make_spec
 from locking import line_from
 
 from study.__main__ import main
@@ -42,10 +42,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose folder, dataset and reasons are what rich or an encoding may stumble over."""
     ledger = Ledger.create(tmp_path_factory.mktemp("place") / ODD_NAME)
     good, bad = ledger.add(make_spec()), ledger.add(make_spec("cps"))
-    for trial in (good, bad):
-        trial.begin_attempt(HEADER)
-        trial.append_cost(make_interval(0, 40))
-    good.finish(RESULT, attempt=0)
+    finish(good)
+    bad.begin_attempt(HEADER)
+    bad.append_cost(make_interval(0, 40))
     bad.fail(reason=REASON)
     return ledger.root
 
