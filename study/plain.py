@@ -6,24 +6,37 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
+
+_AS_THEY_ARE = frozenset((str, int, bool, type(None)))
 
 
 def record_to_json(record: Any) -> dict[str, Any]:
     """A record as plain JSON: tuples as lists, enums by value, NaN and infinities as null."""
-    data: dict[str, Any] = _plain(asdict(record))
+    data: dict[str, Any] = _plain(record)
     return data
 
 
 def sha256_of_json(data: Any) -> str:
     """SHA-256 of the canonical JSON of plain data, NaN and infinities as null."""
-    text = json.dumps(_plain(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256_of_plain(_plain(data))
+
+
+def sha256_of_plain(data: Any) -> str:
+    """The same of data that is plain already."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:
+        return value
+    if is_dataclass(value):
+        # Not asdict, which copies everything deeply: thousands of trials are read at a time.
+        return {name: _plain(getattr(value, name)) for name in _fields(type(value))}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -38,3 +51,8 @@ def _plain(value: Any) -> Any:
 def with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     """The same data with its lists as tuples, as frozen records hold them."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))

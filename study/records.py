@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from study.checks import check_choice, check_count, check_name, check_range, is_whole
@@ -18,7 +19,7 @@ from study.curriculum import Axes, Curriculum
 from study.data_curriculum import DataCurriculum
 from study.errors import InvalidInputError
 from study.execution import ALWAYS, AUTO, COMPILE_CHOICES, NEVER, CompileChoice, StageExecution
-from study.plain import record_to_json, sha256_of_json, with_tuples
+from study.plain import record_to_json, sha256_of_plain, with_tuples
 from study.readings import MeterInfo, NodeUse, OwnEnergy, own_from_json, use_from_json
 
 Optimizer = Literal["sgd", "adamw"]
@@ -218,10 +219,10 @@ class TrialSpec:
         data["training"]["compile_network"] = self.training.compile_network == ALWAYS
         return data
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         """First twelve hexadecimal digits of the SHA-256 of the identity."""
-        return sha256_of_json(self.identity())[:TRIAL_ID_LENGTH]
+        return sha256_of_plain(self.identity())[:TRIAL_ID_LENGTH]
 
     def to_json(self) -> dict[str, Any]:
         """The whole spec as plain JSON."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import isclose, isfinite
 from typing import Any
 
@@ -22,8 +22,8 @@ def spec_problem(spec: TrialSpec) -> str | None:
     words = (spec.dataset, spec.plans, spec.configuration, spec.scheme)
     if not all(isinstance(word, str) for word in words):
         return "it has values of another kind"
-    too_large = [number for number in _integers(spec.to_json()) if abs(number) > LARGEST]
-    return f"it has the number {too_large[0]}, larger than any seed or count" if too_large else None
+    largest = _largest_integer(spec.to_json())
+    return f"it has the number {largest}, larger than any seed or count" if abs(largest) > LARGEST else None
 
 
 def header_problem(header: AttemptHeader) -> str | None:
@@ -170,14 +170,13 @@ def _voxel_problem(result: TrialResult, spec: TrialSpec) -> str | None:
     return None if isclose(result.voxel_share, share, rel_tol=1e-9) else f"a voxel share of {result.voxel_share!r}"
 
 
-def _integers(value: Any) -> Iterable[int]:
-    if isinstance(value, Mapping):
+def _largest_integer(value: Any) -> int:
+    """The one furthest from 0 in plain JSON, 0 if there is none."""
+    if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        for item in value:
-            yield from _integers(item)
-    elif isinstance(value, int):
-        yield value
+        return max(map(_largest_integer, value), key=abs, default=0)
+    return value if isinstance(value, int) else 0
 
 
 def _is_of_words(value: object) -> bool:
