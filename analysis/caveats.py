@@ -105,4 +105,4 @@ def _values(points: pd.DataFrame, name: str) -> int:
 
 def words_of(column: pd.Series[str]) -> set[str]:
     """The different values of a column in which a cell may hold several, separated by ` | `."""
-    return {word for cell in column.dropna() for word in cell.split(" | ")}
+    return {word for cell in column.dropna() for word in cell.split(" | ") if word}

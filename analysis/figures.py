@@ -12,7 +12,6 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
@@ -25,7 +24,7 @@ from analysis.columns import BY_NAME
 from analysis.front import Front
 from analysis.intervals import dice_bars
 from analysis.marks import Entry, area_of, belongs_to, draw_points, fold_entries, method_entries, size_entries
-from analysis.style import FILE, INK, MUTED, RC, RULE, SHADE, Layout
+from analysis.style import FILE, INK, LINES, MUTED, RC, RULE, SHADE, Layout
 from analysis.units import Scale, label_with_unit, number
 
 # Heights of a line in inches; letters that fit a line of the key.
@@ -228,11 +227,11 @@ class _Drawing:
         self._write(right, top, cost, ha="right", **style)
 
 
-def _colors(lines: int) -> list[Any]:
-    """A colour for every line of a front: one for a single front, else from dark to light, by any eyes."""
+def _colors(lines: int) -> list[str]:
+    """A colour for every line of a front, as far apart as they go."""
     if lines < 2:
         return [MUTED.light] * lines
-    return [colormaps["cividis"](0.3 + 0.5 * line / (lines - 1)) for line in range(lines)]
+    return [LINES[round((len(LINES) - 1) * min(1, line / (lines - 1)))].light for line in range(lines)]
 
 
 def _group_words(by: str, value: object) -> str:

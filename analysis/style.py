@@ -30,6 +30,21 @@ GRID = Paint(name="grid", light="#e7eaed", dark="#2b3138")
 SHADE = Paint(name="shade", light="#f4f6f8", dark="#1d2228")
 SURFACE = Paint(name="surface", light="#ffffff", dark="#14181d")
 
+LINES = tuple(
+    Paint(name=f"line-{number}", light=light, dark=dark)
+    for number, (light, dark) in enumerate(
+        [
+            ("#4f576c", "#7d7c78"),
+            ("#666970", "#948e77"),
+            ("#7d7c78", "#aea371"),
+            ("#948e77", "#c8b866"),
+            ("#aea371", "#e5cf52"),
+            ("#c8b866", "#fee838"),
+        ]
+    )
+)
+"""Of several fronts in one figure, from dark to light: matplotlib's cividis, which any eyes tell apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodStyle:
@@ -58,7 +73,8 @@ METHOD_STYLES: Mapping[str, MethodStyle] = {
 }
 """Style of each method, in the order of legends."""
 
-PAINTS: tuple[Paint, ...] = (INK, MUTED, RULE, GRID, SHADE, SURFACE, *(s.paint for s in METHOD_STYLES.values()))
+_METHOD_PAINTS = (style.paint for style in METHOD_STYLES.values())
+PAINTS: tuple[Paint, ...] = (INK, MUTED, RULE, GRID, SHADE, SURFACE, *LINES, *_METHOD_PAINTS)
 """Every colour in use; no two are the same."""
 
 

@@ -32,11 +32,12 @@ def sha256_of_plain(data: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if type(value) in _AS_THEY_ARE:
+    kind: Any = type(value)
+    if kind in _AS_THEY_ARE:
         return value
-    if is_dataclass(value):
+    if is_dataclass(kind):
         # Not asdict, which copies everything deeply: thousands of trials are read at a time.
-        return {name: _plain(getattr(value, name)) for name in _fields(type(value))}
+        return {name: _plain(getattr(value, name)) for name in _fields(kind)}  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

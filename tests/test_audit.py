@@ -397,15 +397,8 @@ class Snapshots:
     def take(self) -> None:
         if self.folder.path.exists():
             target = self.root / str(len(self.copies)) / self.folder.trial_id
-            shutil.copytree(
-                self.folder.path, target, copy_function=copy_or_link, ignore=shutil.ignore_patterns("*.png")
-            )
+            shutil.copytree(self.folder.path, target, ignore=shutil.ignore_patterns("*.png"))
             self.copies.append(TrialFolder(target))
-
-
-def copy_or_link(source: str, target: str) -> None:
-    """Checkpoints are replaced and never changed: one more name is as good as a copy."""
-    (os.link if LATEST in source else shutil.copyfile)(source, target)
 
 
 @contextmanager

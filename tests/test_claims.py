@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.reference import claims, table1
+from analysis.reference import claims_of, table1
 from analysis.reference.claims import check_claims
 from study.chain import Geometry
 from study.curriculum import named_axes, resolve
@@ -70,7 +70,7 @@ def test_what_the_papers_text_and_table_contradict_each_other_in() -> None:
     assert f"mean CO₂ of PGPS, {text} in the text and {table} from the table" in README
     assert sum(not claim.holds for claim in check_claims(PAPER)) == 2
     assert "Of the published numbers two do not follow" in README
-    assert len(claims(PAPER)) == len(check_claims(PAPER))
+    assert len(claims_of(PAPER)) == len(check_claims(PAPER))
 
 
 def test_on_how_many_tasks_the_authors_report_equal_or_better_dice() -> None:

@@ -89,7 +89,7 @@ def table1(name: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(_text(name, "table1.csv")))
 
 
-def claims(name: str) -> pd.DataFrame:
+def claims_of(name: str) -> pd.DataFrame:
     """What the text says about Table 1: method, quantity, mean, sd (both as printed, text) and unit.
 
     Raises:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.comparison import compare
 from analysis.methods import METHOD_LABELS
-from analysis.reference import claims, load
+from analysis.reference import claims_of, load
 
 # Quantities of claims.csv in words; those in per cent, and the count.
 _WORDS = {
@@ -48,7 +48,7 @@ def check_claims(name: str) -> list[Claim]:
     Raises:
         InvalidInputError: an unknown name.
     """
-    stated = claims(name)
+    stated = claims_of(name)
     summary = compare(load(name), against=list(dict.fromkeys(stated["method"]))).summary
     computed = {row["against"]: row for _, row in summary.iterrows()}
     return [_claim(row, computed[METHOD_LABELS[row["method"]]]) for _, row in stated.iterrows()]

@@ -6,6 +6,7 @@ A slice shows one axis and hides the others: points above each other differ in t
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ MOST_AXES = 8
 """More are not drawn; the report says so."""
 _ACROSS = 4
 _FEW_VALUES = 7
+_LABEL_LETTERS = 24
 # So many pale points become a picture within the drawing, which would take megabytes otherwise.
 _RASTERIZE_FROM = 400
 _MANY = 200
@@ -144,7 +146,7 @@ def positions(axis: VaryingAxis, points: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _mark_axis(panel: Axes, axis: VaryingAxis) -> None:
-    panel.set_xlabel(axis.label if len(axis.label) < 30 else axis.label.replace(" = ", "\n= ", 1))
+    panel.set_xlabel("\n".join(textwrap.wrap(axis.label, _LABEL_LETTERS)))
     if not axis.numeric:
         panel.set_xticks(range(len(axis.categories)), axis.categories)
         panel.set_xlim(-0.5, len(axis.categories) - 0.5)

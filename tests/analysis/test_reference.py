@@ -6,7 +6,7 @@ import pytest
 
 from analysis.columns import POINT_COLUMNS
 from analysis.comparison import compare
-from analysis.reference import REFERENCES, claims, is_published, load, source, table1
+from analysis.reference import REFERENCES, claims_of, is_published, load, source, table1
 from analysis.reference.claims import check_claims, contradictions
 from study.chain import Geometry
 from study.curriculum import named_axes, resolve
@@ -83,7 +83,7 @@ def test_what_does_not_follow_is_said_and_not_changed() -> None:
         "miccai2024: the text gives PGPS CO₂ 48.22 % ± 9.34 %, its Table 1 gives 45.55 % ± 5.29 %.",
         "miccai2024: the text gives PGPS+ gain of Dice where higher 1.7 % ± 3.1 %, its Table 1 gives 1.8 % ± 3.0 %.",
     ]
-    assert len(check_claims(PAPER)) == len(claims(PAPER)) == 12
+    assert len(check_claims(PAPER)) == len(claims_of(PAPER)) == 12
 
 
 def test_origin_of_every_file_is_told() -> None:
@@ -94,7 +94,7 @@ def test_origin_of_every_file_is_told() -> None:
         assert origin.remarks
 
 
-@pytest.mark.parametrize("read", [load, source, table1, claims])
+@pytest.mark.parametrize("read", [load, source, table1, claims_of])
 def test_unknown_name_is_one_line(read) -> None:
     with pytest.raises(InvalidInputError, match=r"reference: received '\.\./etc', legal is one of miccai2024"):
         read("../etc")
