@@ -22,8 +22,8 @@ from analysis.methods import point_id
 from analysis.points import axes_of, training_of
 from analysis.recommendation import Recommendation
 from study.errors import StudyError
-from study.ledger import TrialFolder
 from study.records import TrialSpec
+from study.trial_folder import TrialFolder
 
 COSTS = (
     *("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_energy_kwh", "total_co2_kg"),

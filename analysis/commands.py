@@ -17,8 +17,8 @@ import pandas as pd
 from analysis.points import axes_of, training_of
 from study.curriculum import SCHEMES, STEPWISE, Axes, resolve
 from study.execution import AUTO
-from study.ledger import TrialFolder
 from study.records import TrainingSettings, TrialSpec
+from study.trial_folder import TrialFolder
 
 NNUNET_EPOCHS, NNUNET_ITERATIONS_PER_EPOCH = 1000, 250
 # Its folder inside `--data`.

@@ -15,10 +15,10 @@ from analysis.spending import spent_by
 from study.audit import read_trial
 from study.costs import Bill, Charge, Entry, bill, entries, total
 from study.errors import StudyError
-from study.ledger import TrialFolder
 from study.readings import MeterInfo
 from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
 from study.results import NSD, TrialResult
+from study.trial_folder import TrialFolder
 
 Row = dict[str, Any]
 UNREADABLE = "unreadable"

@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 
 from study import files, locks
 from study.errors import InvalidInputError, LedgerError
-from study.ledger import ENDINGS, Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
 from study.results import TrialResult
 from study.soundness import epoch_problem, header_problem, interval_problem, is_time, result_problem, spec_problem
 from study.stopping import stopping_epoch
+from study.trial_folder import ENDINGS, TrialFolder, TrialState
 
 _RECORDED = ("attempts", "costs.jsonl", "epochs.jsonl", "result.json")
 # What values of another kind may raise that were not looked for.

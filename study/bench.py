@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,13 +23,15 @@ from study.costs import bill
 from study.curriculum import Stage
 from study.datasets import find_dataset
 from study.errors import TrialFailedError
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.nnunet_paths import nnunet_environment
 from study.progress import Progress
 from study.records import Phase, TrialSpec
-from study.trial import Workplace, run_trial
+from study.trial import run_trial
+from study.trial_folder import TrialFolder
 from study.trial_host import TrialHost
 from study.trial_process import Job
+from study.workplace import Workplace
 
 MEMORY_POLL_SECONDS = 0.2
 MOST_START_SECONDS = 600.0
@@ -51,6 +54,7 @@ class TrialBench:
             random order the first draw of every stage but the first counts.
         iteration_seconds: median iteration, by stage.
         batch_cpu_ms: median process time to draw a batch, by stage, in one process and thread, cases in memory.
+        between_ms: median time of an iteration that is neither its batch nor its step: seeds, reports, books, clocks.
         peak_memory_mib: largest sum of proportional set sizes over the process tree.
         first_of_worker_seconds, next_of_worker_seconds: from handing a trial to a worker of a study to its training
             loop, for the worker's first trial, which starts its server of trainings, and for the next.
@@ -63,6 +67,7 @@ class TrialBench:
     stage_change_iterations: float
     largest_stage_change_iterations: float
     iteration_seconds: tuple[float, ...]
+    between_ms: float
     peak_memory_mib: float
     first_of_worker_seconds: float = math.nan
     next_of_worker_seconds: float = math.nan
@@ -155,6 +160,7 @@ def reduce_rows(
         stage_change_iterations=median(excess) if excess else 0.0,
         largest_stage_change_iterations=max(excess, default=0.0),
         iteration_seconds=tuple(usual),
+        between_ms=1000 * median([b["at"] - a["at"] - _whole(b) for a, b in pairwise(rows)]) if rows[1:] else 0.0,
         peak_memory_mib=peak_memory_mib,
     )
 

@@ -16,12 +16,13 @@ import yaml
 
 from study.datasets import DataPaths
 from study.errors import TrialFailedError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.machine import cpu_name, hostname, usable_cores
 from study.readings import MeterInfo
 from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
 from study.results import TrialResult
 from study.spaces import load_space
+from study.trial_folder import TrialFolder, TrialState
 from study.trial_host import Ending
 from study.trial_process import FINISHED, Job
 from study.versions import recorded_versions

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from study.datasets import PreparedDataset
 from study.errors import LedgerError
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.plain import sha256_of_json
 from study.records import TrialSpec
+from study.trial_folder import TrialFolder
 
 FOLDER = "predicted_next_stage"
 # Parts of a trial's identity that its siblings on other folds differ in.

@@ -16,9 +16,10 @@ from typing import Any
 from study import files
 from study.datasets import PreparedDataset
 from study.errors import LedgerError, MissingDataError
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.plain import sha256_of_json
 from study.plan import NetworkPlan
+from study.trial_folder import TrialFolder
 
 REMEDY = "restore what was there, or name another --out"
 

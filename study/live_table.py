@@ -13,10 +13,11 @@ from pathlib import Path
 from rich.live import Live
 
 from study.console import PlainConsole
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
 from study.remote.shared_ledger import refresh
 from study.status import StatusBoard, TrialStatus, best, counts, last_ones, print_table, rich_table, scheme_words
 from study.terminal import python, time_left
+from study.trial_folder import TrialState
 
 ENDED = (TrialState.FINISHED, TrialState.INFEASIBLE)
 

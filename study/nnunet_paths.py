@@ -10,9 +10,9 @@ from pathlib import Path
 from study.cascade import gathered
 from study.datasets import NNUNET_PREFIX, PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, Split
 from study.errors import LedgerError, MissingDataError
-from study.ledger import TrialFolder
 from study.plan import NetworkPlan
 from study.prediction import RESULTS_VARIABLE
+from study.trial_folder import TrialFolder
 
 
 def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:

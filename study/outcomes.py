@@ -9,8 +9,8 @@ from statistics import fmean
 from study.audit import read_trial
 from study.costs import bill
 from study.errors import LedgerError
-from study.ledger import TrialFolder, TrialState
 from study.results import NO_METRICS, Metrics
+from study.trial_folder import TrialFolder, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.ledger import TrialFolder
 from study.records import AttemptHeader, TrialSpec
+from study.trial_folder import TrialFolder
 
 RESULTS_VARIABLE = "nnUNet_results"
 EXTENSION_VARIABLE = "nnUNet_extTrainer"

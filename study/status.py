@@ -13,10 +13,11 @@ from study.costs import bill
 from study.curriculum import Axes
 from study.errors import StudyError
 from study.execution import fallback_lines
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.prediction import predict_command
 from study.records import TrialSpec
 from study.stage_table import size_text
+from study.trial_folder import TrialFolder, TrialState
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from study import files
 from study.datasets import DataPaths, find_dataset
-from study.ledger import TrialFolder
 from study.prediction import TRAINER_NAME
 from study.records import TrialSpec
 from study.results import HD95, NSD, Measured, Metrics, measured
+from study.trial_folder import TrialFolder
 
 Mask = NDArray[np.bool_]
 PERCENTILE = 95

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from study.accounts import Accounts
 from study.audit import audit_trial, check_resumable
 from study.causes import disk_full, out_of_memory
 from study.costs import Bill, bill
-from study.datasets import DataPaths, PreparedDataset, find_dataset
+from study.datasets import PreparedDataset, find_dataset
 from study.errors import (
     DataIntegrityError,
     InfeasibleTrialError,
@@ -29,50 +29,29 @@ from study.errors import (
     TrialInterrupted,
 )
 from study.execution import StageExecution
-from study.inputs import check_trial_inputs, trial_inputs
-from study.ledger import Ledger, TrialFolder, TrialState
-from study.machine import Resources, cpu_name, hostname, resolve_device
-from study.nnunet_paths import check_previous_stage, nnunet_environment
+from study.inputs import check_trial_inputs
+from study.ledger import Ledger
+from study.machine import cpu_name, hostname, resolve_device
+from study.nnunet_paths import nnunet_environment
 from study.progress import Progress, StopRequest
 from study.records import (
     AttemptHeader,
-    Energy,
     EpochReport,
     Phase,
     TrialSpec,
 )
-from study.results import NO_METRICS, Metrics, TrialResult, result_from
-from study.stopping import STALL_SECONDS
+from study.results import TrialResult, result_from
 from study.stretch import Interval
 from study.surfaces import add_lacking, measure
+from study.trial_folder import TrialFolder, TrialState
 from study.trial_remarks import remarks
 from study.versions import deciding_versions, recorded_versions, version_changes
+from study.workplace import Workplace, check_workplace, inputs_of
 
 # A killed process loses at most so much of the bill of its final validation, or a case if that takes longer.
 REPORT_INTERVAL_SECONDS = 5.0
 # How nnU-Net's log begins the line of a case of the final validation.
 CASE_BEGINS = "predicting "
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """Where and with what a trial runs; none of it decides the result.
-
-    Attributes:
-        data: folders with prepared data.
-        resources: what the trial is allotted.
-        energy: how energy is measured; its country has been checked.
-        previous_stage: segmentations of the previous stage, for cascades.
-        metrics: what is measured beside Dice; of a finished trial, what its result lacks of them.
-        stall_seconds: how long to wait for a batch; see `Task`.
-    """
-
-    data: DataPaths
-    resources: Resources = field(default_factory=Resources)
-    energy: Energy = field(default_factory=Energy)
-    previous_stage: Path | None = None
-    metrics: Metrics = NO_METRICS
-    stall_seconds: float = STALL_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,27 +118,6 @@ def finished_trial(folder: TrialFolder) -> FinishedTrial:
         raise LedgerError(f"trial {folder.trial_id} has no result; it is {folder.state().value}")
     costs = bill(folder.attempts(), folder.cost_intervals())
     return FinishedTrial(folder=folder, spec=folder.spec(), result=result, bill=costs)
-
-
-def inputs_of(spec: TrialSpec, workplace: Workplace) -> dict[str, str]:
-    """What a trial reads besides its specification, see `inputs.trial_inputs`."""
-    dataset = find_dataset(workplace.data, spec.dataset)
-    plan = dataset.plan(spec.plans, spec.configuration)
-    return trial_inputs(dataset, plan, spec.fold, workplace.previous_stage)
-
-
-def check_workplace(spec: TrialSpec, workplace: Workplace) -> None:
-    """Raise StudyError when the prepared data is missing or has changed since the specification was made."""
-    dataset = find_dataset(workplace.data, spec.dataset)
-    plan = dataset.plan(spec.plans, spec.configuration)
-    split = dataset.split(spec.fold)
-    dataset.check_cases(plan, split)
-    check_previous_stage(plan, split, workplace.previous_stage)
-    if plan.sha256 != spec.plans_sha256 or split.sha256 != spec.split_sha256:
-        raise LedgerError(
-            f"plans or splits of {spec.dataset} have changed since trial {spec.trial_id} was specified; "
-            "restore them, or start a new study"
-        )
 
 
 class _Attempt:

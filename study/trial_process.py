@@ -30,14 +30,16 @@ from study.errors import (
     TrialFailedError,
     TrialInterrupted,
 )
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.locks import EXIT_CODE_OF_LOSS
 from study.machine import Resources
 from study.progress import Progress, StopRequest
 from study.records import Energy, Phase, TrialSpec
 from study.results import NO_METRICS, Metrics
 from study.terminal import output_to
-from study.trial import Workplace, run_trial
+from study.trial import run_trial
+from study.trial_folder import TrialFolder
+from study.workplace import Workplace
 
 FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, LOST, DISK_FULL, REFUSED = 0, 3, 4, 5, 6, EXIT_CODE_OF_LOSS, 8, 9
 # The process has recorded itself how it ended.

@@ -14,21 +14,9 @@ from study.plain import sha256_of_json
 
 # The books, the machine and the display decide no result.
 DECIDING_MODULES = (
-    *("augmentation", "batches", "chain", "crops", "cuda_steps", "curriculum", "data_curriculum", "losses"),
-    *(
-        "one_voxel",
-        "plan",
-        "records",
-        "results",
-        "spans",
-        "specs",
-        "steps",
-        "stopping",
-        "stretch",
-        "task",
-        "trainer",
-        "trial",
-    ),
+    *("augmentation", "batches", "cases", "chain", "crops", "cuda_steps", "curriculum", "data_curriculum", "losses"),
+    *("one_voxel", "plan", "records", "resampling", "results", "samples", "spans", "specs", "steps", "stopping"),
+    *("stretch", "task", "trainer", "transforms", "trial"),
 )
 DECIDING_LIBRARIES = (
     "nnunetv2",

@@ -12,7 +12,6 @@ from typing import Any
 
 from study.chain import Geometry
 from study.curriculum import Curriculum, named_axes, resolve
-from study.ledger import TrialFolder
 from study.records import (
     AttemptHeader,
     CostInterval,
@@ -23,6 +22,7 @@ from study.records import (
     TrialSpec,
 )
 from study.results import TrialResult
+from study.trial_folder import TrialFolder
 
 BRAIN = Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2)
 LUNG = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)

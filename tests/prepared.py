@@ -20,14 +20,16 @@ from study import files
 from study.curriculum import named_axes
 from study.datasets import DataPaths, data_paths, find_dataset
 from study.errors import TrialInterrupted
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.machine import Resources
 from study.phantom import write_phantom_dataset
 from study.progress import Progress, StopRequest
 from study.records import Energy, Phase, TrainingSettings, TrialSpec
 from study.small_plan import SmallPlan, small_plans
 from study.specs import make_spec, prepared_lookup
-from study.trial import Workplace, run_trial
+from study.trial import run_trial
+from study.trial_folder import TrialFolder
+from study.workplace import Workplace
 
 NUMBER, NAME = 901, "Dataset901_Phantom"
 CASES = 10

@@ -19,9 +19,10 @@ from prepared import Stopper, final_weights, train, workplace
 from study import files
 from study.datasets import DataPaths
 from study.errors import TrialInterrupted
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.records import EpochReport, Phase, TrialSpec
 from study.trial import run_trial
+from study.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)

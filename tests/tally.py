@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from study.audit import audit
 from study.costs import bill
 from study.errors import StudyError
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.records import AttemptHeader, CostInterval, Phase
+from study.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
     from torture import Tortured

@@ -22,10 +22,11 @@ from study.audit import audit, audit_trial, check_resumable
 from study.checkpoints import LATEST, STATE_KEY
 from study.datasets import data_paths
 from study.errors import LedgerError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.outcomes import outcome
 from study.records import Phase, TrialSpec
 from study.status import study_status
+from study.trial_folder import TrialFolder, TrialState
 
 PER_EPOCH, EPOCHS = 10, 3
 TOTAL = PER_EPOCH * EPOCHS

@@ -13,8 +13,9 @@ from study.__main__ import main
 from study.bench import measure, reduce_rows
 from study.datasets import data_paths
 from study.errors import TrialFailedError
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
 from study.machine import Resources
+from study.trial_folder import TrialState
 from study.trial_process import Job
 
 USER_ERROR = 2
@@ -51,6 +52,16 @@ def test_the_figures_of_three_stages() -> None:
     assert figures.stage_change_iterations == pytest.approx(0.75)
     assert figures.largest_stage_change_iterations == pytest.approx(1.0)
     assert figures.peak_memory_mib == 512.0
+
+
+def test_what_is_neither_batch_nor_step_lies_between() -> None:
+    rows = [
+        row(0, 1.0, 2.0, at=1003.0),
+        row(0, 1.0, 2.0, at=1006.5),
+        row(0, 1.0, 2.0, at=1009.7),
+        row(0, 0, 1, at=1010.8),
+    ]
+    assert reduced(*rows).between_ms == pytest.approx(200.0)
 
 
 def test_one_stage_has_no_changes() -> None:

@@ -22,11 +22,12 @@ from study.checkpoints import FINAL, LATEST, PREVIOUS
 from study.costs import bill
 from study.datasets import DataPaths, data_paths
 from study.errors import DiskFullError, StudyError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.locks import STALE_SECONDS
 from study.records import TrialSpec
 from study.results import TrialResult
 from study.trial import run_trial
+from study.trial_folder import TrialFolder, TrialState
 
 SPACE = {"name": "damaged"}
 SHORTER = {"epochs": 2, "iterations_per_epoch": 6}

@@ -23,7 +23,8 @@ from study.ledger import Ledger
 from study.plain import sha256_of_json
 from study.provenance import Provenance, check_provenance
 from study.spaces import load_space, resolved_space
-from study.trial import inputs_of, run_trial
+from study.trial import run_trial
+from study.workplace import inputs_of
 
 DESCRIPTION: dict[str, Any] = {
     "labels": {"background": 0, "body": 1, "bud": 2},

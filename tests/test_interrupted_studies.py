@@ -35,10 +35,11 @@ from studies import (
 from terminals import in_terminal
 
 from study.costs import bill
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.records import TRAINING_PHASES as PAID
 from study.records import Phase
 from study.spaces import load_space
+from study.trial_folder import TrialFolder
 
 ITERATIONS = TRAINING["epochs"] * TRAINING["iterations_per_epoch"]
 

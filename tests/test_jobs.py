@@ -13,8 +13,9 @@ import pytest
 from clusters import Cluster, cluster, reached, until
 from studies import TRAINING, listening, status, training, write_space
 
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
 from study.records import Phase
+from study.trial_folder import TrialState
 
 pytestmark = pytest.mark.torture
 

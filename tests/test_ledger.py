@@ -18,7 +18,8 @@ import pytest
 from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 
 from study.errors import DiskFullError, LedgerError, TrialBusyError
-from study.ledger import REASON_LENGTH, SCHEMA_VERSION, Ledger, TrialFolder, TrialState
+from study.ledger import SCHEMA_VERSION, Ledger
+from study.trial_folder import REASON_LENGTH, TrialFolder, TrialState
 
 FULL_DISK = Path("/dev/full")
 SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
@@ -27,7 +28,7 @@ SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from study.ledger import TrialFolder
+from study.trial_folder import TrialFolder
 say = lambda word: os.write(1, f"{word}\\n".encode())
 folder = TrialFolder(Path(sys.argv[1]))
 with folder.locked():

@@ -13,10 +13,11 @@ import pytest
 from examples import HEADER, complete, make_interval, make_spec
 
 from study.console import PlainConsole
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.live_table import LiveTable, closing
 from study.status import study_status
 from study.terminal import python, time_left
+from study.trial_folder import TrialFolder, TrialState
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from locking import QUICK, WAIT_SECONDS, elsewhere, is_mine, line_from, records,
 
 from study import holders, locks
 from study.errors import LedgerError, LockedError, TrialBusyError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.locks import BEAT_SECONDS, EXIT_CODE_OF_LOSS, PATIENCE_BEATS, STALE_SECONDS, held, holder, look
+from study.trial_folder import TrialFolder, TrialState
 
 DAY, YEARS = 86400.0, 10 * 365 * 86400.0
 
@@ -298,7 +299,7 @@ from pathlib import Path
 sys.path[:0] = {path!r}
 from examples import EPOCH, HEADER, RESULT, make_interval
 from study import files, locks
-from study.ledger import TrialFolder
+from study.trial_folder import TrialFolder
 locks.BEAT_SECONDS = 0.05
 trial = TrialFolder(Path(sys.argv[1]))
 once = [True]

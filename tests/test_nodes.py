@@ -29,8 +29,9 @@ from victims import Victim, cut_power, find
 
 from study.costs import bill
 from study.datasets import data_paths
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.records import Phase
+from study.trial_folder import TrialFolder
 
 EPOCHS = 16
 ITERATIONS = EPOCHS * TRAINING["iterations_per_epoch"]

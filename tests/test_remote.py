@@ -27,7 +27,7 @@ from study import locks
 from study.audit import audit_trial
 from study.datasets import data_paths
 from study.errors import LedgerError, LockedError, TrialBusyError, TrialInterrupted
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.remote import is_url, place
 from study.remote.depot import Commit, CommitName, Committer, Depot, Model, unpack
 from study.remote.lease import holder_of, leased
@@ -36,6 +36,7 @@ from study.remote.snapshot import Document, snapshot
 from study.remote.storage import Storage, StorageError
 from study.remote.view import SCRATCH_VARIABLE, viewed
 from study.remote.workshop import RemoteWorkshop
+from study.trial_folder import TrialFolder, TrialState
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'

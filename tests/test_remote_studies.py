@@ -32,9 +32,10 @@ from studies import (
 
 from study.audit import audit_trial
 from study.datasets import data_paths
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.remote.storage import Storage
 from study.remote.view import SCRATCH_VARIABLE, View, viewed
+from study.trial_folder import TrialFolder, TrialState
 
 pytestmark = [needs_moto, pytest.mark.torture]
 REPOSITORY = Path(__file__).resolve().parent.parent

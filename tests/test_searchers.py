@@ -24,12 +24,13 @@ from study.cluster.proposers import Proposal, Proposer, make_proposer
 from study.cluster.searchers import LOST, PointSearcher, reported
 from study.cluster.tpe import TpeProposer
 from study.errors import InvalidInputError, LedgerError, StudyError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.outcomes import Outcome, outcome
 from study.plan import NetworkPlan
 from study.records import TrialSpec
 from study.results import Measured
 from study.spaces import Point, SearchSpace, space_from, specs
+from study.trial_folder import TrialFolder, TrialState
 
 MIN_PATCH, STAGES, GROWTH = "curriculum.min_patch", "curriculum.stages", "curriculum.batch_growth"
 BUDGET, RATE = "curriculum.budget", "training.initial_learning_rate"

@@ -19,10 +19,11 @@ from terminals import in_terminal
 from study import status as status_module
 from study.__main__ import main
 from study.execution import StageExecution
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.prediction import predict_command
 from study.records import Phase
 from study.status import StatusBoard, TrialStatus, counts, found, last_ones, rich_table, study_status
+from study.trial_folder import TrialFolder, TrialState
 
 USER_ERROR, INTERRUPTED = 2, 130
 STATES = ("new", "running", "interrupted", "failed", "finished")

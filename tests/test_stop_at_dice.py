@@ -15,12 +15,13 @@ from study import files
 from study.audit import audit_trial
 from study.datasets import DataPaths, data_paths
 from study.errors import LedgerError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.outcomes import objectives
 from study.records import EpochReport, TrialSpec
 from study.status import rich_table, study_status
 from study.stopping import smoothed_dice, stopping_epoch
 from study.trial import finished_trial, run_trial
+from study.trial_folder import TrialFolder, TrialState
 from study.trial_summary import as_json, as_text
 
 pytestmark = pytest.mark.cluster

@@ -44,11 +44,12 @@ from study.errors import (
     TrialFailedError,
     TrialInterrupted,
 )
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.nnunet_paths import previous_stage_folder
 from study.progress import Progress, StopRequest
 from study.records import EpochReport, Phase
 from study.trial import run_trial
+from study.trial_folder import TrialFolder, TrialState
 
 # Of 24 iterations in 3 epochs and 9 stages, this one ends within an epoch and within a stage.
 WITHIN = 14

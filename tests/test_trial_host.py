@@ -20,9 +20,10 @@ from prepared import CUBE, FULL, NAME, final_weights, plans_document, spec_of, t
 
 from study import files
 from study.datasets import data_paths
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.machine import Resources
 from study.records import Energy, Phase, TrialSpec
+from study.trial_folder import TrialFolder, TrialState
 from study.trial_host import Ending, TrialHost, memory_kills
 from study.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, Job
 

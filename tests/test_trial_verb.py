@@ -22,11 +22,12 @@ from study import trial_progress
 from study.__main__ import main
 from study.datasets import data_paths, find_dataset
 from study.emissions import carbon_intensity_kg_per_kwh
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.records import Phase
 from study.task import IterationReport
 from study.terminal import output_to
 from study.trial import finished_trial, run_trial
+from study.trial_folder import TrialFolder
 from study.trial_progress import TerminalProgress
 
 PROMISED = {

@@ -20,10 +20,11 @@ from studies import WAIT_SECONDS
 from study.cluster import work
 from study.cluster.work import Assignment, Patience, bring_to_end
 from study.errors import DiskFullError, TrialInterrupted
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.machine import Resources
 from study.records import Energy
 from study.results import Metrics, measured
+from study.trial_folder import TrialFolder, TrialState
 from study.trial_host import Ending
 from study.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
 

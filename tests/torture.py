@@ -30,7 +30,8 @@ from victims import MARK, Moment, Victim, Watch, cut_power, find, marked
 
 from study.audit import audit
 from study.errors import StudyError
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
+from study.trial_folder import TrialFolder
 
 # Nothing waits so long unless something hangs.
 HANG_SECONDS = 400.0

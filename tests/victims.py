@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from study import locks
-from study.ledger import TrialFolder
+from study.trial_folder import TrialFolder
 
 MARK = "PGPS_TEST_MARK"
 

@@ -31,7 +31,7 @@ from study.cluster.tuning import EndOnRequest, TuneThread
 from study.cluster.work import DEFAULT_PATIENCE, Assignment, Attempt, Patience, run_point, train_in_process
 from study.datasets import DataPaths
 from study.errors import DiskFullError, TrialInterrupted
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
 from study.machine import Resources
 from study.provenance import Provenance, check_provenance
 from study.remote.shared_ledger import post_stop, url_of_ledger
@@ -39,6 +39,7 @@ from study.signals import Requests
 from study.spaces import SearchSpace
 from study.specs import prepared_lookup
 from study.status import found, study_status
+from study.trial_folder import TrialState
 from study.trial_process import STOP_GRACE_SECONDS, Job
 
 REFRESH_SECONDS = 1.0

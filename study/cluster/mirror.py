@@ -29,9 +29,10 @@ from sqlalchemy.exc import ArgumentError
 from study.cluster.optuna_terms import Verdict, directions, distributions, silence_optuna, verdict
 from study.cluster.proposers import KnownPoint, Proposal, known_points
 from study.errors import LedgerError, MachineError, StudyError
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.outcomes import Outcome
 from study.spaces import SearchSpace
+from study.trial_folder import TrialFolder, TrialState
 
 # Shown of lists, which optimise nothing: what every training has.
 OBJECTIVES_OF_LISTS = ("dice", "runtime_seconds")

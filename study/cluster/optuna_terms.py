@@ -24,9 +24,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 
 from study.errors import InvalidInputError
-from study.ledger import TrialState
 from study.outcomes import Outcome
 from study.spaces import OBJECTIVES, Choice, Domain, Integer, LogUniform, SearchSpace, Uniform
+from study.trial_folder import TrialState
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 

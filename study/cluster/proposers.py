@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.errors import InvalidInputError, LedgerError
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
 from study.outcomes import Outcome, outcome
 from study.remote.shared_ledger import url_of_ledger
 from study.results import NO_METRICS
 from study.spaces import OPTUNA, Point, SearchSpace, specs
 from study.specs import Lookup
+from study.trial_folder import TrialState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from ray.tune.search import Searcher
 
 from study.cluster.proposers import Proposer
 from study.errors import StudyError
-from study.ledger import TrialState
 from study.outcomes import Outcome
 from study.spaces import OBJECTIVES
+from study.trial_folder import TrialState
 
 if TYPE_CHECKING:
     from study.cluster.mirror import Mirror

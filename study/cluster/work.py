@@ -20,13 +20,14 @@ from ray import tune
 
 from study.datasets import DataPaths
 from study.errors import DiskFullError, StudyError, TrialInterrupted
-from study.ledger import Ledger, TrialFolder, TrialState
+from study.ledger import Ledger
 from study.outcomes import outcome
 from study.remote.workshop import open_workshop
 from study.results import NO_METRICS
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
 from study.stopping import STALL_SECONDS
+from study.trial_folder import TrialFolder, TrialState
 from study.trial_host import Ending, TrialHost
 from study.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, Job
 

@@ -17,11 +17,11 @@ from types import TracebackType
 
 from study.errors import StudyError
 from study.files import read_json, write_json
-from study.ledger import TrialFolder
 from study.remote.depot import Committer, Depot
 from study.remote.retries import tried
 from study.remote.snapshot import Stamp, snapshot, stamps
 from study.remote.storage import StorageError
+from study.trial_folder import TrialFolder
 
 PUSH_SECONDS = 3.0
 STOP_POLL_SECONDS = 3.0

@@ -20,7 +20,6 @@ from uuid import uuid4
 
 from study import locks
 from study.errors import LedgerError, LockedError, TrialBusyError, TrialInterrupted
-from study.ledger import TrialFolder
 from study.remote import url_of
 from study.remote.depot import Commit, Depot, unpack
 from study.remote.lease import Lease, leased
@@ -29,6 +28,7 @@ from study.remote.retries import tried
 from study.remote.shared_ledger import stop_key, study_ledger
 from study.remote.storage import Storage, StorageError
 from study.remote.view import scratch
+from study.trial_folder import TrialFolder
 
 WAIT_SECONDS = 3.0
 FETCH_TRIES = 5

@@ -88,6 +88,7 @@ def _trial_text(figures: TrialBench) -> str:
         f"{1000 * figures.iteration_seconds[-1]:.0f} ms in the last\n"
         f"CPU time of a batch        {figures.batch_cpu_ms[0]:.1f} ms in the first stage, "
         f"{figures.batch_cpu_ms[-1]:.1f} ms in the last\n"
+        f"between iterations         {figures.between_ms:.2f} ms of seeds, reports, books and clocks (median)\n"
         f"peak memory                {figures.peak_memory_mib:.0f} MiB\n"
         f"start in a study           {figures.first_of_worker_seconds:.1f} s for a worker's first trial, "
         f"{figures.next_of_worker_seconds:.1f} s for its next "

@@ -216,7 +216,7 @@ def start(
 
 def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
     """A line for each trial that has no Dice and for each point that was lost; the exit code."""
-    from study.ledger import TrialState
+    from study.trial_folder import TrialState
 
     for row in rows:
         if row.last_error:

@@ -133,9 +133,10 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
     from study.progress import StopRequest
     from study.remote.workshop import workshop_of_one
     from study.terminal import output_to
-    from study.trial import Workplace, inputs_of, run_trial
+    from study.trial import run_trial
     from study.trial_progress import TerminalProgress
     from study.trial_summary import as_json, as_text
+    from study.workplace import Workplace, inputs_of
 
     paths = data_paths(args.data)
     dataset = find_dataset(paths, args.dataset)

@@ -13,7 +13,7 @@ from analysis.columns import POINT_COLUMNS
 from study.chain import Geometry
 from study.curriculum import named_axes, resolve
 from study.data_curriculum import DataCurriculum
-from study.ledger import Ledger, TrialFolder
+from study.ledger import Ledger
 from study.records import (
     AttemptHeader,
     CostInterval,
@@ -24,6 +24,7 @@ from study.records import (
     TrialSpec,
 )
 from study.results import TrialResult
+from study.trial_folder import TrialFolder
 
 # Finer in the last axis, so that no two schemes resolve to the same stage table.
 GEOMETRY = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 4), batch_size=2)

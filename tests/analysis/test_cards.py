@@ -19,9 +19,10 @@ from analysis.cards import as_script, card_data, card_rows, predict_command
 from analysis.curves import MOST_POINTS, thinned_curves
 from analysis.evidence import gather
 from analysis.history import events_of
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
 from study.prediction import EXTENSION_FOLDER
 from study.records import Phase
+from study.trial_folder import TrialState
 
 
 def cards_of(*roots: Path) -> dict[str, Any]:

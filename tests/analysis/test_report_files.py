@@ -17,7 +17,8 @@ from analysis.drawing import FIGURE_FORMATS, draw_all
 from analysis.evidence import gather
 from analysis.report import CHAPTERS, Report, write_report
 from study.errors import InvalidInputError, LedgerError, MachineError
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
+from study.trial_folder import TrialState
 
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 

@@ -14,7 +14,8 @@ from reports import no_chapter, quick_report
 
 from analysis.page import stylesheet
 from analysis.report import Report, write_report
-from study.ledger import Ledger, TrialState
+from study.ledger import Ledger
+from study.trial_folder import TrialState
 
 # Elements that HTML closes by itself.
 VOID = {"meta", "br", "hr", "img", "link", "input"}
