@@ -97,7 +97,8 @@ def test_everybody_knows_where_it_stopped(stopped: Stopped, finished: TrialFolde
     (row,) = study_status(ledger)
     assert (row.stopped_at_iteration, row.iteration) == (stopped.iterations, stopped.iterations)
     assert row.to_json()["stopped_at_iteration"] == stopped.iterations
-    assert f"{stopped.iterations}/{TOTAL} Dice" in list(rich_table([row]).columns[6].cells)
+    cells = [str(cell) for column in rich_table([row], 200).columns for cell in column.cells]
+    assert f"{stopped.iterations}/{TOTAL} Dice" in cells
     trial = finished_trial(finished)
     assert as_json(trial)["stopped_at_iteration"] == as_json(trial)["iterations"] == stopped.iterations
     assert f"stopped   at iteration {stopped.iterations} of {TOTAL}: validation Dice 0." in as_text(trial)
@@ -178,10 +179,11 @@ def test_a_result_of_another_length_is_not(stopped: Stopped, finished: TrialFold
     folder = copy_of(finished, tmp_path)
     result = finished.result()
     assert result is not None
-    for iterations in (TOTAL, stopped.iterations - EACH):
-        files.write_json(
-            folder.path / "result.json", json.loads(json.dumps(replace(result, iterations=iterations).__dict__))
-        )
+    curriculum = finished.spec().curriculum
+    for iterations, voxels in ((TOTAL, curriculum.voxels), (stopped.iterations - EACH, result.voxels)):
+        share = curriculum.share_of_cps(voxels, iterations)
+        changed = replace(result, iterations=iterations, voxels=voxels, voxel_share=share)
+        files.write_json(folder.path / "result.json", json.loads(json.dumps(changed.__dict__)))
         with pytest.raises(LedgerError, match=f"it is of {iterations} iterations, the trial of {stopped.iterations}"):
             audit_trial(folder)
 
