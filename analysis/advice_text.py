@@ -9,6 +9,7 @@ from analysis.captions import amount_of, lowered
 from analysis.commands import folded
 from analysis.objectives import OBJECTIVES, Objective
 from analysis.units import counted
+from study.terminal import say
 
 _SHOWN_COSTS = ("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "voxels")
 _MOST_ALTERNATIVES = 5
@@ -28,10 +29,10 @@ def print_advice(found: Mapping[str, Any], cost: Objective) -> None:
         cost: the objective that decided.
     """
     for line in (*_head(found), *_commands(found)):
-        print(line)
+        say(line)
     _print_stages(found["configuration"]["stages"])
     for line in (*_alternatives(found, cost), "", *found["remarks"]):
-        print(line)
+        say(line)
 
 
 def _head(found: Mapping[str, Any]) -> Iterator[str]:

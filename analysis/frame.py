@@ -15,9 +15,11 @@ import pandas as pd
 
 from analysis.columns import TABLES, Column, dtypes
 from analysis.rows import UNREADABLE, trial_rows
+from study import files
 from study.audit import folders
 from study.errors import LedgerError
 from study.ledger import Ledger
+from study.terminal import visible
 
 __all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
 FINISHED = "finished"
@@ -71,14 +73,21 @@ def joined(tables: Sequence[Tables]) -> Tables:
 
 def _frame(rows: Iterable[dict[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
     names = [column.name for column in columns]
-    return pd.DataFrame(list(rows), columns=names, dtype=object).astype(dtypes(columns))
+    made = pd.DataFrame(list(rows), columns=names, dtype=object)
+    try:
+        return made.astype(dtypes(columns))
+    except UnicodeEncodeError:  # names of files, in reasons say, that are no UTF-8
+        return made.map(lambda cell: visible(cell) if isinstance(cell, str) else cell).astype(dtypes(columns))
 
 
 def _ledgers(folders: Sequence[Path]) -> list[tuple[str, Ledger]]:
     """Each study with its name: that of its folder, or the whole path where two folders are named alike."""
     roots = list(dict.fromkeys(folder.resolve() for folder in folders))
-    names = [root.name for root in roots]
-    return [(str(root) if names.count(root.name) > 1 else root.name, _open(root)) for root in roots]
+    names = [files.name_of(root) for root in roots]
+    return [
+        (visible(str(root)) if names.count(name) > 1 else name, _open(root))
+        for root, name in zip(roots, names, strict=True)
+    ]
 
 
 def _open(root: Path) -> Ledger:

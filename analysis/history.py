@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from study.errors import StudyError
+from study.files import name_of
 from study.ledger import Ledger
+from study.terminal import visible
 
 Events: TypeAlias = Sequence[tuple[str, str]]
 """Pairs of time (UTC, to the second) and words, oldest first."""
@@ -30,7 +32,7 @@ def events_of(folders: Sequence[Path]) -> Mapping[tuple[str, str], Events]:
             continue
         for trial in Ledger.open(root).trials():
             events = _events(trial.events)
-            told |= {(name, trial.trial_id): events for name in (root.name, str(root))}
+            told |= {(name, trial.trial_id): events for name in (name_of(root), visible(str(root)))}
     return told
 
 

@@ -41,6 +41,7 @@ from analysis.tables import readable, without_empty
 from analysis.units import counted
 from study import __version__
 from study.errors import MachineError
+from study.files import name_of
 
 FOLDER = "report"
 CHAPTERS: tuple[Callable[[Evidence], Chapter], ...] = (fronts, papers, why)
@@ -148,7 +149,7 @@ def _unwritable(folder: Path, error: OSError) -> MachineError:
 
 
 def _title(studies: Sequence[Path]) -> str:
-    return "Study report: " + ", ".join(dict.fromkeys(study.resolve().name for study in studies))
+    return "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
 
 
 def _pictures(folder: Path, drawn: dict[str, Drawn]) -> Iterator[Path]:

@@ -60,7 +60,7 @@ class ReportFolder:
         self._clear()
         # First of all, so that a report that is cut short is cleared too.
         self._put(LIST, json.dumps(sorted(files), indent=1).encode())
-        for name, content in (files | {PAGE: page.encode()}).items():
+        for name, content in (files | {PAGE: page.encode(errors="backslashreplace")}).items():
             self._put(name, content)
         save(tables, self.root / DATA)
 

@@ -206,7 +206,7 @@ def _first(stage: Stage) -> range:
 
 
 def _last_line(log: Path) -> str:
-    return log.read_text(errors="replace").strip().rpartition("\n")[2]
+    return log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
 def _whole(row: dict[str, float]) -> float:

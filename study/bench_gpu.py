@@ -204,7 +204,7 @@ def _in_process(part: str, order: Mapping[str, Any], folder: Path) -> dict[str, 
     with log.open("wb") as stream:
         code = subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False).returncode
     if code or not output.exists():
-        last = log.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
+        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise MachineError(f"the measuring process failed (code {code}): {last}")
     found: dict[str, Any] = files.read_json(output)
     return found

@@ -77,7 +77,7 @@ def measure(paths: DataPaths, dataset: str, folder: Path, *, trials: int, search
     from study.status import StatusBoard
 
     space_file = folder / "space.yaml"
-    space_file.write_text(yaml.safe_dump(_space(dataset, trials, searcher)))
+    space_file.write_text(yaml.safe_dump(_space(dataset, trials, searcher)), encoding="utf-8")
     space = load_space(space_file)
     ledger = Ledger.create(folder / "study", space=space.identity())
     board = StatusBoard(ledger)

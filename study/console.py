@@ -6,11 +6,12 @@ program is made here. Output that nobody reads any more ends no work: a study wh
 
 from __future__ import annotations
 
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
+from rich.text import Text
 
-from study.terminal import unread
+from study.terminal import unread, visible
 
 # Columns of a table that goes to a file or pipe, where there is no width to fit.
 FILE_WIDTH = 200
@@ -29,6 +30,10 @@ class PlainConsole(Console):
         super().__init__(
             file=file, stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True
         )
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text as it is printed: escape sequences in it are shown, not obeyed."""
+        return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> None:
         """Be silent from now on."""

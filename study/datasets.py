@@ -246,7 +246,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def _is_plans(path: Path) -> bool:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and "plans_name" in document and "configurations" in document

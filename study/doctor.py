@@ -115,9 +115,11 @@ def container_cores(cgroup: Path) -> float | None:
     """Cores that a control group's quota allows, None without one. Knows version 2 and version 1."""
     try:
         if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
+            quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period")
+            )
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):  # `max` is no number: no limit
         return None

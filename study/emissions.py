@@ -315,6 +315,6 @@ def _energy_mixes() -> dict[str, Any]:
 
 @cache
 def _data(name: str) -> dict[str, Any]:
-    text = resources.files("codecarbon").joinpath("data", "private_infra", name).read_text()
+    text = resources.files("codecarbon").joinpath("data", "private_infra", name).read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
     return data

@@ -88,5 +88,7 @@ def saved_ns_per_voxel(entry: Mapping[str, Any]) -> float:
 @cache
 def compile_costs() -> list[dict[str, Any]]:
     """What compiling took and saved where it was measured, as `bench gpu --json` prints it; one entry per GPU."""
-    costs: list[dict[str, Any]] = json.loads(resources.files("study").joinpath("compile_costs.json").read_text("utf-8"))
+    costs: list[dict[str, Any]] = json.loads(
+        resources.files("study").joinpath("compile_costs.json").read_text(encoding="utf-8")
+    )
     return costs

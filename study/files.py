@@ -180,6 +180,11 @@ def sweep(folder: Path, *, below: bool = True) -> None:
             return
 
 
+def name_of(path: Path) -> str:
+    """A path's name as text, whatever the locale; bytes that are no UTF-8 are escaped."""
+    return os.fsencode(path.name).decode(errors="backslashreplace")
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `write_atomically` had not finished."""
     return _TEMPORARY.fullmatch(name) is not None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.terminal import visible
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
@@ -85,7 +87,7 @@ def fitting_table(columns: Sequence[Column], width: int, **options: Any) -> Tabl
             min_width=column.least_width,
         )
     for row in zip(*(column.cells for column in shown), strict=True):
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
     return table
 
 

@@ -47,7 +47,7 @@ def read_plan(path: Path, configuration: str) -> NetworkPlan:
         InvalidInputError: no such configuration, or one whose patch does not fit its strides.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         return plan_from_document(document, document["configurations"], configuration)
     except FileNotFoundError:
         raise MissingDataError(f"no plans at {path}; `python -m study prepare` makes them") from None

@@ -180,7 +180,7 @@ def _named(name: str) -> str:
     """Give this process a name in lists of processes; the one it had, or the same where that cannot be done."""
     path = _PROC / str(os.getpid()) / "comm"
     with suppress(OSError):
-        before = path.read_text().rstrip("\n")
-        path.write_text(name)
+        before = path.read_text(encoding="utf-8").rstrip("\n")
+        path.write_text(name, encoding="utf-8")
         return before
     return name

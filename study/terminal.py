@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import IO
 
 FAILED_OUTPUT = 2
 UTF8_VARIABLE = "PYTHONUTF8"
+# Of control and format characters those that text is written with: ends of lines, tabs, joiners.
+_KEPT = "\n\t\u200c\u200d"
 
 
 def use_utf8() -> None:
@@ -62,7 +65,22 @@ def flushed() -> int:
 def complain(text: str) -> None:
     """Print a line to standard error, if anybody reads it."""
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def say(text: object) -> None:
+    """Print to standard output what may hold paths, names and reasons."""
+    print(visible(str(text)))
+
+
+def visible(text: str) -> str:
+    """A text with what a terminal would obey, or UTF-8 does not have, escaped; lines stay lines."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(letter: str) -> str:
+    kept = letter in _KEPT or unicodedata.category(letter)[0] != "C"
+    return letter if kept else letter.encode("unicode_escape").decode()
 
 
 def unread(stream: IO[str]) -> None:

@@ -157,7 +157,7 @@ def memory_kills() -> int:
     """How many processes the system has killed for want of memory, in this process' control group or machine."""
     for path, name in (*((path, "oom_kill") for path in _memory_events()), (Path("/proc/vmstat"), "oom_kill")):
         with suppress(OSError, ValueError):
-            fields = dict(line.split() for line in path.read_text().splitlines())
+            fields = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
             if name in fields:
                 return int(fields[name])
     return 0
@@ -166,7 +166,7 @@ def memory_kills() -> int:
 def _memory_events() -> list[Path]:
     root = Path("/sys/fs/cgroup")
     with suppress(OSError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         return [root / line.split(":", 2)[2].lstrip("/") / MEMORY_EVENTS for line in lines if line.startswith("0:")]
     return []
 

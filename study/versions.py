@@ -38,7 +38,9 @@ CODE_LENGTH = 12
 def code_sha256() -> str:
     """SHA-256 of the deciding modules' syntax trees, in which comments, docstrings and layout do not count."""
     folder = Path(__file__).parent
-    return sha256_of_json({name: _tree((folder / f"{name}.py").read_text()) for name in DECIDING_MODULES})
+    return sha256_of_json(
+        {name: _tree((folder / f"{name}.py").read_text(encoding="utf-8")) for name in DECIDING_MODULES}
+    )
 
 
 def deciding_versions() -> dict[str, str]:

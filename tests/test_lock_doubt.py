@@ -276,7 +276,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def silence(process: subprocess.Popen[str], lock: Path) -> None:
     """Wait until a process is stopped, then let its silence look an old one."""
-    wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_until(
+        lambda: Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+    )
     os.utime(lock / records(lock)[-1], times=(time.time() - STALE_SECONDS - 1,) * 2)
 
 

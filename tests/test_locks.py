@@ -135,7 +135,7 @@ def test_a_forked_child_that_ends_does_not_release_its_parents_lock(lock: Path) 
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(lock: Path) -> None:
-    lock.write_text("a file")
+    lock.write_text("a file", encoding="utf-8")
     with pytest.raises(OSError, match="exists"):
         take(lock)
 
@@ -187,7 +187,7 @@ def contend(lock: Path, marker: Path, rounds: int, start: Any, results: Any) -> 
             try:
                 with held(lock):
                     try:
-                        marker.open("x").close()
+                        marker.open("x", encoding="utf-8").close()
                     except FileExistsError:
                         held_together += 1
                     marker.unlink(missing_ok=True)

@@ -141,11 +141,11 @@ def test_trials_of_others_are_counted_and_what_they_fork_is_not(tree: ProcessTre
 
 
 def test_the_name_is_taken_off_again() -> None:
-    before = Path("/proc/self/comm").read_text()
+    before = Path("/proc/self/comm").read_text(encoding="utf-8")
     tree = ProcessTree()
-    assert Path("/proc/self/comm").read_text() == f"{TRIAL_NAME}\n"
+    assert Path("/proc/self/comm").read_text(encoding="utf-8") == f"{TRIAL_NAME}\n"
     tree.close()
-    assert Path("/proc/self/comm").read_text() == before
+    assert Path("/proc/self/comm").read_text(encoding="utf-8") == before
 
 
 @given(st.data())

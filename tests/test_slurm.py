@@ -80,7 +80,7 @@ def requeued(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Requeued:
         # The time limit is near: Slurm tells the batch shell alone.
         job.send_signal(signal.SIGUSR1)
         first = job.wait(WAIT_SECONDS)
-    said = Path(environment["SAID"]).read_text().splitlines()
+    said = Path(environment["SAID"]).read_text(encoding="utf-8").splitlines()
     stopped_at = {trial.trial_id: reached(trial) for trial in Ledger(out).trials()}
     # In another allocation, of a single node.
     environment["SLURM_JOB_NODELIST"] = "third"
@@ -151,8 +151,8 @@ def _batch(command: list[str], environment: dict[str, str], log: Path) -> Iterat
 def _until(condition: Callable[[], Any], job: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
-        assert job.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
+        assert job.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
         time.sleep(0.1)
 
 
@@ -227,13 +227,13 @@ def test_a_cancelled_job_stops_its_driver_and_is_not_queued_again(quick: dict[st
         _until(lambda: expected in log.read_text(), job, log)
         job.send_signal(signal.SIGTERM)
         assert job.wait(WAIT_SECONDS) == INTERRUPTED, log.read_text()
-    assert "requeue" not in Path(quick["SAID"]).read_text()
+    assert "requeue" not in Path(quick["SAID"]).read_text(encoding="utf-8")
 
 
 def test_the_jobs_code_is_the_drivers(quick: dict[str, str], tmp_path: Path) -> None:
     with _batch(["bash", str(SLURM), "SPACE"], {**quick, "DRIVER_TENTHS": "1"}, tmp_path / "log") as job:
         assert job.wait(WAIT_SECONDS) == 7, (tmp_path / "log").read_text()
-    assert "requeue" not in Path(quick["SAID"]).read_text()
+    assert "requeue" not in Path(quick["SAID"]).read_text(encoding="utf-8")
 
 
 def test_nodes_that_do_not_join_end_the_job_with_one_line(quick: dict[str, str], tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_kernels_lie_in_the_users_cache_unless_somebody_says_otherwise(
 
 
 def _a_file(path: Path) -> None:
-    path.write_text("in the way")
+    path.write_text("in the way", encoding="utf-8")
 
 
 def _somebody_elses(path: Path) -> None:

@@ -160,7 +160,7 @@ def copy_of(folder: TrialFolder, root: Path) -> TrialFolder:
 
 
 def without_last_lines(path: Path, count: int) -> None:
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-count]))
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-count]), encoding="utf-8")
 
 
 def test_a_stopped_trial_is_sound(finished: TrialFolder, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import itertools
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from examples import HEADER, finish, make_interval, make_spec
 from locking import line_from
+from test_plan import DOCUMENT
 
 from study.__main__ import main
 from study.commandline import INTERRUPTED, USER_ERROR
@@ -23,6 +25,7 @@ from study.errors import TrialInterrupted
 from study.ledger import Ledger
 from study.progress import StopRequest
 from study.signals import REPEAT_SECONDS, Requests, interrupts
+from study.terminal import complain
 
 ODD_NAME = "stüdy [bold]µ [red] :smile:"
 REASON = "RuntimeError: [Errno 12] [/no] tensor[0] :bug: Größe µ"
@@ -153,6 +156,55 @@ def test_every_console_is_made_in_one_place() -> None:
     columns = [line for text in texts.values() for line in text.splitlines() if "TextColumn(" in line]
     assert columns
     assert all(line.count("TextColumn(") == line.count("markup=False") for line in columns)
+
+
+LIBRARY = """
+import sys
+from pathlib import Path
+from analysis.report import write_report
+from study.ledger import Ledger
+from study.plan import read_plan
+from study.versions import code_sha256
+root = Path(sys.argv[1])
+plan = read_plan(root.parent / "plans.json", "3d_fullres")
+report = write_report([root], root.parent / "report", chapters=())
+[name] = set(report.trials["study"])
+assert sys.flags.utf8_mode == 0
+print(ascii([name, sys.getfilesystemencoding(), code_sha256(), len(plan.geometry.patch_size), str(report.page)]))
+"""
+
+
+@pytest.mark.parametrize("name", [b"st\xc3\xbcdy", b"latin st\xfcdy", b"\x1b[31mred", b"two\nlines"])
+def test_as_a_library_files_are_utf8_too_and_names_may_be_anything(tmp_path: Path, name: bytes) -> None:
+    """In the C locale without UTF-8 mode: a plan and reasons in UTF-8, in a folder of whatever bytes."""
+    ledger = Ledger.create(tmp_path / os.fsdecode(name))
+    ledger.add(make_spec()).fail(reason=f"no file {os.fsdecode(name)} {REASON}")
+    (tmp_path / "plans.json").write_text(json.dumps({**DOCUMENT, "note": "größer"}, ensure_ascii=False), "utf-8")
+    variables = LOCALES["no UTF-8 mode"]
+    answer = subprocess.run(
+        [sys.executable, "-c", LIBRARY, str(ledger.root)], capture_output=True, env={**os.environ, **variables}
+    )
+    assert answer.returncode == 0, answer.stderr
+    told, encoding, *_, page = ast.literal_eval(answer.stdout.decode())
+    assert (told, encoding) == (name.decode(errors="backslashreplace"), "ascii")
+    assert "größe" in Path(page).read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2Jx\x07", "\\x1b[2Jx\\x07"),
+        ("a\rb\u202egnp", "a\\rb\\u202egnp"),
+        ("lat\udcfcin \x9b", "lat\\udcfcin \\x9b"),
+        ("ü\n\t₂\u202f👩\u200d🔬", "ü\n\t₂\u202f👩\u200d🔬"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = io.StringIO()
+    PlainConsole(said).print(text)
+    assert said.getvalue().expandtabs() == f"{shown}\n".expandtabs()
+    complain(text)
+    assert capsys.readouterr().err == f"{shown}\n"
 
 
 # -------------------------------------------------------------------------------------------------------------- signals

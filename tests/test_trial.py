@@ -5,7 +5,6 @@ All train for real. Processes are killed by their id; whoever needs only the wei
 
 from __future__ import annotations
 
-import multiprocessing
 import multiprocessing.pool
 import os
 import shutil

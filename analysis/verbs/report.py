@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.verbs.options import add_source_options
 from study.remote import is_url
+from study.terminal import say
 
 EXAMPLES = """  python -m analysis report studies/hippo
   python -m analysis report studies/hippo --country FRA --reference miccai2024
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
             report = write_report(folders, out, args.country, reference=args.reference)
     print(states(report.trials))
     for reason in report.missing:
-        print(reason)
-    print(f"{counted(len(report.figures), 'figure')}, tables and data in {report.folder}; among them")
+        say(reason)
+    say(f"{counted(len(report.figures), 'figure')}, tables and data in {report.folder}; among them")
     for path in (*report.pareto_figures, report.page):
-        print(path)
+        say(path)
     return 0

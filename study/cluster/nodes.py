@@ -199,7 +199,7 @@ def _trouble_with_storage(question: _Question, reply: str) -> str | None:
     if not Path(question.probe).is_dir():
         return _not_shared(question)
     try:
-        (Path(question.probe) / reply).write_text(socket.gethostname())
+        (Path(question.probe) / reply).write_text(socket.gethostname(), encoding="utf-8")
     except OSError as error:
         return f"{Path(question.probe).parent} cannot be written there ({error.strerror})"
     return None

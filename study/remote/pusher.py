@@ -108,7 +108,7 @@ class Pusher:
                 self._stop_file.touch()
 
     def _say(self, text: str) -> None:
-        with suppress(OSError), self._folder.log_path.open("a") as log:
+        with suppress(OSError), self._folder.log_path.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 

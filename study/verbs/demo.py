@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from study.datasets import DataPaths
+from study.terminal import say
 
 EXAMPLES = """\
   python -m study demo --out studies/demo
@@ -37,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     code = start(space, paths, args.out, and_then=())
     report = write_report([args.out])
     for figure in report.pareto_figures:
-        print(f"plot    {figure}")
-    print(f"report  {report.page}")
+        say(f"plot    {figure}")
+    say(f"report  {report.page}")
     for line in closing(args.out, study_status(Ledger.open(args.out)), "recommend", "--knee"):
-        print(line)
+        say(line)
     return code
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from study.terminal import say
 from study.verbs.options import add_data_option
 
 EXAMPLES = """\
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
         for finding in findings:
-            print(f"{finding.verdict.value:8} {finding.subject:20} {finding.found}")
+            say(f"{finding.verdict.value:8} {finding.subject:20} {finding.found}")
             if finding.remedy:
-                print(f"{'':8} {'':20} -> {finding.remedy}")
+                say(f"{'':8} {'':20} -> {finding.remedy}")
     return SOMETHING_MISSING if any(finding.verdict is Verdict.MISSING for finding in findings) else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from study.datasets import data_paths, dataset_id
 from study.small_plan import DEFAULT_BATCH_SIZE, SmallPlan
+from study.terminal import say
 from study.verbs.options import add_data_option, need_whole, whole
 
 if TYPE_CHECKING:
@@ -111,15 +112,15 @@ def _print(done: Preparation, recipe: Recipe, data: Path | None) -> None:
     dataset = done.dataset
     print(f"{dataset.name} was already prepared" if done.already_done else f"{dataset.name} is prepared", end="")
     print(", nothing to do" if done.already_done else f", in {done.seconds:.0f} s")
-    print(f"  folder         {dataset.folder}")
+    say(f"  folder         {dataset.folder}")
     print(f"  plans          {done.plans}")
     for configuration in recipe.configurations:
         geometry = dataset.plan(done.plans, configuration).geometry
         sizes = f"patch {_words(geometry.patch_size)}, divisors {_words(geometry.divisors)}"
         print(f"  {configuration:14} {sizes}, batch {geometry.batch_size}")
     for note in done.notes:
-        print(f"  note           {note}")
-    print(f"next: {_next_command(done, recipe, data)}")
+        say(f"  note           {note}")
+    say(f"next: {_next_command(done, recipe, data)}")
 
 
 def _next_command(done: Preparation, recipe: Recipe, data: Path | None) -> str:

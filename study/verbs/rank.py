@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from study.checks import check_choice
 from study.data_curriculum import DEFAULT_METRIC, METRICS
+from study.terminal import say
 from study.verbs.options import add_data_option, need_whole, whole
 
 if TYPE_CHECKING:
@@ -142,18 +143,18 @@ def _print(made: Made, metric: str, drawn_before: bool, *, elsewhere: Path | Non
     nothing = ", nothing to do" if drawn_before else f", its picture now shows {metric}"
     print(f"{what} was already ranked{nothing}" if made.already_done else f"{what} is ranked, in {made.seconds:.0f} s")
     for name in (TABLE, PICTURE):
-        print(f"  {name:16} {made.folder / name}")
+        say(f"  {name:16} {made.folder / name}")
     rows = ranking.of(metric)
     print(f"  {'cases':16} {len(rows)}, reference {made.record['layout']['reference']}; {_registrations(made)}")
     print(f"  {'label check':16} {_label_check(made)}")
     print(f"  {'most dissimilar':16} {_listed(made, metric, first=True)}")
     print(f"  {'most similar':16} {_listed(made, metric, first=False)}")
     if elsewhere:
-        print(f"  {'note':16} trials look in {elsewhere}: put fold_{ranking.fold} there before you use it")
+        say(f"  {'note':16} trials look in {elsewhere}: put fold_{ranking.fold} there before you use it")
     print(f"  {'not registered':16} {_unregistered(made, metric)}")
     for row in sorted(rows, key=lambda row: row.case):
         if row.registration == "unregistered" or row.value is None:
-            print(f"  {'note':16} {row.case}: {row.registration}, {row.reason}, rank {row.rank}")
+            say(f"  {'note':16} {row.case}: {row.registration}, {row.reason}, rank {row.rank}")
 
 
 def _registrations(made: Made) -> str:

@@ -132,7 +132,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
     from study.nnunet_paths import previous_stage_folder
     from study.progress import StopRequest
     from study.remote.workshop import workshop_of_one
-    from study.terminal import output_to
+    from study.terminal import output_to, say
     from study.trial import run_trial
     from study.trial_progress import TerminalProgress
     from study.trial_summary import as_json, as_text
@@ -163,7 +163,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
         TerminalProgress(terminal, cases) as progress,
     ):
         trial = run_trial(spec, ledger, workplace, progress=progress, stop=stop)
-    print(workshop.named(json.dumps(as_json(trial)) if args.json else as_text(trial), folder))
+    say(workshop.named(json.dumps(as_json(trial)) if args.json else as_text(trial), folder))
     return 0
 
 
