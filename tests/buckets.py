@@ -16,6 +16,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from study.remote.storage import Storage
+
 LOOPBACK = "127.0.0.1"
 BUCKET = "studies"
 START_SECONDS = 60.0
@@ -26,7 +28,7 @@ needs_moto = pytest.mark.skipif(
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """A bucket that is empty at first."""
+    """A bucket, and where it is."""
 
     endpoint: str
 
@@ -93,3 +95,25 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def shared_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "log.txt") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bucket(shared_bucket: Bucket) -> Iterator[Bucket]:
+    """A bucket that this process' environment leads to; other modules have put things into it, too."""
+    with environment(shared_bucket.environment):
+        yield shared_bucket
+
+
+@pytest.fixture(params=["file", pytest.param("s3", marks=needs_moto)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty place in each kind of storage that can be shared."""
+    if request.param == "s3":
+        bucket: Bucket = request.getfixturevalue("bucket")
+        return Storage(bucket.url(tmp_path.name))
+    return Storage(f"file://{tmp_path}/bucket/study")

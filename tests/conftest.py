@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from buckets import bucket, shared_bucket, storage
 from hypothesis import settings
 from prepared import data, make_trainer
+from raw_data import paths, raw
 
-__all__ = ["data", "make_trainer"]
+__all__ = ["bucket", "data", "make_trainer", "paths", "raw", "shared_bucket", "storage"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,37 @@
+"""Raw datasets of phantoms, to be prepared or spoilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.datasets import DataPaths, data_paths
+from study.phantom import write_phantom_dataset
+
+CASES = 5
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_phantom_dataset(tmp_path / "elsewhere", cases=CASES)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> DataPaths:
+    return data_paths(tmp_path / "data")
+
+
+def rewrite(path: Path, change: Callable[[Any], Any], spacing_mm: float = 1.0) -> None:
+    import SimpleITK
+
+    image: Any = SimpleITK.GetImageFromArray(change(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))))
+    image.SetSpacing([spacing_mm] * 3)
+    SimpleITK.WriteImage(image, str(path))
+
+
+def with_label_seven(labels: Any) -> Any:
+    labels[0, 0, 0] = 7
+    return labels

@@ -1,0 +1,135 @@
+"""Search spaces, made-up ledgers of them, and trials that end without being trained."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from examples import BRAIN, HEADER, METER, complete, make_interval
+
+from study.cluster.proposers import Proposal, Proposer, make_proposer
+from study.cluster.tpe import TpeProposer
+from study.errors import InvalidInputError
+from study.ledger import Ledger
+from study.outcomes import Outcome, outcome
+from study.plan import NetworkPlan
+from study.records import TrialSpec
+from study.spaces import Point, SearchSpace, space_from, specs
+from study.trial_folder import TrialFolder, TrialState
+
+MIN_PATCH, STAGES, GROWTH = "curriculum.min_patch", "curriculum.stages", "curriculum.batch_growth"
+BUDGET, RATE = "curriculum.budget", "training.initial_learning_rate"
+OBJECTIVES = ["dice", "runtime_seconds", "co2_kg"]
+OPTUNA_SPACE: dict[str, Any] = {
+    "name": "search",
+    "searcher": "optuna",
+    "trials": 5,
+    "datasets": [1],
+    "folds": [0, 1],
+    "objectives": OBJECTIVES,
+    "curriculum": {
+        "min_patch": {"uniform": [0, 1]},
+        "stages": {"integer": [1, 9]},
+        "batch_growth": [0, 0.5, "stepwise"],
+    },
+    "training": {"epochs": 10, "initial_learning_rate": {"log_uniform": [1e-4, 1e-1]}},
+}
+RANDOM_SPACE = {**OPTUNA_SPACE, "searcher": "random", "objectives": []}
+# Constant patch size has one stage however many are asked for: two points for each trial.
+GRID_SPACE: dict[str, Any] = {
+    "name": "grid",
+    "searcher": "grid",
+    "datasets": [1],
+    "curriculum": {"scheme": "cps", "stages": [1, 2], "budget": [0.5, 1.0]},
+    "training": {"epochs": 10},
+}
+POINTS: list[Point] = [
+    {MIN_PATCH: 0.25, STAGES: 3, GROWTH: "stepwise", RATE: 0.01},
+    {MIN_PATCH: 0.0, STAGES: 9, GROWTH: 0, RATE: 0.001},
+    {MIN_PATCH: 0.75, STAGES: 2, GROWTH: 0.5, RATE: 0.05},
+    {MIN_PATCH: 0.5, STAGES: 4, GROWTH: "stepwise", RATE: 0.02},
+]
+FINISHED, INFEASIBLE, FAILED = TrialState.FINISHED, TrialState.INFEASIBLE, TrialState.FAILED
+UNMEASURED = "unmeasured"
+
+
+def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+    """The brain network's plan, whatever the dataset."""
+    plan = NetworkPlan(
+        dataset="Dataset001_Brain",
+        plans=plans or "nnUNetPlans",
+        configuration=configuration,
+        geometry=BRAIN,
+        data_identifier="x",
+        previous_stage=None,
+        sha256="p" * 64,
+    )
+    return plan, f"split-{fold}"
+
+
+def space_of(**changes: Any) -> SearchSpace:
+    return space_from({**OPTUNA_SPACE, **changes})
+
+
+def ledger_of(space: SearchSpace, root: Path) -> Ledger:
+    return Ledger.create(root, space=space.identity())
+
+
+def record(ledger: Ledger, space: SearchSpace, points: Sequence[Point]) -> list[list[TrialFolder]]:
+    """The trials of points that an earlier run proposed."""
+    trials = []
+    for number, point in enumerate(points):
+        trials.append([ledger.add(spec) for spec in specs(space, point, lookup)])
+        ledger.add_point(number, point, [folder.trial_id for folder in trials[-1]])
+    return trials
+
+
+def finish(folder: TrialFolder, *, dice: float, seconds: float = 10.0, measured: bool = True) -> None:
+    """One attempt with half of the node; 0.7 kWh of the node per second if it is measured."""
+    spec: TrialSpec = folder.spec()
+    folder.begin_attempt(replace(HEADER, cpus=8.0, cpus_of_node=16, gpus=0.5, meter=METER))
+    energy = {} if measured else dict.fromkeys(("cpu_kwh", "gpu_kwh", "ram_kwh"))
+    of_seconds = make_interval(0, round(seconds), **energy)
+    folder.append_cost(replace(of_seconds, iteration_stop=spec.curriculum.total_iterations))
+    complete(folder, dice=dice)
+
+
+def end(ledger: Ledger, space: SearchSpace, proposal: Proposal, how: TrialState | str) -> Outcome:
+    """Bring a proposal's trials to an end, as a worker would; how well they did follows from the point."""
+    folders = [ledger.add(spec) for spec in specs(space, proposal.point, lookup)]
+    draw = random.Random(str(sorted(proposal.point.items())))
+    for folder in folders:
+        if how in (FAILED, INFEASIBLE):
+            folder.fail(attempt=0, reason="it broke", state=TrialState(how))
+        else:
+            finish(folder, dice=draw.uniform(0.5, 0.9), seconds=draw.randint(5, 500), measured=how != UNMEASURED)
+    return outcome(folders)
+
+
+def proposer_of(space: SearchSpace, ledger: Ledger, **options: bool) -> Proposer:
+    return make_proposer(space, ledger, lookup, **options)
+
+
+def all_of(proposer: Proposer) -> list[Proposal]:
+    return list(iter(proposer.propose, None))
+
+
+def numbers(proposals: Sequence[Proposal]) -> list[int]:
+    return [proposal.number for proposal in proposals]
+
+
+def tpe_of(proposer: Proposer) -> TpeProposer:
+    assert isinstance(proposer, TpeProposer)
+    return proposer
+
+
+def refusing(is_refused: Callable[[Point], bool]) -> Callable[..., list[TrialSpec]]:
+    def specs_or_error(space: SearchSpace, point: Point, lookup: Any) -> list[TrialSpec]:
+        if is_refused(point):
+            raise InvalidInputError(field="point", received=point, legal="something else")
+        return specs(space, point, lookup)
+
+    return specs_or_error

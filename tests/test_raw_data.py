@@ -1,0 +1,327 @@
+"""Raw datasets as people have them: sources, contradictions named in one line, changes that are seen, oddities."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from raw_data import rewrite, with_label_seven
+
+from study import files, integrity
+from study.datasets import DataPaths, dataset_id
+from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.phantom import write_phantom_dataset
+from study.plain import sha256_of_json
+from study.prepare import msd_source, prepare, raw_source, sources
+from study.prepare.oddities import oddities
+from study.prepare.sources import inventory, is_inventory
+
+# -------------------------------------------------------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize(
+    ("folder", "number", "dataset"),
+    [
+        ("Task04_Hippocampus", None, "Dataset004_Hippocampus"),
+        ("Task04_Hippocampus", 44, "Dataset044_Hippocampus"),
+        ("Task07_two words_more", None, "Dataset007_twowordsmore"),
+        ("my download", 3, "Dataset003_mydownload"),
+    ],
+)
+def test_tasks_are_named(tmp_path: Path, folder: str, number: int | None, dataset: str) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / folder / part).mkdir(parents=True)
+    files.write_json(tmp_path / folder / "dataset.json", {"labels": {"0": "background"}})
+    assert msd_source(tmp_path / folder, number).dataset == dataset
+
+
+def test_a_raw_dataset_keeps_its_name(raw: Path) -> None:
+    other = raw.rename(raw.with_name("Dataset012_With_Underscores"))
+    assert raw_source(other).dataset == "Dataset012_With_Underscores"
+    assert raw_source(other, 13).dataset == "Dataset013_With_Underscores"
+
+
+def test_a_link_gives_its_own_name(raw: Path) -> None:
+    link = raw.with_name("Dataset015_Linked")
+    link.symlink_to(raw)
+    assert (raw_source(link).dataset, raw_source(link).folder) == ("Dataset015_Linked", raw)
+
+
+def test_a_link_to_nothing_among_the_images_is_named(raw: Path, paths: DataPaths) -> None:
+    (raw / "imagesTr" / "phantom_009_0000.nii.gz").symlink_to("nowhere")
+    with pytest.raises(MissingDataError, match=r"phantom_009_0000.nii.gz cannot be read"):
+        raw_source(raw).inventory()
+
+
+@pytest.mark.parametrize("number", [0, 100_000, -4])
+def test_ids_out_of_range_are_refused(raw: Path, number: int) -> None:
+    with pytest.raises(InvalidInputError, match="--id"):
+        raw_source(raw, number)
+
+
+def test_a_folder_without_a_number_needs_an_id(raw: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"--id: received 'nothing'.*'phantoms' holds none"):
+        raw_source(raw.rename(raw.with_name("phantoms")))
+
+
+def test_a_folder_that_holds_no_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"--msd: received .*legal is a folder with dataset.json"):
+        msd_source(tmp_path / "nowhere", 4)
+
+
+def test_a_download_without_labels_is_refused(raw: Path) -> None:
+    for path in (raw / "labelsTr").iterdir():
+        path.unlink()
+    (raw / "labelsTr").rmdir()
+    with pytest.raises(MissingDataError, match="but no labelsTr; the download is incomplete"):
+        raw_source(raw)
+
+
+@pytest.mark.parametrize("labels", [None, ["background"], {"background": 0}])
+def test_a_task_whose_labels_are_not_named_by_value_is_refused(raw: Path, labels: Any) -> None:
+    describe(raw, labels=labels)
+    with pytest.raises(DataIntegrityError, match=r"legal are names by value: \{\"0\": \"background\""):
+        msd_source(raw, 4)
+
+
+def test_broken_json_is_refused(raw: Path) -> None:
+    (raw / "dataset.json").write_text("{")
+    with pytest.raises(DataIntegrityError, match=r"dataset.json cannot be read as JSON"):
+        raw_source(raw)
+
+
+# ------------------------------------------------------------------------------------------------------- contradictions
+
+
+def describe(folder: Path, **changed: Any) -> None:
+    files.write_json(folder / "dataset.json", {**files.read_json(folder / "dataset.json"), **changed})
+
+
+def image(folder: Path) -> Path:
+    return folder / "imagesTr" / "phantom_001_0000.nii.gz"
+
+
+def label(folder: Path) -> Path:
+    return folder / "labelsTr" / "phantom_001.nii.gz"
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "unknown label": (lambda f: rewrite(label(f), with_label_seven), r"phantom_001.nii.gz: label value 7 is not in"),
+    "half a label": (lambda f: rewrite(label(f), lambda a: a / 2), r"label value 0.5 is not in"),
+    "another shape": (
+        lambda f: rewrite(label(f), lambda a: np.zeros((8, 9, 10), np.uint8)),
+        r"labelsTr/phantom_001.nii.gz: shape 8 9 10, but that of its image is 48 55 56",
+    ),
+    "another spacing": (lambda f: rewrite(label(f), lambda a: a, 2.0), r"spacing 2 2 2 mm, but that of its image is 1"),
+    "a missing label": (lambda f: label(f).unlink(), r"labelsTr/phantom_001.nii.gz is missing"),
+    "a missing image": (lambda f: image(f).unlink(), r"numTraining is 2, found are 1 cases"),
+    "a wrong count": (lambda f: describe(f, numTraining=20), r"numTraining is 20, found are 2 cases"),
+    "a channel too few": (
+        lambda f: describe(f, channel_names={"0": "T1", "1": "T2"}),
+        r"the case has 1 channels, dataset.json names 2",
+    ),
+    "labels with a gap": (lambda f: describe(f, labels={"background": 0, "a": 1, "b": 3}), r"label values are 0 1 3"),
+    "a key too few": (lambda f: (f / "dataset.json").write_text('{"labels": {}}'), r"lacks channel_names, numTraining"),
+    "nearly a label": (
+        lambda f: rewrite(label(f), lambda a: np.where(a == 1, np.float32(0.99999994), a).astype(np.float32)),
+        r"label value 0\.99999994 is not in dataset\.json, legal is one of 0 1 2$",
+    ),
+    "nesting without end": (lambda f: (f / "dataset.json").write_text("[" * 100_000), r"it is nested too deeply"),
+    "a damaged image": (lambda f: image(f).write_bytes(b"nothing"), r"phantom_001_0000.nii.gz cannot be read"),
+    "leftovers of macOS": (
+        lambda f: (f / "imagesTr" / "._phantom_001_0000.nii.gz").touch(),
+        r"imagesTr has 1 hidden files like \._phantom_001",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom_dataset(tmp_path_factory.mktemp("sound"), cases=2)
+
+
+def test_a_sound_dataset_has_no_problem(sound: Path) -> None:
+    assert integrity.first_problem(sound) is None
+
+
+def problem_of(folder: Path) -> str:
+    problem = integrity.first_problem(folder)
+    assert problem is not None
+    assert "\n" not in problem
+    return problem
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_is_named_in_one_line(sound: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "spoilt"))
+    spoil, message = CONTRADICTIONS[name]
+    spoil(folder)
+    assert re.search(message, problem_of(folder)), problem_of(folder)
+
+
+@pytest.mark.parametrize("spoilt", ["phantom_001_0000.mha", "phantom_001.mha"])
+def test_voxels_that_are_no_number_are_named(sound: Path, tmp_path: Path, spoilt: str) -> None:
+    # Not NIfTI: ITK reads NaN in it as 0, and so does nnU-Net.
+    describe(Path(shutil.copytree(sound, tmp_path / "spoilt")), file_ending=".mha")
+    for path in (tmp_path / "spoilt").rglob("*.nii.gz"):
+        voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))).astype(np.float32)
+        target = path.with_name(path.name.replace(".nii.gz", ".mha"))
+        voxels[0] = np.nan if target.name == spoilt else voxels[0]
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(target))
+    assert problem_of(tmp_path / "spoilt").endswith(f"{spoilt} holds voxels that are not a number (NaN)")
+
+
+DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "of nnU-Net v1": ({"channel_names": None, "modality": {"0": "MRI"}}, r"in `modality` as nnU-Net v1 did; convert"),
+    "channels reversed": (
+        {"channel_names": {"T1": 0, "T2": 1}},
+        r"channel_names is {'T1': 0, 'T2': 1}, legal are names",
+    ),
+    "channels listed": ({"channel_names": ["T1", "T2"]}, r"channel_names is \['T1', 'T2'\], legal are names by number"),
+    "no channel": ({"channel_names": {}}, r"channel_names is {}, legal are names by number"),
+    "channels from one": ({"channel_names": {"1": "T1"}}, r"channel_names is {'1': 'T1'}, legal are"),
+    "labels reversed": (
+        {"labels": {"0": "background", "1": "body"}},
+        r"labels is {'0': 'background', .* legal are val",
+    ),
+    "labels listed": ({"labels": ["background", "body"]}, r"labels is \['background', 'body'\], legal are values"),
+    "no background": ({"labels": {"body": 1}}, r"labels is {'body': 1}, which has no background of value 0"),
+    "words for values": ({"labels": {"background": 0, "body": "one"}}, r"labels is .*, legal are values by name"),
+    "empty regions": ({"labels": {"background": 0, "whole": []}}, r"labels is .*, legal are values by name"),
+    "regions unordered": (
+        {"labels": {"background": 0, "whole": [1, 2]}},
+        r"regions_class_order is None, legal is a list",
+    ),
+    "an ending without a dot": ({"file_ending": "nii.gz"}, r"file_ending is 'nii.gz', legal is the end"),
+    "a count in words": ({"numTraining": "ten"}, r"numTraining is 'ten', legal is the number"),
+    "files without labels": ({"dataset": {"a": {"images": ["a.nii.gz"]}}}, r"dataset is .*, legal are cases by name"),
+    "files listed": ({"dataset": ["a.nii.gz"]}, r"dataset is \['a.nii.gz'\], legal are cases by name"),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_a_description_that_nnunet_cannot_read_is_refused_before_anything_is_listed(sound: Path, name: str) -> None:
+    change, message = DESCRIPTIONS[name]
+    description = {**files.read_json(sound / "dataset.json"), **change}
+    problem = next(integrity.description_problems({k: v for k, v in description.items() if v is not None}))
+    assert re.search(message, problem), problem
+    assert "\n" not in problem
+
+
+def test_such_a_dataset_is_not_prepared(raw: Path) -> None:
+    describe(raw, channel_names=["T1"])
+    with pytest.raises(DataIntegrityError, match=r"dataset.json: channel_names is \['T1'\], legal are names by number"):
+        raw_source(raw)
+    (raw / "dataset.json").write_text('{"a":' * 100_000)
+    with pytest.raises(DataIntegrityError, match="it is nested too deeply"):
+        raw_source(raw)
+
+
+def test_fewer_cases_than_folds_are_told_at_once_with_the_way(tmp_path: Path, paths: DataPaths) -> None:
+    few = write_phantom_dataset(tmp_path / "few", cases=3)
+    with pytest.raises(MissingDataError, match=r"has 3 cases, .* write your own .*splits_final.json, a list with"):
+        prepare(raw_source(few), paths)
+
+
+@pytest.mark.parametrize(("number", "name"), [(1000, "Dataset1000_A"), (12345, "Dataset12345_A"), (7, "Dataset007_A")])
+def test_ids_of_any_length_are_ids(tmp_path: Path, paths: DataPaths, number: int, name: str) -> None:
+    folder = write_phantom_dataset(tmp_path, name=name, cases=5)
+    assert raw_source(folder).dataset == name
+    assert dataset_id(name) == number
+    # nnU-Net takes the beginning of a name for an id.
+    (paths.preprocessed / f"{name}".replace("_", "0_")).mkdir(parents=True)
+    with pytest.raises(InvalidInputError, match=f"--id: received {number}, legal is an id that is free"):
+        prepare(raw_source(folder), paths)
+
+
+def test_what_changed_in_place_or_elsewhere_is_seen(tmp_path: Path) -> None:
+    folder = write_phantom_dataset(tmp_path / "raw", cases=2)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(image(folder), elsewhere / "image.nii.gz")
+    listed = {"phantom_001": {"images": ["../../elsewhere/image.nii.gz"], "label": str(label(folder))}}
+    describe(folder, dataset=listed)
+    before = inventory(folder)
+    assert is_inventory(before, folder)
+    for path in (elsewhere / "image.nii.gz", label(folder)):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert not is_inventory(before, folder), path
+        path.write_bytes(content)
+        assert is_inventory(before, folder)
+    (elsewhere / "image.nii.gz").unlink()
+    with pytest.raises(MissingDataError, match=r"elsewhere/image.nii.gz cannot be read: No such file"):
+        inventory(folder)
+
+
+def test_large_files_are_known_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_phantom_dataset(tmp_path, cases=1)
+    monkeypatch.setattr(sources, "SMALL_FILE_BYTES", 0)
+    before, path = inventory(folder), folder / "labelsTr" / "phantom_000.nii.gz"
+    found = path.stat()
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    assert inventory(folder) != before
+    # What an earlier version recorded were names and sizes.
+    sizes = [[str(p.relative_to(folder)), p.stat().st_size] for p in sources._files_inside(folder)]
+    assert is_inventory(sha256_of_json(sizes), folder)
+
+
+def test_oddities_of_geometry_and_voxels_are_notes(tmp_path: Path) -> None:
+    folder = write_phantom_dataset(tmp_path, cases=5)
+    description = files.read_json(folder / "dataset.json")
+    with one_process():
+        assert oddities(folder, description, workers=1) == []
+
+    def spoil(path: Path, change: Callable[[Any], Any]) -> None:
+        SimpleITK.WriteImage(change(SimpleITK.ReadImage(str(path))), str(path))
+
+    def placed(image: Any) -> Any:
+        image.SetOrigin((10.0, 0.0, 0.0))
+        return image
+
+    def turned(image: Any) -> Any:
+        image.SetDirection((-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+        return image
+
+    def infinite(image: Any) -> Any:
+        voxels = SimpleITK.GetArrayFromImage(image).astype(np.float32)
+        voxels[3, 3, 3] = np.inf
+        return SimpleITK.GetImageFromArray(voxels)
+
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    spoil(labels / "phantom_000.nii.gz", placed)
+    spoil(labels / "phantom_001.nii.gz", turned)
+    spoil(images / "phantom_002_0000.nii.gz", infinite)
+    spoil(images / "phantom_003_0000.nii.gz", lambda image: image[:, :, :1])
+    spoil(images / "phantom_004_0000.nii.gz", lambda image: image[:, :, 0])
+    with one_process():
+        found = oddities(folder, description, workers=1)
+    assert [re.sub(r"/.*/", "", line) for line in found] == [
+        "the origin of 1 label differs from that of the image; nnU-Net goes by voxels: check that they overlay "
+        "(the first is phantom_000.nii.gz)",
+        "the direction of 1 label differs from that of the image; nnU-Net goes by voxels: check that they overlay "
+        "(the first is phantom_001.nii.gz)",
+        "2 images one slice thick, others have more: 2D images among 3D ones are padded and augmented as 3D "
+        "(the first is phantom_003_0000.nii.gz)",
+        "1 image with voxels that are not finite (NaN or infinite): they reach the network, or become 0 unsaid "
+        "(the first is phantom_002_0000.nii.gz)",
+    ]
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """A pool that is none: what it does is the same, and needs no second interpreter."""
+    from multiprocessing.pool import ThreadPool
+    from unittest import mock
+
+    context = mock.Mock(Pool=ThreadPool)
+    with mock.patch("study.prepare.oddities.multiprocessing.get_context", lambda _: context):
+        yield
