@@ -26,10 +26,10 @@ from uuid import uuid4
 from study import files
 from study.errors import DiskFullError, LockedError
 from study.holders import Holder, read_record
+from study.sightings import STALE_SECONDS, Sightings
 from study.terminal import last_words
 
 BEAT_SECONDS = 5.0
-STALE_SECONDS = 60.0
 # After so many beats without a sign of life whoever waits for one is told, and whoever only looks is sure.
 PATIENCE_BEATS = 2
 POLL_SECONDS = 0.2
@@ -85,7 +85,7 @@ def holder(lock: Path) -> Holder | None:
     if record is None:
         return None
     look([lock])
-    return read_record(record) if time.monotonic() - _seen[record].at <= STALE_SECONDS else None
+    return read_record(record) if _sightings.is_alive(record) else None
 
 
 def look(locks: Iterable[Path]) -> None:
@@ -94,7 +94,7 @@ def look(locks: Iterable[Path]) -> None:
     deadline = time.monotonic() + PATIENCE_BEATS * BEAT_SECONDS
     while doubtful and time.monotonic() < deadline:
         time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
-        doubtful = [record for record in doubtful if not _has_changed(record)]
+        doubtful = [record for record in doubtful if not (_glance(record) or _sightings.is_alive(record))]
 
 
 @contextmanager
@@ -139,36 +139,11 @@ def held(
 # ------------------------------------------------------------------------------------------------------ signs of life
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A record as it was seen: its stamp, and when by our own clock it was first seen with it."""
-
-    stamp: int
-    at: float
-
-
-_seen: dict[Path, _Seen] = {}
+_sightings = Sightings()
 
 
 def _glance(record: Path) -> bool:
-    """Note how a record looks; whether only watching it can tell if its holder lives."""
-    before, stamp, now = _seen.get(record), _stamp(record), time.monotonic()
-    if before is not None and stamp >= before.stamp:
-        if stamp > before.stamp:
-            _seen[record] = _Seen(stamp, now)
-        return False
-    age = time.time() - stamp / 1e9
-    fresh = abs(age) <= STALE_SECONDS
-    _seen[record] = _Seen(stamp, now - (max(age, 0) if fresh else 2 * STALE_SECONDS))
-    return not fresh
-
-
-def _has_changed(record: Path) -> bool:
-    stamp = _stamp(record)
-    if stamp == _seen[record].stamp:
-        return False
-    _seen[record] = _Seen(stamp, time.monotonic())
-    return True
+    return _sightings.glance(record, _stamp(record) / 1e9)
 
 
 def _silent(lock: Path, tell: Callable[[str], None]) -> tuple[Path, int] | None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,25 @@ from study.locks import Holder, held, holder
 
 WAIT_SECONDS = 60.0
 DAY_SECONDS = 86400.0
+
+
+@dataclass
+class Clock:
+    """Stands for the module `time`: sleeping takes no time, and something may happen meanwhile."""
+
+    now: float = 0.0
+    meanwhile: Callable[[], object] = lambda: None
+    slept: list[float] = field(default_factory=list)
+    time = staticmethod(time.time)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        self.meanwhile()
+
 
 # Takes the lock, says so, does something, and says what came of it. The first argument is the lock.
 WORKER = """

@@ -23,9 +23,9 @@ from study.costs import bill
 from study.datasets import DataPaths, data_paths
 from study.errors import DiskFullError, StudyError
 from study.ledger import Ledger
-from study.locks import STALE_SECONDS
 from study.records import TrialSpec
 from study.results import TrialResult
+from study.sightings import STALE_SECONDS
 from study.trial import run_trial
 from study.trial_folder import TrialFolder, TrialState
 

@@ -10,47 +10,29 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from examples import make_spec
-from locking import elsewhere, records, take, worker, write_record
+from locking import Clock, elsewhere, records, take, worker, write_record
 
-from study import holders, locks
+from study import holders, locks, sightings
 from study.errors import LedgerError, LockedError
 from study.ledger import Ledger
-from study.locks import BEAT_SECONDS, PATIENCE_BEATS, STALE_SECONDS, held, holder, look
+from study.locks import BEAT_SECONDS, PATIENCE_BEATS, held, holder, look
+from study.sightings import STALE_SECONDS
 from study.trial_folder import TrialState
 
 DAY, YEARS = 86400.0, 10 * 365 * 86400.0
 
 
-@dataclass
-class Clock:
-    """Stands for the module `time`: sleeping takes no time, and something may happen meanwhile."""
-
-    now: float = 0.0
-    meanwhile: Callable[[], object] = lambda: None
-    slept: list[float] = field(default_factory=list)
-    time = staticmethod(time.time)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        self.meanwhile()
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(locks, "time", clock)
-    monkeypatch.setattr(locks, "_seen", {})
+    for module in (locks, sightings):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(locks, "_sightings", sightings.Sightings())
     return clock
 
 
@@ -218,7 +200,7 @@ def test_a_record_of_a_seven_figure_number_counts(lock: Path, clock: Clock) -> N
 HIDDEN = """
 import os, sys
 from pathlib import Path
-from study import holders, locks
+from study import holders, locks, sightings
 holders._born = lambda pid: None  # as /proc looks where it hides the processes of others
 os.setuid(65534)
 print(locks.holder(Path(sys.argv[1])) is not None)

@@ -6,6 +6,7 @@ They are tried on a folder, which behaves like object storage, and against an S3
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -16,21 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import HEADER, make_spec
+from locking import Clock
 
-from study import locks
+from study import locks, sightings
 from study.errors import LockedError
-from study.remote import is_url, place
+from study.ledger import Ledger
+from study.remote import is_url, place, view
 from study.remote.depot import Commit, CommitName, Committer, Depot, Model, unpack
 from study.remote.lease import holder_of, leased
+from study.remote.shared_ledger import study_ledger
 from study.remote.snapshot import Document, snapshot
 from study.remote.storage import Storage, StorageError
+from study.remote.view import viewed
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'
 
 
-def put_lock(storage: Storage, number: int, holder: locks.Holder) -> str:
-    key = f"locks/study/{number:06d}-{holder.token}.json"
+def put_lock(storage: Storage, number: int, holder: locks.Holder, name: str = "study") -> str:
+    key = f"locks/{name}/{number:06d}-{holder.token}.json"
     storage.write(key, json.dumps({**asdict(holder), "renewed": time.time()}).encode())
     return key
 
@@ -181,7 +187,82 @@ def test_a_number_is_above_those_of_all_commits(storage: Storage) -> None:
         assert lease.number == 6
 
 
+@pytest.mark.parametrize("ahead_seconds", [0.0, 3600.0, -3600.0, 86400.0 * 400, -86400.0 * 400])
+def test_a_reader_whose_clock_differs_sees_who_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_seconds: float
+) -> None:
+    """The view of a study whose driver and one of whose trials beat, and another one's trainer died."""
+    clock, storage = Clock(), Storage(f"file://{tmp_path}/bucket/study")
+    clock.time = lambda: time.time() + ahead_seconds
+    for module in (view, sightings):
+        monkeypatch.setattr(module, "time", clock)
+    with study_ledger(storage.url, space={"name": "x"}):
+        pass
+    for name in ("alive", "dead"):
+        documents = {"spec.json": Document(content=SPEC_TEXT, mtime_ns=0)}
+        depot = Depot(storage=storage, name=name)
+        depot.put(Commit(name=CommitName(number=1, serial=1), documents=documents, models={}))
+
+    def beat(*names: str) -> None:
+        for name in names:
+            key = put_lock(storage, 1, elsewhere(token="0" * 32), name)
+            os.utime(tmp_path / "bucket" / "study" / key, (next(beats),) * 2)
+
+    beats = itertools.count(time.time())
+    beat("study", "alive", "dead")
+    clock.meanwhile = lambda: beat("study", "alive")
+    clock.slept.clear()
+    with viewed(storage.url) as seen:
+        for _ in range(3):
+            assert seen.ledger.runner() is not None
+            assert locks.holder(seen.ledger.trial("alive").locks_path) is not None
+            assert ahead_seconds == 0 or locks.holder(seen.ledger.trial("dead").locks_path) is None
+            clock.now += 5
+            beat("study", "alive")
+            seen.refresh()
+        # Watched once, not at every look.
+        assert len(clock.slept) == (ahead_seconds != 0)
+        clock.now += sightings.STALE_SECONDS + 1
+        seen.refresh()
+        assert seen.ledger.runner() is None
+
+
 # ------------------------------------------------------------------------------------------------------------- commits
+
+
+@pytest.mark.parametrize(("lower", "higher"), [((999_999, 999_999), (1_000_000, 1)), ((7, 999_999), (7, 1_000_000))])
+def test_numbers_beyond_six_figures_count_as_numbers(
+    storage: Storage, tmp_path: Path, lower: tuple[int, int], higher: tuple[int, int]
+) -> None:
+    depot, documents = Depot(storage=storage, name="trial"), {}
+    for number, serial in (higher, lower):
+        text = json.dumps([number, serial]).encode()
+        documents = {"spec.json": Document(content=text, mtime_ns=0)}
+        depot.put(Commit(name=CommitName(number=number, serial=serial), documents=documents, models={}))
+    assert [(name.number, name.serial) for name in depot.commits()] == [lower, higher]
+    latest = depot.latest()
+    assert latest is not None
+    assert json.loads(latest.documents["spec.json"].content) == list(higher)
+    assert (view.View(storage, tmp_path)._newest())["trial"] == latest.name
+    with leased(storage, depot.locks, at_least=depot.next_number) as lease:
+        assert lease.number == higher[0] + 1
+        put_lock(storage, lease.number - 1, elsewhere(), "trial")
+        assert not lease.is_lost()
+        committer = Committer(depot, lease.number, _serial=999_999)
+        (tmp_path / "spec.json").write_bytes(SPEC_TEXT)
+        commit(committer, tmp_path)
+        assert [str(name) for name in depot.commits()] == [f"{lease.number:06d}-1000000"]
+
+
+def test_attempts_beyond_three_and_six_figures_are_in_order(tmp_path: Path) -> None:
+    trial = Ledger.create(tmp_path / "study").add(make_spec())
+    numbers = [0, 9, 10, 99, 100, 999, 1000, 1001, 999_999, 1_000_000, 1_000_001]
+    for number in reversed(numbers):
+        trial.begin_attempt(replace(HEADER, attempt=number))
+    assert [header.attempt for header in trial.attempts()] == numbers
+    with snapshot(trial.path) as found:
+        assert found is not None
+        assert sum(name.startswith("attempts/") for name in found.documents) == len(numbers)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from locking import QUICK, WAIT_SECONDS, is_mine, line_from, records, wait_until
 
 from study import holders, locks
 from study.ledger import Ledger
-from study.locks import EXIT_CODE_OF_LOSS, STALE_SECONDS, held
+from study.locks import EXIT_CODE_OF_LOSS, held
+from study.sightings import STALE_SECONDS
 from study.trial_folder import TrialFolder
 
 

@@ -26,8 +26,9 @@ from dataclasses import asdict, dataclass
 
 from study.errors import LockedError, StudyError
 from study.holders import Holder
-from study.locks import BEAT_SECONDS, EXIT_CODE_OF_LOSS, PATIENCE_BEATS, STALE_SECONDS
+from study.locks import BEAT_SECONDS, EXIT_CODE_OF_LOSS, PATIENCE_BEATS
 from study.remote.storage import Storage
+from study.sightings import STALE_SECONDS
 
 MOST_TRIES = 6
 LONGEST_PAUSE_SECONDS = 2.0

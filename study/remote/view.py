@@ -23,6 +23,7 @@ from study.remote import STUDY, url_of
 from study.remote.depot import CommitName, Depot, commit_name, unpack
 from study.remote.lease import Record, records
 from study.remote.storage import Storage
+from study.sightings import Sightings
 from study.temporary import large_folder
 
 READERS = 16
@@ -46,7 +47,7 @@ class View:
     is_author: bool = False
     _known: dict[str, CommitName] = field(default_factory=dict)
     _refreshed: float = 0.0
-    _silent: list[Record] = field(default_factory=list)
+    _sightings: Sightings = field(default_factory=Sightings)
 
     @property
     def ledger(self) -> Ledger:
@@ -101,13 +102,14 @@ class View:
     def _show_locks(self) -> None:
         """The storage's locks as folders of records, one with the number 1 where there is a holder."""
         held = self._claims()
-        if any(record.is_doubtful(time.time()) and record not in self._silent for record in held.values()):
+        if sum(self._glance(record) for record in held.values()):
             # Left by somebody dead, or this machine's clock is another one than the storage's: the next beat tells.
             time.sleep(PATIENCE_BEATS * BEAT_SECONDS)
-            before, held = held, self._claims()
-            self._silent = [record for record in before.values() if record in held.values()]
+            held = self._claims()
+            for record in held.values():
+                self._glance(record)
         now = time.time()
-        held = {name: record for name, record in held.items() if record not in self._silent}
+        held = {name: record for name, record in held.items() if self._sightings.is_alive(record.key)}
         for name in self._known:
             path = self._folder(name) / "locks" / "000001.json"
             if name not in held:
@@ -118,6 +120,9 @@ class View:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 path.write_text(text, encoding="utf-8")
             os.utime(path, (now, now))
+
+    def _glance(self, record: Record) -> bool:
+        return self._sightings.glance(record.key, record.renewed)
 
     def _claims(self) -> dict[str, Record]:
         """Trial, or the study -> who claims its lock."""
