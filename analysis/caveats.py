@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.contention import sentence as contention
+from analysis.contention import sentences as contention
 from analysis.front import Front
 from analysis.objectives import Objective
 from analysis.units import counted
@@ -26,7 +26,7 @@ def caveats(front: Front) -> list[str]:
     sentences: dict[str, None] = {}
     for _, points in front.points.groupby("dataset"):
         sentences |= dict.fromkeys(_about_machines(points, front.objectives))
-        sentences |= dict.fromkeys(_about_contention(points, front.objectives))
+        sentences |= dict.fromkeys(contention(points) if any(o.machine_bound for o in front.objectives) else ())
         sentences |= dict.fromkeys(_about_energy(points, front.objectives))
         sentences |= dict.fromkeys(_about_folds(points))
     return list(sentences)
@@ -56,11 +56,6 @@ def _about_energy(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iter
 
         yield from constant_share(points)
         yield from _unmeasured(points)
-
-
-def _about_contention(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iterator[str]:
-    if any(o.machine_bound for o in objectives):
-        yield from (f"{said}." for said in filter(None, [contention(points)]))
 
 
 def constant_share(points: pd.DataFrame) -> Iterator[str]:

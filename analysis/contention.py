@@ -17,11 +17,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import KEY, Tables
+from study.pace import LEAST_ITERATIONS, words
 
-NOTED_SPREAD = 0.15
-"""From this spread between trials of the same work on, every comparison of times says so."""
-LEAST_ITERATIONS = 10
-"""Of a shape, that a trial must have trained for its time to count: the first ones of a process take longer."""
 _PLACE = ("dataset", "plans", "configuration", "hardware", "device")
 _SHAPE = [*_PLACE, "shape"]
 
@@ -58,13 +55,14 @@ def spread_of(rows: pd.DataFrame) -> float:
 
 def sentence(rows: pd.DataFrame) -> str:
     """What to say beside times of these trials or points, nothing while the same work took the same time."""
-    spread = spread_of(rows)
-    if spread <= NOTED_SPREAD:
-        return ""
-    return (
-        f"The same work (patch, batch, hardware) took up to {1 + spread:.2f} times as long in one trial as in another, "
-        "so times, ratios and CO₂ are no surer than that: see runtime_at_reference_speed_seconds"
-    )
+    said = words(spread_of(rows))
+    return f"{said}: see runtime_at_reference_speed_seconds" if said else ""
+
+
+def sentences(points: pd.DataFrame) -> list[str]:
+    """What to say beside times of points of one or several datasets, none while the same work took the same time."""
+    told = [sentence(part) for _, part in points.groupby("dataset")]
+    return [f"{said}." for said in dict.fromkeys(filter(None, told))]
 
 
 def _work(tables: Tables) -> pd.DataFrame:

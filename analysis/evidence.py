@@ -15,6 +15,10 @@ from analysis.points import average_points
 from analysis.rows import FOREGROUND
 from analysis.sources import read
 from study.checks import check_choice
+from study.results import METRICS
+
+BY_CLASS = ("dice", *METRICS)
+"""Columns that trials and cases have, and cases by class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +55,15 @@ class Evidence:
         return sorted(set(labels[labels != FOREGROUND]))
 
     def of_class(self, label: str) -> Evidence:
-        """The same with the Dice of one class in place of the mean over classes; trials without it have no Dice.
+        """The same with Dice, NSD and HD95 of one class in place of the means over classes, where a trial has them.
 
         Raises:
             InvalidInputError: no validation case has such a class.
         """
         check_choice("class", label, self.classes)
         cases = self.tables.cases[self.tables.cases["label"] == label]
-        dice = cases.groupby(KEY)["dice"].mean().reindex(pd.MultiIndex.from_frame(self.tables.trials[KEY]))
-        trials = self.tables.trials.assign(dice=dice.to_numpy(dtype=float))
+        means = cases.groupby(KEY)[list(BY_CLASS)].mean().reindex(pd.MultiIndex.from_frame(self.tables.trials[KEY]))
+        trials = self.tables.trials.assign(**{name: means[name].to_numpy(dtype=float) for name in BY_CLASS})
         both = pd.concat([cases, cases.assign(label=FOREGROUND)], ignore_index=True)
         return evidence_of(replace(self.tables, trials=trials, cases=both))
 

@@ -27,7 +27,7 @@ from analysis.caveats import constant_share, words_of
 from analysis.chapters.fronts import fronts
 from analysis.chapters.papers import papers
 from analysis.chapters.why import why
-from analysis.contention import sentence as contention
+from analysis.contention import sentences as contention
 from analysis.drawing import Drawn, draw_all
 from analysis.evidence import Evidence, gather
 from analysis.exhibits import Chapter, Exhibit
@@ -217,8 +217,7 @@ def _notices(trials: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
     elif not (trials["state"] == FINISHED).any():
         yield "No trial has finished, so there is no front to draw. The table says where each one stands."
     for dataset, part in points.groupby("dataset"):
-        apart = contention(part)
-        for said in [*([f"{apart}."] if apart else []), *constant_share(part)]:
+        for said in [*contention(part), *constant_share(part)]:
             yield f"{dataset}: {said}"
     for reason in sorted(words_of(trials["unmeasured"])):
         count = int(trials["unmeasured"].str.contains(reason, regex=False).sum())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study import locks
@@ -14,6 +14,7 @@ from study.curriculum import Axes
 from study.errors import StudyError
 from study.execution import fallback_lines
 from study.ledger import Ledger
+from study.pace import Work, spread, words, works
 from study.prediction import predict_command
 from study.records import TrialSpec
 from study.stage_table import size_text
@@ -59,6 +60,7 @@ class TrialStatus:
         fallbacks: what the last attempt did not run as intended on its GPU, a line each.
         log, predict: path of the log, and the command that predicts with a finished model.
         remarks: what a reader of a finished trial's Dice must know.
+        works: time of its iterations by shape, see `pace`; not in the JSON.
     """
 
     trial_id: str
@@ -84,10 +86,13 @@ class TrialStatus:
     log: str
     predict: str | None
     remarks: tuple[str, ...] = ()
+    works: Mapping[tuple[object, ...], Work] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The line as plain JSON."""
-        return {**asdict(self), "state": self.state.value}
+        line = {**asdict(replace(self, works={})), "state": self.state.value}
+        del line["works"]
+        return line
 
 
 def study_status(ledger: Ledger) -> list[TrialStatus]:
@@ -196,6 +201,11 @@ def counts(rows: Sequence[TrialStatus]) -> str:
     return ", ".join(f"{number[state]} {state.value}" for state in TrialState if number[state]) or "no trials"
 
 
+def contention(rows: Sequence[TrialStatus]) -> str:
+    """What to say beside the seconds of these trials when the same work took them different times."""
+    return words(spread(row.works for row in rows))
+
+
 def found(rows: Sequence[TrialStatus], new: int) -> str:
     """What a resumed study finds, in one line.
 
@@ -278,6 +288,7 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         log=str(folder.log_path),
         predict=None if result is None else predict_command(folder, spec, attempts),
         remarks=() if result is None else result.remarks,
+        works=works(spec, attempts, intervals),
     )
 
 

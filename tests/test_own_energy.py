@@ -6,17 +6,15 @@ In the examples the node has 16 cores and a TDP of 160 W: 16 W idle, 9 W more fo
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from neighbours import busy_neighbours
 
 from study.accounts import Accounts
 from study.cpu_energy import CpuEnergy
@@ -288,17 +286,6 @@ def test_a_real_card_counts() -> None:
 # ------------------------------------------------------------------------------------------- a trial and its neighbour
 
 
-@contextmanager
-def busy_neighbour() -> Iterator[None]:
-    """A process that works all the time and is no child of ours, which would be charged to us."""
-    detached = f"{sys.executable} -c 'while True: pass' >/dev/null & echo $!"
-    pid = int(subprocess.run(["sh", "-c", detached], stdout=subprocess.PIPE, check=True, timeout=60).stdout)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-
-
 def bill_of_work() -> CostInterval:
     """What the ledger keeps of a child that works for a second and a half of CPU time."""
     accounts = Accounts(Resources(device="cpu", cpus=1), Energy(country="FRA"), helpers=[])
@@ -319,7 +306,7 @@ def test_the_same_work_costs_the_same_cpu_energy_alone_and_beside_a_busy_neighbo
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     alone = bill_of_work()
-    with busy_neighbour():
+    with busy_neighbours():
         beside = bill_of_work()
     assert alone.own.cpu_kwh > 0
     assert beside.own.cpu_kwh == pytest.approx(alone.own.cpu_kwh, rel=0.15)

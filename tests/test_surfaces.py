@@ -23,7 +23,10 @@ from study.datasets import data_paths
 from study.errors import InvalidInputError
 from study.ledger import Ledger
 from study.outcomes import objectives, outcome
-from study.results import HD95, METRICS, NSD, Measured, Metrics, measured
+from study.remote.shared_ledger import study_ledger
+from study.remote.view import SCRATCH_VARIABLE, viewed
+from study.remote.workshop import RemoteWorkshop
+from study.results import HD95, METRICS, NO_METRICS, NSD, Measured, Metrics, measured
 from study.surfaces import surface_metrics, validation_folder
 from study.trial import run_trial
 
@@ -170,6 +173,32 @@ def test_a_trial_measures_what_is_asked_for_and_later_what_it_lacks(data: Path, 
     assert outcome([folder], both).state.value == "finished"
     assert NSD not in outcome([folder], both).values
     assert "are gone" in folder.events()[-1]["text"]
+
+
+def test_a_finished_trial_in_object_storage_is_measured_later(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, url = data_paths(data), f"file://{tmp_path}/bucket"
+    spec = spec_of(paths, "cps", training={"epochs": 1, "iterations_per_epoch": 2, "validation_batches": 1})
+    found = {}
+    with study_ledger(url):
+        pass
+    for machine, metrics in (("first", NO_METRICS), ("second", at(1)), ("third", at(1))):
+        monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path / machine))
+        workshop = RemoteWorkshop(url, waits=False)
+        ledger = Ledger.open(workshop.study)
+        with workshop.checked_out(ledger.add(spec), metrics):
+            run_trial(spec, ledger, replace(workplace(paths), metrics=metrics))
+        with viewed(url) as view:
+            [folder] = view.ledger.trials()
+            found[machine] = folder.result()
+            assert len(folder.attempts()) == 1
+    assert found["first"].metrics == {}
+    assert found["second"].metrics[HD95].mean > 0
+    assert replace(found["second"], metrics={}) == found["first"]
+    # Measured once: the third machine has nothing to fetch.
+    assert found["third"] == found["second"]
+    assert not list((tmp_path / "third").rglob("*.nii.gz"))
 
 
 def test_a_result_without_metrics_as_before_is_read(tmp_path: Path) -> None:

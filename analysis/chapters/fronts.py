@@ -13,6 +13,7 @@ from analysis.attainment_figure import attainment_figure
 from analysis.basis import energy_source, states
 from analysis.captions import description, lowered, notes, over_seeds, subject, title
 from analysis.caveats import caveats
+from analysis.contention import sentences as contention
 from analysis.evidence import Evidence
 from analysis.exhibits import Chapter, Exhibit, stem_of
 from analysis.figures import MOST_GROUPS, pareto_figure
@@ -170,7 +171,7 @@ class _Dataset:
         yield Exhibit(
             stem=f"hypervolume{self.suffix}",
             heading=f"Hypervolume by scheme and budget{self.ending}",
-            notes=(*_about_hypervolume(boxes), *hardware),
+            notes=(*_about_hypervolume(boxes), *hardware, *contention(self.evidence.points)),
             data=pd.concat(rows, ignore_index=True),
             table=_hypervolume_table(drawn, rows),
             caption="Share of the box between reference and ideal point that each set of points dominates",
@@ -223,6 +224,7 @@ def _about_attainment(found: Sequence[Attainment], front: Front, trials: pd.Data
     if absent:
         sentences.append(f"Without two runs of a same configuration: {', '.join(absent)}.")
     sentences += [sentence for sentence in caveats(front) if sentence.startswith("Measured on")]
+    sentences += contention(front.points)
     return (*sentences, "The Dice axis may start above 0, which a mark at its foot says.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.caveats import estimated_parts, words_of
+from analysis.contention import sentences as contention
 
 _SHARES = {"cpus": "CPUs", "gpus": "GPUs"}
 
@@ -22,6 +23,7 @@ def about_machines(points: pd.DataFrame, *, energy: bool = True) -> list[str]:
         sentences.append(f"Trials had different shares of the {' and '.join(shares)}, which changes their runtime.")
     if len(words_of(points["concurrent_trials"])) > 1:
         sentences.append("Different numbers of trials ran at once on the machine, which changes their runtime.")
+    sentences += contention(points)
     parts = estimated_parts(points["energy_methods"]) if energy else []
     if parts and points["energy_kwh"].notna().any():
         sentences.append(f"Energy of {' and '.join(parts)} is estimated, not measured.")

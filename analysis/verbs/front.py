@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to compare (default: %(default)s); a wrong name lists the legal ones",
     )
     parser.add_argument("--by", metavar="COLUMN", help="a front for each value of a column, for example budget")
-    parser.add_argument("--class", dest="label", metavar="LABEL", help="with the Dice of one class, by its label")
+    parser.add_argument("--class", dest="label", metavar="LABEL", help="with Dice, NSD and HD95 of one class alone")
     parser.add_argument("--json", action="store_true", help="print a JSON list, remarks on standard error")
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in best.iterrows()], indent=1))
     elif not best.empty:
-        _print_table(best, front, of_class="" if args.label is None else f", Dice of class {args.label}")
+        _print_table(best, front, of_class=_of_class(args.label, front))
     for sentence in [*_nothing(front, trials), *left_out(front), *caveats(front), *about_carbon(front.objectives)]:
         print(sentence, file=sys.stderr)
     return 0
@@ -97,6 +97,15 @@ def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
         "seeds": [int(seed) for seed in point["seeds"].split()],
         "studies": point["studies"].split(" | "),
     }
+
+
+def _of_class(label: str | None, front: Front) -> str:
+    """Which of the values are one class' alone."""
+    from analysis.evidence import BY_CLASS
+
+    labels = {objective.name: objective.label for objective in front.objectives}
+    named = [labels.get(name, "Dice") for name in BY_CLASS if name in ("dice", *labels)]
+    return "" if label is None else f", {' and '.join(named)} of class {label}"
 
 
 def _number(value: float) -> float | None:

@@ -19,8 +19,6 @@ from typing import Any
 from study.errors import InvalidInputError, LedgerError
 from study.ledger import Ledger
 from study.outcomes import Outcome, outcome
-from study.remote.shared_ledger import url_of_ledger
-from study.results import NO_METRICS
 from study.spaces import OPTUNA, Point, SearchSpace, specs
 from study.specs import Lookup
 from study.trial_folder import TrialState
@@ -198,9 +196,8 @@ def known_points(space: SearchSpace, ledger: Ledger) -> list[KnownPoint]:
 
 
 def outcome_of(space: SearchSpace, ledger: Ledger, trial_ids: Sequence[str]) -> Outcome:
-    """How trials stand for a study; those that lack a metric of its are unfinished, where it can still be measured."""
-    metrics = space.metrics if url_of_ledger(ledger) is None else NO_METRICS
-    return outcome([ledger.trial(trial_id) for trial_id in trial_ids], metrics)
+    """How trials stand for a study; those that lack a metric of its are unfinished."""
+    return outcome([ledger.trial(trial_id) for trial_id in trial_ids], space.metrics)
 
 
 def _proposal(space: SearchSpace, ledger: Ledger, record: Mapping[str, Any]) -> Proposal:

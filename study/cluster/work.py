@@ -23,7 +23,6 @@ from study.errors import DiskFullError, StudyError, TrialInterrupted
 from study.ledger import Ledger
 from study.outcomes import outcome
 from study.remote.workshop import open_workshop
-from study.results import NO_METRICS
 from study.spaces import SearchSpace, specs
 from study.specs import prepared_lookup
 from study.stopping import STALL_SECONDS
@@ -103,7 +102,7 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], prepared_lookup(assignment.data))]
     try:
         for folder in folders:
-            with workshop.checked_out(folder) as stop:
+            with workshop.checked_out(folder, template.metrics) as stop:
                 job = replace(template, study=str(workshop.study), trial_id=folder.trial_id, stop_file=str(stop))
                 state = bring_to_end(folder, job, assignment)
             if state is not TrialState.FINISHED:
@@ -133,9 +132,7 @@ def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> Trial
     """
     patience = assignment.patience
     faults, reached, tried = 0, -1, False
-    # Models of what is finished in object storage are not at hand to measure.
-    metrics = job.metrics if assignment.url is None else NO_METRICS
-    while (state := folder.state()) is not TrialState.FINISHED or metrics.lacking_in(folder.result()):
+    while (state := folder.state()) is not TrialState.FINISHED or job.metrics.lacking_in(folder.result()):
         _check_not_stopped(job)
         if state is TrialState.RUNNING:
             time.sleep(BUSY_POLL_SECONDS)

@@ -28,6 +28,7 @@ from study.remote.retries import tried
 from study.remote.shared_ledger import stop_key, study_ledger
 from study.remote.storage import Storage, StorageError
 from study.remote.view import scratch
+from study.results import NO_METRICS, Metrics
 from study.trial_folder import TrialFolder
 
 WAIT_SECONDS = 3.0
@@ -47,8 +48,11 @@ class Workshop:
         self.study, self._stop_file = study, stop_file
 
     @contextmanager
-    def checked_out(self, folder: TrialFolder) -> Iterator[Path]:
-        """Have a trial at hand, to train it; gives the file whose appearance stops the training."""
+    def checked_out(self, folder: TrialFolder, metrics: Metrics = NO_METRICS) -> Iterator[Path]:
+        """Have a trial at hand, to train it or to measure what it lacks of these metrics.
+
+        Gives the file whose appearance stops the training.
+        """
         yield self._stop_file
 
     def named(self, text: str, folder: TrialFolder) -> str:
@@ -75,8 +79,8 @@ class RemoteWorkshop(Workshop):
         unpack(commit, root, durable=True)
 
     @contextmanager
-    def checked_out(self, folder: TrialFolder) -> Iterator[Path]:
-        """Have a trial at hand, to train it; what was done is committed before this ends.
+    def checked_out(self, folder: TrialFolder, metrics: Metrics = NO_METRICS) -> Iterator[Path]:
+        """See `Workshop.checked_out`; what was done is committed before this ends.
 
         Raises:
             TrialInterrupted: the study is being stopped while another process still has the trial.
@@ -86,7 +90,7 @@ class RemoteWorkshop(Workshop):
         depot = Depot(storage=self._storage, name=folder.trial_id)
         stop_file = self.study / f"{self._stop_file.name}-{folder.trial_id}"
         with ExitStack() as stack:
-            if not self._is_finished(depot, folder):
+            if not self._is_done(depot, folder, metrics):
                 lease = self._taken(depot, folder, stack)
                 self._bring(depot, folder)
                 stack.callback(stop_file.unlink, missing_ok=True)
@@ -104,14 +108,14 @@ class RemoteWorkshop(Workshop):
     def _stop_key(self) -> str | None:
         return None if self._stop is None else stop_key(self._stop)
 
-    def _is_finished(self, depot: Depot, folder: TrialFolder) -> bool:
-        """Whether there is nothing to train; its records are then at hand, its models not."""
+    def _is_done(self, depot: Depot, folder: TrialFolder, metrics: Metrics) -> bool:
+        """Whether there is nothing to train and nothing to measure; its records are then at hand, its models not."""
         commit = tried(depot.latest)
         if commit is None or not commit.is_finished:
             return False
         _make_room(folder)
         unpack(commit, folder.path, durable=True)
-        return True
+        return not metrics.lacking_in(folder.result())
 
     def _taken(self, depot: Depot, folder: TrialFolder, stack: ExitStack) -> Lease:
         """The trial's lock, and nobody left who trains in this machine's scratch copy of it."""

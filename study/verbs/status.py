@@ -80,7 +80,7 @@ def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
 
 
 def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
-    from study.status import best, counts, print_table
+    from study.status import best, contention, counts, print_table
 
     print_table(console, rows)
     console.print(counts(rows))
@@ -91,6 +91,8 @@ def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
             console.print(f"{row.trial_id}: {line}")
     for reason, trials in _unmeasured(rows).items():
         console.print(f"energy not measured in {', '.join(trials)}: {reason}")
+    if apart := contention(rows):
+        console.print(f"note: {apart}")
     for remark, many in Counter(remark for row in rows for remark in row.remarks).items():
         console.print(f"note: {remark} ({many} of {len(rows)} trials)")
     if (found := best(rows)) is not None:

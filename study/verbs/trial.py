@@ -157,7 +157,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
     folder, cases = ledger.add(spec, by_hand=True), len(dataset.split(spec.fold).validation)
     stop = StopRequest()
     with (
-        workshop.checked_out(folder),
+        workshop.checked_out(folder, metrics),
         _stopping_on_signals(stop),
         output_to(folder.log_path) as terminal,
         TerminalProgress(terminal, cases) as progress,

@@ -9,9 +9,13 @@ import pytest
 from ledgers import complete, finish_trial, make_header, make_interval, make_result, make_spec, start_trial
 
 from analysis.caveats import caveats
+from analysis.chapters.fronts import fronts
+from analysis.chapters.papers import papers
 from analysis.comparison import compare
 from analysis.evidence import gather
 from analysis.front import pareto_front
+from analysis.report import write_report
+from study.__main__ import main
 from study.ledger import Ledger
 from study.readings import OwnEnergy
 from study.records import Phase
@@ -64,7 +68,7 @@ def test_another_machine_is_other_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("slower", "said"), [(1.1, False), (2.2, True)])
 def test_a_spread_of_the_same_work_is_said_beside_fronts_and_comparisons(
-    tmp_path: Path, slower: float, said: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], slower: float, said: bool
 ) -> None:
     study = Ledger.create(tmp_path / "study")
     for seed, times in enumerate((1.0, slower)):
@@ -76,6 +80,15 @@ def test_a_spread_of_the_same_work_is_said_beside_fronts_and_comparisons(
     # Voxels do not depend on who else was there.
     assert not any("times as long" in one for one in caveats(pareto_front(found.points, ["dice", "voxels"])))
     assert (words in compare(found).rows["remarks"].iloc[0]) == said
+    # Beside the papers' tables and figures, the hypervolume, at the head of the report, and by `status`.
+    told = {
+        exhibit.stem: " ".join(exhibit.notes) for chapter in (papers, fronts) for exhibit in chapter(found).exhibits
+    }
+    for stem in ("table1", "hypervolume", "attainment_dice_runtime", "pareto_dice_runtime"):
+        assert (words in told[stem]) == said, stem
+    assert (words in write_report([study.root], tmp_path / "report").page.read_text()) == said
+    assert main(["status", str(study.root)]) == 0
+    assert (words in " ".join(capsys.readouterr().out.split())) == said
 
 
 def test_where_most_energy_is_a_constant_wattage_co2_is_said_to_be_runtime(tmp_path: Path) -> None:

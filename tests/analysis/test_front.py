@@ -22,7 +22,7 @@ from analysis.objectives import OBJECTIVES
 from analysis.points import average_points
 from study.errors import InvalidInputError
 from study.ledger import Ledger
-from study.results import measured
+from study.results import NSD, measured
 
 # Dice up, seconds down. Drawn by hand:      0.9 |              d
 #                                            0.8 |      b e    f(=b)
@@ -219,3 +219,19 @@ def test_a_front_of_one_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "points are on the front, Dice of class 2" in capsys.readouterr().out
     assert main(["front", str(study.root), "--class", "liver"]) == 2
     assert "class: received 'liver', legal is one of 1, 2" in capsys.readouterr().err
+
+
+def test_a_front_of_one_class_has_its_surface_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for scheme in ("cps", "pgps"):
+        folder = finish_trial(study, make_spec(scheme), dice=0.8, seconds=30, n_cases=3)
+        nsd = {f"case_0_{n:03d}": {"1": 0.9, "2": (0.3, 0.5, None)[n]} for n in range(3)}
+        folder.complete(replace(folder.result(), metrics={NSD: measured(nsd, 1.0)}))
+    one = gather([study.root]).of_class("2")
+    # Over the cases that have it; HD95, which nobody asked for, stays missing.
+    assert one.points["nsd"].tolist() == pytest.approx([0.4, 0.4])
+    assert one.points["hd95_mm"].isna().all()
+    assert main(["front", str(study.root), "--class", "2", "--objectives", "nsd,voxels"]) == 0
+    assert "Dice and NSD of class 2" in capsys.readouterr().out
+    assert main(["front", str(study.root), "--class", "2", "--objectives", "dice,hd95_mm"]) == 0
+    assert "2 points left out, without a value for hd95_mm." in capsys.readouterr().err
