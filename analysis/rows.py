@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.methods import method_of, point_id, stage_table
 from analysis.spending import spent_by
-from study.audit import read_trial
+from study.audit import UNFORESEEN, read_trial
 from study.costs import Bill, Charge, Entry, bill, entries, total
 from study.errors import StudyError
 from study.readings import MeterInfo
@@ -49,7 +49,7 @@ def trial_rows(study: str, folder: TrialFolder) -> dict[str, list[Row]]:
             "cases": _with(key, _case_rows(records.result)),
             "costs": _with(key, _cost_rows(priced)),
         }
-    except StudyError as error:
+    except (StudyError, *UNFORESEEN) as error:
         row = {**key, "state": UNREADABLE, "failure": " ".join(str(error).split())}
     return {"trials": [row], **details}
 

@@ -9,7 +9,7 @@ that a file was damaged. Records that only tell the story (`events.jsonl`, `log.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from study import files, locks
@@ -17,13 +17,12 @@ from study.errors import InvalidInputError, LedgerError
 from study.ledger import Ledger
 from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
 from study.results import TrialResult
-from study.soundness import epoch_problem, header_problem, interval_problem, is_time, result_problem, spec_problem
+from study.soundness import epoch_problem, event_problem, header_problem, interval_problem, result_problem, spec_problem
 from study.stopping import stopping_epoch
-from study.trial_folder import ENDINGS, TrialFolder, TrialState
+from study.trial_folder import ENDINGS, EVENTS_REMEDY, TrialFolder, TrialState, one_per_epoch
 
 _RECORDED = ("attempts", "costs.jsonl", "epochs.jsonl", "result.json")
-# What values of another kind may raise that were not looked for.
-_UNFORESEEN = (
+UNFORESEEN = (
     ArithmeticError,
     ValueError,
     LookupError,
@@ -33,6 +32,7 @@ _UNFORESEEN = (
     InvalidInputError,
     OSError,
 )
+"""What values of another kind may raise that were not looked for."""
 
 
 def audit(ledger: Ledger) -> None:
@@ -135,12 +135,14 @@ def _read(folder: TrialFolder) -> Records:
             result=folder.result(),
             events=folder.events(),
             # What is written first is read last, so that a running trial seldom looks as if it had lost something.
-            epochs=folder.epochs(),
+            epochs=(lines := folder.epoch_lines()),
             intervals=folder.cost_intervals(),
             attempts=folder.attempts(),
         )
         _check_soundness(folder, records)
-    except _UNFORESEEN as error:
+        _check_order(folder, lines, records.attempts)
+        records = replace(records, epochs=one_per_epoch(lines))
+    except UNFORESEEN as error:
         raise LedgerError(f"{folder.path} cannot be read: {type(error).__name__}: {error}; {folder.remedy}") from error
     return records
 
@@ -160,12 +162,34 @@ def _check_soundness(folder: TrialFolder, records: Records) -> None:
     for report in records.epochs:
         problem = epoch_problem(report, spec)
         _refuse(folder, "epochs.jsonl", problem and f"epoch {report.epoch} {problem}")
-    for line, event in enumerate(records.events, start=1):
-        if not is_time(event["time"]):
-            _damaged(folder, "events.jsonl", f"line {line} is of the time {event['time']!r}")
     wrong = None if records.result is None else result_problem(records.result, spec)
     if wrong:
         _bad_result(folder, wrong)
+
+
+def _check_order(folder: TrialFolder, lines: Sequence[EpochReport], attempts: Sequence[AttemptHeader]) -> None:
+    """Whether epochs stand where they were written: only another attempt goes back."""
+    there, back, last = {report.epoch for report in lines}, 0, -1
+    for report in lines:
+        back += report.epoch <= last
+        skipped = report.epoch > last + 1 and last + 1 in there
+        if skipped or back >= max(1, len(attempts)):
+            _damaged(folder, "epochs.jsonl", f"epoch {report.epoch} is out of order")
+        last = report.epoch
+
+
+def _check_events(folder: TrialFolder, events: Sequence[dict[str, Any]], attempts: int) -> None:
+    """Whether events can be of these attempts, and none begins after it has ended."""
+    begun, ended = -1, set()
+    for line, event in enumerate(events, start=1):
+        problem, kind, attempt = event_problem(event, attempts), event["event"], event.get("attempt")
+        if not problem and kind == "started" and attempt is not None:
+            problem = "is out of order" if attempt < begun or str(attempt) in ended else None
+            begun = attempt
+        elif kind in ("interrupted", TrialState.FINISHED.value):
+            ended.add(str(attempt))
+        if problem:
+            raise LedgerError(f"{folder.path / 'events.jsonl'} is damaged: line {line} {problem}; {EVENTS_REMEDY}")
 
 
 def _check(folder: TrialFolder, records: Records) -> None:
@@ -191,6 +215,7 @@ def _check(folder: TrialFolder, records: Records) -> None:
         # On a device that does not repeat itself, a process that died may have come further before.
         covered = covered if stop is None else min(covered, total)
         _check_whole_bill(folder, intervals, records.events, covered=covered, total=total)
+    _check_events(folder, records.events, len(records.attempts))
 
 
 def check_resumable(folder: TrialFolder, *, iteration: int, epoch: int) -> None:

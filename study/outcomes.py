@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from study.audit import read_trial
+from study.audit import UNFORESEEN, read_trial
 from study.costs import bill
 from study.errors import LedgerError
 from study.results import NO_METRICS, Metrics
@@ -59,13 +59,13 @@ class _Trial:
 
 def _trial(folder: TrialFolder) -> _Trial:
     """How a trial stands; what it reached and cost is of one that has finished and passes the audit."""
-    state = folder.state()
-    if state is TrialState.FINISHED:
-        try:
+    try:
+        state = folder.state()
+        if state is TrialState.FINISHED:
             return _Trial(state=state, values=objectives(folder))
-        except LedgerError as error:
-            return _Trial(state=TrialState.FAILED, reason=f"trial {folder.trial_id} is unreadable: {error}")
-    return _Trial(state=state, reason=f"trial {folder.trial_id}: {folder.failure_reason()}")
+        return _Trial(state=state, reason=f"trial {folder.trial_id}: {folder.failure_reason()}")
+    except (LedgerError, *UNFORESEEN) as error:
+        return _Trial(state=TrialState.FAILED, reason=f"trial {folder.trial_id} is unreadable: {error}")
 
 
 def objectives(folder: TrialFolder) -> dict[str, float | None]:

@@ -53,7 +53,7 @@ def spread(trials: Iterable[Mapping[tuple[object, ...], Work]]) -> float:
         for shape, work in trial.items():
             rates[shape].append(work.seconds / work.iterations)
     usual = {shape: median(found) for shape, found in rates.items() if len(found) > 1}
-    paces = []
+    paces: list[float] = []
     for trial in trials:
         shared = {shape: work for shape, work in trial.items() if shape in usual}
         if expected := sum(work.iterations * usual[shape] for shape, work in shared.items()):

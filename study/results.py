@@ -117,6 +117,8 @@ class TrialResult:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
         read = cls(**data)
+        if not isinstance(read.remarks, list | tuple):
+            raise TypeError("remarks are no list")
         metrics = {name: Measured(**one) for name, one in data.get("metrics", {}).items()}
         return replace(read, metrics=metrics, remarks=tuple(read.remarks))
 

@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from math import isclose, isfinite
 from typing import Any
 
-from study.records import AttemptHeader, CostInterval, EpochReport, TrialSpec
-from study.results import NSD, TrialResult
+from study.curriculum import SCHEMES
+from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.results import METRICS, NSD, Measured, TrialResult, measured
 
 # What tables of 64-bit numbers can hold.
 LARGEST = 2**63 - 1
 # The year 2286: a time beyond it is none.
 _LAST_SECOND = 1e10
-_SHA256_LENGTH = 64
+_SHA256_LENGTH, _HEXADECIMAL = 64, frozenset("0123456789abcdef")
+# What no stretch of a training, grid, or image comes near to.
+_MOST_SECONDS, _MOST_KWH, _MOST_KG_PER_KWH, _MOST_MM = 1e8, 1e6, 100.0, 1e6
 _DICE_TOLERANCE = 1e-6
 
 
@@ -22,6 +25,8 @@ def spec_problem(spec: TrialSpec) -> str | None:
     words = (spec.dataset, spec.plans, spec.configuration, spec.scheme)
     if not all(isinstance(word, str) for word in words):
         return "it has values of another kind"
+    if spec.scheme not in SCHEMES:
+        return f"there is no scheme {spec.scheme!r}"
     largest = _largest_integer(spec.to_json())
     return f"it has the number {largest}, larger than any seed or count" if abs(largest) > LARGEST else None
 
@@ -40,33 +45,47 @@ def header_problem(header: AttemptHeader) -> str | None:
         meter.version,
         meter.country,
     )
-    maps = (meter.methods, meter.reasons, header.versions)
+    maps = (meter.methods, meter.reasons, header.versions, header.inputs)
+    watts = 0.0 if meter.cpu_tdp_watts is None else meter.cpu_tdp_watts
     if not (
         _are_whole(*whole, header.cpus_of_node, *header.gpu_ids)
-        and _are_amounts(*numbers)
-        and all(isinstance(word, str) for word in words)
+        and _are_amounts(*numbers, watts, *(one.prepared_seconds for one in header.execution))
+        and all(isinstance(word, str) for word in (*words, header.preprocessed or "", *_reasons(header)))
         and all(_is_of_words(one) for one in maps)
     ):
         return "it has values of another kind"
     if not header.cpus_of_node or not header.cpus or header.started_at > _LAST_SECOND:
         return f"it has {header.cpus!r} of {header.cpus_of_node} cores at {header.started_at!r} s"
+    if header.device not in ("cpu", "cuda") or not header.concurrent_trials:
+        return f"it has the device {header.device!r} for {header.concurrent_trials} trials"
+    if not meter.pue >= 1 or meter.carbon_intensity_kg_per_kwh > _MOST_KG_PER_KWH:
+        return f"it has {meter.carbon_intensity_kg_per_kwh!r} kg CO2 per kWh at a PUE of {meter.pue!r}"
     return None
+
+
+def _reasons(header: AttemptHeader) -> list[object]:
+    return [one.reason for one in header.execution]
 
 
 def interval_problem(interval: CostInterval, stages: int) -> str | None:
     """What is wrong with an interval of a curriculum of so many stages, None if nothing is."""
     amounts = [interval.seconds, interval.started_at]
-    amounts += [kwh for kwh in (interval.cpu_kwh, interval.gpu_kwh, interval.ram_kwh) if kwh is not None]
+    energies = [kwh for kwh in (interval.cpu_kwh, interval.gpu_kwh, interval.ram_kwh) if kwh is not None]
     if interval.own is not None:
-        amounts += [kwh for kwh in vars(interval.own).values() if kwh is not None]
+        energies += [kwh for kwh in vars(interval.own).values() if kwh is not None]
+    amounts += energies
     if interval.use is not None:
         amounts += [interval.use.own_cpu_seconds, interval.use.cpu_seconds]
-        if interval.use.trials is not None and not _are_whole(interval.use.trials):
+        if interval.use.trials is not None and not (_are_whole(interval.use.trials) and interval.use.trials):
             return "values of another kind"
     if not (_are_whole(interval.attempt, interval.iteration_start, interval.iteration_stop) and _are_amounts(*amounts)):
         return "values of another kind"
     if interval.iteration_stop < interval.iteration_start or interval.started_at > _LAST_SECOND:
         return "values of another kind"
+    if interval.seconds > _MOST_SECONDS or max(energies, default=0.0) > _MOST_KWH:
+        return f"{interval.seconds!r} s and {max(energies, default=0.0)!r} kWh"
+    if interval.phase is not Phase.TRAINING and interval.iteration_stop > interval.iteration_start:
+        return f"iterations of {interval.phase.value}"
     if interval.stage is not None and not (_are_whole(interval.stage) and interval.stage < stages):
         return f"stage {interval.stage!r} of {stages}"
     if not _is_of_words(interval.reasons):
@@ -98,8 +117,11 @@ def result_problem(result: TrialResult, spec: TrialSpec) -> str | None:
     maps = [result.dice_per_class, result.dice_per_case, *(by_case.values() if isinstance(by_case, dict) else [None])]
     if not all(isinstance(one, dict) and _are_dice(*(v for v in one.values() if v is not None)) for one in maps):
         return "its Dice by class and case are no numbers from 0 to 1"
-    if not isinstance(result.weights_sha256, str) or len(result.weights_sha256) != _SHA256_LENGTH:
+    checksum = result.weights_sha256
+    if not isinstance(checksum, str) or len(checksum) != _SHA256_LENGTH or not set(checksum) <= _HEXADECIMAL:
         return "its checksum of the weights is none"
+    if not result.dice_per_case or not all(isinstance(remark, str) for remark in result.remarks):
+        return "it has no cases, or remarks that are no words"
     if (
         not _are_whole(result.iterations, result.voxels)
         or not result.iterations
@@ -111,11 +133,43 @@ def result_problem(result: TrialResult, spec: TrialSpec) -> str | None:
 
 def _metric_problem(result: TrialResult) -> str | None:
     for name, one in result.metrics.items():
-        labels = (value for case in one.per_case_and_class.values() for value in case.values())
-        known = [value for value in (one.mean, *labels) if value is not None]
-        if not (_are_dice(*known) if name == NSD else _are_amounts(*known)):
-            return f"its {name} are no distances or shares"
+        if name not in METRICS:
+            return f"there is no metric {name!r}"
+        if wrong := _measured_problem(name, one, result):
+            return f"its {name} {wrong}"
     return None
+
+
+def _measured_problem(name: str, one: Measured, result: TrialResult) -> str | None:
+    cases = one.per_case_and_class
+    known = [value for case in cases.values() for value in case.values() if value is not None]
+    if not (_are_dice(*known) if name == NSD else _are_amounts(*known) and max(known, default=0.0) <= _MOST_MM):
+        return "are no distances or shares"
+    if name == NSD and not _are_amounts(one.tolerance_mm):
+        return f"have the tolerance {one.tolerance_mm!r}"
+    # Those whose predictions were gone when they were asked for have no cases.
+    if cases and cases.keys() != result.dice_per_case.keys():
+        return "are of other cases than its Dice"
+    mean = measured(cases, None).mean
+    if (one.mean is None) != (mean is None) or not (mean is None or _is_mean(one.mean, mean)):
+        return f"{one.mean!r} is not the mean of its parts"
+    return None
+
+
+def _is_mean(value: object, mean: float) -> bool:
+    return _are_numbers(value) and isclose(value, mean, rel_tol=_DICE_TOLERANCE)  # type: ignore[arg-type]
+
+
+def event_problem(event: dict[str, Any], attempts: int) -> str | None:
+    """What is wrong with an event of a trial of so many attempts, None if nothing is."""
+    if not is_time(event["time"]):
+        return f"is of the time {event['time']!r}"
+    attempt = event.get("attempt")
+    # What broke before it had a header counts as the next.
+    if attempt is not None and not (_are_whole(attempt) and attempt <= attempts):
+        return f"is of attempt {attempt!r} of {attempts}"
+    words = [event[name] for name in ("reason", "text") if event.get(name) is not None]
+    return None if all(isinstance(word, str) for word in words) else "has values of another kind"
 
 
 def is_time(value: object) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study import locks
-from study.audit import Records, begun, read_trial
+from study.audit import UNFORESEEN, Records, begun, read_trial
 from study.costs import bill
 from study.curriculum import Axes
 from study.errors import StudyError
@@ -228,7 +228,7 @@ def found(rows: Sequence[TrialStatus], new: int) -> str:
 def _status(folder: TrialFolder) -> TrialStatus:
     try:
         return _read(folder, read_trial(folder))
-    except StudyError as error:
+    except (StudyError, *UNFORESEEN) as error:
         return _unreadable(folder, str(error))
 
 

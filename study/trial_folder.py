@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -35,6 +35,7 @@ class TrialState(str, Enum):
 # Events that end a trial without a result, and the state they leave.
 ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE)}
 NOTE = "note"
+EVENTS_REMEDY = "delete it: it tells the trial's story and decides nothing"
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,15 @@ class TrialFolder:
 
     def epochs(self) -> list[EpochReport]:
         """One report per epoch; of an epoch trained twice, the later attempt's."""
-        reports = files.load_lines(self.path / "epochs.jsonl", EpochReport.from_json, self.remedy)
-        return sorted({report.epoch: report for report in reports}.values(), key=lambda report: report.epoch)
+        return one_per_epoch(self.epoch_lines())
+
+    def epoch_lines(self) -> list[EpochReport]:
+        """Every recorded epoch of every attempt, in order of writing."""
+        return files.load_lines(self.path / "epochs.jsonl", EpochReport.from_json, self.remedy)
 
     def events(self) -> list[dict[str, Any]]:
         """What happened when: dictionaries with `event`, `time` (seconds since the epoch), `attempt` and details."""
-        remedy = "delete it: it tells the trial's story and decides nothing"
-        return files.load_lines(self.path / "events.jsonl", _event, remedy)
+        return files.load_lines(self.path / "events.jsonl", _event, EVENTS_REMEDY)
 
     def failure_reason(self) -> str | None:
         """Why the trial is failed or infeasible, in one line; None if it is neither."""
@@ -202,6 +205,11 @@ class TrialFolder:
 
     def _last_event(self) -> dict[str, Any] | None:
         return next((event for event in reversed(self.events()) if event["event"] != NOTE), None)
+
+
+def one_per_epoch(lines: Sequence[EpochReport]) -> list[EpochReport]:
+    """The last report of each epoch, in order."""
+    return sorted({report.epoch: report for report in lines}.values(), key=lambda report: report.epoch)
 
 
 def _event(record: dict[str, Any]) -> dict[str, Any]:
