@@ -58,7 +58,8 @@ def spread(trials: Iterable[Mapping[tuple[object, ...], Work]]) -> float:
         shared = {shape: work for shape, work in trial.items() if shape in usual}
         if expected := sum(work.iterations * usual[shape] for shape, work in shared.items()):
             paces.append(sum(work.seconds for work in shared.values()) / expected)
-    return max(paces) / min(paces) - 1 if paces and min(paces) else 0.0
+    slowest, fastest = max(paces, default=0.0), min(paces, default=0.0)
+    return slowest / fastest - 1 if fastest else 0.0
 
 
 def words(spread: float) -> str:
