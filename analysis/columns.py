@@ -197,7 +197,11 @@ COST_COLUMNS: tuple[Column, ...] = (
     *_TRIAL_KEY,
     _count("attempt", "Attempt", "process that worked on the trial"),
     _words("phase", "Phase", "setup, training, online_validation or final_validation"),
-    _count("stage", "Stage", "of the curriculum; missing outside the training iterations"),
+    _count(
+        "stage",
+        "Stage",
+        "of the curriculum, from 0; missing outside the training loop, and for random order in ledgers of before",
+    ),
     _count("iteration_start", "First iteration", "covered"),
     _count("iteration_stop", "Iteration after the last", "covered; the same as the first outside training"),
     _count("iterations", "Iterations", "trained, those done again later included"),

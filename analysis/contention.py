@@ -68,11 +68,15 @@ def sentences(points: pd.DataFrame) -> list[str]:
 def _work(tables: Tables) -> pd.DataFrame:
     """A row per trial and shape: `seconds`, `iterations` and `ms` an iteration; without those of few iterations."""
     costs = tables.costs[tables.costs["phase"] == "training"]
-    names = [*KEY, *_PLACE, "stage_table"]
+    names = [*KEY, *_PLACE, "stage_table", "order"]
     rows = costs[[*KEY, "stage", "seconds", "iterations"]].merge(tables.trials[names], on=KEY)
     rows = rows.assign(
         trial=[_key(row) for row in rows[KEY].itertuples(index=False)],
-        shape=[_shape(table, stage) for table, stage in zip(rows["stage_table"], rows["stage"], strict=True)],
+        # Stages drawn at random are one kind of work: a mixed iteration.
+        shape=[
+            _shape(table, pd.NA if order == "random" else stage)
+            for table, order, stage in zip(rows["stage_table"], rows["order"], rows["stage"], strict=True)
+        ],
     )
     work = rows.groupby(["trial", *_SHAPE], as_index=False)[["seconds", "iterations"]].sum()
     work = work[work["iterations"] >= LEAST_ITERATIONS]

@@ -13,7 +13,7 @@ from typing import Any
 from analysis.methods import method_of, point_id, stage_table
 from analysis.spending import spent_by
 from study.audit import UNFORESEEN, read_trial
-from study.costs import Bill, Charge, Entry, bill, entries, total
+from study.costs import Bill, Charge, Entry, bill, entries, scaled, total
 from study.errors import StudyError
 from study.readings import MeterInfo
 from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
@@ -184,13 +184,16 @@ def _mean(labels: Mapping[str, float | None]) -> float | None:
 
 
 def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
-    """Intervals of the same attempt, phase and stage become one row."""
-    segments: dict[tuple[int, Phase, int | None], list[Entry]] = {}
+    """Intervals of the same attempt, phase and stage become one row, and parts of intervals whose stages were drawn."""
+    segments: dict[tuple[int, Phase, int | None], list[tuple[Entry, int, float]]] = {}
     for entry in priced:
-        interval = entry.interval
-        segments.setdefault((interval.attempt, interval.phase, interval.stage), []).append(entry)
-    for (attempt, phase, stage), rows in segments.items():
-        charge, waste, header = total(r.charge for r in rows), total(r.waste for r in rows), rows[0].header
+        for stage, iterations, share in entry.interval.by_stage():
+            key = (entry.interval.attempt, entry.interval.phase, stage)
+            segments.setdefault(key, []).append((entry, iterations, share))
+    for (attempt, phase, stage), parts in segments.items():
+        rows = [entry for entry, _, _ in parts]
+        charge = total(scaled(entry.charge, share) for entry, _, share in parts)
+        waste, header = total(scaled(entry.waste, share) for entry, _, share in parts), rows[0].header
         yield {
             "attempt": attempt,
             "phase": phase.value,
@@ -198,7 +201,7 @@ def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
             "iteration_start": min(r.interval.iteration_start for r in rows),
             "iteration_stop": max(r.interval.iteration_stop for r in rows),
             "started_at": min(r.interval.started_at for r in rows),
-            "iterations": sum(r.interval.iteration_stop - r.interval.iteration_start for r in rows),
+            "iterations": sum(iterations for _, iterations, _ in parts),
             **asdict(charge),
             **_use([r.interval for r in rows]),
             "energy_kwh": charge.energy_kwh,

@@ -30,11 +30,14 @@ class Table:
         headings: one per column, with units.
         numeric: whether a column holds numbers, which are set flush right.
         rows: cells, not escaped for any format.
+        points: for each row the identities of the points it is about, with the last of which a filter hides it; none
+            where cells name what a row is about, or it is about all.
     """
 
     headings: tuple[str, ...]
     numeric: tuple[bool, ...]
     rows: tuple[tuple[str, ...], ...]
+    points: tuple[tuple[str, ...], ...] = ()
 
 
 def readable(frame: pd.DataFrame, names: Sequence[str]) -> Table:
@@ -75,7 +78,7 @@ def html(table: Table, *, caption: str, cards: Mapping[str, str] = NO_CARDS, row
         row_ids: an id per row, unique on the page, or None.
     """
     head = "".join(_cell("th", text, numeric, ' scope="col"') for text, numeric in _columns(table, table.headings))
-    ids = [f' id="{escape(name)}"' if name else "" for name in row_ids] or [""] * len(table.rows)
+    ids = [f' id="{escape(name)}"' if name else "" for name in row_ids] or _belongings(table)
     body = "".join(
         f"<tr{name}>{''.join(_body_cell(text, numeric, cards) for text, numeric in _columns(table, row))}</tr>\n"
         for name, row in zip(ids, table.rows, strict=True)
@@ -85,6 +88,10 @@ def html(table: Table, *, caption: str, cards: Mapping[str, str] = NO_CARDS, row
         f"<table><caption>{escape(caption)}</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
     )
+
+
+def _belongings(table: Table) -> list[str]:
+    return [f' data-of="of-{"-".join(points)}"' for points in table.points] or [""] * len(table.rows)
 
 
 def _body_cell(text: str, numeric: bool, cards: Mapping[str, str]) -> str:

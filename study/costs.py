@@ -154,7 +154,7 @@ def total(charges: Iterable[Charge]) -> Charge:
 
 def _entry(interval: CostInterval, header: AttemptHeader, rate: float, lost_from: int | None) -> Entry:
     charge = _charge(interval, header, rate)
-    waste = _scaled(charge, _lost_share(interval, lost_from))
+    waste = scaled(charge, _lost_share(interval, lost_from))
     return Entry(interval=interval, header=header, charge=charge, waste=waste)
 
 
@@ -226,7 +226,8 @@ def _is_unnamed(header: AttemptHeader) -> bool:
     return header.device == "cuda" and not header.gpu_ids and header.meter.methods.get("gpu") == "absent"
 
 
-def _scaled(charge: Charge, share: float) -> Charge:
+def scaled(charge: Charge, share: float) -> Charge:
+    """A share of a charge."""
     if share == 0:
         return Charge(seconds=0.0, cpu_kwh=0.0, gpu_kwh=0.0, ram_kwh=0.0, co2_kg=0.0)
     return Charge(

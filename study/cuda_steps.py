@@ -120,6 +120,16 @@ class CudaSteps:
         torch.cuda.synchronize()
         self._in_flight.clear()
 
+    def mark(self) -> torch.cuda.Event:
+        """An event that the GPU notes the time of when it gets there."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds_between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+        """By the GPU's clock."""
+        return float(first.elapsed_time(second)) / 1000
+
     def close(self) -> None:
         """Free graphs, buffers and gradients, and have cuDNN tune the final validation as nnU-Net does."""
         self.settle()

@@ -1,6 +1,7 @@
-"""How long a training will take, before it starts: one step of the middle stage is timed on a copy of the network.
+"""How long a training will take, before it starts: on a CPU by a step of the middle stage, on a copy of the network.
 
-Rough by a factor of two: small patches take more time per voxel than large ones, and making batches is left out.
+Rough by a factor of two: small patches take more time per voxel than large ones, and making batches is left out. On a
+GPU a first step says nothing of later ones, which are captured or compiled, so only the work is told.
 """
 
 from __future__ import annotations
@@ -34,3 +35,13 @@ def words(seconds: float) -> str:
     """The forecast as a sentence, with a warning where it is days."""
     told = f"the training takes about {time_left(seconds)} here (h:mm:ss, by one step of its middle stage)"
     return f"{told}: use a GPU, or train less, such as {FOR_A_CPU}" if seconds > LONG_SECONDS else told
+
+
+def unknown(curriculum: Curriculum, iteration: int) -> str:
+    """What is known of a training whose time is not, as a sentence."""
+    stages = f"{len(curriculum.stages)} stage{'' if len(curriculum.stages) == 1 else 's'}"
+    return (
+        f"{curriculum.total_iterations - iteration} iterations to go, {stages}, {curriculum.voxel_share:.0%} of the "
+        "voxels of constant patch size in all; how long that takes on this GPU is not known before it trains: the time "
+        "left is shown from then on, and `python -m study bench gpu` measures each stage"
+    )

@@ -40,6 +40,15 @@ class NodeUse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StagePart:
+    """What a stage had of a stretch whose iterations drew their stages: how many iterations, how many seconds."""
+
+    stage: int
+    iterations: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeterReading:
     """Cumulative energy since a meter started; None is unmeasured.
 

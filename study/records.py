@@ -20,7 +20,7 @@ from study.data_curriculum import DataCurriculum
 from study.errors import InvalidInputError
 from study.execution import ALWAYS, AUTO, COMPILE_CHOICES, NEVER, CompileChoice, StageExecution
 from study.plain import record_to_json, sha256_of_plain, with_tuples
-from study.readings import MeterInfo, NodeUse, OwnEnergy, own_from_json, use_from_json
+from study.readings import MeterInfo, NodeUse, OwnEnergy, StagePart, own_from_json, use_from_json
 
 Optimizer = Literal["sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
@@ -291,6 +291,7 @@ class CostInterval:
         own: what of it the trial is charged; None in ledgers of before, which are charged by share of cores and cards.
         use: who used the node's cores meanwhile; None in ledgers of before.
         reasons: part (`cpu`, `gpu`, `ram`) -> why it is unmeasured from here on.
+        parts: of a stretch whose iterations drew their stages, what each stage had; none in ledgers of before.
     """
 
     attempt: int
@@ -306,12 +307,20 @@ class CostInterval:
     own: OwnEnergy | None = None
     use: NodeUse | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[StagePart, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
         nested = {"own": own_from_json(data.get("own")), "use": use_from_json(data.get("use"))}
-        return cls(**{**data, **nested, "phase": Phase(data["phase"])})
+        parts = tuple(StagePart(**part) for part in data.get("parts", ()))
+        return cls(**{**data, **nested, "phase": Phase(data["phase"]), "parts": parts})
+
+    def by_stage(self) -> list[tuple[int | None, int, float]]:
+        """Stages with their iterations and share of the time; energy is shared likewise."""
+        if not self.parts:
+            return [(self.stage, self.iteration_stop - self.iteration_start, 1.0)]
+        return [(part.stage, part.iterations, part.seconds / self.seconds) for part in self.parts]
 
 
 @dataclass(frozen=True, kw_only=True)

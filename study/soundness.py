@@ -90,7 +90,7 @@ def interval_problem(interval: CostInterval, stages: int) -> str | None:
         return f"stage {interval.stage!r} of {stages}"
     if not _is_of_words(interval.reasons):
         return "values of another kind"
-    return _share_problem(interval)
+    return _parts_problem(interval, stages) or _share_problem(interval)
 
 
 def epoch_problem(report: EpochReport, spec: TrialSpec) -> str | None:
@@ -175,6 +175,24 @@ def event_problem(event: dict[str, Any], attempts: int) -> str | None:
 def is_time(value: object) -> bool:
     """Whether it can be a time in seconds since the epoch."""
     return _are_amounts(value) and value <= _LAST_SECOND  # type: ignore[operator]
+
+
+def _parts_problem(interval: CostInterval, stages: int) -> str | None:
+    """The parts of stages that were drawn are the whole."""
+    parts = interval.parts
+    if not parts:
+        return None
+    whole = [value for part in parts for value in (part.stage, part.iterations)]
+    if not (_are_whole(*whole) and _are_amounts(*(part.seconds for part in parts))):
+        return "parts of another kind"
+    if any(part.stage >= stages for part in parts):
+        return f"stage {max(part.stage for part in parts)} of {stages}"
+    iterations, seconds = sum(part.iterations for part in parts), sum(part.seconds for part in parts)
+    if iterations != interval.iteration_stop - interval.iteration_start or not isclose(
+        seconds, interval.seconds, rel_tol=1e-6
+    ):
+        return f"parts of {iterations} iterations and {seconds!r} s, which it is not"
+    return None
 
 
 def _share_problem(interval: CostInterval) -> str | None:

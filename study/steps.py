@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -32,6 +33,12 @@ class Steps(Protocol):
     def settle(self) -> None:
         """Wait until all iterations are done, so that a clock read next is right."""
 
+    def mark(self) -> Any:
+        """A moment after the iterations so far, for `seconds_between`, without waiting for them."""
+
+    def seconds_between(self, first: Any, second: Any) -> float:
+        """Seconds from one mark to a later one; only of what is settled."""
+
     def close(self) -> None:
         """Free what was made."""
 
@@ -59,6 +66,14 @@ class StockSteps:
 
     def settle(self) -> None:
         """Nothing is under way."""
+
+    def mark(self) -> float:
+        """Now."""
+        return time.perf_counter()
+
+    def seconds_between(self, first: float, second: float) -> float:
+        """By the clock."""
+        return second - first
 
     def close(self) -> None:
         """Nothing was made."""

@@ -11,8 +11,11 @@ from study.curriculum import Curriculum, named_axes, resolve
 from study.data_curriculum import DataCurriculum
 from study.execution import CompileChoice, StageExecution
 from study.plan import plan_from_document
+from study.readings import StagePart
 from study.records import EpochReport, Phase, TrainingSettings
 from study.stopping import STALL_SECONDS
+
+Parts = tuple[StagePart, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,13 @@ class Observer(Protocol):
     def epoch_done(self, report: EpochReport) -> None:
         """Called after every epoch, its validation included."""
 
-    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
-        """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`."""
+    def interval_done(
+        self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
+    ) -> None:
+        """Called when a stretch of work ends: training iterations start … stop - 1, or a validation after `stop`.
+
+        Stages that were drawn for single iterations are in `parts`, and `stage` is None.
+        """
 
     def alive(self, doing: str = "") -> None:
         """Called with a line of nnU-Net's log now and then while something is going on that calls none of the above."""
@@ -64,7 +72,9 @@ class SilentObserver:
     def epoch_done(self, report: EpochReport) -> None:
         """Ignore the report."""
 
-    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+    def interval_done(
+        self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
+    ) -> None:
         """Ignore the stretch."""
 
     def alive(self, doing: str = "") -> None:

@@ -31,6 +31,7 @@ from study.execution import StageExecution
 from study.feed import Feed, make_feed
 from study.one_voxel import allow_one_voxel
 from study.online_validation import OnlineValidation, log_none
+from study.readings import StagePart
 from study.records import EpochReport, Phase
 from study.steps import Steps, StockSteps, make_steps, read_losses
 from study.stopping import stopping_epoch
@@ -206,13 +207,15 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._save()
 
     def _train_iterations(self, *, stop: int) -> None:
-        stretch = Stretch(lambda: self.iteration, self._spend_training, self._steps.settle)
+        stretch = Stretch(lambda: self.iteration, self._spend_training, self._steps)
         try:
             while self.iteration < stop:
                 stage = self._task.curriculum.stage_index(self.iteration)
                 if not self._task.curriculum.random_draws:
                     stretch.enter(stage)
                 self._train_iteration(stage)
+                if self._task.curriculum.random_draws:
+                    stretch.drawn(stage)
                 self._pause(stretch)
         except NoBatchError as error:
             stretch.close()
@@ -370,13 +373,13 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def _stage_of_last(self) -> int:
         return self._task.curriculum.stage_index(max(0, self.iteration - 1))
 
-    def _spend(self, phase: Phase, stage: int | None, seconds: float, *, start: int | None = None) -> None:
+    def _spend(self, phase: Phase, stage: int | None, seconds: float) -> None:
         self.training_seconds += seconds
-        first = self.iteration if start is None else start
-        self._task.observer.interval_done(phase, stage, first, self.iteration, seconds)
+        self._task.observer.interval_done(phase, stage, self.iteration, self.iteration, seconds)
 
-    def _spend_training(self, stage: int | None, start: int, seconds: float) -> None:
-        self._spend(Phase.TRAINING, stage, seconds, start=start)
+    def _spend_training(self, stage: int | None, start: int, seconds: float, parts: tuple[StagePart, ...]) -> None:
+        self.training_seconds += seconds
+        self._task.observer.interval_done(Phase.TRAINING, stage, start, self.iteration, seconds, parts)
 
     def _schedule(self) -> Schedule:
         return Schedule(

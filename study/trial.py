@@ -43,6 +43,7 @@ from study.records import (
 from study.results import TrialResult, result_from
 from study.stretch import Interval
 from study.surfaces import add_lacking, measure
+from study.task import Parts
 from study.trial_folder import TrialFolder, TrialState
 from study.trial_remarks import remarks
 from study.versions import deciding_versions, recorded_versions, version_changes
@@ -232,12 +233,17 @@ class _Attempt:
         return trainer
 
     def _forecast(self, trainer: Any, device: str) -> None:
-        """On a CPU, where it may be weeks; on a GPU the first steps at a shape say little."""
+        """On a CPU, where it may be weeks, by a step; on a GPU the first steps at a shape say little."""
         from study import forecast
 
-        if device == "cpu" and self._progress.wants_forecast:
-            seconds = forecast.training_seconds(trainer, self._spec.curriculum, trainer.iteration)
+        if not self._progress.wants_forecast:
+            return
+        curriculum = self._spec.curriculum
+        if device == "cpu":
+            seconds = forecast.training_seconds(trainer, curriculum, trainer.iteration)
             self._progress.remark(forecast.words(seconds))
+        else:
+            self._progress.remark(forecast.unknown(curriculum, trainer.iteration))
 
     def _remark(self, trainer: Any, dataset: PreparedDataset) -> None:
         """Say before the training what its Dice will rest on, or refuse it."""
@@ -364,18 +370,22 @@ class _Attempt:
         self._folder.append_epoch(report)
         self._progress.epoch_done(report)
 
-    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
-        self._record(phase, stage, start, stop, seconds)
+    def interval_done(
+        self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
+    ) -> None:
+        self._record(phase, stage, start, stop, seconds, parts)
 
     def stop_requested(self) -> bool:
         return self._stop.requested
 
-    def _record(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+    def _record(
+        self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
+    ) -> None:
         with self._stop.deferred():
             used = self._accounts.interval(
                 phase, attempt=self._index, stage=stage, start=start, stop=stop, seconds=seconds
             )
-            self._folder.append_cost(used)
+            self._folder.append_cost(replace(used, parts=parts))
 
 
 def _eager(spec: TrialSpec) -> tuple[StageExecution, ...]:

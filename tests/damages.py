@@ -191,6 +191,22 @@ DAMAGES: dict[str, tuple[Write, str, str]] = {
         "costs.jsonl",
         "line 1 has 9.0 of 0.0 kWh of the RAM are the trial's",
     ),
+    "parts without seconds": (change("costs.jsonl", parts=[{"stage": 0}]), "costs.jsonl", "line 1 is no record"),
+    "parts of another kind": (
+        change("costs.jsonl", parts=[{"stage": "0", "iterations": 0, "seconds": 1.0}]),
+        "costs.jsonl",
+        "line 1 has parts of another kind",
+    ),
+    "a part of a stage too many": (
+        change("costs.jsonl", parts=[{"stage": 1, "iterations": 0, "seconds": 1.0}]),
+        "costs.jsonl",
+        "line 1 has stage 1 of 1",
+    ),
+    "parts that are more than the whole": (
+        change("costs.jsonl", parts=[{"stage": 0, "iterations": 2, "seconds": 1.0}]),
+        "costs.jsonl",
+        "line 1 has parts of 2 iterations",
+    ),
     "a stage too many": (change("costs.jsonl", stage=9), "costs.jsonl", "line 1 has stage 9 of 1"),
     "lines out of order": (reverse("costs.jsonl"), "costs.jsonl", "after one of attempt"),
     "an epoch beyond": (change("epochs.jsonl", epoch=9), "epochs.jsonl", "epoch 9 is beyond the 3 specified"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from prepared import spec_of
 
-from study.forecast import FOR_A_CPU, training_seconds, words
+from study.datasets import data_paths
+from study.forecast import FOR_A_CPU, training_seconds, unknown, words
 
 
 def test_a_forecast_leaves_weights_and_random_state_alone(make_trainer: Any) -> None:
@@ -27,3 +30,19 @@ def test_a_forecast_leaves_weights_and_random_state_alone(make_trainer: Any) -> 
 def test_days_on_a_cpu_are_warned_of(seconds: float, warned: bool) -> None:
     assert words(90.0).startswith("the training takes about 0:01:30 here")
     assert (FOR_A_CPU in words(seconds)) is warned
+
+
+@pytest.mark.parametrize(
+    ("axes", "iteration", "said"),
+    [
+        ({}, 0, "24 iterations to go, 9 stages, "),
+        ({}, 20, "4 iterations to go, 9 stages, "),
+        ({"scheme": "cps"}, 0, "24 iterations to go, 1 stage, 100% of the voxels "),
+        ({"scheme": "rpss"}, 0, "24 iterations to go, 9 stages, "),
+    ],
+)
+def test_on_a_gpu_the_work_is_told_and_no_time_is_made_up(data: Path, axes: Any, iteration: int, said: str) -> None:
+    curriculum = spec_of(data_paths(data), **axes).curriculum
+    told = unknown(curriculum, iteration)
+    assert told.startswith(said) and f"{curriculum.voxel_share:.0%} of the voxels" in told
+    assert "not known" in told and "\n" not in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from study.curriculum import named_axes, resolve
 from study.errors import TrialFailedError
 from study.plan import plan_from_document
 from study.records import EpochReport, Phase
-from study.task import IterationReport, SilentObserver
+from study.task import IterationReport, Parts, SilentObserver
 from study.torch_tools import cpu_threads, weights_sha256
 from study.trainer import nnUNetTrainerPGPS
 
@@ -29,6 +30,7 @@ class Notes(SilentObserver):
         self.iterations: list[IterationReport] = []
         self.epochs: list[EpochReport] = []
         self.intervals: list[tuple[Phase, int | None, int, int, float]] = []
+        self.parts: list[Parts] = []
 
     def iteration_done(self, report: IterationReport) -> None:
         self.iterations.append(report)
@@ -36,8 +38,11 @@ class Notes(SilentObserver):
     def epoch_done(self, report: EpochReport) -> None:
         self.epochs.append(report)
 
-    def interval_done(self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float) -> None:
+    def interval_done(
+        self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
+    ) -> None:
         self.intervals.append((phase, stage, start, stop, seconds))
+        self.parts.append(parts)
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +187,7 @@ def test_the_checkpoint_keeps_nnunets_mirroring_whatever_the_validation_does(mak
     assert checkpoint["init_args"]["plans"]["plans_name"] == CUBE
 
 
-def test_random_draws_are_reported_without_a_stage(make_trainer: MakeTrainer) -> None:
+def test_random_draws_are_reported_with_what_each_stage_had(make_trainer: MakeTrainer) -> None:
     notes = Notes()
     trainer = make_trainer("rpss", observer=notes, training={"epochs": 2, "iterations_per_epoch": 6})
     trainer.run_training()
@@ -190,6 +195,12 @@ def test_random_draws_are_reported_without_a_stage(make_trainer: MakeTrainer) ->
     assert len({report.stage for report in notes.iterations}) > 3
     stretches = [(stage, start, stop) for phase, stage, start, stop, _ in notes.intervals if stop > start]
     assert stretches == [(None, 0, 6), (None, 6, 12)]
+    told = [(row[2:], parts) for row, parts in zip(notes.intervals, notes.parts, strict=True) if parts]
+    assert [row[:2] for row, _ in told] == [(0, 6), (6, 12)]
+    for (start, stop, seconds), parts in told:
+        drawn = Counter(report.stage for report in notes.iterations[start:stop])
+        assert {part.stage: part.iterations for part in parts} == drawn
+        assert sum(part.seconds for part in parts) == pytest.approx(seconds)
     assert trainer.voxels == trainer.task.curriculum.voxels
 
 

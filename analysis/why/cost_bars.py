@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from analysis.marks import belongs_to
 from analysis.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
 from analysis.units import Scale, label_with_unit, number, reading_scale
 from analysis.why.cost_parts import AMOUNTS, CAUSES, CostParts
@@ -58,6 +59,8 @@ def cost_bars(parts: CostParts, *, subject: str, notes: Sequence[str], layout: L
         for place, (panel, name) in enumerate(zip(panels, drawn, strict=True)):
             _draw(panel, parts, name)
             panel.set_yticks(range(len(groups)), groups if place == 0 or not layout.rail else [""] * len(groups))
+            for label, group in zip(panel.get_yticklabels(), groups, strict=True):
+                label.set_gid(belongs_to(*parts.points[group]))
     return figure
 
 
@@ -92,6 +95,7 @@ def _draw(panel: Axes, parts: CostParts, name: str) -> None:
             va="center",
             fontsize=7.6,
             color=MUTED.light,
+            gid=belongs_to(*parts.points[group]),
         )
     panel.set_ylim(len(groups) - 0.45, -0.55)
     panel.set_xlim(0, float(totals.max()) * scale.factor * 1.13 or 1.0)
@@ -114,7 +118,8 @@ def _bar(panel: Axes, place: int, parts: CostParts, group: str, name: str, scale
             look = (
                 {"facecolor": color, "alpha": alpha, "lw": 0} if cause == "training" else {**_LOOKS[cause], "lw": 0.8}
             )
-            panel.barh(place, width, left=left, height=0.62, zorder=3, **look)
+            (piece,) = panel.barh(place, width, left=left, height=0.62, zorder=3, **look)
+            piece.set_gid(belongs_to(*parts.points[group]))
             left += width
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -37,12 +38,15 @@ class CostParts:
     Attributes:
         causes: columns group, method, budget (missing where several are one group), n_trials, cause and the AMOUNTS.
         stages: of the training iterations without waste: group, method, budget, n_trials, stage (from 0), patch_size,
-            iterations and the AMOUNTS; only of groups whose trials have one stage table, and not of random orders,
-            whose many short stages say nothing.
+            batch_size, iterations (mean) and the AMOUNTS; only of groups whose trials have the same patch and batch
+            sizes, and not of random orders in ledgers of before, which do not say what a stage cost.
+        points: group -> identity of one of its points for every budget in it, which a filter by method and budget goes
+            by.
     """
 
     causes: pd.DataFrame
     stages: pd.DataFrame
+    points: Mapping[str, tuple[str, ...]]
 
     @property
     def groups(self) -> list[str]:
@@ -62,7 +66,12 @@ def cost_parts(trials: pd.DataFrame, costs: pd.DataFrame) -> CostParts:
     rows = costs.merge(finished[[*KEY, "group"]], on=KEY)
     useful = rows.assign(**{name: rows[name] - rows[_waste(name)] for name in AMOUNTS})
     per_cause = pd.concat([_per_trial(useful), _waste_per_trial(rows)])
-    return CostParts(causes=_causes(finished, per_cause), stages=_stages(finished, useful))
+    representatives = finished.drop_duplicates(["group", "budget"]).groupby("group", sort=False)["point_id"]
+    return CostParts(
+        causes=_causes(finished, per_cause),
+        stages=_stages(finished, useful),
+        points={str(group): tuple(ids) for group, ids in representatives},
+    )
 
 
 def _grouped(trials: pd.DataFrame) -> pd.DataFrame:
@@ -103,25 +112,30 @@ def _causes(finished: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stages(finished: pd.DataFrame, useful: pd.DataFrame) -> pd.DataFrame:
-    trained = useful[(useful["phase"] == "training") & useful["stage"].notna()]
+    trained = useful[useful["phase"] == "training"]
     rows: list[dict[str, Any]] = []
     for group, members in finished.groupby("group", sort=False):
-        if members["stage_table"].nunique() != 1 or (members["order"] == "random").any():
-            continue
-        table = json.loads(members["stage_table"].iloc[0])
+        tables = [json.loads(words) for words in members["stage_table"]]
         own = trained[trained["group"] == group]
-        for stage in sorted(set(own["stage"].astype(int))):
+        unknown = own["stage"].isna() & (own["iterations"] > 0)
+        if unknown.any() or len({tuple(map(_sizes, table)) for table in tables}) != 1:
+            continue
+        for stage in sorted(set(own["stage"].dropna().astype(int))):
             part = own[own["stage"] == stage]
             sums = part[list(AMOUNTS)].sum(min_count=1, skipna=False) / len(members)
-            rows.append({**_about(str(group), members), "stage": stage, **_stage_words(table, stage), **sums})
+            rows.append({**_about(str(group), members), "stage": stage, **_stage_words(tables, stage), **sums})
     names = ["group", "method", "budget", "n_trials", "stage", "patch_size", "batch_size", "iterations", *AMOUNTS]
     return pd.DataFrame(rows, columns=names)
 
 
-def _stage_words(table: list[dict[str, Any]], stage: int) -> dict[str, Any]:
-    row = table[stage]
-    size = "×".join(map(str, row["patch_size"]))
-    return {"patch_size": size, "batch_size": row["batch_size"], "iterations": row["iterations"]}
+def _sizes(row: Mapping[str, Any]) -> tuple[str, int]:
+    return "×".join(map(str, row["patch_size"])), row["batch_size"]
+
+
+def _stage_words(tables: list[list[dict[str, Any]]], stage: int) -> dict[str, Any]:
+    size, batch_size = _sizes(tables[0][stage])
+    iterations = round(fmean(table[stage]["iterations"] for table in tables))
+    return {"patch_size": size, "batch_size": batch_size, "iterations": iterations}
 
 
 def _about(group: str, members: pd.DataFrame) -> dict[str, Any]:

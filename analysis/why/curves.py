@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.columns import EPOCH_COLUMNS
 from analysis.frame import FINISHED, KEY
 from analysis.front import Front
+from analysis.marks import belongs_to
 from analysis.methods import METHOD_LABELS
 from analysis.style import METHOD_STYLES, RC, Layout
 from analysis.units import label_with_unit, reading_scale
@@ -163,18 +164,17 @@ def _draw(
     for _, point in points.iterrows():
         identity, style = str(point["point_id"]), METHOD_STYLES[str(point["method"])]
         mean, own = means[means["point_id"] == identity], singles[singles["point_id"] == identity]
+        look: dict[str, Any] = {"color": style.paint.light, "gid": belongs_to(identity)}
         if own["trial_id"].nunique() > 1:
             for _, single in own.groupby("trial_id"):
-                panel.plot(
-                    single[name] * scale.factor, single["pseudo_dice"], color=style.paint.light, lw=0.6, alpha=0.35
-                )
+                panel.plot(single[name] * scale.factor, single["pseudo_dice"], lw=0.6, alpha=0.35, **look)
         x, y = mean[name] * scale.factor, mean["pseudo_dice"]
-        panel.plot(x, y, color=style.paint.light, lw=1.7, ls=dashes[identity], zorder=4)
-        panel.plot(x.tail(1), y.tail(1), color=style.paint.light, marker=style.marker, ms=5, zorder=5, clip_on=False)
+        panel.plot(x, y, lw=1.7, ls=dashes[identity], zorder=4, **look)
+        panel.plot(x.tail(1), y.tail(1), marker=style.marker, ms=5, zorder=5, clip_on=False, **look)
         if point["order"] == "random":
             continue  # a stage of one epoch follows another, which says nothing
         starts = mean["stage"].ne(mean["stage"].shift()) & (mean["stage"] != mean["stage"].iloc[0])
-        panel.plot(x[starts], y[starts], ls="", marker="|", ms=8, mew=1.4, color=style.paint.light, zorder=5)
+        panel.plot(x[starts], y[starts], ls="", marker="|", ms=8, mew=1.4, zorder=5, **look)
     panel.set_xlim(left=0)
     panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value:g}")

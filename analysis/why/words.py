@@ -146,7 +146,8 @@ def about_stages(parts: CostParts) -> list[str]:
         "budget of each scheme, its CSV file all of them."
     ]
     if left_out:
-        sentences.append(f"Not listed, because of random orders or several stage tables: {', '.join(left_out)}.")
+        why = "several stage tables, or random orders in ledgers of before"
+        sentences.append(f"Not listed, because of {why}: {', '.join(left_out)}.")
     return sentences
 
 
@@ -171,6 +172,7 @@ def cause_table(parts: CostParts) -> Table:
         headings=("Scheme", "Trials", *headings, label_with_unit("Total CO₂", kilograms.unit)),
         numeric=(False, *(True for _ in range(len(headings) + 2))),
         rows=tuple(rows),
+        points=tuple(parts.points[group] for group in parts.groups),
     )
 
 
@@ -198,6 +200,7 @@ def stage_table(parts: CostParts) -> Table:
         headings=("Scheme", "Stage", "Patch size", "Batch size", "Iterations", *amounts, "Time per iteration [ms]"),
         numeric=(False, True, False, *(True for _ in range(len(amounts) + 3))),
         rows=tuple(rows),
+        points=tuple(parts.points[group] for group in stages["group"]),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.remote import is_url, place
@@ -30,6 +31,7 @@ SOME_FAILED = 1
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 # Where Ray unpacks the working directory of a submitted job; it goes with the job.
 JOB_FOLDER = "runtime_resources"
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
     check_count("--retries", args.retries, least=0, most=1000)
-    stall_seconds = stall_seconds_of(args)
     return start(
         space,
         paths,
@@ -112,9 +113,11 @@ def run(args: argparse.Namespace) -> int:
         address=args.address or os.environ.get(ADDRESS_VARIABLE) or None,
         previous_stage=_previous_stage(space, args),
         optuna_storage=args.optuna_storage,
-        retries=args.retries,
-        stall_seconds=stall_seconds,
-        retry_infeasible=args.retry_infeasible,
+        patience={
+            "retries": args.retries,
+            "stall_seconds": stall_seconds_of(args),
+            "retry_infeasible": args.retry_infeasible,
+        },
     )
 
 
@@ -153,10 +156,9 @@ def start(
     out: Path | str,
     *,
     address: str | None = None,
-    previous_stage: Path | None = None,
-    optuna_storage: str | None = None,
     and_then: Sequence[str] = ("report",),
-    **patience: Any,
+    patience: Mapping[str, Any] = NO_OPTIONS,
+    **more: Any,
 ) -> int:
     """Run the study with its live table; then print what went wrong.
 
@@ -165,53 +167,53 @@ def start(
         paths: prepared data.
         out: the study folder, or the URL of object storage.
         address: of a Ray cluster, None for one of our own that only this machine reaches.
-        previous_stage: for cascades.
-        optuna_storage: where to mirror an Optuna search.
         and_then: words of the command of `python -m analysis` to go on with; none: the last lines are the caller's.
         patience: fields of `cluster.work.Patience`.
+        more: further fields of `cluster.driver.Run`.
 
     Returns:
         0, or 1 when trials have failed.
     """
     from study.cluster import configure_ray
-    from study.cluster.address import check_address
-    from study.cluster.allotment import allot, local_node
     from study.console import wide_console
-    from study.live_table import LiveTable, closing
+    from study.live_table import closing
     from study.remote.shared_ledger import named, study_ledger
     from study.status import study_status
+
+    _check_cluster(space, address)
+    console = wide_console()
+    with study_ledger(out, space=space.identity()) as ledger:
+        configure_ray(address=address)
+        complaints = _with_live_table(
+            console, patience, space=space, ledger=ledger, data=paths, address=address, **more
+        )
+        rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
+    code = _tell_troubles(console, rows, complaints)
+    for line in closing(out, rows, *and_then) if and_then else ():
+        console.print(line)
+    return code
+
+
+def _check_cluster(space: SearchSpace, address: str | None) -> None:
+    """Refuse what no trial fits on, or an address that is none, before anything is written."""
+    from study.cluster.address import check_address
+    from study.cluster.allotment import allot, local_node
 
     if address is None:
         allot(space.resources, [local_node(space.resources)])
     else:
         check_address(address)
-    console = wide_console()
-    with study_ledger(out, space=space.identity()) as ledger:
-        configure_ray(address=address)
-        from study.cluster.driver import Run, run_study
-        from study.cluster.work import Patience
 
-        with LiveTable(ledger, console) as table:
-            complaints = run_study(
-                Run(
-                    space=space,
-                    ledger=ledger,
-                    data=paths,
-                    address=address,
-                    previous_stage=previous_stage,
-                    patience=Patience(**patience),
-                    optuna_storage=optuna_storage,
-                    on_begin=table.begin,
-                    on_refresh=table.refresh,
-                    say=console.print,
-                )
-            )
-        rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
-    code = _tell_troubles(console, rows, complaints)
-    if and_then:
-        for line in closing(out, rows, *and_then):
-            console.print(line)
-    return code
+
+def _with_live_table(console: PlainConsole, patience: Mapping[str, Any], **run: Any) -> list[str]:
+    """What the study complains of; imports Ray, so it must be configured."""
+    from study.cluster.driver import Run, run_study
+    from study.cluster.work import Patience
+    from study.live_table import LiveTable
+
+    told = {"patience": Patience(**patience), "say": console.print}
+    with LiveTable(run["ledger"], console) as table:
+        return run_study(Run(**run, **told, on_begin=table.begin, on_refresh=table.refresh))
 
 
 def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,10 @@ from ledgers import make_header, make_spec, make_study, start_trial
 from playwright.sync_api import Browser, Locator, Page
 from reports import quick_report
 
+from analysis.chapters.why import why
 from analysis.evidence import Evidence, gather
-from analysis.report import Report
+from analysis.exhibits import Chapter
+from analysis.report import Report, write_report
 from analysis.style import PAINTS, Paint
 
 POINT = "figure > svg.wide .point"
@@ -211,6 +214,40 @@ def test_filters_hide_points_and_rows(page: Page, evidence: Evidence) -> None:
     page.get_by_label("PGPS", exact=True).check()
     page.get_by_label("50%", exact=True).check()
     assert page.locator(".filtered").count() == 0
+
+
+def test_filters_hide_bars_and_curves_and_the_rows_of_their_tables(
+    browser: Browser, root: Path, tmp_path: Path
+) -> None:
+    stems = ("learning_curves", "costs", "costs_by_stage")
+
+    def chapter(evidence: Evidence) -> Chapter:
+        told = why(evidence)
+        return replace(told, exhibits=[one for one in told.exhibits if one.stem in stems])
+
+    def is_kept(group: str) -> bool:
+        return not (group.startswith("PGPS,") or "50%" in group)
+
+    report = write_report([root], tmp_path / "report", None, chapters=[chapter])
+    with opened(browser, report.page) as page:
+        page.get_by_label("PGPS", exact=True).uncheck()
+        page.get_by_label("50%", exact=True).uncheck()
+        marks = page.eval_on_selector_all(
+            "#costs svg.wide g[id*='of-']", f"all => all.map(g => [g.textContent.trim(), ({SHOWN})(g)])"
+        )
+        names = [(words, shown) for words, shown in marks if words.endswith("budget")]
+        assert len({is_kept(words) for words, _ in names}) == 2
+        assert all(shown == is_kept(words) for words, shown in names)
+        # Of every bar the name, the amount at its end and the pieces, which have no text.
+        share = sum(shown for _, shown in marks) / len(marks)
+        assert share == pytest.approx(sum(shown for _, shown in names) / len(names), abs=0.1)
+        for stem in stems[1:]:
+            rows = page.eval_on_selector_all(
+                f"#{stem} tbody tr", "all => all.map(row => [row.cells[0].textContent, row.hidden])"
+            )
+            assert rows and all(hidden != is_kept(group) for group, hidden in rows)
+        curves = page.eval_on_selector_all("#learning_curves svg.wide [id*='of-']", f"all => all.map({SHOWN})")
+        assert set(curves) == {True, False}
 
 
 def test_everything_that_reacts_is_reached_by_tab(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from analysis.style import FILE, NARROW, PAINTS, WIDE
 from analysis.why.cost_parts import AMOUNTS, cost_parts
 from analysis.why.curves import MOST_CURVES, choose_points, curves_of
 from study.ledger import Ledger
+from study.readings import StagePart
 from study.records import Phase, TrainingSettings
 
 STEMS = ["importances", "slices", "parallel", "learning_curves", "costs", "costs_by_stage"]
@@ -145,6 +147,34 @@ def test_costs_by_stage_add_up_to_the_training(tmp_path: Path) -> None:
     assert stages["iterations"].sum() == spec.curriculum.total_iterations
     sizes = ["×".join(map(str, stage.patch_size)) for stage in spec.curriculum.stages]
     assert stages["patch_size"].tolist() == sizes
+
+
+def test_costs_of_random_order_are_by_stage_over_attempts_and_seeds(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "s")
+    specs = [make_spec("rpss", seed=seed) for seed in (0, 1)]
+    for spec in specs:
+        folder, sizes, end = study.add(spec), spec.curriculum.stages, spec.curriculum.total_iterations
+        # A stage takes as many seconds as it has iterations, times its number from 1; the last ten are trained twice.
+        halves = [(0, 0, end // 2), (1, end // 2 - 10, end)]
+        for attempt, start, stop in halves:
+            drawn = Counter(map(spec.curriculum.stage_index, range(start, stop)))
+            parts = [StagePart(stage=s, iterations=n, seconds=n * (s + 1.0)) for s, n in sorted(drawn.items())]
+            folder.begin_attempt(make_header(attempt, resumed_from_iteration=start))
+            whole = sum(part.seconds for part in parts)
+            interval = make_interval(Phase.TRAINING, whole, attempt=attempt, start=start, stop=stop)
+            folder.append_cost(replace(interval, stage=None, parts=tuple(parts)))
+        complete(folder, make_result(spec, 0.8), attempt=1)
+    found = gather([study.root])
+    costs = found.tables.costs[found.tables.costs["phase"] == "training"]
+    assert costs.groupby("stage")["seconds"].sum().tolist() == pytest.approx(
+        [(stage + 1.0) * sum(costs.loc[costs["stage"] == stage, "iterations"].tolist()) for stage in range(len(sizes))]
+    )
+    assert costs["iterations"].sum() == 2 * (end + 10)
+    assert costs["seconds"].sum() == pytest.approx(found.tables.trials["runtime_seconds"].sum())
+    stages = cost_parts(found.tables.trials, found.tables.costs).stages
+    assert stages["patch_size"].tolist() == ["×".join(map(str, stage.patch_size)) for stage in sizes]
+    useful = (costs["seconds"] - costs["waste_seconds"]).sum() / 2
+    assert stages["seconds"].sum() == pytest.approx(useful)
 
 
 def test_curves_are_means_over_folds_at_the_same_epoch(evidence: Evidence) -> None:
