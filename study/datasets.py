@@ -7,7 +7,6 @@ race to write it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study import files
+from study.descriptions import training_problems
 from study.errors import InvalidInputError, MissingDataError
 from study.plain import sha256_of_json
 from study.plan import NetworkPlan, read_plan
@@ -85,6 +85,8 @@ class PreparedDataset:
             raise MissingDataError(f"no plans in {self.folder}; run `python -m study prepare`")
         default = names[0] if len(names) == 1 else DEFAULT_PLANS
         chosen = default if name is None else name
+        if chosen not in names and (self.folder / f"{chosen}.json").exists():
+            raise MissingDataError(f"{self.folder / f'{chosen}.json'} is no plans file as nnU-Net writes it")
         if chosen not in names:
             raise MissingDataError(f"plans: received {name!r}, legal for {self.name} is one of {', '.join(names)}")
         return chosen
@@ -130,11 +132,13 @@ class PreparedDataset:
         if not path.exists():
             raise MissingDataError(f"no {path}; run `python -m study prepare` where the folder can be written")
         try:
-            splits = [Split(training=tuple(s["train"]), validation=tuple(s["val"])) for s in files.read_json(path)]
+            splits = [Split(training=_cases(s["train"]), validation=_cases(s["val"])) for s in files.read_json(path)]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise MissingDataError(
                 f"{path} is no split as nnU-Net writes it ({type(error).__name__}: {error})"
             ) from error
+        if not splits:
+            raise MissingDataError(f"{path} has no fold; delete it, and nnU-Net's own split is made, or write one")
         if not 0 <= fold < len(splits):
             raise InvalidInputError(field="fold", received=fold, legal=f"0 to {len(splits) - 1} ({path.name})")
         return splits[fold]
@@ -147,7 +151,7 @@ class PreparedDataset:
         """
         split, path = self.split(fold), self.folder / "splits_final.json"
         for kind, cases in (("training", split.training), ("validation", split.validation)):
-            if not cases or len({*cases}) < len(cases) or not all(isinstance(case, str) for case in cases):
+            if not cases or not all(isinstance(case, str) for case in cases) or len({*cases}) < len(cases):
                 what = "has no" if not cases else "names some twice, or by no word, of its"
                 raise MissingDataError(f"{path}: fold {fold} {what} {kind} cases; correct the file")
         return split
@@ -178,6 +182,12 @@ class PreparedDataset:
                 f"{path} is missing and cannot be written ({error.strerror}); trials would race to make it: "
                 "create it once with `nnUNetv2_train` or in a writable copy"
             ) from error
+
+
+def _cases(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list):
+        raise TypeError(f"{names!r:.80} is no list of cases")
+    return tuple(names)
 
 
 def too_few_cases(name: str, cases: int, path: Path) -> MissingDataError:
@@ -241,12 +251,14 @@ def _description(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(description, dict) or "labels" not in description:
         raise MissingDataError(f"{folder / 'dataset.json'} names no labels")
+    for problem in training_problems(description):
+        raise MissingDataError(f"{folder / 'dataset.json'}: {problem}")
     return description
 
 
 def _is_plans(path: Path) -> bool:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = files.read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and "plans_name" in document and "configurations" in document

@@ -66,7 +66,8 @@ def read_json(path: Path) -> Any:
         ValueError: it is none, or nested without end.
     """
     try:
-        return json.loads(read_whole(path))
+        # UTF-8 alone, as nnU-Net reads it: from bytes Python would take other encodings, too.
+        return json.loads(read_whole(path).decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -6,18 +6,16 @@ first contradiction, and that is named: file, what was found, what is legal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from study import files
-from study.checks import is_whole
+from study.descriptions import description_problems
 from study.errors import DataIntegrityError
 
-REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
 SHOWN = 3
-SHOWN_LETTERS = 80
 Cases = dict[str, dict[str, Any]]
 """By identifier: `images`, one path per channel, and `label`."""
 
@@ -79,69 +77,7 @@ def _diagnosis(folder: Path) -> str | None:
 
 def _description_problems(folder: Path, description: dict[str, Any]) -> Iterator[str]:
     path = folder / "dataset.json"
-    problem = next(description_problems(description), None)
-    if problem is not None:
-        yield f"{path}: {problem}"
-        return
-    values = _legal_labels(description)
-    if values != list(range(len(values))):
-        yield f"{path}: label values are {_words(values)}, legal are consecutive ones: 0 1 2 …"
-
-
-def description_problems(description: Mapping[str, Any]) -> Iterator[str]:
-    """What nnU-Net v2 cannot read in a dataset.json, before any file is looked for."""
-    missing = [key for key in REQUIRED_KEYS if key not in description]
-    if "channel_names" in missing and "modality" in description:
-        yield (
-            "it names its channels in `modality` as nnU-Net v1 did; convert the dataset with "
-            "`nnUNetv2_convert_old_nnUNet_dataset`, or give a task of the Decathlon as --msd"
-        )
-    if missing:
-        yield f"it lacks {', '.join(missing)}; nnU-Net needs {', '.join(REQUIRED_KEYS)}"
-    channels, labels = description.get("channel_names"), description.get("labels")
-    wanted = {str(n) for n in range(len(channels))} if isinstance(channels, Mapping) else {""}
-    if "channel_names" in description and not (channels and set(channels) == wanted and _are_words(channels.values())):
-        yield f'channel_names is {_short(channels)}, legal are names by number: {{"0": "T1", "1": "T2"}}'
-    if "labels" in description and not (isinstance(labels, Mapping) and all(map(_is_label, labels.values()))):
-        yield f'labels is {_short(labels)}, legal are values by name: {{"background": 0, "tumour": 1}}'
-    if isinstance(labels, Mapping) and labels.get("background") != 0:
-        yield f"labels is {_short(labels)}, which has no background of value 0"
-    order = description.get("regions_class_order")
-    regions = [v for v in labels.values() if isinstance(v, list)] if isinstance(labels, Mapping) else []
-    if any(len(region) > 1 for region in regions) and not isinstance(order, list):
-        yield f"regions_class_order is {_short(order)}, legal is a list with a value for every region"
-    ending, count = description.get("file_ending"), description.get("numTraining")
-    if "file_ending" in description and not (isinstance(ending, str) and ending.startswith(".")):
-        yield f"file_ending is {_short(ending)}, legal is the end of the files' names, such as .nii.gz"
-    if "numTraining" in description and not is_whole(count):
-        yield f"numTraining is {_short(count)}, legal is the number of training cases"
-    yield from _listed_problems(description.get("dataset"))
-
-
-def _listed_problems(listed: object) -> Iterator[str]:
-    if listed is not None and not (isinstance(listed, Mapping) and all(map(_is_case, listed.values()))):
-        yield f'dataset is {_short(listed)}, legal are cases by name: {{"case": {{"images": ["…"], "label": "…"}}}}'
-
-
-def _is_case(case: object) -> bool:
-    return (
-        isinstance(case, Mapping)
-        and isinstance(case.get("images"), list)
-        and _are_words([*case["images"], case.get("label")])
-    )
-
-
-def _is_label(value: object) -> bool:
-    return is_whole(value) or (isinstance(value, list) and bool(value) and all(map(is_whole, value)))
-
-
-def _are_words(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…"
+    yield from (f"{path}: {problem}" for problem in description_problems(description))
 
 
 def _file_problems(folder: Path, description: dict[str, Any], cases: Cases) -> Iterator[str]:

@@ -133,13 +133,13 @@ def prepared_lookup(paths: DataPaths) -> RankingLookup:
 class _PreparedLookup:
     def __init__(self, paths: DataPaths) -> None:
         self._paths = paths
-        self._planned, self._split_sha256 = cache(self._plan), cache(self._split)
+        self._planned, self._found = cache(self._plan), cache(self._find)
         self._ranking = cache(self._load_ranking)
 
     def __call__(
         self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
     ) -> tuple[NetworkPlan, str]:
-        return self._planned(dataset, plans, configuration), self._split_sha256(dataset, fold)
+        return self._found(dataset, plans, configuration, fold)
 
     def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
         return self._ranking(dataset, fold).most_dissimilar(metric)
@@ -151,8 +151,11 @@ class _PreparedLookup:
         prepared.ensure_splits(plan.data_identifier)
         return plan
 
-    def _split(self, dataset: int | str, fold: int) -> str:
-        return find_dataset(self._paths, dataset).trainable_split(fold).sha256
+    def _find(self, dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+        plan, prepared = self._planned(dataset, plans, configuration), find_dataset(self._paths, dataset)
+        split = prepared.trainable_split(fold)
+        prepared.check_cases(plan, split)
+        return plan, split.sha256
 
     def _load_ranking(self, dataset: int | str, fold: int) -> Ranking:
         from study.ranking.files import load_ranking

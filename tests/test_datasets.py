@@ -12,6 +12,7 @@ import pytest
 from study import files
 from study.datasets import DataPaths, PreparedDataset, Split, data_paths, dataset_id, find_dataset
 from study.errors import InvalidInputError, MissingDataError
+from study.specs import prepared_lookup
 
 NAME = "Dataset004_Hippocampus"
 PLANS = {
@@ -118,7 +119,34 @@ def test_a_broken_description_is_named(paths: DataPaths, content: str | None) ->
         find_dataset(paths, 4)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": ["background", "a"]}, "labels is .*, legal are values by name"),
+        ({"labels": {}}, "labels is {}, which has no background"),
+        ({"labels": {"background": 0, "a": None}}, "labels is .*, legal are values by name"),
+        ({"labels": {"background": 0, "a": 1, "b": 3}}, "label values are 0 1 3, legal are consecutive ones"),
+        ({"labels": {"background": 0, "a": [1, 2], "b": 2}}, "regions_class_order is None, legal is a list"),
+        ({"file_ending": "nii.gz"}, "file_ending is 'nii.gz', legal is the end"),
+        ({"channel_names": ["T1"]}, r"channel_names is \['T1'\], legal are names by number"),
+    ],
+)
+def test_a_description_edited_into_nonsense_is_refused(paths: DataPaths, change: dict[str, Any], words: str) -> None:
+    path = paths.preprocessed / NAME / "dataset.json"
+    files.write_json(path, {**files.read_json(path), **change})
+    with pytest.raises(MissingDataError, match=f"^{path}: {words}"):
+        find_dataset(paths, 4)
+
+
 # ------------------------------------------------------------------------------------------------------------ plans
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"a":' * 100_000, json.dumps(PLANS).encode("utf-16")])
+def test_plans_that_are_none_are_named(dataset: PreparedDataset, content: str | bytes) -> None:
+    (dataset.folder / "Mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert dataset.choose_plans(None) == "nnUNetPlans"
+    with pytest.raises(MissingDataError, match=r"Mine.json is no plans file as nnU-Net writes it"):
+        dataset.choose_plans("Mine")
 
 
 def test_only_plans_are_taken_for_plans(dataset: PreparedDataset) -> None:
@@ -173,12 +201,56 @@ def test_a_fold_that_is_not_there_names_the_range(dataset: PreparedDataset, fold
         dataset.split(fold)
 
 
-@pytest.mark.parametrize("content", ["", "[{", "7", "[7]", '[{"train": []}]', '[{"train": 3, "val": []}]'])
-def test_a_broken_split_is_named_in_one_line(dataset: PreparedDataset, content: str) -> None:
-    (dataset.folder / "splits_final.json").write_text(content)
+BROKEN_SPLITS = [
+    *("", "[{", "7", "[7]", "null", '[{"train": []}]', '[{"train": 3, "val": []}]', "[" * 200_000),
+    *('[{"train": "abc", "val": ["d"]}]', '[{"train": ["b"], "val": "a"}]', '[{"train": {"b": 1}, "val": ["a"]}]'),
+    *(json.dumps(SPLITS).encode("utf-16"), json.dumps(SPLITS).encode("utf-8-sig")),
+]
+
+
+@pytest.mark.parametrize("content", BROKEN_SPLITS)
+def test_a_broken_split_is_named_in_one_line(dataset: PreparedDataset, content: str | bytes) -> None:
+    (dataset.folder / "splits_final.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert dataset.plans_names() == ["nnUNetPlans"]
     with pytest.raises(MissingDataError, match=r"splits_final.json is no split as nnU-Net writes it") as caught:
         dataset.split(0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "words"),
+    [
+        ([], ["a"], "has no training cases"),
+        (["b"], [], "has no validation cases"),
+        (["b", "b"], ["a"], "names some twice, or by no word, of its training cases"),
+        (["b"], [1], "names some twice, or by no word, of its validation cases"),
+        ([["b"]], ["a"], "names some twice, or by no word, of its training cases"),
+        (["b"], [None], "names some twice, or by no word, of its validation cases"),
+    ],
+)
+def test_a_fold_that_cannot_be_trained_is_refused(dataset: PreparedDataset, train: Any, val: Any, words: str) -> None:
+    files.write_json(dataset.folder / "splits_final.json", [{"train": train, "val": val}])
+    with pytest.raises(MissingDataError, match=f"splits_final.json: fold 0 {words}; correct the file"):
+        dataset.trainable_split(0)
+
+
+def test_a_split_without_folds_is_none(dataset: PreparedDataset) -> None:
+    files.write_json(dataset.folder / "splits_final.json", [])
+    with pytest.raises(MissingDataError, match=r"splits_final.json has no fold; delete it, and nnU-Net's own split"):
+        dataset.split(0)
+
+
+def test_cases_that_are_not_there_are_named_before_anything_is_trained(paths: DataPaths) -> None:
+    # The same for a study's dry run as for a trial: fold 0 is sound, fold 1 names a case that nobody prepared.
+    folder = paths.preprocessed / NAME
+    train, val = CASES[1:], CASES[:1]
+    files.write_json(folder / "splits_final.json", [{"train": train, "val": val}, {"train": [*train, "x"], "val": val}])
+    (folder / "gt_segmentations").mkdir()
+    (folder / "gt_segmentations" / val[0]).touch()
+    lookup = prepared_lookup(paths)
+    lookup(4, None, "2d", 0)
+    with pytest.raises(MissingDataError, match=r"1 files of .* are missing, the first is .*x.pkl; run .* or correct"):
+        lookup(4, None, "2d", 1)
 
 
 def test_an_existing_split_is_kept(dataset: PreparedDataset) -> None:

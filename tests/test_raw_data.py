@@ -17,6 +17,7 @@ from raw_data import rewrite, with_label_seven
 
 from study import files, integrity
 from study.datasets import DataPaths, dataset_id
+from study.descriptions import description_problems
 from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
 from study.phantom import write_phantom_dataset
 from study.plain import sha256_of_json
@@ -200,6 +201,22 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"labels": {"background": 0, "whole": [1, 2]}},
         r"regions_class_order is None, legal is a list",
     ),
+    "an order that lacks a region": (
+        {"labels": {"background": 0, "whole": [1, 2], "bud": 2}, "regions_class_order": [1]},
+        r"regions_class_order is \[1\], legal is a list with a value for every region",
+    ),
+    "a value left out": (
+        {"labels": {"background": 0, "a": 1, "b": 3}},
+        r"label values are 0 1 3, legal",
+    ),
+    "an ignored label within": (
+        {"labels": {"background": 0, "ignore": 1, "b": 2}},
+        r"label values are 0 2 1, legal are",
+    ),
+    "an ignored region": (
+        {"labels": {"background": 0, "a": 1, "ignore": [2]}},
+        r"label values are 0 1 \[2\], legal are",
+    ),
     "an ending without a dot": ({"file_ending": "nii.gz"}, r"file_ending is 'nii.gz', legal is the end"),
     "a count in words": ({"numTraining": "ten"}, r"numTraining is 'ten', legal is the number"),
     "files without labels": ({"dataset": {"a": {"images": ["a.nii.gz"]}}}, r"dataset is .*, legal are cases by name"),
@@ -211,7 +228,7 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_description_that_nnunet_cannot_read_is_refused_before_anything_is_listed(sound: Path, name: str) -> None:
     change, message = DESCRIPTIONS[name]
     description = {**files.read_json(sound / "dataset.json"), **change}
-    problem = next(integrity.description_problems({k: v for k, v in description.items() if v is not None}))
+    problem = next(description_problems({k: v for k, v in description.items() if v is not None}))
     assert re.search(message, problem), problem
     assert "\n" not in problem
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 from study import files
 from study.checks import check_count
 from study.datasets import RAW_VARIABLE, dataset_id
+from study.descriptions import description_problems
 from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
-from study.integrity import description_problems
 from study.plain import sha256_of_json
 
 MARKER_NAME = "pgps_source.json"

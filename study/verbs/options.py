@@ -84,7 +84,7 @@ def axes_from(args: argparse.Namespace) -> Axes:
 def number(text: str) -> Any:
     """A number, or the text itself, which the check of the field then refuses in its own words."""
     try:
-        return float(text)
+        return text if "_" in text else float(text)
     except ValueError:
         return text
 
@@ -92,7 +92,8 @@ def number(text: str) -> Any:
 def whole(text: str) -> Any:
     """A whole number, or the text itself; see `number`."""
     try:
-        return int(text)
+        # Not as in Python's own source, where 1_0 is 10: in YAML it is a word.
+        return text if "_" in text else int(text)
     except ValueError:
         return text
 

@@ -211,9 +211,9 @@ def _with_live_table(console: PlainConsole, patience: Mapping[str, Any], **run: 
     from study.cluster.work import Patience
     from study.live_table import LiveTable
 
-    told = {"patience": Patience(**patience), "say": console.print}
     with LiveTable(run["ledger"], console) as table:
-        return run_study(Run(**run, **told, on_begin=table.begin, on_refresh=table.refresh))
+        shown = {"say": console.print, "on_begin": table.begin, "on_refresh": table.refresh}
+        return run_study(Run(patience=Patience(**patience), **{**run, **shown}))
 
 
 def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledgers import GEOMETRY, finish_trial, make_spec, make_study
+from ledgers import GEOMETRY, complete, finish_trial, make_header, make_interval, make_result, make_spec, make_study
 
 from analysis.__main__ import main
 from analysis.commands import Recipe, folded, trial_command
@@ -28,7 +28,7 @@ from study.curriculum import SCHEMES
 from study.errors import InvalidInputError, MissingDataError
 from study.ledger import Ledger
 from study.plan import NetworkPlan
-from study.records import TrainingSettings, TrialSpec
+from study.records import Phase, TrainingSettings, TrialSpec
 from study.verbs import trial as trial_verb
 
 RUNTIME = OBJECTIVES["runtime_seconds"]
@@ -278,6 +278,31 @@ def test_from_tables_alone_the_commands_are_the_same(
         assert one["command"] == commands_of(whole)[purpose]["command"]
         assert one["trial_id"] is one["predict"] is None
     assert any("only tables" in remark for remark in tables["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("recorded", "named", "hint"),
+    [
+        ("/my data/nnUNet_preprocessed", [], ["--data", "/my data"]),
+        ("/my data/nnUNet_preprocessed", ["--data", "/here"], ["--data", "/here"]),
+        # A folder that --data cannot name, and an attempt from before it was recorded: nnU-Net's variables are meant.
+        ("/my data/prepared", [], []),
+        (None, [], []),
+        (None, ["--data", "/here"], ["--data", "/here"]),
+    ],
+)
+def test_commands_name_the_data_that_the_trial_was_trained_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recorded: str | None, named: list[str], hint: list[str]
+) -> None:
+    study, spec = Ledger.create(tmp_path / "s"), make_spec()
+    folder = study.add(spec)
+    folder.begin_attempt(make_header(preprocessed=recorded))
+    folder.append_cost(make_interval(Phase.TRAINING, 9.0, stop=spec.curriculum.total_iterations))
+    complete(folder, make_result(spec, 0.8))
+    for one in advised(study.root, "--knee", *named, capsys=capsys)["commands"]:
+        words = shlex.split(one["command"])
+        place = words.index("--data") if "--data" in words else len(words)
+        assert words[place : place + 2] == hint
 
 
 def test_the_text_has_everything(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
