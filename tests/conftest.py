@@ -8,9 +8,9 @@ import pytest
 from buckets import bucket, shared_bucket, storage
 from hypothesis import settings
 from prepared import data, make_trainer
-from raw_data import paths, raw
+from raw_data import paths, raw, untouched
 
-__all__ = ["bucket", "data", "make_trainer", "paths", "raw", "shared_bucket", "storage"]
+__all__ = ["bucket", "data", "make_trainer", "paths", "raw", "shared_bucket", "storage", "untouched"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

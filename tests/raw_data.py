@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,15 @@ from study.phantom import write_phantom_dataset
 CASES = 5
 
 
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom_dataset(tmp_path_factory.mktemp("untouched"), cases=CASES)
+
+
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return write_phantom_dataset(tmp_path / "elsewhere", cases=CASES)
+def raw(untouched: Path, tmp_path: Path) -> Path:
+    """A raw dataset that the test may spoil."""
+    return Path(shutil.copytree(untouched, tmp_path / "elsewhere" / untouched.name))
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from studies import (
     RAY_AGENTS,
     SOME_FAILED,
     TRAINING,
-    USER_ERROR,
     Ended,
     attempts,
     listening,
     run_to_end,
     running,
+    status,
     those_that_stay,
     training,
     write_space,
@@ -80,14 +80,13 @@ class Killed:
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupted:
-    """Four runs of one study of two trials."""
+    """Three runs of one study of two trials."""
 
     ledger: Ledger
     space: Path
     stopped: Stopped
     killed: Killed
     finished: Ended
-    repeated: Ended
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,6 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Interru
         stopped=_stop(space, data, out),
         killed=_kill(space, data, out),
         finished=run_to_end(space, data, out),
-        repeated=run_to_end(space, data, out),
         space=space,
         ledger=Ledger.open(out),
     )
@@ -207,16 +205,14 @@ def test_what_was_trained_twice_is_paid_twice_and_shown_as_waste(interrupted: In
     assert row["co2_kg"] > 0
 
 
-def test_a_finished_study_trains_nothing_and_says_what_it_found(interrupted: Interrupted) -> None:
-    assert interrupted.repeated.code == 0
-    assert interrupted.repeated.output.startswith("found 2 finished, 0 resumable, 0 new; ")
-    assert interrupted.repeated.trials == interrupted.finished.trials
-
-
-def test_a_terminal_shows_the_table(interrupted: Interrupted, data: Path) -> None:
+def test_a_finished_study_trains_nothing_and_says_what_it_found_and_a_terminal_shows_the_table(
+    interrupted: Interrupted, data: Path
+) -> None:
     command = [sys.executable, "-m", "study", "run", str(interrupted.space), "--data", str(data)]
     with in_terminal([*command, "--out", str(interrupted.ledger.root)]) as terminal:
         assert terminal.read_to_end() == 0
+    assert "found 2 finished, 0 resumable, 0 new; " in terminal.screen
+    assert status(interrupted.ledger.root) == interrupted.finished.trials
     green, one_line_up = "\x1b[32m", "\x1b[1A"
     for row in interrupted.finished.trials:
         assert f"{row['trial_id']}   {green}finished" in terminal.screen
@@ -238,16 +234,11 @@ def test_optuna_proposed_each_point_once(interrupted: Interrupted) -> None:
         assert 0.3 <= record["point"]["curriculum.min_patch"] <= 0.7
 
 
-def test_fewer_trials_than_have_finished_are_refused(interrupted: Interrupted, data: Path) -> None:
-    ended = run_to_end(interrupted.space, data, interrupted.ledger.root, "--trials", "1")
-    assert ended.code == USER_ERROR
-    assert ended.errors == "error: trials: received 1, legal is at least 2, which have finished in this study\n"
-
-
 def test_the_study_can_be_reported(interrupted: Interrupted, tmp_path: Path) -> None:
+    from analysis.chapters.fronts import fronts
     from analysis.report import write_report
 
-    report = write_report([interrupted.ledger.root], tmp_path / "report")
+    report = write_report([interrupted.ledger.root], tmp_path / "report", chapters=[fronts])
     assert sorted(report.trials["trial_id"]) == trial_ids(interrupted)
     assert report.trials["co2_kg"].gt(0).all()
     assert report.page.is_file()

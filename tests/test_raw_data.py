@@ -249,8 +249,8 @@ def test_fewer_cases_than_folds_are_told_at_once_with_the_way(tmp_path: Path, pa
 
 
 @pytest.mark.parametrize(("number", "name"), [(1000, "Dataset1000_A"), (12345, "Dataset12345_A"), (7, "Dataset007_A")])
-def test_ids_of_any_length_are_ids(tmp_path: Path, paths: DataPaths, number: int, name: str) -> None:
-    folder = write_phantom_dataset(tmp_path, name=name, cases=5)
+def test_ids_of_any_length_are_ids(raw: Path, paths: DataPaths, number: int, name: str) -> None:
+    folder = raw.rename(raw.with_name(name))
     assert raw_source(folder).dataset == name
     assert dataset_id(name) == number
     # nnU-Net takes the beginning of a name for an id.
@@ -291,9 +291,8 @@ def test_large_files_are_known_by_size_and_time(tmp_path: Path, monkeypatch: pyt
     assert is_inventory(sha256_of_json(sizes), folder)
 
 
-def test_oddities_of_geometry_and_voxels_are_notes(tmp_path: Path) -> None:
-    folder = write_phantom_dataset(tmp_path, cases=5)
-    description = files.read_json(folder / "dataset.json")
+def test_oddities_of_geometry_and_voxels_are_notes(raw: Path) -> None:
+    folder, description = raw, files.read_json(raw / "dataset.json")
     with one_process():
         assert oddities(folder, description, workers=1) == []
 

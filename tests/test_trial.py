@@ -73,6 +73,7 @@ def ledger(tmp_path: Path) -> Ledger:
 # ------------------------------------------------------------------------------------------------- stopped and resumed
 
 
+@pytest.mark.parametrize("reference", ["rpss"], indirect=True)
 def test_the_number_of_data_workers_changes_nothing(reference: Reference, paths: DataPaths, ledger: Ledger) -> None:
     assert len(reference.epochs) == 3
     assert_same_training(train(reference.spec, ledger, workplace(paths, data_workers=2)), reference)
@@ -142,7 +143,9 @@ def test_a_stop_in_the_last_validation_is_not_forgotten(paths: DataPaths, ledger
 # --------------------------------------------------------------------------------------------------- killed and resumed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("reference", "number"), [("pgps", signal.SIGKILL), ("rpss", signal.SIGTERM)], indirect=["reference"]
+)
 def test_a_killed_trial_resumes_in_a_new_process(
     reference: Reference, paths: DataPaths, ledger: Ledger, number: signal.Signals
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_made_up_study_is_read_like_a_real_one(tmp_path: Path) -> None:
     assert (evidence.points["dice_low"] < evidence.points["dice"]).all()
 
 
+@pytest.mark.cluster
 def test_a_report_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "report", "--trials", "3", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)["report"]

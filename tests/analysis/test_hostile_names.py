@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from examples import RESULT, finish, make_spec
+from reports import quick_report
 
 from analysis.drawing import Drawn, draw
 from analysis.exhibits import Exhibit, stem_of
@@ -81,12 +82,12 @@ def test_a_report_writes_inside_its_folder_and_clears_what_it_wrote(tmp_path: Pa
     document = json.loads((evil.path / "spec.json").read_text())
     (evil.path / "spec.json").write_text(json.dumps({**document, "dataset": "../../../outside"}))
     before = files_below(tmp_path)
-    write_report([ledger.root], tmp_path / "report")
+    quick_report([ledger.root], tmp_path / "report")
     written = files_below(tmp_path) - before
     assert all(name.startswith("report/") for name in written)
     assert len([name for name in written if "Gr__e" in name]) > 3
     # The next one, of a study without trials, leaves nothing of this one's.
-    write_report([Ledger.create(tmp_path / "empty").root], tmp_path / "report")
+    quick_report([Ledger.create(tmp_path / "empty").root], tmp_path / "report")
     assert not [name for name in files_below(tmp_path / "report") if "Dataset" in name]
 
 

@@ -174,7 +174,7 @@ def test_a_study_in_progress_says_so(tmp_path: Path) -> None:
 def test_one_trial_is_a_page_with_its_figure(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     finish_trial(study, make_spec(), dice=0.8, seconds=30)
-    report = write_report([study.root])
+    report = write_report([study.root], chapters=[fronts])
     assert [path.name for path in report.figures][:2] == ["pareto_dice_runtime.png", "pareto_dice_co2.png"]
     assert "1 of 1 point" in text_of(report)
 
