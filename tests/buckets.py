@@ -20,7 +20,7 @@ from study.remote.storage import Storage
 
 LOOPBACK = "127.0.0.1"
 BUCKET = "studies"
-START_SECONDS = 60.0
+START_SECONDS = 600.0
 needs_moto = pytest.mark.skipif(
     find_spec("moto") is None or find_spec("flask") is None, reason="moto[server], a dev dependency, is not installed"
 )

@@ -19,12 +19,16 @@ settings.register_profile("study", deadline=None, derandomize=True, max_examples
 settings.load_profile("study")
 
 # Begun first, so that none of them is left alone at the end; the first two wait more than they compute.
-LONGEST = ("test_interrupted_studies", "test_nodes", "test_trial", "test_trial_verb", "test_prepare")
+LONGEST = (
+    *("test_interrupted_studies", "test_nodes", "test_trial", "test_trial_verb", "test_prepare", "test_corruption"),
+    *("test_feed", "test_ranking", "test_trial_host", "test_trainer", "test_report_files", "test_browser"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest files first."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture

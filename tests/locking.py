@@ -17,7 +17,7 @@ from typing import Any
 
 from study.locks import Holder, held, holder
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 600.0
 DAY_SECONDS = 86400.0
 
 

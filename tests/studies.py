@@ -161,8 +161,8 @@ def training(out: Path, before: Counter[str]) -> list[TrialFolder]:
 
 
 def those_that_stay(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """The processes that do not end by themselves within a minute."""
-    deadline = time.monotonic() + 60
+    """The processes that do not end by themselves."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while (left := [process for process in processes if _alive(process)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left

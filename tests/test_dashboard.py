@@ -41,7 +41,7 @@ from study.ledger import Ledger
 from study.spaces import space_from
 
 SPACE = space_of(trials=4)
-TIMEOUT = 60
+TIMEOUT = 600
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_processes_end_with_the_feed(make_trainer: MakeTrainer, stopped: Any) ->
     workers = [psutil.Process(worker.pid) for worker in feed.workers]
     stopped(workers)
     del feed
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=600)
     assert not alive
 
 
@@ -203,7 +203,7 @@ def test_a_trial_ends_within_its_stall_minutes_though_workers_are_stopped(data: 
         complaint = process.communicate(timeout=600)[1].decode()
     assert process.returncode not in (0, None)
     assert "no batch has come for 0.02 minutes, from 2 data workers" in complaint
-    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert not psutil.wait_procs(workers, timeout=600)[1]
     (folder,) = Ledger.open(tmp_path / "trials").trials()
     assert folder.state() is TrialState.FAILED
     assert list(folder.results_path.glob("*/*/fold_0/checkpoint_latest.pth"))

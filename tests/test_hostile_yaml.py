@@ -138,7 +138,7 @@ def test_aliases_that_mean_little_are_read() -> None:
 def test_the_command_says_it_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(LAUGHS)
     command = [sys.executable, "-m", "study", "run", str(tmp_path / "space.yaml"), "--dry-run"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert answer.returncode == 2
     assert answer.stderr.startswith(
         "error: the file: received 'more than 2000', legal is a space of at most 2000 values"

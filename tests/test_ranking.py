@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from rankable import FULL, NAME, PLANS, SHAPE, anatomy, moved, noisy, write_dataset
@@ -198,7 +197,14 @@ from study.ranking.request import Settings
 if __name__ == "__main__":
     dataset = find_dataset(data_paths(Path(sys.argv[1])), sys.argv[2])
     settings = Settings(plans="nnUNetPlans", configuration="3d_fullres")
-    make_ranking(dataset, 0, settings, workers=int(sys.argv[4]), rankings=Path(sys.argv[3]))
+    aligned = Path(sys.argv[3], sys.argv[2], "fold_0", "work", "aligned")
+
+    def halt(_):
+        if len(list(aligned.glob("[!.]*.npz"))) >= 2:
+            print("halted", flush=True)
+            sys.stdin.read()
+
+    make_ranking(dataset, 0, settings, workers=int(sys.argv[4]), rankings=Path(sys.argv[3]), report=halt)
 """
 
 
@@ -209,11 +215,14 @@ def test_a_killed_ranking_goes_on_where_it_was(made: Made, root: Path, tmp_path:
     rankings = tmp_path / "rankings"
     aligned = rankings / NAME / "fold_0" / "work" / "aligned"
     words = [sys.executable, str(script), str(root), NAME, str(rankings), str(workers)]
-    process = subprocess.Popen(words, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-    wait_until(lambda: len(list(aligned.glob("[!.]*.npz"))) >= 2 or process.poll() is not None)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(0.5 if workers > 1 else 0)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(words, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == b"halted\n"
+        others = psutil.Process(one.pid).children(recursive=True)
+        os.kill(one.pid, signal.SIGKILL)
+    # They end with their parent; until then they may write.
+    assert not psutil.wait_procs(others, timeout=600)[1]
     kept = {path.name: path.stat().st_mtime_ns for path in aligned.glob("[!.]*.npz")}
     assert len(kept) >= 2
     said: list[str] = []
@@ -228,13 +237,6 @@ def test_a_killed_ranking_goes_on_where_it_was(made: Made, root: Path, tmp_path:
     assert "going on with an interrupted ranking" in said
     assert kept.items() <= looked[0].items()
     assert content(again) == content(made)
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_work_of_other_settings_is_not_taken_over(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def shell(line: str, *words: object, **variables: str) -> subprocess.CompletedPr
         ["bash", "-c", script, "bash", *map(str, words)],
         capture_output=True,
         env={**environment, **variables},
-        timeout=120,
+        timeout=600,
     )
 
 

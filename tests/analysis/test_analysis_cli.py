@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
