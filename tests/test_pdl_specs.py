@@ -126,7 +126,10 @@ def prepared(tmp_path: Path) -> DataPaths:
     folder = tmp_path / "nnUNet_preprocessed" / DATASET
     cases = folder / "nnUNetPlans_3d_fullres"
     cases.mkdir(parents=True)
-    (cases / "case_0.pkl").touch()
+    (folder / "gt_segmentations").mkdir()
+    for case in range(10):
+        (cases / f"case_{case}.pkl").touch()
+        (folder / "gt_segmentations" / f"case_{case}").touch()
     (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1}}))
     folds = [{"train": [f"case_{c}" for c in range(10) if c % 5 != k], "val": [f"case_{k}"]} for k in range(5)]
     (folder / "splits_final.json").write_text(json.dumps(folds))

@@ -101,6 +101,8 @@ def prepared(tmp_path: Path) -> DataPaths:
     for case in range(10):
         (cases / f"case_{case}.pkl").touch()
         (cases / f"case_{case}.b2nd").touch()
+        (folder / "gt_segmentations").mkdir(exist_ok=True)
+        (folder / "gt_segmentations" / f"case_{case}").touch()
     (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1}}))
     split = [{"train": [f"case_{c}" for c in range(10) if c % 5 != k], "val": [f"case_{k}"]} for k in range(5)]
     (folder / "splits_final.json").write_text(json.dumps(split))
