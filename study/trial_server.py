@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from study import preloaded, versions
+from study import preloaded
 from study.trial_process import Job, Speaker, run_job
 
 
@@ -32,8 +32,6 @@ def _preload() -> None:
     import study.trainer  # noqa: F401
 
     preloaded.start()
-    # Of the code as it is loaded now, whatever becomes of the files while a long study runs.
-    versions.code_sha256()
 
 
 def _train(job: Job, pipe: int) -> int:

@@ -51,7 +51,7 @@ UNMETERED = Energy(meter="none")
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the prepared phantoms, the same one for all processes of a test run."""
-    return once(tmp_path_factory, "prepared_phantoms", _prepare_phantoms)
+    return once(tmp_path_factory, "prepared_phantoms", prepare_phantoms)
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -69,7 +69,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
     return folder
 
 
-def _prepare_phantoms(root: Path) -> None:
+def prepare_phantoms(root: Path) -> None:
     from study.prepare import Recipe, prepare, raw_source
 
     paths = data_paths(root)

@@ -164,13 +164,12 @@ from pathlib import Path
 from analysis.report import write_report
 from study.ledger import Ledger
 from study.plan import read_plan
-from study.versions import code_sha256
 root = Path(sys.argv[1])
 plan = read_plan(root.parent / "plans.json", "3d_fullres")
 report = write_report([root], root.parent / "report", chapters=())
 [name] = set(report.trials["study"])
 assert sys.flags.utf8_mode == 0
-print(ascii([name, sys.getfilesystemencoding(), code_sha256(), len(plan.geometry.patch_size), str(report.page)]))
+print(ascii([name, sys.getfilesystemencoding(), len(plan.geometry.patch_size), str(report.page)]))
 """
 
 

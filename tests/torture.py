@@ -335,7 +335,7 @@ def torture(space: Path, data: Path, folder: Path, kills: Sequence[Kill], say: C
 
 def main() -> int:
     """The command line."""
-    from prepared import _prepare_phantoms
+    from prepared import prepare_phantoms
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
@@ -347,7 +347,7 @@ def main() -> int:
         parser.error(f"--out: {args.out} is there already, name a new folder")
     args.out.mkdir(parents=True)
     if args.data is None:
-        _prepare_phantoms(args.out / "data")
+        prepare_phantoms(args.out / "data")
     space = write_space(args.out, **STUDY)
     result = torture(space, args.data or args.out / "data", args.out / "torture", plan(args.kills, args.seed), _say)
     print(table(result))
