@@ -20,7 +20,7 @@ def busy_neighbours(count: int = 1) -> Iterator[None]:
     pids = []
     try:
         for _ in range(count):
-            started = subprocess.run(["sh", "-c", detached], stdout=subprocess.PIPE, check=True, timeout=60)
+            started = subprocess.run(["sh", "-c", detached], stdout=subprocess.PIPE, check=True, timeout=600)
             pids.append(int(started.stdout))
         yield
     finally:

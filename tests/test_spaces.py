@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import random
-import re
 from collections import Counter
 from typing import Any
 
@@ -373,33 +372,3 @@ def test_flags_override_the_file() -> None:
 def test_flags_meet_the_same_checks(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         search(datasets=[4]).with_overrides(**flags)
-
-
-# ------------------------------------------------------------------------------------------------------------- metrics
-
-SEARCH: dict[str, Any] = {"name": "a", "searcher": "optuna", "trials": 2, "curriculum": {"stages": {"integer": [1, 3]}}}
-
-
-def test_metrics_may_change_while_a_study_goes_on_but_not_the_tolerance_of_an_objective() -> None:
-    plain = space_from(SEARCH).identity()
-    asked = space_from({**SEARCH, "metrics": ["nsd", "hd95_mm"], "nsd_tolerance_mm": 2})
-    assert (asked.metrics.names, asked.metrics.nsd_tolerance_mm) == (("nsd", "hd95_mm"), 2)
-    assert asked.identity() == plain
-    searched = {**SEARCH, "metrics": ["nsd"], "objectives": ["nsd", "runtime_seconds"]}
-    one, other = (space_from({**searched, "nsd_tolerance_mm": mm}).identity() for mm in (1, 2))
-    assert one != other
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"objectives": ["nsd", "runtime_seconds"]}, "objectives: received 'nsd', legal is listed under metrics"),
-        ({"metrics": ["nsd"], "objectives": ["hd95_mm"]}, "objectives: received 'hd95_mm', legal is listed under"),
-        ({"metrics": ["NSD"]}, "metrics: received 'NSD', legal is one of nsd, hd95_mm"),
-        ({"metrics": "nsd"}, "metrics: received 'nsd', legal is a list"),
-        ({"metrics": ["nsd"], "nsd_tolerance_mm": -1}, "nsd_tolerance_mm: received -1"),
-    ],
-)
-def test_metrics_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidInputError, match=re.escape(message)):
-        space_from({**SEARCH, **changes})
