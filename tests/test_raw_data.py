@@ -22,7 +22,7 @@ from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
 from study.phantom import write_phantom_dataset
 from study.plain import sha256_of_json
 from study.prepare import msd_source, prepare, raw_source, sources
-from study.prepare.oddities import oddities
+from study.prepare.oddities import look, oddities
 from study.prepare.sources import inventory, is_inventory
 
 # -------------------------------------------------------------------------------------------------------------- sources
@@ -312,7 +312,13 @@ def test_oddities_of_geometry_and_voxels_are_notes(raw: Path) -> None:
         voxels[3, 3, 3] = np.inf
         return SimpleITK.GetImageFromArray(voxels)
 
+    def undefined(image: Any) -> Any:
+        voxels = SimpleITK.GetArrayFromImage(image).astype(np.float32)
+        voxels[0, 0, 0] = np.nan
+        return SimpleITK.GetImageFromArray(voxels)
+
     images, labels = folder / "imagesTr", folder / "labelsTr"
+    spoil(labels / "phantom_002.nii.gz", undefined)
     spoil(labels / "phantom_000.nii.gz", placed)
     spoil(labels / "phantom_001.nii.gz", turned)
     spoil(images / "phantom_002_0000.nii.gz", infinite)
@@ -329,7 +335,57 @@ def test_oddities_of_geometry_and_voxels_are_notes(raw: Path) -> None:
         "(the first is phantom_003_0000.nii.gz)",
         "1 image with voxels that are not finite (NaN or infinite): they reach the network, or become 0 unsaid "
         "(the first is phantom_002_0000.nii.gz)",
+        "1 label with voxels that are not finite (NaN or infinite): they become 0 or another value unsaid "
+        "(the first is phantom_002.nii.gz)",
     ]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize(
+    ("dtype", "value", "kinds"),
+    [
+        (np.float32, np.nan, ["not finite"]),
+        (np.float32, -np.inf, ["not finite"]),
+        (np.float64, 1e300, ["not finite"]),
+        (np.float64, 1e30, []),
+        (np.int16, -1, []),
+    ],
+)
+def test_voxels_that_no_float_holds_are_seen(
+    tmp_path: Path, ending: str, dtype: Any, value: float, kinds: list[str]
+) -> None:
+    voxels = np.ones((4, 4, 4), dtype)
+    voxels[1, 2, 3] = value
+    image, label = str(tmp_path / f"image{ending}"), str(tmp_path / f"label{ending}")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), image)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((4, 4, 4), np.uint8)), label)
+    assert [kind for kind, _ in look([image], label)] == kinds
+    if dtype is not np.int16 and kinds:
+        assert [kind for kind, _ in look([label], image)] == ["label not finite"]
+
+
+@pytest.mark.parametrize("place", ["origin", "direction"])
+def test_channels_that_lie_elsewhere_are_seen(tmp_path: Path, place: str) -> None:
+    paths = [str(tmp_path / f"{number}.nrrd") for number in range(3)]
+    for path in paths:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((4, 4, 4), np.uint8)), path)
+    assert look(paths[:2], paths[2]) == []
+    image = SimpleITK.ReadImage(paths[1])
+    if place == "origin":
+        image.SetOrigin((0.0, 0.0, 3.0))
+    else:
+        image.SetDirection((0.0, 1, 0, -1, 0, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, paths[1])
+    assert look(paths[:2], paths[2]) == [("channel", paths[1])]
+
+
+def test_a_file_cut_short_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii.gz"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.random.default_rng(0).random((8, 8, 8))), str(path))
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataIntegrityError, match=f"^{path} is damaged or cut short .*; copy it again$") as error:
+        look([str(path)], str(path))
+    assert "\n" not in str(error.value)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.errors import DataIntegrityError
 from study.integrity import training_cases
 
 Found = tuple[str, str]
@@ -19,9 +20,13 @@ Found = tuple[str, str]
 KINDS: Mapping[str, str] = {
     "origin": "the origin of {n} differs from that of the image; nnU-Net goes by voxels: check that they overlay",
     "direction": "the direction of {n} differs from that of the image; nnU-Net goes by voxels: check that they overlay",
+    "channel": "{n} with another origin or direction than the first channel of the case; nnU-Net goes by voxels: check "
+    "that they overlay",
     "flat": "{n} one slice thick, others have more: 2D images among 3D ones are padded and augmented as 3D",
     "not finite": "{n} with voxels that are not finite (NaN or infinite): they reach the network, or become 0 unsaid",
+    "label not finite": "{n} with voxels that are not finite (NaN or infinite): they become 0 or another value unsaid",
 }
+_OF_LABELS = ("origin", "direction", "label not finite")
 NIFTI = (".nii", ".nii.gz")
 
 
@@ -39,7 +44,11 @@ def oddities(folder: Path, description: Mapping[str, Any], *, workers: int) -> l
 
 
 def look(images: list[str], label: str) -> list[Found]:
-    """What is odd about one case."""
+    """What is odd about one case.
+
+    Raises:
+        DataIntegrityError: a file ends before its voxels do, or holds others than its header says.
+    """
     found: list[Found] = []
     geometry = _geometry(images[0])
     of_label = _geometry(label)
@@ -47,7 +56,15 @@ def look(images: list[str], label: str) -> list[Found]:
         found += [(kind, label) for kind in ("origin", "direction") if _differ(geometry[kind], of_label[kind])]
     if geometry and (len(geometry["size"]) == 2 or 1 in geometry["size"][:3]):
         found.append(("flat", images[0]))
-    return found + [("not finite", path) for path in images if not _is_finite(path)]
+    others = [(path, _geometry(path)) for path in images[1:]]
+    found += [("channel", path) for path, other in others if geometry and other and _lies_elsewhere(geometry, other)]
+    found += [("not finite", path) for path in images if not _is_finite(path)]
+    return found + ([] if _is_finite(label) else [("label not finite", label)])
+
+
+def _lies_elsewhere(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    same_axes = len(one["size"]) == len(other["size"])
+    return same_axes and any(_differ(one[kind], other[kind]) for kind in ("origin", "direction"))
 
 
 def _geometry(path: str) -> dict[str, Any] | None:
@@ -73,14 +90,24 @@ def _is_finite(path: str) -> bool:
     geometry = _geometry(path)
     if geometry is None or not geometry["is_float"]:
         return True
-    if path.endswith(NIFTI):
-        import nibabel
+    with np.errstate(over="ignore"):
+        # As nnU-Net has it: a double may be beyond what a float holds.
+        return bool(np.isfinite(_voxels(path).astype(np.float32)).all())
 
-        image: Any = nibabel.load(path)
-        return bool(np.isfinite(np.asanyarray(image.dataobj)).all())
+
+def _voxels(path: str) -> Any:
+    import nibabel
+    import numpy as np
     import SimpleITK
 
-    return bool(np.isfinite(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))).all())
+    try:
+        if path.endswith(NIFTI):
+            image: Any = nibabel.load(path)
+            return np.asanyarray(image.dataobj)
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))
+    except Exception as error:  # every reader has its own
+        detail = " ".join(str(error).split())
+        raise DataIntegrityError(f"{path} is damaged or cut short ({detail}); copy it again") from error
 
 
 def _differ(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -90,6 +117,6 @@ def _differ(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _sentence(kind: str, paths: list[str]) -> str:
-    noun = "label" if kind in ("origin", "direction") else "image"
+    noun = "label" if kind in _OF_LABELS else "image"
     number = f"{len(paths)} {noun}" if len(paths) == 1 else f"{len(paths)} {noun}s"
     return f"{KINDS[kind].format(n=number)} (the first is {paths[0]})"
