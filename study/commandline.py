@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from study.signals import interrupts
 from study.temporary import use_short_temporary_folder
 
 USER_ERROR = 2
+# Pictures are written to files: a backend set for windows may not be installed here. And numexpr, which pandas imports,
+# fails at once where it finds no plain number in OMP_NUM_THREADS, for which a list is legal.
+LIBRARY_SETTINGS = {"MPLBACKEND": "agg", "NUMEXPR_NUM_THREADS": "1", "NUMEXPR_MAX_THREADS": "1"}
 # How the examples of verbs that two programs have name theirs.
 OWN_NAME = "python -m analysis"
 INTERRUPTED = 130
@@ -46,6 +50,7 @@ class Program:
         """Run one verb. Returns its exit code, 2 for an error the user can cure, or 130 when interrupted."""
         if arguments is None:
             terminal.use_utf8()
+            os.environ.update(LIBRARY_SETTINGS)
         terminal.mend_streams()
         words = list(sys.argv[1:] if arguments is None else arguments)
         with interrupts():

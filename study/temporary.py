@@ -19,13 +19,13 @@ BASES = ("/tmp", "/dev/shm", "/var/tmp")
 
 
 def short_folder(*, longest: int = LONGEST_FOR_RAY) -> Path:
-    """A folder that nobody else can enter, with a path of at most so many bytes.
+    """A folder that nobody else can enter, with a path of at most so many bytes, in ASCII because Ray asks for it.
 
     Raises:
         MachineError: there is none.
     """
     for folder in _candidates():
-        if len(os.fsencode(folder)) <= longest and _is_ours(folder):
+        if len(os.fsencode(folder)) <= longest and str(folder).isascii() and _is_ours(folder):
             return folder
     raise MachineError(
         f"TMPDIR: received {tempfile.gettempdir()!r}, legal is a folder you may write to with a path of at most "

@@ -22,6 +22,31 @@ SPEC_TEXT = b'{"made": "up"}'
 # --------------------------------------------------------------------------------------------- what is said of trouble
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://user:hunter2@bucket/a", "s3://…@bucket/a"),
+        ("s3://AKIA:hun/ter2+x=@bucket", "s3://…@bucket"),
+        ("https://:hunter2@host/a", "https://…@host/a"),
+        ("s3://bucket/a?secret_key=hunter2", "s3://bucket/a?…"),
+        ("abfs://c@account.dfs.core.windows.net/a?sig=hunter2&se=2027", "abfs://c@account.dfs.core.windows.net/a?…"),
+    ],
+)
+def test_secrets_in_a_url_are_refused_and_not_repeated(
+    url: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", url]) == USER_ERROR
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: the URL of object storage: received '{shown}', legal is one without a password ")
+    assert "hunter2" not in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["abfs://container@account.dfs.core.windows.net/a", "s3://bucket/a:b@c", "gs://b/a@b"])
+def test_other_urls_are_left_alone(url: str) -> None:
+    assert Storage(url).url == url
+
+
 LISTING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 
 

@@ -18,7 +18,10 @@ import pytest
 
 from study.cluster import configure_ray
 
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+SECRETS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"),
+    *("AZURE_STORAGE_KEY", "GOOGLE_API_KEY", "HF_TOKEN", "WANDB_API_KEY", "DB_PASSWORD"),
+)
 STUDY = """
 import hashlib, json, os, sys, tempfile
 from study.temporary import use_short_temporary_folder

@@ -158,6 +158,27 @@ def test_every_console_is_made_in_one_place() -> None:
     assert all(line.count("TextColumn(") == line.count("markup=False") for line in columns)
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/dev/null", "OMP_NUM_THREADS": "4,3,2"},
+        {"TERM": "dumb", "COLUMNS": "0", "NO_COLOR": "1", "TMPDIR": "/nowhere", "HOME": "/dev/null", "TZ": "No/Where"},
+        {
+            "FORCE_COLOR": "1",
+            "COLUMNS": "abc",
+            "PYTHONOPTIMIZE": "2",
+            "OMP_NUM_THREADS": "abc",
+            "CUDA_VISIBLE_DEVICES": "NoDevFiles",
+        },
+    ],
+)
+def test_odd_variables_end_in_no_traceback(study: Path, variables: dict[str, str]) -> None:
+    answer = shell('study front "$1" && study status "$1"', study, **variables)
+    assert answer.returncode == 0, answer.stderr
+    assert b"Traceback" not in answer.stderr
+    assert b"21727d3cebb6" in answer.stdout
+
+
 LIBRARY = """
 import sys
 from pathlib import Path

@@ -62,6 +62,17 @@ def test_a_short_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     assert temporary_variables() == {}
 
 
+@pytest.mark.parametrize(("name", "used"), [("ü", False), ("x y", True), ("[b]", True), ("文", False)])
+def test_ray_is_given_a_path_in_ascii(
+    bases: list[Path], monkeypatch: pytest.MonkeyPatch, name: str, used: bool
+) -> None:
+    """It encodes it so; processes may use any."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp")) / name
+    set_temporary(monkeypatch, folder)
+    assert short_folder() == (folder if used else bases[0]) / f"pgps-{os.getuid()}"
+    assert temporary_variables() == {}
+
+
 @pytest.mark.parametrize("trouble", ["somebody else's", "a file", "a link", "open to all"])
 def test_a_folder_that_is_not_ours_is_not_used(
     bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str

@@ -8,6 +8,7 @@ other URLs go to fsspec.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from study.errors import DiskFullError, MachineError
+from study.errors import DiskFullError, InvalidInputError, MachineError
 from study.files import DISK_FULL_CODES
 
 CHUNK_BYTES = 8 << 20
@@ -62,6 +63,15 @@ class Storage:
     """
 
     url: str
+
+    def __post_init__(self) -> None:
+        if without_secrets(self.url) != self.url:
+            raise InvalidInputError(
+                field="the URL of object storage",
+                received=without_secrets(self.url),
+                legal="one without a password or query, which would be read in logs and lists of processes",
+                remedy="give credentials in the client's own variables or files, such as AWS_ACCESS_KEY_ID",
+            )
 
     @property
     def _bucket(self) -> str:
@@ -192,6 +202,12 @@ class Storage:
             raise StorageError(_in_words(self.url, done, error)) from error
 
 
+def without_secrets(text: str) -> str:
+    """A text whose URLs name neither a password nor a query, which may be a signature."""
+    text = re.sub(r"(?<=://)[^/\s@]*:[^\s@]*@", "…@", text)
+    return re.sub(r"(?<=\w://)([^\s?]*)\?\S*", r"\1?…", text)
+
+
 def pieces_of(handle: IO[bytes]) -> Iterator[bytes]:
     """A file's content piece by piece, from its beginning."""
     position = 0
@@ -244,13 +260,15 @@ def _seconds(stamp: datetime | float | None) -> float | None:
 
 
 def _in_words(url: str, done: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     if isinstance(error, ImportError):
         return f"{url}: a package for this kind of storage is missing ({text}); install it with pip"
     if any(word in text for word in NO_BUCKET):
         return _no_bucket(url, url.partition("://")[2].partition("/")[0])
     if any(word in text for word in UNREACHABLE):
-        endpoint = f"at {_endpoint()}" if _endpoint() and url.startswith("s3://") else "of its provider"
+        endpoint = (
+            f"at {without_secrets(_endpoint() or '')}" if _endpoint() and url.startswith("s3://") else "of its provider"
+        )
         return f"{url}: the endpoint {endpoint} does not answer; check network and AWS_ENDPOINT_URL ({text[:160]})"
     if any(word in text for word in DENIED + REFUSED):
         return _denied(url, done, refused=any(word in text for word in REFUSED))
@@ -269,10 +287,10 @@ def _denied(url: str, done: str, *, refused: bool) -> str:
 
 
 def _has_credentials() -> bool:
-    folder = Path.home() / ".aws"
-    return any(os.environ.get(name) for name in CREDENTIAL_VARIABLES) or any(
-        (folder / name).exists() for name in CREDENTIAL_FILES
-    )
+    files = list[Path]()
+    with suppress(RuntimeError):  # a user without a home
+        files = [Path.home() / ".aws" / name for name in CREDENTIAL_FILES]
+    return any(os.environ.get(name) for name in CREDENTIAL_VARIABLES) or any(path.exists() for path in files)
 
 
 def _no_bucket(url: str, bucket: str) -> str:
