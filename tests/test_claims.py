@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from analysis.case_dice import case_matrices
+from analysis.comparison import compare
+from analysis.evidence import Evidence, gather
+from analysis.intervals import estimate
+from analysis.methods import METHOD_LABELS
 from analysis.reference import claims_of, table1
 from analysis.reference.claims import check_claims
 from study.chain import Geometry
@@ -118,3 +126,38 @@ def test_sentences_about_the_measured_table_follow_from_it() -> None:
 def test_one_training_per_point_is_said_to_beat_nothing() -> None:
     text = README[README.index("## Measured") : README.index("## What it is not")]
     assert not re.search(r"\b(beats?|wins?|outperforms?|significant\w*)\b", text)
+
+
+def test_the_study_with_two_seeds_is_what_its_tables_come_to() -> None:
+    evidence = gather([ROOT / "tests" / "data" / "two_seeds"])
+    trials = evidence.tables.trials.sort_values("seed").groupby("method")["dice"].agg(list)
+    rows = compare(evidence).rows.set_index("against_method")
+    for _, point in evidence.points.iterrows():
+        method = point["method"]
+        one, other = trials[method]
+        interval = f"{point['dice']:.3f} ({point['dice_low']:.3f} to {point['dice_high']:.3f})"
+        surfaces = f"{point['nsd']:.3f} | {point['hd95_mm']:.2f}"
+        told = f"| {METHOD_LABELS[method]} | {one:.3f}, {other:.3f} | {interval} | {surfaces} |"
+        if method in rows.index:
+            row = rows.loc[method]
+            low, high = f"{row['difference_low']:+.3f}", f"{row['difference_high']:+.3f}"
+            told += f" {row['dice_difference']:+.3f} ({low} to {high}) | ".replace("-", "−") + over_cases(evidence, row)
+        assert told in README
+    assert f"a true one of {rows['detectable'].min():.2f} or {rows['detectable'].max():.2f} would" in README
+    assert f"Two trainings of CPS differ by {trials['cps'][1] - trials['cps'][0]:.3f} here" in README
+
+
+def over_cases(evidence: Evidence, row: Any) -> str:
+    """The interval of a difference as if there were no other trainings: one of each scheme, the mean of its seeds."""
+    (matrix,) = case_matrices(evidence.tables.trials, evidence.tables.cases).values()
+    ids = [row["against_id"], row["baseline_id"]]
+    means = np.stack([matrix.dice[matrix.point_ids == name].mean(axis=0) for name in ids])
+    single = replace(
+        matrix,
+        point_ids=np.array(ids, dtype=object),
+        folds=np.zeros(2, dtype=np.int64),
+        dice=means,
+        seen=matrix.seen[:2],
+    )
+    found = estimate(single, np.array([[1.0, -1.0]]))
+    return f"{found.low[0]:+.3f} to {found.high[0]:+.3f}".replace("-", "−")
