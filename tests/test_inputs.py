@@ -18,7 +18,7 @@ from studies import write_space
 from study import files
 from study.datasets import DataPaths, data_paths, find_dataset
 from study.errors import DataIntegrityError, LedgerError
-from study.inputs import check_neighbours, description_sha256, preprocessed_sizes, trial_inputs
+from study.inputs import changed_inputs, check_neighbours, description_sha256, preprocessed_sizes, trial_inputs
 from study.ledger import Ledger
 from study.plain import sha256_of_json
 from study.provenance import Provenance, check_provenance
@@ -200,6 +200,103 @@ def test_what_has_changed_is_called_by_its_name(name: str, words: str, copied: D
     with pytest.raises(LedgerError) as refused:
         check_provenance(ledger, space, copied, Provenance.here(space, copied))
     assert f"what is here: {words}; restore it" in str(refused.value)
+
+
+def described(**changes: Any) -> Callable[[Path], None]:
+    """An edit of dataset.json; None takes a key out."""
+
+    def edit(folder: Path) -> None:
+        document = {**files.read_json(folder / "dataset.json"), **changes}
+        files.write_json(folder / "dataset.json", {k: v for k, v in document.items() if v is not None})
+
+    return edit
+
+
+def of_fold(fold: int, part: str) -> Callable[[Path], None]:
+    """Turn the order of a fold's cases round."""
+
+    def edit(folder: Path) -> None:
+        document = files.read_json(folder / "splits_final.json")
+        document[fold][part].reverse()
+        files.write_json(folder / "splits_final.json", document)
+
+    return edit
+
+
+def reference(fold: int) -> Callable[[Path], None]:
+    """Another reference segmentation of a fold, of the same size in bytes."""
+
+    def edit(folder: Path) -> None:
+        case = files.read_json(folder / "splits_final.json")[fold]["val"][0]
+        path = folder / "gt_segmentations" / f"{case}.nii.gz"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    return edit
+
+
+def preprocessed(name: str, size: int | None, configuration: str = FULL) -> Callable[[Path], None]:
+    """A file among a configuration's cases: written with so many bytes, or deleted."""
+
+    def edit(folder: Path) -> None:
+        path = (
+            folder
+            / find_dataset(DataPaths(raw=None, preprocessed=folder.parent), NAME)
+            .plan(CUBE if configuration == FULL else "PlannedPlans", configuration)
+            .data_identifier
+            / name
+        )
+        path.unlink(missing_ok=True)
+        if size is not None:
+            path.write_bytes(bytes(size))
+
+    return edit
+
+
+DESCRIPTION_WORDS, FILES_WORDS = "labels, channels or file ending in dataset.json", "preprocessed files"
+REFERENCE_WORDS = "reference segmentations"
+EDITS: dict[str, tuple[Callable[[Path], None], str | None]] = {
+    "a label more": (described(labels={"background": 0, "a": 1, "b": 2, "c": 3}), DESCRIPTION_WORDS),
+    "a label less": (described(labels={"background": 0, "a": 1}), DESCRIPTION_WORDS),
+    "an ignored label": (described(labels={"background": 0, "a": 1, "ignore": 2}), DESCRIPTION_WORDS),
+    "regions": (
+        described(labels={"background": 0, "all": [1, 2], "b": 2}, regions_class_order=[1, 2]),
+        DESCRIPTION_WORDS,
+    ),
+    "another order of classes": (described(regions_class_order=[2, 1]), DESCRIPTION_WORDS),
+    "another reader": (described(overwrite_image_reader_writer="SimpleITKIO"), DESCRIPTION_WORDS),
+    "a channel more": (described(channel_names={"0": "a", "1": "b"}), DESCRIPTION_WORDS),
+    "labels by other names": (described(labels={"background": 0, "x": 1, "y": 2}), None),
+    "labels in another order": (described(labels={"b": 2, "a": 1, "background": 0}), None),
+    "a count and words": (described(numTraining=99, description="words", licence=None), None),
+    "order of training cases": (of_fold(0, "train"), f"split of {NAME} fold 0"),
+    "order of another fold's": (of_fold(1, "train"), None),
+    "a reference of the same size": (reference(0), REFERENCE_WORDS),
+    "a reference of another fold": (reference(1), None),
+    "a case less": (preprocessed("phantom_003.b2nd", None), FILES_WORDS),
+    "a case more": (preprocessed("phantom_999.b2nd", 7), FILES_WORDS),
+    "a case of another size": (preprocessed("phantom_003_seg.b2nd", 7), FILES_WORDS),
+    "properties of another size": (preprocessed("phantom_003.pkl", 7), FILES_WORDS),
+    "an array without an archive": (preprocessed("phantom_003.npy", 7), FILES_WORDS),
+    "a hidden file": (preprocessed("._phantom_003.b2nd", 7), None),
+    "a file of another configuration": (preprocessed("phantom_999.b2nd", 7, "2d"), None),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_is_a_change_where_a_trial_reads_it(name: str, copied: DataPaths) -> None:
+    edit, words = EDITS[name]
+
+    def inputs() -> dict[str, str]:
+        dataset = find_dataset(copied, NAME)
+        plan = dataset.plan(CUBE, FULL)
+        return {f"split of {NAME} fold 0": dataset.split(0).sha256, **trial_inputs(dataset, plan, 0, None)}
+
+    before = inputs()
+    edit(copied.preprocessed / NAME)
+    changed = changed_inputs(before, inputs())
+    assert [subject.startswith(words or "nothing") for subject in changed] == ([] if words is None else [True])
 
 
 @pytest.mark.parametrize("unpacked", ["before", "after"])
