@@ -240,13 +240,7 @@ def preprocessed(name: str, size: int | None, configuration: str = FULL) -> Call
     """A file among a configuration's cases: written with so many bytes, or deleted."""
 
     def edit(folder: Path) -> None:
-        path = (
-            folder
-            / find_dataset(DataPaths(raw=None, preprocessed=folder.parent), NAME)
-            .plan(CUBE if configuration == FULL else "PlannedPlans", configuration)
-            .data_identifier
-            / name
-        )
+        path = folder / f"nnUNetPlans_{configuration}" / name
         path.unlink(missing_ok=True)
         if size is not None:
             path.write_bytes(bytes(size))

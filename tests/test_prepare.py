@@ -5,9 +5,11 @@ Every call that works starts nnU-Net in a process of its own, so a few of them h
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +314,25 @@ def test_the_verb_says_that_nothing_is_to_be_done(data: Path, capsys: pytest.Cap
     assert printed.startswith(f"{NAME} was already prepared, nothing to do\n")
     assert "3d_fullres     patch " in printed
     assert f"--dataset {NUMBER} --configuration 3d_fullres --plans PlannedPlans" in printed
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", 1000), ("cuda", 250_000)])
+def test_the_next_command_fits_the_machine(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str, most: int
+) -> None:
+    from study.verbs import trial
+
+    monkeypatch.setattr("study.machine.resolve_device", lambda _: device)
+    options = ["--plans-name", "PlannedPlans", "--max-features", "16", "--configurations", "3d_fullres", "2d"]
+    assert __main__.main(words(data, *options)) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    parser = argparse.ArgumentParser()
+    trial.add_arguments(parser)
+    said = shlex.split(line.removeprefix("next: python -m study trial "))
+    spec = trial._spec(parser.parse_args(said))
+    assert (spec.dataset, spec.plans, spec.configuration, spec.fold) == (NAME, "PlannedPlans", "3d_fullres", 0)
+    assert spec.curriculum.total_iterations <= most
+    assert (spec.training.optimizer == "adamw") is ("cpu" in said) is (device == "cpu")
 
 
 @pytest.mark.parametrize(
