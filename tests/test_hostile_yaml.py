@@ -61,6 +61,27 @@ HOSTILE: dict[str, str] = {
     "!!python": f"{HEAD}seed: !!python/object/apply:os.system [true]",
     "!own": f"{HEAD}seed: !own x",
     "!!merge": "a: &a {b: 1}\nc:\n  !!merge x: *a",
+    "a merge of itself": "a: &a\n  <<: *a\n  b: 1",
+    "a merge of words": f"{HEAD}training:\n  <<: [x]",
+    "merges that unfold": "\n".join(
+        ["a0: &a0 {k: v}", *(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    ),
+    "!!python of a name": f"{HEAD}seed: !!python/name:os.system",
+    "300,000 anchors": "\n".join(f"k{n}: &a{n} 1" for n in range(300_000)),
+    "a long tag": f"a: !{'x' * 100_000} 1",
+    "10 MB of comments": "# c\n" * 2_500_000,
+    "carriage returns": HEAD.replace("\n", "\r") + "seed: x\r",
+    "a map as key": "? {a: b}\n: c",
+    "an alias as key": "a: &a [1]\n? *a\n: x",
+    "on as key": "on: 1",
+    "nan as key": ".nan: x\n.NaN: y",
+    "a float as seed": f"{HEAD}seed: 1.0",
+    "a negative sexagesimal": f"{HEAD}seed: -1:30:30",
+    "a long name": f"name: {'x' * 300}\nsearcher: grid\ndatasets: [1]",
+    "a name that is a path": "name: ../x\nsearcher: grid\ndatasets: [1]",
+    "a name with half a letter": 'name: "a\\uD800"\nsearcher: grid\ndatasets: [1]',
+    "a dataset that is a path": "name: x\nsearcher: grid\ndatasets: ['../../x']",
+    "a range of no such kind": f"{HEAD}training: {{momentum: {{normal: [0, 1]}}}}",
     "duplicate keys": f"{HEAD}name: y",
     "duplicate keys below": f"{HEAD}training:\n  epochs: 1\n  epochs: 2",
     "a list as key": "? [a]\n: b",
@@ -105,7 +126,18 @@ def test_hostile_yaml_is_one_short_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfea\x00", b"a: \xe9", b"\xed\xa0\x80", bytes(range(128, 256))])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfea\x00",
+        b"a: \xe9",
+        HEAD.encode("utf-16"),
+        HEAD.encode("utf-32"),
+        b"\x1f\x8b\x08",
+        b"\xed\xa0\x80",
+        bytes(range(128, 256)),
+    ],
+)
 def test_what_is_not_utf8_is_said_to_be(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "space.yaml"
     path.write_bytes(content)

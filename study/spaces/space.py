@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from study.checks import check_choice, check_count
+from study.checks import check_choice, check_count, check_name
 from study.curriculum import Axes
 from study.errors import InvalidInputError
 from study.records import Energy
@@ -96,6 +96,7 @@ class SearchSpace:
     resolved: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
             raise InvalidInputError(field="name", received=self.name, legal="letters, digits and . _ + -")
         check_choice("searcher", self.searcher, SEARCHERS)
