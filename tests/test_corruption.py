@@ -213,7 +213,7 @@ def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path) ->
 # ------------------------------------------------------------------------------------------------- what is done without
 
 
-@pytest.mark.parametrize("damage", [cut, empty, delete])
+@pytest.mark.parametrize("damage", [cut, delete])
 def test_a_trial_goes_on_without_its_story_and_its_old_locks(
     study: Study, tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str], no_grace: None
 ) -> None:
@@ -239,9 +239,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"), [*((LATEST, damage) for damage in DAMAGES), (PREVIOUS, scramble), (PREVIOUS, delete)]
-)
+@pytest.mark.parametrize(("name", "damage"), [(LATEST, empty), (LATEST, delete), (PREVIOUS, scramble)])
 def test_a_trial_goes_on_from_the_other_checkpoint(study: Study, tmp_path: Path, name: str, damage: Damage) -> None:
     ledger = study.copy(tmp_path / "study")
     folder = ledger.trial(study.interrupted.trial_id)
