@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,21 +79,41 @@ def fitting_table(columns: Sequence[Column], width: int, **options: Any) -> Tabl
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=caption, caption_justify="left", **options
     )
-    for column in shown:
+    for column, letters in zip(shown, _shared(shown, width), strict=True):
         table.add_column(
             Text(column.heading),
             justify="right" if column.right else "left",
             no_wrap=not column.keep,
-            min_width=column.least_width,
+            # Rich would take as much of a column whose longest word it then sets whole as of any other.
+            width=letters,
         )
     for row in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
-def fits(columns: Sequence[Column], width: int) -> bool:
-    """Whether a terminal of so many letters shows all columns, each row in one line."""
-    return _width(columns, full=True) <= width
+def _shared(columns: Sequence[Column], width: int) -> list[int]:
+    """Letters for each column: what is too much is taken from those that may take more lines, the most spare first."""
+    widths = [column.full_width for column in columns]
+    for place in sorted(range(len(columns)), key=lambda n: columns[n].least_width - widths[n]):
+        excess = max(0, sum(widths) + GAP * (len(widths) - 1) - width)
+        widths[place] -= min(excess, widths[place] - columns[place].least_width)
+    return widths
+
+
+def fits(columns: Sequence[Column], width: int, *, full: bool = True) -> bool:
+    """Whether a terminal of so many letters shows all columns, each row in one line or, if not full, in several."""
+    return _width(columns, full=full) <= width
+
+
+def blocks(columns: Sequence[Column]) -> Iterator[str]:
+    """Lines of rows whose table is too wide: a value a line, an empty line after each row."""
+    width = max(len(column.heading) for column in columns)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        yield from (
+            f"  {column.heading:{width}}  {visible(str(cell))}" for column, cell in zip(columns, row, strict=True)
+        )
+        yield ""
 
 
 def _width(columns: Sequence[Column], *, full: bool) -> int:

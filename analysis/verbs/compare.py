@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.verbs.options import add_source_options, evidence_from
@@ -144,7 +143,7 @@ def _print(comparison: Comparison, remarks: list[str]) -> None:
 def print_table(title: str, text: TextTable) -> None:
     """Print a table in the terminal, as wide as it allows."""
     from study.console import wide_console
-    from study.fitting import Column, fits, fitting_table
+    from study.fitting import Column, blocks, fits, fitting_table
 
     console = wide_console()
     columns = [
@@ -154,14 +153,4 @@ def print_table(title: str, text: TextTable) -> None:
     if fits(columns, console.width):
         console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
         return
-    print(title)
-    for row in text.rows:
-        _print_block(text.headings, row)
-
-
-def _print_block(headings: Sequence[str], row: Sequence[str]) -> None:
-    """A row whose table is too wide: a value a line."""
-    width = max(map(len, headings))
-    for heading, cell in zip(headings, row, strict=True):
-        print(f"  {heading:{width}}  {cell}")
-    print()
+    print(title, *blocks(columns), sep="\n")

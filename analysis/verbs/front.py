@@ -22,7 +22,7 @@ EXAMPLES = """  python -m analysis front studies/hippo
   python -m analysis front studies/hippo --class 2
   python -m analysis front studies/hippo --objectives dice,runtime_seconds,co2_kg --json"""
 
-# Columns that are in the table however narrow the terminal is.
+# Columns that are shown however narrow the terminal is, beside the objectives and what tells fronts apart.
 KEPT = ("summary", "dice", "trial_ids")
 
 
@@ -120,7 +120,7 @@ def _whole(value: Any) -> int | None:
 def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     from analysis.tables import readable, without_empty
     from study.console import wide_console
-    from study.fitting import Column, fitting_table
+    from study.fitting import Column, blocks, fits, fitting_table
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]
@@ -129,13 +129,16 @@ def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     names = ["number", *groups, "summary", *values, "probability", "folds", "n_seeds", "trial_ids"]
     text, console = readable(best, names), wide_console()
     columns = [
-        Column(heading=heading, cells=cells, right=numeric, keep=name in KEPT)
+        Column(heading=heading, cells=cells, right=numeric, keep=name in (*KEPT, *groups, *objectives))
         for name, heading, numeric, cells in zip(
             names, text.headings, text.numeric, zip(*text.rows, strict=True), strict=True
         )
     ]
     title = f"{len(best)} of {len(front.points)} points are on the front{of_class}"
-    console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
+    if fits([column for column in columns if column.keep], console.width, full=False):
+        console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
+    else:
+        print(title, *blocks(columns), sep="\n")
 
 
 def _nothing(front: Front, trials: pd.DataFrame) -> list[str]:
