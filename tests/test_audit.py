@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from damages import DAMAGES, EPOCHS, PER_EPOCH, Write, drop, small_spec
+from damages import DAMAGES, EPOCHS, PER_EPOCH, Write, drop, reverse, small_spec
 from examples import EPOCH, HEADER, make_interval, result_of
 from prepared import spec_of, train, workplace
 
+from analysis.__main__ import main
 from analysis.evidence import gather
 from analysis.history import events_of
 from study import files
@@ -168,6 +169,15 @@ def test_every_reader_sees_what_is_damaged_as_unreadable_and_goes_on(ledger: Led
     assert trials.loc[list(said), ["dice", "runtime_seconds", "co2_kg"]].isna().all(axis=None)
     assert found.points["trial_ids"].tolist() == [whole.trial_id]
     assert events_of([ledger.root])[ledger.root.name, whole.trial_id]
+
+
+def test_verbs_of_the_analysis_name_what_is_unreadable(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = written(ledger, interrupted()), written(ledger, uninterrupted(), seed=1)
+    reverse("costs.jsonl")(folder)
+    for verb, *options in (["front"], ["recommend", "--knee"], ["compare"], ["power"]):
+        main([verb, str(ledger.root), *options])
+        said = capsys.readouterr().err.splitlines()
+        assert said[0].startswith(f"{folder.trial_id} unreadable: {folder.path / 'costs.jsonl'} is damaged: "), verb
 
 
 def test_costs_that_end_before_a_reported_epoch_are_named(ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from study.remote import place
@@ -24,7 +25,7 @@ def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = Fals
 
 
 def evidence_from(args: argparse.Namespace) -> Evidence:
-    """Read what `add_source_options` named.
+    """Read what `add_source_options` named; of each trial that is unreadable a line on standard error.
 
     Raises:
         LedgerError: a place is none of these, or cannot be read.
@@ -36,4 +37,14 @@ def evidence_from(args: argparse.Namespace) -> Evidence:
 
     grid = Grid(country=args.country) if args.country else None
     with readings(args.studies) as folders:
-        return gather(folders, grid=grid)
+        return told(gather(folders, grid=grid))
+
+
+def told(evidence: Evidence) -> Evidence:
+    """The same, its unreadable trials named on standard error: they are in no figure of any verb."""
+    from analysis.frame import UNREADABLE
+
+    trials = evidence.tables.trials
+    for _, row in trials[trials["state"] == UNREADABLE].iterrows():
+        print(f"{row['trial_id']} unreadable: {row['failure']}", file=sys.stderr)
+    return evidence

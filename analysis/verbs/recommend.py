@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.verbs.options import add_source_options
+from analysis.verbs.options import add_source_options, told
 from study.errors import InvalidInputError
 from study.remote import place
 from study.verbs.options import number
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     mode = _mode(args)
     grid = Grid(country=args.country) if args.country else None
     with readings(args.studies) as folders:
-        evidence = _of_dataset(gather(folders, grid=grid), args.dataset)
+        evidence = _of_dataset(told(gather(folders, grid=grid)), args.dataset)
         chosen = _choose(evidence, mode, args)
         found = advice(chosen, evidence, folders, out=args.out, data=args.data)
     if args.json:
