@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,14 @@ from prepared import data, make_trainer
 from raw_data import paths, raw, untouched
 
 __all__ = ["bucket", "data", "make_trainer", "paths", "raw", "shared_bucket", "storage", "untouched"]
+
+# What a developer has set for nnU-Net, Ray, terminals and the rest changes no test; what a test wants, it sets.
+OWN = ("nnUNet_", "RAY_", "AWS_", "AZURE_", "GOOGLE_", "PGPS_", "MPL", "CODECARBON_", "TORCHINDUCTOR_", "NUMEXPR_")
+OWN_TOO = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TERM", "TZ", "LC_ALL", "LC_CTYPE")
+for name in [name for name in os.environ if name.startswith(OWN) or name in OWN_TOO]:
+    del os.environ[name]
+os.umask(0o022)
+time.tzset()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import optuna
-from test_searchers import FINISHED, OPTUNA_SPACE, end, ledger_of, proposer_of
+from searching import FINISHED, OPTUNA_SPACE, end, ledger_of, proposer_of
 
 from study import files
 from study.cluster.mirror import NUMBER, open_mirror
