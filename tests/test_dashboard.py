@@ -17,7 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
-from test_searchers import (
+from searching import (
     FAILED,
     FINISHED,
     GRID_SPACE,
