@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from study.chain import Geometry
 from study.curriculum import SCHEMES, Axes, Stage, resolve
-from study.plain import sha256_of_json
+from study.plain import sha256_of_plain
 from study.records import TRIAL_ID_LENGTH, TrialSpec
 
 OTHER = "other"
@@ -70,12 +70,15 @@ def point_id(spec: TrialSpec) -> str:
         del identity[replicated]
     identity["curriculum"].pop("seed", None)
     if spec.curriculum.random_draws:
-        for stage in identity["curriculum"]["stages"]:
-            del stage["first_iteration"], stage["iterations"]
+        drawn = ("first_iteration", "iterations")
+        identity["curriculum"]["stages"] = [
+            {name: value for name, value in stage.items() if name not in drawn}
+            for stage in identity["curriculum"]["stages"]
+        ]
     if spec.data is not None:
         # Every fold has cases of its own.
-        identity["data"]["cases"] = [spec.axes.pdl_fraction, spec.axes.pdl_metric]
-    return sha256_of_json(identity)[:TRIAL_ID_LENGTH]
+        identity["data"] = {**identity["data"], "cases": [spec.axes.pdl_fraction, spec.axes.pdl_metric]}
+    return sha256_of_plain(identity)[:TRIAL_ID_LENGTH]
 
 
 def stage_table(spec: TrialSpec) -> str:

@@ -6,7 +6,6 @@ The columns are documented in `analysis.columns`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -59,12 +58,11 @@ def _with(key: Row, rows: Iterable[Row]) -> list[Row]:
 
 
 def _setting(spec: TrialSpec) -> Row:
-    axes, training = asdict(spec.axes), asdict(spec.training)
-    axes["batch_growth"] = _word(spec.axes.batch_growth)
     return {
         **{name: getattr(spec, name) for name in ("dataset", "plans", "configuration", "fold", "seed", "scheme")},
-        **axes,
-        **training,
+        **vars(spec.axes),
+        "batch_growth": _word(spec.axes.batch_growth),
+        **vars(spec.training),
         **_curriculum(spec),
     }
 
@@ -202,7 +200,7 @@ def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
             "iteration_stop": max(r.interval.iteration_stop for r in rows),
             "started_at": min(r.interval.started_at for r in rows),
             "iterations": sum(iterations for _, iterations, _ in parts),
-            **asdict(charge),
+            **vars(charge),
             **_use([r.interval for r in rows]),
             "energy_kwh": charge.energy_kwh,
             "waste_seconds": waste.seconds,

@@ -5,7 +5,7 @@ Dice rises and costs rise with voxels, with noise, so that fronts have a plausib
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from analysis.frame import FINISHED
 from study.chain import Geometry
 from study.curriculum import Axes, resolve
 from study.ledger import Ledger
-from study.readings import MeterInfo
+from study.readings import MeterInfo, NodeUse, OwnEnergy
 from study.records import (
     AttemptHeader,
     CostInterval,
@@ -29,7 +29,7 @@ from study.results import TrialResult
 
 DATASET = "Dataset999_Synthetic"
 GEOMETRY = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)
-TRAINING = TrainingSettings(epochs=50, iterations_per_epoch=250).resolved(constant_patch_size=False)
+TRAINING = TrainingSettings(epochs=10, iterations_per_epoch=250).resolved(constant_patch_size=False)
 CASES = 52
 SECONDS_PER_VOXEL, KILOWATTS = 4e-9, 0.3
 METER = MeterInfo(
@@ -107,12 +107,11 @@ def _write_trial(study: Ledger, spec: TrialSpec, rng: np.random.Generator) -> No
     curriculum = spec.curriculum
     dice = 0.9 - 0.2 * float(np.exp(-curriculum.voxels / 1e10)) - float(rng.exponential(0.02))
     folder.begin_attempt(_header())
-    for number, stage in enumerate(curriculum.stages):
-        folder.append_cost(_interval(number, stage.first_iteration, stage.iterations, stage.voxels * stage.iterations))
-    for report in _epochs(spec, dice):
+    reports = _epochs(spec, dice)
+    for interval in _intervals(reports):
+        folder.append_cost(interval)
+    for report in reports:
         folder.append_epoch(report)
-    end = spec.curriculum.total_iterations
-    folder.append_cost(replace(_interval(0, end, 0, 10**9), phase=Phase.FINAL_VALIDATION, stage=None))
     folder.finish(_result(spec, dice, rng), attempt=0)
 
 
@@ -137,20 +136,33 @@ def _header() -> AttemptHeader:
     )
 
 
-def _interval(stage: int, first: int, iterations: int, voxels: int) -> CostInterval:
-    seconds = voxels * SECONDS_PER_VOXEL
+def _intervals(reports: list[EpochReport]) -> Iterator[CostInterval]:
+    """Set-up, training and validation of each epoch by its last stage, and the final validation."""
+    yield _interval(Phase.SETUP, None, 0, 0, 5.0)
+    first, seconds = 0, 0.0
+    for report in reports:
+        spent = report.training_seconds - seconds
+        yield _interval(Phase.TRAINING, report.stage, first, report.iteration, 0.9 * spent)
+        yield _interval(Phase.ONLINE_VALIDATION, report.stage, report.iteration, report.iteration, 0.1 * spent)
+        first, seconds = report.iteration, report.training_seconds
+    yield _interval(Phase.FINAL_VALIDATION, None, first, first, 20.0)
+
+
+def _interval(phase: Phase, stage: int | None, first: int, stop: int, seconds: float) -> CostInterval:
     kwh = KILOWATTS * seconds / 3600
     return CostInterval(
         attempt=0,
-        phase=Phase.TRAINING,
+        phase=phase,
         stage=stage,
         iteration_start=first,
-        iteration_stop=first + iterations,
+        iteration_stop=stop,
         started_at=1.0e9,
         seconds=seconds,
         cpu_kwh=0.2 * kwh,
         gpu_kwh=0.7 * kwh,
         ram_kwh=0.1 * kwh,
+        own=OwnEnergy(cpu_kwh=0.1 * kwh, idle_cpu_kwh=0.1 * kwh, gpu_kwh=0.7 * kwh, ram_kwh=0.1 * kwh),
+        use=NodeUse(own_cpu_seconds=4 * seconds, cpu_seconds=5 * seconds, trials=1),
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
 
 from study.readings import OwnEnergy
 from study.records import TRAINING_PHASES, AttemptHeader, CostInterval, Phase
@@ -41,6 +43,9 @@ class Charge:
         return _sum((self.cpu_kwh, self.gpu_kwh, self.ram_kwh))
 
 
+_NOTHING = Charge(seconds=0.0, cpu_kwh=0.0, gpu_kwh=0.0, ram_kwh=0.0, co2_kg=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CostSegment:
     """One attempt's part of the bill.
@@ -61,25 +66,6 @@ class CostSegment:
     iteration_stop: int
     started_at: float
     ended_at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bill:
-    """The whole cost of a trial over all attempts.
-
-    Attributes:
-        training: the training loop with its validation batches, waste included: runtime in the papers' sense.
-        total: all phases; waste: work done again after an interruption, contained in both.
-        segments: one per attempt.
-        unmeasured: part (`cpu`, `gpu`, `ram`) -> why its energy is not known, where it is not.
-    """
-
-    training: Charge
-    total: Charge
-    waste: Charge
-    by_phase: dict[Phase, Charge]
-    segments: tuple[CostSegment, ...]
-    unmeasured: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +99,48 @@ def entries(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """The whole cost of a trial over all attempts, each sum taken when it is asked for.
+
+    Attributes:
+        attempts: headers by attempt.
+        entries: what they did, priced.
+        unmeasured: part (`cpu`, `gpu`, `ram`) -> why its energy is not known, where it is not.
+    """
+
+    attempts: tuple[AttemptHeader, ...]
+    entries: tuple[Entry, ...]
+    unmeasured: Mapping[str, str]
+
+    @cached_property
+    def training(self) -> Charge:
+        """The training loop with its validation batches, waste included: runtime in the papers' sense."""
+        return total(row.charge for row in self.entries if row.interval.phase in TRAINING_PHASES)
+
+    @cached_property
+    def total(self) -> Charge:
+        """All phases."""
+        return total(row.charge for row in self.entries)
+
+    @cached_property
+    def waste(self) -> Charge:
+        """Work done again after an interruption, contained in both."""
+        return total(row.waste for row in self.entries)
+
+    @cached_property
+    def by_phase(self) -> dict[Phase, Charge]:
+        """The total by phase."""
+        return _by_phase(self.entries)
+
+    @cached_property
+    def segments(self) -> tuple[CostSegment, ...]:
+        """One per attempt."""
+        return tuple(
+            _segment(header, [row for row in self.entries if row.header is header]) for header in self.attempts
+        )
+
+
 def bill(
     attempts: Sequence[AttemptHeader],
     intervals: Sequence[CostInterval],
@@ -129,26 +157,19 @@ def bill(
         pue: likewise.
     """
     rows = entries(attempts, intervals, carbon_intensity_kg_per_kwh=carbon_intensity_kg_per_kwh, pue=pue)
-    return Bill(
-        training=total(row.charge for row in rows if row.interval.phase in TRAINING_PHASES),
-        total=total(row.charge for row in rows),
-        waste=total(row.waste for row in rows),
-        by_phase={phase: total(row.charge for row in rows if row.interval.phase is phase) for phase in Phase},
-        segments=tuple(_segment(header, [row for row in rows if row.header is header]) for header in attempts),
-        unmeasured=unmeasured_reasons(attempts, intervals),
-    )
+    return Bill(attempts=tuple(attempts), entries=rows, unmeasured=unmeasured_reasons(attempts, intervals))
 
 
 def total(charges: Iterable[Charge]) -> Charge:
     """Sum of charges; a part unmeasured in one is unmeasured in the sum."""
     rows = list(charges)
     return Charge(
-        seconds=sum(c.seconds for c in rows),
-        cpu_kwh=_sum(c.cpu_kwh for c in rows),
-        gpu_kwh=_sum(c.gpu_kwh for c in rows),
-        ram_kwh=_sum(c.ram_kwh for c in rows),
-        co2_kg=_sum(c.co2_kg for c in rows),
-        idle_cpu_kwh=_sum(c.idle_cpu_kwh for c in rows),
+        seconds=sum([c.seconds for c in rows]),
+        cpu_kwh=_sum([c.cpu_kwh for c in rows]),
+        gpu_kwh=_sum([c.gpu_kwh for c in rows]),
+        ram_kwh=_sum([c.ram_kwh for c in rows]),
+        co2_kg=_sum([c.co2_kg for c in rows]),
+        idle_cpu_kwh=_sum([c.idle_cpu_kwh for c in rows]),
     )
 
 
@@ -163,13 +184,17 @@ def _segment(header: AttemptHeader, rows: Sequence[Entry]) -> CostSegment:
     return CostSegment(
         header=header,
         charge=total(row.charge for row in rows),
-        by_phase={phase: total(row.charge for row in rows if row.interval.phase is phase) for phase in Phase},
+        by_phase=_by_phase(rows),
         waste=total(row.waste for row in rows),
         iteration_start=header.resumed_from_iteration,
         iteration_stop=max((i.iteration_stop for i in trained), default=header.resumed_from_iteration),
         started_at=header.started_at,
         ended_at=max((r.interval.started_at + r.interval.seconds for r in rows), default=header.started_at),
     )
+
+
+def _by_phase(rows: Sequence[Entry]) -> dict[Phase, Charge]:
+    return {phase: total(row.charge for row in rows if row.interval.phase is phase) for phase in Phase}
 
 
 def _lost_from(header: AttemptHeader, attempts: Sequence[AttemptHeader]) -> int | None:
@@ -228,8 +253,10 @@ def _is_unnamed(header: AttemptHeader) -> bool:
 
 def scaled(charge: Charge, share: float) -> Charge:
     """A share of a charge."""
+    if share == 1:
+        return charge
     if share == 0:
-        return Charge(seconds=0.0, cpu_kwh=0.0, gpu_kwh=0.0, ram_kwh=0.0, co2_kg=0.0)
+        return _NOTHING
     return Charge(
         idle_cpu_kwh=_times(charge.idle_cpu_kwh, share),
         seconds=charge.seconds * share,
@@ -249,10 +276,5 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    amount = 0.0
-    for value in values:
-        if value is None:
-            return None
-        amount += value
-    return amount
+def _sum(values: Sequence[float | None]) -> float | None:
+    return None if None in values else reduce(add, values, 0.0)  # type: ignore[arg-type]

@@ -6,9 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
 from typing import Any
 
 _AS_THEY_ARE = frozenset((str, int, bool, type(None)))
@@ -35,13 +33,13 @@ def _plain(value: Any) -> Any:
     kind: Any = type(value)
     if kind in _AS_THEY_ARE:
         return value
-    if is_dataclass(kind):
+    if hasattr(kind, "__dataclass_fields__"):
         # Not asdict, which copies everything deeply: thousands of trials are read at a time.
-        return {name: _plain(getattr(value, name)) for name in _fields(kind)}  # type: ignore[arg-type]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        value = {name: getattr(value, name) for name in kind.__dataclass_fields__}
+    if isinstance(value, dict | Mapping):
+        return {str(key): item if type(item) in _AS_THEY_ARE else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _AS_THEY_ARE else _plain(item) for item in value]
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):
@@ -53,7 +51,3 @@ def with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     """The same data with its lists as tuples, as frozen records hold them."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
-
-@cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))

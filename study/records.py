@@ -45,6 +45,7 @@ class Phase(str, Enum):
     FINAL_VALIDATION = "final_validation"
 
 
+_PHASES = {phase.value: phase for phase in Phase}
 # Runtime in the sense of the papers: the training loop, whose validation batches nnU-Net runs every epoch.
 TRAINING_PHASES = (Phase.TRAINING, Phase.ONLINE_VALIDATION)
 
@@ -202,9 +203,8 @@ class TrialSpec:
 
     def identity(self) -> dict[str, Any]:
         """The part of the spec that decides the result, as JSON. Without random draws the curriculum needs no seed."""
-        data = self.to_json()
-        for label in ("scheme", "axes"):
-            del data[label]
+        data = {name: value for name, value in self._plain.items() if name not in ("scheme", "axes")}
+        data |= {part: dict(data[part]) for part in ("curriculum", "training")}
         if not self.curriculum.random_draws:
             del data["curriculum"]["seed"]
         # Added since the first trials were named: who does not use them keeps the name.
@@ -226,6 +226,11 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The whole spec as plain JSON."""
+        return {**self._plain}
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        """Read only: several identities are taken of each of thousands of trials."""
         return record_to_json(self)
 
     @classmethod
@@ -314,7 +319,7 @@ class CostInterval:
         """Inverse of `to_json`."""
         nested = {"own": own_from_json(data.get("own")), "use": use_from_json(data.get("use"))}
         parts = tuple(StagePart(**part) for part in data.get("parts", ()))
-        return cls(**{**data, **nested, "phase": Phase(data["phase"]), "parts": parts})
+        return cls(**{**data, **nested, "phase": _PHASES.get(data["phase"]) or Phase(data["phase"]), "parts": parts})
 
     def by_stage(self) -> list[tuple[int | None, int, float]]:
         """Stages with their iterations and share of the time; energy is shared likewise."""
