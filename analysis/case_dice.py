@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from analysis.frame import FINISHED, KEY
 from analysis.rows import FOREGROUND
 
 _TRAINING = ["point_id", "fold", "seed"]
+MOST_AT_ONCE = 200
+"""Configurations whose estimates are made together, which takes space and time by the square of their number."""
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +55,26 @@ class CaseDice:
         """
         rows = np.zeros((len(wanted := list(point_ids)), len(self.folds)))
         for row, point in zip(rows, wanted, strict=True):
-            mine = np.flatnonzero(self.point_ids == point)
-            folds, which, seeds = np.unique(self.folds[mine], return_inverse=True, return_counts=True)
-            row[mine] = 1 / (len(folds) * seeds[which]) if len(mine) else 0.0
+            mine, shares = self.weights_of(point)
+            row[mine] = shares
         return rows
+
+    def weights_of(self, point_id: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Where the trainings of a configuration are, and the weight of each in its mean."""
+        mine = self.rows_of(point_id)
+        folds, which, seeds = np.unique(self.folds[mine], return_inverse=True, return_counts=True)
+        return mine, 1 / (len(folds) * seeds[which])
+
+    def rows_of(self, point_id: str) -> NDArray[np.int64]:
+        """Where the trainings of a configuration are."""
+        return self._rows.get(point_id, _NO_ROWS)
+
+    @cached_property
+    def _rows(self) -> dict[str, NDArray[np.int64]]:
+        found: dict[str, list[int]] = {}
+        for row, point in enumerate(self.point_ids.tolist()):
+            found.setdefault(point, []).append(row)
+        return {point: np.array(rows) for point, rows in found.items()}
 
     def common(self, point_ids: Sequence[str], folds: Iterable[int] | None = None) -> CaseDice:
         """The trainings of some configurations on the folds that all of them have, and the cases that all saw there.
@@ -63,8 +83,9 @@ class CaseDice:
             point_ids: at least one.
             folds: to keep of these; None keeps them all.
         """
-        mine = np.isin(self.point_ids, point_ids)
-        shared = set.intersection(*(set(self.folds[self.point_ids == point].tolist()) for point in point_ids))
+        mine = np.zeros(len(self.folds), dtype=bool)
+        mine[np.concatenate([self.rows_of(point) for point in point_ids])] = True
+        shared = set.intersection(*(set(self.folds[self.rows_of(point)].tolist()) for point in point_ids))
         mine &= np.isin(self.folds, sorted(shared if folds is None else shared & set(folds)))
         kept = np.zeros(len(self.cases), dtype=bool)
         for fold in np.unique(self.folds[mine]):
@@ -72,14 +93,17 @@ class CaseDice:
         return self._part(mine, kept)
 
     def alike(self, point_ids: Sequence[str]) -> list[list[str]]:
-        """Configurations grouped by folds and cases, which are the same in a group; those without cases are in none."""
-        groups: dict[tuple[bytes, ...], list[str]] = {}
+        """Configurations in groups of the same folds and cases, of `MOST_AT_ONCE` at most; none without cases."""
+        rows = np.column_stack([self.folds, self.seen])
+        groups: dict[frozenset[bytes], list[str]] = {}
         for point in dict.fromkeys(point_ids):
-            mine = self.point_ids == point
-            if mine.any():
-                rows = np.unique(np.column_stack([self.folds[mine], self.seen[mine]]), axis=0)
-                groups.setdefault(tuple(row.tobytes() for row in rows), []).append(point)
-        return list(groups.values())
+            if seen := frozenset(row.tobytes() for row in rows[self.rows_of(point)]):
+                groups.setdefault(seen, []).append(point)
+        return [
+            group[first : first + MOST_AT_ONCE]
+            for group in groups.values()
+            for first in range(0, len(group), MOST_AT_ONCE)
+        ]
 
     def _part(self, trainings: NDArray[np.bool_], cases: NDArray[np.bool_]) -> CaseDice:
         return CaseDice(

@@ -9,7 +9,7 @@ tell. The pace of a trial is its time over what the same iterations take at the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,7 @@ from study.pace import LEAST_ITERATIONS, words
 
 _PLACE = ("dataset", "plans", "configuration", "hardware", "device")
 _SHAPE = [*_PLACE, "shape"]
+_REFERENCE = [*_PLACE, "state", "order", "iterations", "stopped_at_iteration", "stage_table"]
 
 
 def with_paces(tables: Tables) -> Tables:
@@ -33,10 +34,10 @@ def with_paces(tables: Tables) -> Tables:
     shared = work[work.groupby(_SHAPE)["trial"].transform("nunique") > 1]
     sums = shared.assign(usual=shared["median_ms"] * shared["iterations"]).groupby("trial")[["seconds", "usual"]].sum()
     paces = 1000 * sums["seconds"] / sums["usual"]
-    keys = [_key(row) for row in tables.trials[KEY].itertuples(index=False)]
-    reference = [_reference_seconds(row, medians) for _, row in tables.trials.iterrows()]
+    known = medians.to_dict()
+    reference = [_reference_seconds(trial, known) for trial in tables.trials[_REFERENCE].to_dict("records")]
     trials = tables.trials.assign(
-        pace=paces.reindex(keys).to_numpy(dtype=float),
+        pace=paces.reindex(_keys(tables.trials)).to_numpy(dtype=float),
         runtime_at_reference_speed_seconds=pd.array(reference, dtype="float64"),
     )
     return replace(tables, trials=trials[list(tables.trials.columns)])
@@ -71,7 +72,7 @@ def _work(tables: Tables) -> pd.DataFrame:
     names = [*KEY, *_PLACE, "stage_table", "order"]
     rows = costs[[*KEY, "stage", "seconds", "iterations"]].merge(tables.trials[names], on=KEY)
     rows = rows.assign(
-        trial=[_key(row) for row in rows[KEY].itertuples(index=False)],
+        trial=_keys(rows),
         # Stages drawn at random are one kind of work: a mixed iteration.
         shape=[
             _shape(table, pd.NA if order == "random" else stage)
@@ -83,7 +84,7 @@ def _work(tables: Tables) -> pd.DataFrame:
     return work.assign(ms=1000 * work["seconds"] / work["iterations"].astype("float64"))
 
 
-def _reference_seconds(trial: pd.Series[Any], medians: pd.Series[float]) -> float:
+def _reference_seconds(trial: Mapping[Any, Any], medians: Mapping[Any, float]) -> float:
     """Every iteration of a finished trial once, at the median of its shape; NaN where one is not known."""
     if trial["state"] != "finished":
         return float("nan")
@@ -93,7 +94,7 @@ def _reference_seconds(trial: pd.Series[Any], medians: pd.Series[float]) -> floa
     )
 
 
-def _counts(trial: pd.Series[Any]) -> Iterator[tuple[str, int]]:
+def _counts(trial: Mapping[Any, Any]) -> Iterator[tuple[str, int]]:
     """How many iterations of each shape a trial trained."""
     total = trial["iterations"] if pd.isna(trial["stopped_at_iteration"]) else trial["stopped_at_iteration"]
     if trial["order"] == "random":
@@ -112,5 +113,5 @@ def _shape(stage_table: str, stage: Any) -> str:
     return " ".join(f"{'×'.join(map(str, one['patch_size']))}/{one['batch_size']}" for one in chosen)
 
 
-def _key(row: Any) -> str:
-    return " ".join(row)
+def _keys(rows: pd.DataFrame) -> pd.Series[str]:
+    return rows[KEY[0]] + " " + rows[KEY[1]]

@@ -6,17 +6,17 @@ its state and the reason. The columns are documented in `analysis.columns`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.columns import TABLES, Column, dtypes
+from analysis.columns import TABLES, Column, Dtype, dtypes
 from analysis.rows import UNREADABLE, trial_rows
 from study import files
-from study.audit import folders
+from study.audit import folders, reading_many
 from study.errors import LedgerError
 from study.ledger import Ledger
 from study.terminal import visible
@@ -53,17 +53,22 @@ def read_studies(folders: Sequence[Path]) -> Tables:
     Raises:
         LedgerError: a folder is absent, no study, of a newer version, or not readable.
     """
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    for study, ledger in _ledgers(folders):
-        for folder in _trials(ledger):
-            for name, more in trial_rows(study, folder).items():
-                rows[name].extend(more)
-    return tables_of(rows)
+    values: dict[str, dict[str, list[Any]]] = {
+        name: {column.name: [] for column in columns} for name, columns in TABLES.items()
+    }
+    with reading_many():
+        for study, ledger in _ledgers(folders):
+            for folder in _trials(ledger):
+                key = {"study": study, "trial_id": folder.trial_id}
+                for name, rows in trial_rows(folder).items():
+                    for column, cells in values[name].items():
+                        cells += [key[column]] * len(rows) if column in key else [row.get(column) for row in rows]
+    return tables_of(values)
 
 
-def tables_of(rows: Mapping[str, Iterable[dict[str, Any]]]) -> Tables:
-    """Tables from rows by table; what a row does not have is missing."""
-    return Tables(**{name: _frame(rows.get(name, ()), columns) for name, columns in TABLES.items()})
+def tables_of(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> Tables:
+    """Tables from the values of their columns; None is missing, and so is a column that is not there."""
+    return Tables(**{name: _frame(values.get(name, {}), columns) for name, columns in TABLES.items()})
 
 
 def joined(tables: Sequence[Tables]) -> Tables:
@@ -71,13 +76,17 @@ def joined(tables: Sequence[Tables]) -> Tables:
     return Tables(**{name: pd.concat([getattr(one, name) for one in tables], ignore_index=True) for name in TABLES})
 
 
-def _frame(rows: Iterable[dict[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
-    names = [column.name for column in columns]
-    made = pd.DataFrame(list(rows), columns=names, dtype=object)
+def _frame(values: Mapping[str, Sequence[Any]], columns: Sequence[Column]) -> pd.DataFrame:
+    # Column by column: rows of millions of cells would take a minute and gigabytes.
+    return pd.DataFrame({name: _series(values.get(name, ()), dtype) for name, dtype in dtypes(columns).items()})
+
+
+def _series(cells: Sequence[Any], dtype: Dtype) -> pd.Series[Any]:
+    made = pd.Series(cells, dtype=object)
     try:
-        return made.astype(dtypes(columns))
+        return made.astype(dtype)
     except UnicodeEncodeError:  # names of files, in reasons say, that are no UTF-8
-        return made.map(lambda cell: visible(cell) if isinstance(cell, str) else cell).astype(dtypes(columns))
+        return made.map(lambda cell: visible(cell) if isinstance(cell, str) else cell).astype(dtype)
 
 
 def _ledgers(folders: Sequence[Path]) -> list[tuple[str, Ledger]]:

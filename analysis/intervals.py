@@ -112,8 +112,7 @@ def training_sd(sample: CaseDice) -> float:
     Args:
         sample: the trainings of one configuration.
     """
-    variance, freedom = _pooled(_of_trainings(sample), sample.folds)
-    return float(np.sqrt(variance)) if freedom else np.nan
+    return _sd(_of_trainings(sample), sample.folds)
 
 
 def fold_sd(sample: CaseDice, weights: Array) -> float:
@@ -141,8 +140,9 @@ def with_intervals(points: pd.DataFrame, trials: pd.DataFrame, cases: pd.DataFra
             points.loc[rows, "dice_high"] = np.clip(found.high, 0, 1)
             points.loc[rows, "n_cases"] = len(sample.cases)
             points.loc[rows, "case_skewness"] = found.skewness
-            points.loc[rows, "training_sd"] = [training_sd(sample.common([point])) for point in alike]
-            points.loc[rows, "n_zero_cases"] = [_zeros(sample.common([point])) for point in alike]
+            dice = _of_trainings(sample)
+            points.loc[rows, "training_sd"] = [_sd(dice[own], sample.folds[own]) for own in map(sample.rows_of, alike)]
+            points.loc[rows, "n_zero_cases"] = _zeros(sample, alike)
     return points
 
 
@@ -155,10 +155,17 @@ def _of_trainings(sample: CaseDice) -> Array:
     return np.asarray(mean_dice(sample.dice, np.ones((1, len(sample.cases))))[:, 0], dtype=float)
 
 
-def _zeros(sample: CaseDice) -> int:
-    """Cases in which no class has any Dice, in none of the trainings that saw them."""
-    there = np.isfinite(sample.dice).any(axis=(0, 2))
-    return int((there & (np.nan_to_num(sample.dice).max(axis=(0, 2), initial=0.0) == 0)).sum())
+def _sd(dice: Array, folds: NDArray[np.int64]) -> float:
+    variance, freedom = _pooled(dice, folds)
+    return float(np.sqrt(variance)) if freedom else np.nan
+
+
+def _zeros(sample: CaseDice, point_ids: Sequence[str]) -> list[int]:
+    """Cases in which no class has any Dice, in none of the trainings of a configuration that saw them."""
+    there: NDArray[np.bool_] = np.asarray(np.isfinite(sample.dice).any(axis=2))
+    some: NDArray[np.bool_] = np.asarray((np.nan_to_num(sample.dice) > 0).any(axis=2))
+    rows = map(sample.rows_of, point_ids)
+    return [int(np.sum(np.any(there[mine], axis=0) & ~np.any(some[mine], axis=0))) for mine in rows]
 
 
 def _over_trainings(sample: CaseDice, weights: Array, dice: Array) -> tuple[Array, list[float]]:
@@ -168,7 +175,7 @@ def _over_trainings(sample: CaseDice, weights: Array, dice: Array) -> tuple[Arra
     """
     columns, freedoms = [], []
     for point in dict.fromkeys(sample.point_ids):
-        mine = sample.point_ids == point
+        mine = sample.rows_of(point)
         variance, freedom = _pooled(dice[mine], sample.folds[mine])
         factor = (weights[:, mine] ** 2).sum(axis=1)
         columns.append(np.where(factor > 0, factor * (variance if freedom else np.nan), 0.0))

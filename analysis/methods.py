@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from study.chain import Geometry
 from study.curriculum import SCHEMES, Axes, Stage, resolve
@@ -18,6 +19,7 @@ from study.records import TRIAL_ID_LENGTH, TrialSpec
 OTHER = "other"
 PDL = "pdl"
 CONSTANT = "cps"
+_KEPT = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
 _PATCH_LABELS = {
     CONSTANT: "CPS",
     "pgps": "PGPS",
@@ -96,8 +98,7 @@ def stage_table(spec: TrialSpec) -> str:
 
 
 def _is_scheme(spec: TrialSpec, name: str) -> bool:
-    kept = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
-    axes = replace(SCHEMES[name], **{field: getattr(spec.axes, field) for field in kept})
+    axes = _axes(name, *(getattr(spec.axes, field) for field in _KEPT))
     if spec.curriculum.random_draws or axes.order == "random":
         # Random tables differ by their draws, so the axes are compared.
         return axes == spec.axes
@@ -105,6 +106,11 @@ def _is_scheme(spec: TrialSpec, name: str) -> bool:
     return _stages(spec.curriculum.geometry, axes, training.epochs, training.iterations_per_epoch) == (
         spec.curriculum.stages
     )
+
+
+@lru_cache(maxsize=4096)
+def _axes(name: str, *kept: Any) -> Axes:
+    return replace(SCHEMES[name], **dict(zip(_KEPT, kept, strict=True)))
 
 
 @lru_cache(maxsize=4096)

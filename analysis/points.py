@@ -8,7 +8,7 @@ columns are documented in `columns.POINT_COLUMNS`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -66,7 +66,9 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
     key = ["dataset", "point_id"]
     groups = finished.groupby(key, sort=False)
     settings = finished.drop_duplicates(key)[["point_id", *SETTING_NAMES]].set_index(key)
-    points = pd.concat([settings, _means(finished, key), _counts(groups), _origins(groups)], axis=1).reset_index()
+    points = pd.concat(
+        [settings, _means(finished, key), _counts(groups), _origins(finished, groups)], axis=1
+    ).reset_index()
     points["summary"] = summaries(points)
     return points.reindex(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
 
@@ -107,8 +109,10 @@ def _plain(value: Any) -> Any:
 def summaries(points: pd.DataFrame) -> list[str]:
     """Each configuration in a few words: its curriculum, and the settings in which a dataset's points differ."""
     told = {dataset: _differing(rows) for dataset, rows in points.groupby("dataset")}
+    names = ["dataset", "method", "stage_table", "order", *_TOLD_IF_DIFFERENT, *_TOLD_OF_PDL]
     return [
-        ", ".join([_curriculum_words(row), *_setting_words(row, told[row["dataset"]])]) for _, row in points.iterrows()
+        ", ".join([_curriculum_words(row), *_setting_words(row, told[row["dataset"]])])
+        for row in points[names].to_dict("records")
     ]
 
 
@@ -127,20 +131,25 @@ def _counts(groups: Groups) -> pd.DataFrame:
     return pd.DataFrame(counts)
 
 
-def _origins(groups: Groups) -> pd.DataFrame:
-    columns = {name: groups[name].agg(_different) for name in CIRCUMSTANCE_NAMES}
-    columns |= {"folds": groups["fold"].agg(_sorted_numbers), "seeds": groups["seed"].agg(_sorted_numbers)}
-    columns |= {"trial_ids": groups["trial_id"].agg(" ".join), "studies": groups["study"].agg(_different)}
-    return pd.DataFrame(columns)
+def _origins(finished: pd.DataFrame, groups: Groups) -> pd.DataFrame:
+    number, index = groups.ngroup().tolist(), groups.size().index
+
+    def of(name: str) -> list[list[Any]]:
+        """The values of each group in order, without missing ones."""
+        found: list[list[Any]] = [[] for _ in index]
+        for group, value, missing in zip(number, finished[name].tolist(), finished[name].isna(), strict=True):
+            if not missing:
+                found[group].append(value)
+        return found
+
+    columns = {name: [_words(values) for values in of(name)] for name in CIRCUMSTANCE_NAMES}
+    columns |= {f"{name}s": [" ".join(map(str, sorted(set(v)))) for v in of(name)] for name in ("fold", "seed")}
+    columns |= {"trial_ids": list(map(" ".join, of("trial_id"))), "studies": list(map(_words, of("study")))}
+    return pd.DataFrame(columns, index=index)
 
 
-def _different(values: pd.Series[Any]) -> str:
-    words = (f"{v:g}" if isinstance(v, float) else str(v) for v in values.tolist() if not pd.isna(v))
-    return " | ".join(dict.fromkeys(words))
-
-
-def _sorted_numbers(values: pd.Series[Any]) -> str:
-    return " ".join(str(n) for n in sorted(set(values)))
+def _words(values: Iterable[Any]) -> str:
+    return " | ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
 
 
 def _differing(points: pd.DataFrame) -> list[str]:
@@ -153,12 +162,12 @@ def _differing(points: pd.DataFrame) -> list[str]:
     return [name for name in differing if name != _FOLLOWS_METHOD or not follows]
 
 
-def _setting_words(point: pd.Series[Any], names: Iterable[str]) -> list[str]:
+def _setting_words(point: Mapping[Any, Any], names: Iterable[str]) -> list[str]:
     words = {**_TOLD_IF_DIFFERENT, **({} if pd.isna(point["pdl_iterations"]) else _TOLD_OF_PDL)}
     return [words[name].format(point[name]) for name in names if name in words and not pd.isna(point[name])]
 
 
-def _curriculum_words(point: pd.Series[Any]) -> str:
+def _curriculum_words(point: Mapping[Any, Any]) -> str:
     searched = (OTHER, with_data_curriculum(OTHER))
     if point["method"] not in searched:
         return METHOD_LABELS[point["method"]]

@@ -118,15 +118,15 @@ def drawn_changes(
         Configurations × replicates.
     """
     rng = np.random.default_rng(seed)
-    weights = _case_weights(matrix.seen, replicates, rng)
-    whole = mean_dice(matrix.dice, np.ones((1, weights.shape[1])))
+    drawn = _case_weights(matrix.seen, replicates, rng)
+    whole = mean_dice(matrix.dice, np.ones((1, drawn.shape[1])))
     # Where all drawn cases of a training lack a Dice, it stays.
-    change = np.nan_to_num(mean_dice(matrix.dice, weights) - whole)
-    averages = matrix.averages(point_ids)
-    changes = averages @ change
-    for row, (point, average) in enumerate(zip(point_ids, averages, strict=True)):
-        mine = np.flatnonzero(matrix.point_ids == point)
-        changes[row] += _training_changes(whole[mine] + change[mine], matrix.folds[mine], average[mine], rng)
+    change = np.nan_to_num(mean_dice(matrix.dice, drawn) - whole)
+    changes = np.zeros((len(point_ids), replicates))
+    for row, point in enumerate(point_ids):
+        mine, weights = matrix.weights_of(point)
+        changes[row] = weights @ change[mine]
+        changes[row] += _training_changes(whole[mine] + change[mine], matrix.folds[mine], weights, rng)
     return changes
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from analysis.methods import method_of, point_id, stage_table
 from analysis.spending import spent_by
 from study.audit import UNFORESEEN, read_trial
-from study.costs import Bill, Charge, Entry, bill, entries, scaled, total
+from study.costs import Bill, Charge, Entry, bill, scaled, total
 from study.errors import StudyError
 from study.readings import MeterInfo
 from study.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
@@ -29,32 +29,27 @@ _EPOCH_FIELDS = (
 )
 
 
-def trial_rows(study: str, folder: TrialFolder) -> dict[str, list[Row]]:
+def trial_rows(folder: TrialFolder) -> dict[str, list[Row]]:
     """The trial's rows by table. One that does not pass the audit is a row of `trials` alone, with the reason."""
-    key = {"study": study, "trial_id": folder.trial_id}
-    row: Row = dict(key)
-    details: dict[str, list[Row]] = {}
     try:
         records = read_trial(folder)
-        spec, attempts, intervals = records.spec, records.attempts, records.intervals
-        priced = entries(attempts, intervals)
-        row.update(_setting(spec))
-        row.update(state=records.state.value, failure=records.failure)
-        row.update(_outcome(spec, records.result))
-        row.update(_costs(attempts, bill(attempts, intervals), {i.phase for i in intervals}))
-        row.update(_use(intervals))
-        details = {
-            "epochs": _with(key, _epoch_rows(records.epochs, priced)),
-            "cases": _with(key, _case_rows(records.result)),
-            "costs": _with(key, _cost_rows(priced)),
+        attempts, costs = records.attempts, bill(records.attempts, records.intervals)
+        row = {
+            **_setting(records.spec),
+            "state": records.state.value,
+            "failure": records.failure,
+            **_outcome(records.spec, records.result),
+            **_costs(attempts, costs, {i.phase for i in records.intervals}),
+            **_use(records.intervals),
+        }
+        return {
+            "trials": [row],
+            "epochs": list(_epoch_rows(records.epochs, costs.entries)),
+            "cases": list(_case_rows(records.result)),
+            "costs": list(_cost_rows(costs.entries)),
         }
     except (StudyError, *UNFORESEEN) as error:
-        row = {**key, "state": UNREADABLE, "failure": " ".join(str(error).split())}
-    return {"trials": [row], **details}
-
-
-def _with(key: Row, rows: Iterable[Row]) -> list[Row]:
-    return [{**key, **row} for row in rows]
+        return {"trials": [{"state": UNREADABLE, "failure": " ".join(str(error).split())}]}
 
 
 def _setting(spec: TrialSpec) -> Row:

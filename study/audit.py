@@ -8,7 +8,9 @@ that a file was damaged. Records that only tell the story (`events.jsonl`, `log.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -43,13 +45,15 @@ def audit(ledger: Ledger) -> None:
     """
     named = _check_points(ledger)
     of_a_space = ledger.header().get("space") is not None
-    for folder in _folders(ledger):
-        _check_unless_busy(folder)
-        if of_a_space and folder.trial_id not in named and _has(folder, "spec.json") and not folder.by_hand:
-            raise LedgerError(
-                f"{ledger.root / 'points.jsonl'} has lost lines: none names trial {folder.trial_id}; restore it from a "
-                f"backup or, if somebody made that trial by hand, make an empty file {folder.path / 'by_hand'}"
-            )
+    with reading_many():
+        for folder in _folders(ledger):
+            _check_unless_busy(folder)
+            if of_a_space and folder.trial_id not in named and _has(folder, "spec.json") and not folder.by_hand:
+                raise LedgerError(
+                    f"{ledger.root / 'points.jsonl'} has lost lines: none names trial {folder.trial_id}; restore it "
+                    f"from a backup or, if somebody made that trial by hand, make an empty file "
+                    f"{folder.path / 'by_hand'}"
+                )
 
 
 def audit_trial(folder: TrialFolder) -> None:
@@ -102,6 +106,18 @@ def read_trial(folder: TrialFolder) -> Records:
             records = _read(folder)
             _check(folder, records)
     return records
+
+
+@contextmanager
+def reading_many() -> Iterator[None]:
+    """Without the garbage collector, which looks through all that was read again and again; no record is cyclic."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def folders(ledger: Ledger) -> list[TrialFolder]:

@@ -277,4 +277,4 @@ def _times(value: float | None, factor: float) -> float | None:
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
-    return None if None in values else reduce(add, values, 0.0)  # type: ignore[arg-type]
+    return None if None in values else reduce(add, values, 0.0)

@@ -80,8 +80,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, *, instead: str = "use --device cpu") -> str:
     """`cpu` or `cuda`.
+
+    Args:
+        device: one of `DEVICES`.
+        instead: what to do without CUDA.
 
     Raises:
         MachineError: CUDA was asked for and torch sees none.
@@ -96,7 +100,7 @@ def resolve_device(device: str) -> str:
     if device == "cuda":
         raise MachineError(
             f"device: received 'cuda', but torch {torch.__version__} sees no CUDA device here; "
-            "use --device cpu, or check the driver with `python -m study doctor`"
+            f"{instead}, or check the driver with `python -m study doctor`"
         )
     return "cpu"
 

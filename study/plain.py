@@ -49,5 +49,4 @@ def _plain(value: Any) -> Any:
 
 def with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     """The same data with its lists as tuples, as frozen records hold them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-
+    return {key: tuple(value) if type(value) is list else value for key, value in data.items()}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study import locks
-from study.audit import UNFORESEEN, Records, begun, read_trial
+from study.audit import UNFORESEEN, Records, begun, read_trial, reading_many
 from study.costs import bill
 from study.curriculum import Axes
 from study.errors import StudyError
@@ -112,7 +112,8 @@ class StatusBoard:
         """A line per trial, oldest first; one that does not pass the audit is unreadable, with the reason."""
         folders = self._folders()
         locks.look(folder.locks_path for folder in folders if not self._is_settled(folder))
-        return [self._row(folder) for folder in folders]
+        with reading_many():
+            return [self._row(folder) for folder in folders]
 
     def _folders(self) -> list[TrialFolder]:
         """All trials in order; only new ones are looked at."""

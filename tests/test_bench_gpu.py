@@ -84,4 +84,12 @@ def test_the_table_has_a_row_per_stage_and_says_what_fell_back() -> None:
 def test_without_a_gpu_it_is_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "gpu", "--data", str(data), "--dataset", str(NUMBER)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "sees no CUDA device here" in line
+    assert "sees no CUDA device here; measure a CPU with `bench trial`" in line
+    assert "--device cpu" not in line
+
+
+def test_a_cpu_is_not_measured_as_a_gpu(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "gpu", "--device", "cpu", "--data", str(data), "--dataset", str(NUMBER)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--device" in line
+    assert "bench trial" in line

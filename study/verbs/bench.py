@@ -119,7 +119,12 @@ def _measure_gpu(args: argparse.Namespace, folder: Path) -> GpuBench:
     from study.records import TrainingSettings
     from study.specs import make_spec, prepared_lookup
 
-    resolve_device("cuda")
+    instead = "measure a CPU with `bench trial`"
+    if args.device == "cpu":
+        raise InvalidInputError(
+            field="--device", received=args.device, legal=f"auto or cuda for `bench gpu`; {instead}"
+        )
+    resolve_device("cuda", instead=instead)
     axes, paths, name = axes_from(args), *_data(args, folder)
     if axes.order == "random":
         raise InvalidInputError(field="--order", received=axes.order, legal="growing or shrinking: stages one by one")

@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=ALWAYS,
         default=AUTO,
         metavar="WHEN",
-        help=f"torch.compile on CUDA: {', '.join(COMPILE_CHOICES)}; auto is where it saves time (default), "
-        "no word is always",
+        help=f"torch.compile on CUDA: {', '.join(COMPILE_CHOICES)}; auto (default) is where it saves "
+        "more time than compiling with an empty cache takes; no word is always",
     )
     metrics = parser.add_argument_group("metrics beside Dice (of a finished trial, from its stored predictions)")
     metrics.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(METRICS)}")

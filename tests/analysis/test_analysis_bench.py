@@ -28,7 +28,7 @@ def test_the_front_is_that_of_the_made_up_trials(tmp_path: Path) -> None:
 def test_a_made_up_study_is_read_like_a_real_one(tmp_path: Path) -> None:
     evidence = gather([write_study(tmp_path / "study", 5).root])
     assert evidence.tables.trials["state"].tolist() == ["finished"] * 5
-    assert evidence.tables.epochs.groupby("trial_id").size().tolist() == [50] * 5
+    assert evidence.tables.epochs.groupby("trial_id").size().tolist() == [10] * 5
     assert evidence.points[["dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg"]].notna().all(axis=None)
     assert (evidence.points["dice_low"] < evidence.points["dice"]).all()
 
