@@ -164,7 +164,7 @@ def total(charges: Iterable[Charge]) -> Charge:
     """Sum of charges; a part unmeasured in one is unmeasured in the sum."""
     rows = list(charges)
     return Charge(
-        seconds=sum([c.seconds for c in rows]),
+        seconds=sum(c.seconds for c in rows),
         cpu_kwh=_sum([c.cpu_kwh for c in rows]),
         gpu_kwh=_sum([c.gpu_kwh for c in rows]),
         ram_kwh=_sum([c.ram_kwh for c in rows]),
