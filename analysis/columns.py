@@ -6,11 +6,12 @@ not measured. No column holds 0 for "unknown". Units are those of the files; pag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-Dtype = Literal["str", "Int64", "float64", "boolean"]
+from study.curriculum import Axes
+from study.records import TrainingSettings
+from study.setting import Dtype, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,13 @@ def _flag(name: str, label: str, meaning: str) -> Column:
     return Column(name=name, label=label, dtype="boolean", meaning=meaning)
 
 
+def _of(record: type) -> Iterator[Column]:
+    """Of every setting of a record."""
+    for name, each in settings_of(record).items():
+        meaning = each.meaning.replace("`", "")
+        yield Column(name=name, label=each.label, unit=each.unit, dtype=each.kind.dtype, meaning=meaning)
+
+
 _POINT_ID = _words("point_id", "Configuration id", "the same for all folds and seeds of one configuration")
 
 _IDENTITY = (
@@ -70,37 +78,14 @@ _SETTING = (
     _words(
         "method", "Method", "published scheme with this very stage table, `other` if none; `pdl` before it with PDL"
     ),
-    _words("chain", "Chain", "order in which the axes of the patch grow"),
-    _words("chain_start", "Chain start", "trainable without help, or one voxel at the bottleneck as in the follow-up"),
-    _number("min_patch", "Smallest patch", "where on the chain growth starts: 0 smallest size, 1 full patch"),
-    _count("stages", "Stages asked for", "sizes of the chain to use; missing means all"),
-    _words("batch_growth", "Batch growth", "exponent from 0 (constant) to 1 (constant voxels), or the word stepwise"),
-    _flag("shared_crops", "Shared crops", "several crops from one volume"),
-    _words("order", "Order", "growing, shrinking or random"),
-    _number("budget", "Budget", "share of the iterations per epoch that is trained"),
-    _words("allocation", "Allocation", "how iterations are spread to stages"),
-    _number("pdl_fraction", "Cases first", "share of the training cases, most dissimilar, to start on; 0 is all (PDL)"),
-    _number("pdl_epochs", "Epochs on them", "from 1 on a number of epochs, below a share of them"),
-    _words("pdl_metric", "Ranked by", "measure of similarity that orders the cases"),
+    *_of(Axes),
     _count(
         "pdl_iterations", "Iterations on them", "that draw these cases alone; missing where all are drawn throughout"
     ),
     _count("n_stages", "Stages", "in the resolved stage table"),
     _words("stage_table", "Stage table", "JSON list of patch_size, batch_size, first_iteration, iterations"),
     _count("iterations", "Iterations", "of the whole training, as specified"),
-    _words("optimizer", "Optimizer", "sgd or adamw"),
-    _number("initial_learning_rate", "Learning rate", "before the first epoch"),
-    _number("momentum", "Momentum", "of SGD, or the first beta of AdamW"),
-    _number("weight_decay", "Weight decay", "as the optimizer defines it"),
-    _count("epochs", "Epochs", "steps of the learning rate"),
-    _count("iterations_per_epoch", "Iterations per epoch", "at full budget"),
-    _number("foreground_oversampling", "Foreground share", "of samples centred on foreground"),
-    _count("validation_every_epochs", "Validation every", "epochs between online validations", "epochs"),
-    _count("validation_batches", "Validation batches", "in one online validation"),
-    _flag("test_time_mirroring", "Mirroring", "in the final validation"),
-    _words("augmentation", "Augmentation", "rotation and dummy 2D decided at the full patch, or per stage"),
-    _words("compile_network", "Compiled", "torch.compile on CUDA: auto, always or never"),
-    _number("stop_at_dice", "Stop at Dice", "smoothed validation Dice that ends the training; missing: none does"),
+    *_of(TrainingSettings),
 )
 
 _OUTCOME = (

@@ -7,7 +7,7 @@ another version's defaults.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +15,9 @@ from typing import Any, Self
 import pandas as pd
 
 from analysis.points import axes_of, training_of
-from study.curriculum import SCHEMES, STEPWISE, Axes, resolve
-from study.execution import AUTO
+from study.curriculum import SCHEMES, Axes, resolve
 from study.records import TrainingSettings, TrialSpec
+from study.setting import settings_of
 from study.trial_folder import TrialFolder
 
 NNUNET_EPOCHS, NNUNET_ITERATIONS_PER_EPOCH = 1000, 250
@@ -157,29 +157,12 @@ def _quoted(command: str) -> list[str]:
 
 
 def _flags(recipe: Recipe) -> Iterator[str]:
-    axes, training = recipe.axes, recipe.training
     yield from ("--dataset", recipe.dataset, "--plans", recipe.plans, "--configuration", recipe.configuration)
     yield from ("--fold", str(recipe.fold), "--seed", str(recipe.seed), "--scheme", _scheme(recipe))
-    yield from ("--min-patch", repr(axes.min_patch), *(["--stages", str(axes.stages)] if axes.stages else []))
-    growth = axes.batch_growth
-    yield from ("--batch-growth", growth if growth == STEPWISE else repr(growth), "--budget", repr(axes.budget))
-    yield from ("--allocation", axes.allocation, "--chain", axes.chain, "--chain-start", axes.chain_start)
-    yield from ("--order", axes.order)
-    if axes.needs_ranking:
-        yield from ("--pdl-fraction", repr(axes.pdl_fraction), "--pdl-epochs", repr(axes.pdl_epochs))
-        yield from ("--pdl-metric", axes.pdl_metric)
-    yield from ("--optimizer", training.optimizer, "--augmentation", training.augmentation)
-    for name in _TRAINING_NUMBERS:
-        yield from ("--" + name.replace("_", "-"), repr(getattr(training, name)))
-    yield from () if training.stop_at_dice is None else ("--stop-at-dice", repr(training.stop_at_dice))
-    yield from () if training.test_time_mirroring else ("--no-mirroring",)
-    yield from () if training.compile_network == AUTO else ("--compile", training.compile_network)
-
-
-_TRAINING_NUMBERS: Sequence[str] = (
-    *("initial_learning_rate", "momentum", "weight_decay", "epochs", "iterations_per_epoch"),
-    *("foreground_oversampling", "validation_every_epochs", "validation_batches"),
-)
+    for record, values in ((Axes, recipe.axes), (TrainingSettings, recipe.training)):
+        for name, each in settings_of(record).items():
+            if recipe.axes.needs_ranking or not name.startswith("pdl_"):
+                yield from each.words(getattr(values, name))
 
 
 def _scheme(recipe: Recipe) -> str:

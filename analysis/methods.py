@@ -100,8 +100,8 @@ def stage_table(spec: TrialSpec) -> str:
 def _is_scheme(spec: TrialSpec, name: str) -> bool:
     axes = _axes(name, *(getattr(spec.axes, field) for field in _KEPT))
     if spec.curriculum.random_draws or axes.order == "random":
-        # Random tables differ by their draws, so the axes are compared.
-        return axes == spec.axes
+        # Random tables differ by their draws, so the axes are compared, but for the one that is idle there.
+        return axes == replace(spec.axes, growth=axes.growth)
     training = spec.training
     return _stages(spec.curriculum.geometry, axes, training.epochs, training.iterations_per_epoch) == (
         spec.curriculum.stages

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
@@ -17,7 +16,9 @@ import pandas as pd
 from analysis.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
 from analysis.frame import FINISHED
 from analysis.methods import CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
+from study.curriculum import Axes
 from study.records import TrainingSettings
+from study.setting import settings_of
 
 if TYPE_CHECKING:
     from pandas.api.typing import DataFrameGroupBy
@@ -37,6 +38,7 @@ _TOLD_IF_DIFFERENT = {
     "epochs": "{} epochs",
     "iterations_per_epoch": "{} iterations per epoch",
     "foreground_oversampling": "{:.0%} foreground",
+    "growth": "stages growing by {:g}",
     "stop_at_dice": "to Dice {:g}",
     "augmentation": "augmentation {}",
 }
@@ -75,35 +77,20 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
 
 def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
     """A point's axes as plain JSON, named as in `study.curriculum.Axes`."""
-    growth, stages, epochs = point["batch_growth"], point["stages"], point["pdl_epochs"]
-    return {
-        "chain": point["chain"],
-        # Reports from before it was a choice do not have it.
-        "chain_start": "trainable" if pd.isna(point["chain_start"]) else point["chain_start"],
-        "min_patch": float(point["min_patch"]),
-        "stages": None if pd.isna(stages) else int(stages),
-        "batch_growth": growth if growth.isalpha() else float(growth),
-        "shared_crops": bool(point["shared_crops"]),
-        "order": point["order"],
-        "budget": float(point["budget"]),
-        "allocation": point["allocation"],
-        "pdl_fraction": float(point["pdl_fraction"]),
-        "pdl_epochs": int(epochs) if epochs >= 1 else float(epochs),
-        "pdl_metric": point["pdl_metric"],
-    }
+    return _settings(point, Axes)
 
 
 def training_of(point: pd.Series[Any]) -> dict[str, Any]:
     """A point's training settings as plain JSON, named as in `study.records.TrainingSettings`."""
+    return _settings(point, TrainingSettings)
+
+
+def _settings(point: pd.Series[Any], record: type) -> dict[str, Any]:
     # Reports from before a setting was a choice do not have it: its default is what it was.
     return {
-        field.name: field.default if pd.isna(value := point[field.name]) else _plain(value)
-        for field in fields(TrainingSettings)
+        name: each.default if pd.isna(value := point[name]) else each.kind.read(value)
+        for name, each in settings_of(record).items()
     }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
 
 
 def summaries(points: pd.DataFrame) -> list[str]:

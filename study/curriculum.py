@@ -20,9 +20,9 @@ from typing import Any, Literal, Self
 from study.chain import CHAIN_ORDERS, CHAIN_STARTS, ChainOrder, ChainStart, Geometry, Size, patch_chain
 from study.checks import check_choice, check_count, check_range
 from study.crops import ALTERNATING, ROUNDED, VolumeRule, foreground_volumes
-from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, check_data_axes
-from study.errors import InvalidInputError
+from study.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, METRICS
 from study.plain import with_tuples
+from study.setting import Count, CountOrShare, Number, Switch, Words, check_settings, setting
 from study.spans import Span, draw, even_spans, random_spans, spread, whole_epoch_spans
 
 StageOrder = Literal["growing", "shrinking", "random"]
@@ -43,61 +43,119 @@ STEPWISE_LAST_BATCH = 2
 class Axes:
     """One point of the search space of curricula. Every field is dimensionless, so it fits every dataset.
 
-    Attributes:
-        chain: order in which axes grow. `cyclic` is the MICCAI paper's, `smallest-first` the follow-up's.
-        chain_start: smallest size of the chain: `trainable` by the network as it is, or `one-voxel` at the bottleneck,
-            where the follow-up starts.
-        min_patch: where on the chain growth starts, 0 (its smallest size) to 1 (the full patch: constant patch size).
-        stages: how many sizes of that chain are used, evenly spread, the full patch always among them; None or more
-            than there are means all.
-        batch_growth: exponent g of b = floor(B (V(P)/V)^g): 0 keeps the batch, 1 keeps voxels per batch. `stepwise` is
-            the PGPS+ rule: as many samples as fit in the voxels of the next stage's batch.
-        shared_crops: draw several crops from one volume, so that at most about B volumes are opened per batch; random
-            and foreground-centred volumes alternate, see `crops`.
-        order: `growing`, `shrinking` (a control), or `random`: every iteration draws one of the sizes (RPSS).
-        budget: share of the iterations per epoch that is trained, 0.1 to 1; epochs stay, so the learning rate anneals.
-        allocation: `even` spreads iterations to stages at iteration granularity; `reference` is the published
-            code's: whole epochs, the last stage takes the remainder.
-        pdl_fraction: share of the training cases, the most dissimilar ones, that the training starts on; 0 (or 1) draws
-            from all of them throughout.
-        pdl_epochs: how long it stays with them: a whole number of epochs, or a share of them between 0 and 1.
-        pdl_metric: what the cases are ranked by, one of `data_curriculum.METRICS`.
+    What each means stands beside it. `stages` that are None, or more than there are, are all; `pdl_fraction` 1 is 0.
 
     Raises:
         InvalidInputError: a field is outside its range.
     """
 
-    chain: ChainOrder = "cyclic"
-    chain_start: ChainStart = "trainable"
-    min_patch: float = 0.0
-    stages: int | None = None
-    batch_growth: float | Literal["stepwise"] = 0.0
-    shared_crops: bool = False
-    order: StageOrder = "growing"
-    budget: float = 1.0
-    allocation: Allocation = "even"
-    pdl_fraction: float = 0.0
-    pdl_epochs: int | float = DEFAULT_EPOCHS
-    pdl_metric: str = DEFAULT_METRIC
+    chain: ChainOrder = setting(
+        "cyclic",
+        Words(words=CHAIN_ORDERS),
+        "Chain",
+        "order in which the axes of the patch grow: MICCAI 2024, or its follow-up",
+        shown_default="scheme",
+    )
+    chain_start: ChainStart = setting(
+        "trainable",
+        Words(words=CHAIN_STARTS),
+        "Chain start",
+        "smallest size of the chain: what torch trains as it is, or one voxel at the bottleneck as in the follow-up",
+        details="smallest size of the chain. `one-voxel` are the divisors themselves, where the follow-up's "
+        "`efficiency` and `performance` start: InstanceNorm gives its bias there, so the layers below the bottleneck "
+        "learn nothing in that stage. `trainable` is the next size, which torch takes without being told to",
+        shown_default="scheme",
+    )
+    min_patch: float = setting(
+        0.0,
+        Number(low=0, high=1),
+        "Smallest patch",
+        "where on the chain growth starts: 0 its smallest size, 1 the full patch (constant patch size)",
+        shown_default="scheme",
+    )
+    stages: int | None = setting(
+        None,
+        Count(),
+        "Stages asked for",
+        "how many sizes of the chain are used, evenly spread, both ends among them; missing means all",
+        details="how many patch sizes are used, spread evenly; more than there are means all",
+        shown_default="scheme: all",
+    )
+    batch_growth: float | Literal["stepwise"] = setting(
+        0.0,
+        Number(low=0, high=1, word=STEPWISE),
+        "Batch growth",
+        "exponent g of b = floor(B·(V(P)/V)^g): 0 constant batch, 1 constant voxels; or `stepwise`, the rule of PGPS+",
+        details="0 keeps the batch size, 1 keeps the voxels of a batch; `stepwise` is the rule of PGPS+: as many "
+        "samples as fit in the voxels of the next stage's batch",
+        shown_default="scheme",
+    )
+    growth: float = setting(
+        0.0,
+        Number(low=-3, high=3),
+        "Stage growth",
+        "exponent p of the share of iterations of the k-th stage, k^p: 0 even, above 0 longer late stages",
+        details="share of the iterations that the k-th stage trained gets, proportional to k^p: 0 even shares, above 0 "
+        "longer late stages, below 0 longer early ones; every stage keeps one iteration (with `reference`, one epoch). "
+        "Idle in random order",
+        shown_default="scheme",
+    )
+    shared_crops: bool = setting(
+        False,
+        Switch(),
+        "Shared crops",
+        "several crops from one volume",
+        details="several crops from one opened volume, when batches are large: all of a volume are random or all "
+        "foreground-centred, volumes alternate and begin with a random one",
+        shown_default="scheme",
+        option=None,
+    )
+    order: StageOrder = setting(
+        "growing",
+        Words(words=STAGE_ORDERS),
+        "Order",
+        "of stages; `shrinking` is a control, `random` draws a size for every iteration",
+        shown_default="scheme",
+    )
+    budget: float = setting(
+        1.0,
+        Number(low=SMALLEST_BUDGET, high=1),
+        "Budget",
+        "share of the iterations of each epoch; epochs stay, so the learning rate still falls to zero",
+    )
+    allocation: Allocation = setting(
+        "even",
+        Words(words=ALLOCATIONS),
+        "Allocation",
+        "iterations to stages: to one iteration, or whole epochs as in the published code",
+    )
+    pdl_fraction: float = setting(
+        0.0,
+        Number(low=0, high=1),
+        "Cases first",
+        "share of the training cases, most dissimilar, to start on; 0 is all (PDL)",
+        details="share of the training cases that the training starts on, the most dissimilar ones (PDL); 0 or 1 is "
+        "all of them throughout (CDL). An interval of it starts above 0",
+    )
+    pdl_epochs: int | float = setting(
+        DEFAULT_EPOCHS,
+        CountOrShare(of="epochs"),
+        "Epochs on them",
+        "from 1 on a number of epochs, below a share of them",
+        details="how long it stays with them: epochs, or a share of the epochs (rounded, at least one). Published are "
+        "10 epochs for CT and 20 for MRI (AAPM 2020 abstract), each a pass over the cases; one of nnU-Net's is 250 "
+        "batches",
+    )
+    pdl_metric: str = setting(
+        DEFAULT_METRIC,
+        Words(words=METRICS),
+        "Ranked by",
+        "measure of similarity that orders the cases; `mean-rank` is ours",
+        details="what the cases are ranked by; `mean-rank` is ours, the mean of the ranks by MSE, SSIM and UQI",
+    )
 
     def __post_init__(self) -> None:
-        check_choice("chain", self.chain, CHAIN_ORDERS)
-        check_choice("chain_start", self.chain_start, CHAIN_STARTS)
-        check_choice("order", self.order, STAGE_ORDERS)
-        check_choice("allocation", self.allocation, ALLOCATIONS)
-        check_range("min_patch", self.min_patch, 0.0, 1.0)
-        check_range("budget", self.budget, SMALLEST_BUDGET, 1.0)
-        if self.batch_growth != STEPWISE:
-            check_range("batch_growth", self.batch_growth, 0.0, 1.0, also=f"the word {STEPWISE!r}")
-        if not isinstance(self.shared_crops, bool):
-            raise InvalidInputError(field="shared_crops", received=self.shared_crops, legal="true or false")
-        if self.stages is not None:
-            check_count("stages", self.stages)
-        check_data_axes(self.pdl_fraction, self.pdl_epochs, self.pdl_metric)
-        for name in ("min_patch", "batch_growth", "pdl_fraction", "pdl_epochs"):
-            if isinstance(getattr(self, name), float):
-                # -0.0 is 0.0, in JSON as well.
-                object.__setattr__(self, name, getattr(self, name) + 0.0)
+        check_settings(self)
 
     @property
     def needs_ranking(self) -> bool:
@@ -335,5 +393,5 @@ def _stepwise_batch_sizes(plan_batch: int, sizes: Sequence[Size]) -> list[int]:
 def _spans(axes: Axes, count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:
     """Of `count` consecutive stages."""
     if axes.allocation == "reference":
-        return whole_epoch_spans(count, epochs, iterations_per_epoch)
-    return even_spans(count, epochs * iterations_per_epoch)
+        return whole_epoch_spans(count, epochs, iterations_per_epoch, axes.growth)
+    return even_spans(count, epochs * iterations_per_epoch, axes.growth)

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from study.checks import check_choice, check_count, check_range, is_whole
+from study.checks import check_count, check_range
 from study.errors import InvalidInputError
+from study.setting import CountOrShare
 
 METRICS = ("mse", "psnr", "ssim", "uqi", "mean-rank")
 """What cases may be ranked by: a measure of similarity, or the mean of the ranks by several of them."""
@@ -56,21 +57,6 @@ class DataCurriculum:
         return None if data is None else cls(**data)
 
 
-def check_data_axes(fraction: object, epochs: object, metric: object) -> None:
-    """Check the axes of the data curriculum by themselves; `phase_iterations` and `resolve_cases` check them together.
-
-    Raises:
-        InvalidInputError: a fraction outside 0 to 1, epochs that are neither a count nor a share, an unknown metric.
-    """
-    check_range("pdl_fraction", fraction, 0.0, 1.0)
-    check_choice("pdl_metric", metric, METRICS)
-    counted = isinstance(epochs, int) and is_whole(epochs) and epochs >= 1
-    shared = isinstance(epochs, float) and 0.0 < epochs < 1.0
-    if not counted and not shared:
-        legal = "a whole number of epochs of at least 1, or a share of the training above 0 and below 1"
-        raise InvalidInputError(field="pdl_epochs", received=epochs, legal=legal)
-
-
 def phase_iterations(pdl_epochs: int | float, *, epochs: int, iterations_per_epoch: int) -> int:
     """Length of the first phase, which ends with an epoch.
 
@@ -82,7 +68,7 @@ def phase_iterations(pdl_epochs: int | float, *, epochs: int, iterations_per_epo
     Raises:
         InvalidInputError: more epochs than the training has.
     """
-    check_data_axes(0.0, pdl_epochs, DEFAULT_METRIC)
+    CountOrShare(of="epochs").check("pdl_epochs", pdl_epochs)
     wanted = pdl_epochs if isinstance(pdl_epochs, int) else max(1, math.floor(pdl_epochs * epochs + 0.5))
     if wanted > epochs:
         legal = f"at most the {epochs} epochs of the training, or a share of them above 0 and below 1"
@@ -100,7 +86,7 @@ def resolve_cases(ranked: Sequence[str], fraction: float) -> tuple[str, ...] | N
     Raises:
         InvalidInputError: a fraction outside 0 to 1, or one above 0 that leaves no case.
     """
-    check_data_axes(fraction, DEFAULT_EPOCHS, DEFAULT_METRIC)
+    check_range("pdl_fraction", fraction, 0.0, 1.0)
     size = math.floor(fraction * len(ranked) + 0.5)
     if fraction > 0 and size == 0:
         least = 0.5 / len(ranked) if ranked else 1.0

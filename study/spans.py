@@ -1,11 +1,13 @@
 """How iterations are dealt out to stages: which sizes of a chain are kept, where each stage starts, what a draw gives.
 
-Whole-number arithmetic alone; `curriculum` puts patch sizes and batches to it.
+Whole-number arithmetic but for uneven shares; `curriculum` puts patch sizes and batches to it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -23,15 +25,23 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[(2 * i * last + count - 1) // (2 * (count - 1))] for i in range(count)]
 
 
-def even_spans(count: int, total: int) -> list[Span]:
-    """Consecutive stages whose lengths differ by one iteration at most."""
-    return _between([i * total // count for i in range(count)], total)
+def even_spans(count: int, total: int, growth: float = 0.0) -> list[Span]:
+    """Consecutive stages of at least one iteration, the k-th with a share of k^growth; see `_starts`."""
+    return _between(_starts(count, total, growth), total)
 
 
-def whole_epoch_spans(count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:
-    """Consecutive stages of equally many whole epochs; the last takes the remainder, as in the published code."""
-    starts = [i * (epochs // count) * iterations_per_epoch for i in range(count)]
-    return _between(starts, epochs * iterations_per_epoch)
+def whole_epoch_spans(count: int, epochs: int, iterations_per_epoch: int, growth: float = 0.0) -> list[Span]:
+    """Likewise of whole epochs; of even shares the last stage takes the remainder, as in the published code."""
+    starts = _starts(count, epochs, growth) if growth else [i * (epochs // count) for i in range(count)]
+    return _between([start * iterations_per_epoch for start in starts], epochs * iterations_per_epoch)
+
+
+def _starts(count: int, total: int, growth: float) -> list[int]:
+    """First of the `total` units of each stage: rounded down, but so that every stage has one."""
+    if not growth:
+        return [i * total // count for i in range(count)]
+    sums = [0.0, *accumulate(k**growth for k in range(1, count + 1))]
+    return [min(max(math.floor(total * sums[i] / sums[-1]), i), total - count + i) for i in range(count)]
 
 
 def random_spans(count: int, total: int, seed: int) -> list[Span]:

@@ -6,7 +6,8 @@ or where the two cannot be compared; `remarks` says why.
 
 from __future__ import annotations
 
-from analysis.columns import Column, Dtype
+from analysis.columns import Column
+from study.setting import Dtype
 
 RATIOS = {"runtime_ratio": "runtime", "voxel_ratio": "voxels", "energy_ratio": "energy", "co2_ratio": "CO₂"}
 """Column of each ratio, and its name in sentences."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.checks import check_count
-from study.verbs.options import whole
+from study.setting import whole
 
 if TYPE_CHECKING:
     from analysis.bench import FrontBench, ReportBench

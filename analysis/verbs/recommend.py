@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from analysis.verbs.options import add_source_options, told
 from study.errors import InvalidInputError
 from study.remote import place
-from study.verbs.options import number
+from study.setting import number
 
 if TYPE_CHECKING:
     from analysis.evidence import Evidence

@@ -14,32 +14,19 @@ import pandas as pd
 
 from analysis.columns import BY_NAME
 from analysis.methods import CONSTANT_PATCH
+from study.curriculum import Axes
+from study.records import TrainingSettings
+from study.setting import Count, Switch, Words, settings_of
 
-# Training settings that may vary, after the axes of the curriculum.
-_CURRICULUM = (
-    *("min_patch", "n_stages", "batch_growth", "budget", "chain", "chain_start", "order", "allocation", "shared_crops"),
-    *("pdl_fraction", "pdl_epochs", "pdl_metric"),
+# Numbers first: an axis of words that splits the points alike is named after them. Stages are told as resolved.
+_CURRICULUM = sorted(
+    ("n_stages" if name == "stages" else name for name in settings_of(Axes)),
+    key=lambda name: isinstance(settings_of(Axes).get(name, Count()), Words | Switch),
 )
-_TRAINING = (
-    "plans",
-    "configuration",
-    "optimizer",
-    "initial_learning_rate",
-    "momentum",
-    "weight_decay",
-    "epochs",
-    "iterations_per_epoch",
-    "foreground_oversampling",
-    "validation_every_epochs",
-    "validation_batches",
-    "test_time_mirroring",
-    "augmentation",
-    "compile_network",
-    "stop_at_dice",
-)
+_TRAINING = ("plans", "configuration", *settings_of(TrainingSettings))
 # Follows from whether the patch size is constant, unless somebody set it.
 _FOLLOWS = "foreground_oversampling"
-_LOGARITHMIC = ("initial_learning_rate", "weight_decay")
+_LOGARITHMIC = [name for name, each in settings_of(TrainingSettings).items() if each.logarithmic]
 _LOG_FROM = 10.0
 # Different numbers beside words that are still told one by one.
 _MOST_NUMBERS = 4

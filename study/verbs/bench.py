@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.verbs.options import add_curriculum_options, add_data_option, axes_from, need_whole, whole
+from study.setting import whole
+from study.verbs.options import add_curriculum_options, add_data_option, axes_from, need_whole
 
 if TYPE_CHECKING:
     from study.bench import TrialBench

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from study.ledger import Ledger
 from study.remote import is_url, place
-from study.verbs.options import whole
+from study.setting import whole
 
 EXAMPLES = """\
   python -m study dashboard studies/hippo

@@ -11,8 +11,9 @@ from study.curriculum import Axes, Curriculum, resolve
 from study.data_curriculum import phase_iterations
 from study.errors import InvalidInputError
 from study.plan import read_plan
+from study.setting import whole
 from study.stage_table import curriculum_as_json, first_phase_words, rich_table, shortfalls, size_text, summary
-from study.verbs.options import add_curriculum_options, add_data_curriculum_options, axes_from, whole
+from study.verbs.options import add_curriculum_options, add_data_curriculum_options, axes_from
 
 EXAMPLES = """\
   python -m study plan --patch-size 128 128 128 --divisors 32 32 32 --batch-size 2 --scheme pgps

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.datasets import data_paths, dataset_id
+from study.setting import whole
 from study.small_plan import DEFAULT_BATCH_SIZE, SmallPlan
 from study.terminal import say
-from study.verbs.options import add_data_option, need_whole, whole
+from study.verbs.options import add_data_option, need_whole
 
 if TYPE_CHECKING:
     from study.prepare import Preparation, Progress, Recipe, Source

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from study.checks import check_choice
 from study.data_curriculum import DEFAULT_METRIC, METRICS
+from study.setting import whole
 from study.terminal import say
-from study.verbs.options import add_data_option, need_whole, whole
+from study.verbs.options import add_data_option, need_whole
 
 if TYPE_CHECKING:
     from study.ranking.make import Made, Progress

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.remote import is_url, place
-from study.verbs.options import absolute, add_data_option, add_stall_option, number, stall_seconds_of, whole
+from study.setting import number, whole
+from study.verbs.options import absolute, add_data_option, add_stall_option, stall_seconds_of
 
 if TYPE_CHECKING:
     from study.console import PlainConsole

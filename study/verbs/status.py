@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from study.errors import InvalidInputError
 from study.remote import place
-from study.verbs.options import number
+from study.setting import number
 
 if TYPE_CHECKING:
     from study.console import PlainConsole

@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from study.execution import ALWAYS, AUTO, COMPILE_CHOICES
-from study.records import AUGMENTATION_RULES, METERS, OPTIMIZERS, Energy, TrainingSettings, TrialSpec
+from study.records import METERS, Energy, TrialSpec
 from study.remote import place
 from study.results import DEFAULT_TOLERANCE_MM, METRICS, Metrics
+from study.setting import number, whole
 from study.verbs.options import (
     absolute,
     add_curriculum_options,
     add_data_curriculum_options,
     add_data_option,
     add_stall_option,
+    add_training_options,
     axes_from,
     need_whole,
-    number,
     stall_seconds_of,
-    whole,
+    training_from,
 )
 
 EXAMPLES = """\
@@ -35,22 +35,6 @@ EXAMPLES = """\
       --stop-at-dice 0.85 --out trials
   python -m study trial --data data --dataset 4 --scheme pgps --metrics nsd hd95_mm --nsd-tolerance-mm 1 --out trials
 """
-TRAINING_OPTIONS = (
-    ("--initial-learning-rate", number, "X", "default: 0.01 with sgd, 0.003 with adamw"),
-    ("--momentum", number, "X", "of sgd, or first beta of adamw (default: 0.99, 0.9)"),
-    ("--weight-decay", number, "X", "default: 3e-5"),
-    ("--epochs", whole, "N", "default: 1000"),
-    ("--iterations-per-epoch", whole, "N", "at full budget (default: 250)"),
-    ("--foreground-oversampling", number, "0..1", "default: 0.5, with constant patch size 0.33"),
-    ("--validation-every-epochs", whole, "N", "default: 1"),
-    ("--validation-batches", whole, "N", "default: nnU-Net's 50"),
-    (
-        "--stop-at-dice",
-        number,
-        "0..1",
-        "end when the validation Dice, mean of three evaluations, is that (default: never)",
-    ),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,26 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_curriculum_options(parser)
     add_data_curriculum_options(parser)
-    training = parser.add_argument_group("training (nnU-Net's unless given)")
-    training.add_argument("--optimizer", default="sgd", metavar="NAME", help=f"{' or '.join(OPTIMIZERS)}; default: sgd")
-    for option, convert, metavar, text in TRAINING_OPTIONS:
-        training.add_argument(option, type=convert, metavar=metavar, help=text)
-    training.add_argument(
-        "--augmentation",
-        default="full-patch",
-        metavar="RULE",
-        help=f"dummy 2D and rotation decided at: {' or '.join(AUGMENTATION_RULES)} (default: full-patch)",
-    )
-    training.add_argument("--no-mirroring", action="store_true", help="final validation without test-time mirroring")
-    training.add_argument(
-        "--compile",
-        nargs="?",
-        const=ALWAYS,
-        default=AUTO,
-        metavar="WHEN",
-        help=f"torch.compile on CUDA: {', '.join(COMPILE_CHOICES)}; auto (default) is where it saves "
-        "more time than compiling with an empty cache takes; no word is always",
-    )
+    add_training_options(parser)
     metrics = parser.add_argument_group("metrics beside Dice (of a finished trial, from its stored predictions)")
     metrics.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(METRICS)}")
     metrics.add_argument(
@@ -171,7 +136,7 @@ def _spec(args: argparse.Namespace) -> TrialSpec:
     from study.datasets import data_paths
     from study.specs import make_spec, prepared_lookup, ranked_cases
 
-    axes, training, fold = axes_from(args), _training(args), need_whole("fold", args.fold)
+    axes, training, fold = axes_from(args), training_from(args), need_whole("fold", args.fold)
     lookup = prepared_lookup(data_paths(args.data))
     plan, split_sha256 = lookup(args.dataset, args.plans, args.configuration, fold)
     return make_spec(
@@ -183,18 +148,6 @@ def _spec(args: argparse.Namespace) -> TrialSpec:
         axes=axes,
         training=training,
         ranked=ranked_cases(lookup, args.dataset, fold, axes),
-    )
-
-
-def _training(args: argparse.Namespace) -> TrainingSettings:
-    names = [option.removeprefix("--").replace("-", "_") for option, *_ in TRAINING_OPTIONS]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return TrainingSettings(
-        optimizer=args.optimizer,
-        augmentation=args.augmentation,
-        test_time_mirroring=not args.no_mirroring,
-        compile_network=args.compile,
-        **given,
     )
 
 
