@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.columns import TABLES, Column, Dtype, dtypes
+from analysis.columns import TABLES, Column, dtypes
 from analysis.rows import UNREADABLE, trial_rows
 from study import files
 from study.audit import folders, reading_many
 from study.errors import LedgerError
 from study.ledger import Ledger
+from study.setting import Dtype
 from study.terminal import visible
 
 __all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
