@@ -1,16 +1,16 @@
-"""Command line: `python -m analysis VERB …`. Each verb is a module of `analysis.verbs`."""
+"""Command line: `python -m analysis VERB …`. Each verb is a module of `analysis.cli`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from study.commandline import Program
+from study.cli.program import Program
 
 PROGRAM = Program(
     name="python -m analysis",
     description="From a study's ledger to Pareto fronts, tables and a page.",
-    package="analysis.verbs",
+    package="analysis.cli",
     verbs={
         "report": "Pareto fronts, tables and a page from one or several studies",
         "front": "the non-dominated configurations",

@@ -23,13 +23,13 @@ import hashlib, sys, time
 from pathlib import Path
 import torch
 from study import files
-from study.batches import Item
-from study.curriculum import named_axes
-from study.datasets import data_paths, find_dataset
-from study.records import TrainingSettings
-from study.specs import make_spec, prepared_lookup
-from study.task import Task
-from study.trainer import nnUNetTrainerPGPS
+from study.nnunet.batches import Item
+from study.curriculum.schemes import named_axes
+from study.nnunet.datasets import data_paths, find_dataset
+from study.store.records import TrainingSettings
+from study.search.trials import make_spec, prepared_lookup
+from study.nnunet.task import Task
+from study.nnunet.trainer import nnUNetTrainerPGPS
 
 torch.set_num_threads(1)
 paths, (name, scheme) = data_paths(Path(sys.argv[1])), sys.argv[2:4]

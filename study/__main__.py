@@ -1,12 +1,13 @@
-"""Command line: `python -m study VERB …`, also installed as `pgps`. Each verb is a module of `study.verbs`,
-or of `analysis.verbs`, which has a command line of its own too."""
+"""Command line: `python -m study VERB …`, also installed as `pgps`. Each verb is a module of `study.cli`,
+or of `analysis.cli`, which has a command line of its own too.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from study.commandline import Program
+from study.cli.program import Program
 
 VERBS = {
     "demo": "run the embedded study: made-up data, six trials, a Pareto plot",
@@ -27,9 +28,9 @@ VERBS = {
 PROGRAM = Program(
     name="python -m study",
     description="A hyperparameter study of Progressive Growing of Patch Size on nnU-Net v2.",
-    package="study.verbs",
+    package="study.cli",
     verbs=VERBS,
-    elsewhere=dict.fromkeys(("report", "front", "compare", "recommend"), "analysis.verbs"),
+    elsewhere=dict.fromkeys(("report", "front", "compare", "recommend"), "analysis.cli"),
 )
 
 

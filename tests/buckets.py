@@ -18,8 +18,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from study import locks
-from study.remote.storage import Storage
+from study.buckets.storage import Storage
+from study.store import locks
 
 LOOPBACK = "127.0.0.1"
 BUCKET = "studies"

@@ -23,7 +23,7 @@ from urllib.request import Request, urlopen
 import psutil
 from studies import WAIT_SECONDS
 
-from study.trial_folder import TrialFolder
+from study.store.trial_folder import TrialFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RAY = str(Path(sys.executable).with_name("ray"))

@@ -14,9 +14,9 @@ from typing import Any
 
 from examples import make_spec
 
-from study import files
-from study.records import TrialSpec
-from study.trial_folder import TrialFolder
+from study.common import files
+from study.store.records import TrialSpec
+from study.store.trial_folder import TrialFolder
 
 Write = Callable[[TrialFolder], object]
 PER_EPOCH, EPOCHS = 10, 3

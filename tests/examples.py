@@ -10,19 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study.chain import Geometry
-from study.curriculum import Curriculum, named_axes, resolve
-from study.records import (
-    AttemptHeader,
-    CostInterval,
-    EpochReport,
-    MeterInfo,
-    Phase,
-    TrainingSettings,
-    TrialSpec,
-)
-from study.results import TrialResult
-from study.trial_folder import TrialFolder
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import Curriculum, resolve
+from study.curriculum.schemes import named_axes
+from study.store.readings import MeterInfo
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrainingSettings, TrialSpec
+from study.store.results import TrialResult
+from study.store.trial_folder import TrialFolder
 
 BRAIN = Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2)
 LUNG = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)

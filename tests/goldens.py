@@ -20,22 +20,24 @@ from examples import BRAIN, HEADER, complete, make_interval, make_spec
 from prepared import NAME, Stopper, checkpoint_weights, model_folder, prepare_phantoms, spec_of, train, workplace
 from rankings import write_ranking
 
-from analysis.frame import read_studies
-from analysis.sources import save
-from study import files
+from analysis.tables.frame import read_studies
+from analysis.tables.sources import save
 from study.__main__ import main as run_verb
-from study.cluster.proposers import Proposer, make_proposer
-from study.curriculum import SCHEMES
-from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import TrialInterrupted
-from study.ledger import Ledger
-from study.machine import cpu_name
-from study.outcomes import outcome
-from study.plan import NetworkPlan
-from study.spaces import space_from, specs
-from study.trial import run_trial
-from study.trial_folder import TrialFolder, TrialState
-from study.versions import EARLIER_CODE
+from study.common import files
+from study.common.errors import TrialInterrupted
+from study.common.machine import cpu_name
+from study.curriculum.schemes import SCHEMES
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
+from study.nnunet.identity import EARLIER_CODE
+from study.nnunet.plans import NetworkPlan
+from study.run.trial import run_trial
+from study.search.document import space_from
+from study.search.proposers import Proposer
+from study.search.searchers import make_proposer
+from study.search.trials import specs
+from study.store.ledger import Ledger
+from study.store.outcomes import outcome
+from study.store.trial_folder import TrialFolder, TrialState
 
 GOLDEN = Path(__file__).parent / "golden"
 # nnU-Net's SGD: Adam would make of rounding errors on another processor steps as large as any.

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study.locks import Holder, held, holder
+from study.store.holders import Holder
+from study.store.locks import held, holder
 
 WAIT_SECONDS = 600.0
 DAY_SECONDS = 86400.0

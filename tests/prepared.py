@@ -16,20 +16,20 @@ from typing import Any
 
 import pytest
 
-from study import files
-from study.curriculum import named_axes
-from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import TrialInterrupted
-from study.ledger import Ledger
-from study.machine import Resources
-from study.phantom import write_phantom_dataset
-from study.progress import Progress, StopRequest
-from study.records import Energy, Phase, TrainingSettings, TrialSpec
-from study.small_plan import SmallPlan, small_plans
-from study.specs import make_spec, prepared_lookup
-from study.trial import run_trial
-from study.trial_folder import TrialFolder
-from study.workplace import Workplace
+from study.common import files
+from study.common.errors import TrialInterrupted
+from study.common.machine import Resources
+from study.curriculum.schemes import named_axes
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
+from study.nnunet.phantom import write_phantom_dataset
+from study.nnunet.plans import SmallPlan, small_plans
+from study.run.progress import Progress, StopRequest
+from study.run.trial import run_trial
+from study.run.workplace import Workplace
+from study.search.trials import make_spec, prepared_lookup
+from study.store.ledger import Ledger
+from study.store.records import Energy, Phase, TrainingSettings, TrialSpec
+from study.store.trial_folder import TrialFolder
 
 NUMBER, NAME = 901, "Dataset901_Phantom"
 CASES = 10
@@ -70,7 +70,8 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 def prepare_phantoms(root: Path) -> None:
-    from study.prepare import Recipe, prepare, raw_source
+    from study.nnunet.prepare import prepare
+    from study.nnunet.prepare.sources import Recipe, raw_source
 
     paths = data_paths(root)
     assert paths.raw is not None
@@ -184,8 +185,8 @@ def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """
     import torch
 
-    from study.task import SilentObserver, Task
-    from study.trainer import nnUNetTrainerPGPS
+    from study.nnunet.task import SilentObserver, Task
+    from study.nnunet.trainer import nnUNetTrainerPGPS
 
     phantoms = data_paths(data)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from study import files
-from study.datasets import PreparedDataset, data_paths, find_dataset
+from study.common import files
+from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
 
 Array = NDArray[np.float32]
 NAME, PLANS, FULL = "Dataset902_Rankable", "nnUNetPlans", "3d_fullres"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from study import files
-from study.datasets import PreparedDataset
-from study.ranking.files import FORMAT, METRICS, RECORD, RankedCase, fold_folder, rows_sha256, write_pairs, write_rows
+from study.common import files
+from study.curriculum.data_curriculum import METRICS
+from study.nnunet.datasets import PreparedDataset
+from study.ranking.files import FORMAT, RECORD, RankedCase, fold_folder, rows_sha256, write_pairs, write_rows
 
 
 def by_name(dataset: PreparedDataset, fold: int = 0) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from study.datasets import DataPaths, data_paths
-from study.phantom import write_phantom_dataset
+from study.nnunet.datasets import DataPaths, data_paths
+from study.nnunet.phantom import write_phantom_dataset
 
 CASES = 5
 

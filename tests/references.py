@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from prepared import Stopper, final_weights, train, workplace
 
-from study import files
-from study.datasets import DataPaths
-from study.errors import TrialInterrupted
-from study.ledger import Ledger
-from study.records import EpochReport, Phase, TrialSpec
-from study.trial import run_trial
-from study.trial_folder import TrialFolder
+from study.common import files
+from study.common.errors import TrialInterrupted
+from study.nnunet.datasets import DataPaths
+from study.run.trial import run_trial
+from study.store.ledger import Ledger
+from study.store.records import EpochReport, Phase, TrialSpec
+from study.store.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def training_process(
 ) -> Iterator[Any]:
     """A process that trains, and the id it sends when it has got so far; ended whatever happens."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["study.trainer", "pytest"])
+    server.set_forkserver_preload(["study.nnunet.trainer", "pytest"])
     ours, theirs = server.Pipe(duplex=False)
     arguments = (str(ledger.root), ledger.add(spec).trial_id, paths, theirs, halt_at, halt_after_epoch, device)
     process = server.Process(target=_train_in_process, args=arguments)

@@ -10,15 +10,18 @@ from typing import Any
 
 from examples import BRAIN, HEADER, METER, complete, make_interval
 
-from study.cluster.proposers import Proposal, Proposer, make_proposer
-from study.cluster.tpe import TpeProposer
-from study.errors import InvalidInputError
-from study.ledger import Ledger
-from study.outcomes import Outcome, outcome
-from study.plan import NetworkPlan
-from study.records import TrialSpec
-from study.spaces import Point, SearchSpace, space_from, specs
-from study.trial_folder import TrialFolder, TrialState
+from study.common.errors import InvalidInputError
+from study.nnunet.plans import NetworkPlan
+from study.search.document import space_from
+from study.search.proposers import Proposal, Proposer
+from study.search.searchers import make_proposer
+from study.search.space import Point, SearchSpace
+from study.search.tpe import TpeProposer
+from study.search.trials import specs
+from study.store.ledger import Ledger
+from study.store.outcomes import Outcome, outcome
+from study.store.records import TrialSpec
+from study.store.trial_folder import TrialFolder, TrialState
 
 MIN_PATCH, STAGES, GROWTH = "curriculum.min_patch", "curriculum.stages", "curriculum.batch_growth"
 BUDGET, RATE = "curriculum.budget", "training.initial_learning_rate"

@@ -20,8 +20,8 @@ import psutil
 import yaml
 from prepared import CUBE, NUMBER
 
-from study.ledger import Ledger
-from study.trial_folder import TrialFolder, TrialState
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialFolder, TrialState
 
 WAIT_SECONDS = 600.0
 SOME_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130

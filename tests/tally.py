@@ -12,12 +12,12 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.audit import audit
-from study.costs import bill
-from study.errors import StudyError
-from study.ledger import Ledger
-from study.records import AttemptHeader, CostInterval, Phase
-from study.trial_folder import TrialFolder
+from study.common.errors import StudyError
+from study.store.audit import audit
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.records import AttemptHeader, CostInterval, Phase
+from study.store.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
     from torture import Tortured

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cluster.address import check_address
-from study.cluster.allotment import Allotment, Node, allot, local_node
-from study.errors import InvalidInputError, MachineError
-from study.machine import usable_cores
-from study.spaces import Resources
+from study.cluster.local import check_address
+from study.cluster.shares import Allotment, Node, allot, local_node
+from study.common.errors import InvalidInputError, MachineError
+from study.common.machine import usable_cores
+from study.search.space import Resources
 
 
 def asked(**fields: Any) -> Resources:

@@ -18,18 +18,18 @@ from examples import EPOCH, HEADER, make_interval, result_of
 from prepared import spec_of, train, workplace
 
 from analysis.__main__ import main
-from analysis.evidence import gather
-from analysis.history import events_of
-from study import files
-from study.audit import audit, audit_trial, check_resumable
-from study.checkpoints import LATEST, STATE_KEY
-from study.datasets import data_paths
-from study.errors import LedgerError
-from study.ledger import Ledger
-from study.outcomes import outcome
-from study.records import Phase
-from study.status import study_status
-from study.trial_folder import TrialFolder, TrialState
+from analysis.page.cards import events_of
+from analysis.statistics.evidence import gather
+from study.common import files
+from study.common.errors import LedgerError
+from study.nnunet.checkpoints import LATEST, STATE_KEY
+from study.nnunet.datasets import data_paths
+from study.store.audit import audit, audit_trial, check_resumable
+from study.store.ledger import Ledger
+from study.store.outcomes import outcome
+from study.store.records import Phase
+from study.store.status import study_status
+from study.store.trial_folder import TrialFolder, TrialState
 
 TOTAL = PER_EPOCH * EPOCHS
 SPACE = {"name": "audited"}

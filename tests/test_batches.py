@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from nnunetv2.configuration import ANISO_THRESHOLD
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
-from study.batches import Batch, Batches, Item, Schedule
-from study.cases import Cases
-from study.chain import Geometry
-from study.crops import ALTERNATING, VolumeRule
-from study.curriculum import Curriculum, named_axes, resolve
-from study.feed import make_feed
-from study.samples import StageLoader
-from study.trainer import nnUNetTrainerPGPS
-from study.transforms import RepeatableBlur, make_repeatable
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import Curriculum, resolve
+from study.curriculum.schedule import ALTERNATING, VolumeRule
+from study.curriculum.schemes import named_axes
+from study.nnunet.batches import Batch, Batches, Item, Schedule
+from study.nnunet.feed import make_feed
+from study.nnunet.samples import Cases, StageLoader
+from study.nnunet.trainer import nnUNetTrainerPGPS
+from study.nnunet.transforms import RepeatableBlur, make_repeatable
 
 
 def curriculum_of(trainer: nnUNetTrainerPGPS) -> Curriculum:

@@ -9,14 +9,14 @@ import pytest
 from examples import make_spec
 from prepared import NAME, UNMETERED, spec_of
 
+from benchmarks.trial import measure, reduce_rows
 from study.__main__ import main
-from study.bench import measure, reduce_rows
-from study.datasets import data_paths
-from study.errors import TrialFailedError
-from study.ledger import Ledger
-from study.machine import Resources
-from study.trial_folder import TrialState
-from study.trial_process import Job
+from study.common.errors import TrialFailedError
+from study.common.machine import Resources
+from study.nnunet.datasets import data_paths
+from study.run.trial_process import Job
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialState
 
 USER_ERROR = 2
 
@@ -115,7 +115,9 @@ def test_a_trial_that_cannot_run_says_why(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "study")
     with pytest.raises(TrialFailedError) as failure:
         measure(spec, ledger, job_for(ledger, spec.trial_id, tmp_path), tmp_path / "iterations.json")
-    assert str(failure.value).startswith("the measured trial failed: study.errors.MissingDataError: dataset: received")
+    assert str(failure.value).startswith(
+        "the measured trial failed: study.common.errors.MissingDataError: dataset: received"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from prepared import NUMBER
 
+from benchmarks.gpu import GpuBench, StageFigures, as_text
 from study.__main__ import main
-from study.bench_gpu import GpuBench, StageFigures, as_text
-from study.execution import compile_costs
+from study.store.readings import compile_costs
 
 SMALL = StageFigures(
     patch_size=(64, 32, 32),

@@ -10,13 +10,12 @@ import pytest
 from examples import finish
 from prepared import NAME, cascade_plans, spec_of, train, workplace
 
-from study.cascade import gathered
-from study.datasets import find_dataset
-from study.errors import LedgerError
-from study.ledger import Ledger
-from study.nnunet_paths import check_previous_stage, previous_stage_folder
-from study.specs import prepared_lookup
-from study.trial import run_trial
+from study.common.errors import LedgerError
+from study.nnunet.datasets import find_dataset
+from study.nnunet.paths import check_previous_stage, gathered, previous_stage_folder
+from study.run.trial import run_trial
+from study.search.trials import prepared_lookup
+from study.store.ledger import Ledger
 
 PLANS, LOW, CASCADE = "CascadePlans", "3d_lowres", "3d_cascade_fullres"
 

@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from study.causes import disk_full, out_of_memory
-from study.errors import DiskFullError
+from study.common.errors import DiskFullError
+from study.nnunet.failures import disk_full, out_of_memory
 
 
 def raised(*errors: BaseException, hidden: bool = False) -> BaseException:

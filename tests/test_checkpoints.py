@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from study import checkpoints
-from study.checkpoints import (
+from study.common.errors import DiskFullError, LedgerError, TrialInterrupted
+from study.nnunet import checkpoints
+from study.nnunet.checkpoints import (
     FINAL,
     LARGEST_SHARE,
     LATEST,
@@ -24,7 +25,6 @@ from study.checkpoints import (
     newest_readable,
     save,
 )
-from study.errors import DiskFullError, LedgerError, TrialInterrupted
 
 
 def checkpoint(iteration: int) -> dict[str, Any]:

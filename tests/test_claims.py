@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.case_dice import case_matrices
-from analysis.comparison import compare
-from analysis.evidence import Evidence, gather
-from analysis.intervals import estimate
-from analysis.methods import METHOD_LABELS
-from analysis.reference import claims_of, table1
-from analysis.reference.claims import check_claims
-from study.chain import Geometry
-from study.curriculum import named_axes, resolve
+from analysis.comparison.compare import compare
+from analysis.comparison.reference import check_claims, claims_of, table1
+from analysis.statistics.case_dice import case_matrices
+from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.intervals import estimate
+from analysis.tables.methods import METHOD_LABELS
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import named_axes
 
 ROOT = Path(__file__).parent.parent
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from study import __main__, __version__
-from study.commandline import INTERRUPTED, USER_ERROR
-from study.errors import InvalidInputError
-from study.verbs import plan as plan_verb
+from study.cli import plan as plan_verb
+from study.cli.program import INTERRUPTED, USER_ERROR
+from study.common.errors import InvalidInputError
 
 HEAVY = {"torch", "nnunetv2", "ray", "pandas", "matplotlib"}
 LEGAL = ["--patch-size", "64", "--divisors", "16", "--batch-size", "2"]

@@ -17,17 +17,17 @@ from examples import beating
 from prepared import Stopper, final_weights, model_folder, spec_of, train, workplace
 
 from study.__main__ import main
-from study.audit import audit
-from study.checkpoints import FINAL, LATEST, PREVIOUS
-from study.costs import bill
-from study.datasets import DataPaths, data_paths
-from study.errors import DiskFullError, StudyError
-from study.ledger import Ledger
-from study.records import TrialSpec
-from study.results import TrialResult
-from study.sightings import STALE_SECONDS
-from study.trial import run_trial
-from study.trial_folder import TrialFolder, TrialState
+from study.common.errors import DiskFullError, StudyError
+from study.nnunet.checkpoints import FINAL, LATEST, PREVIOUS
+from study.nnunet.datasets import DataPaths, data_paths
+from study.run.trial import run_trial
+from study.store.audit import audit
+from study.store.costs import bill
+from study.store.holders import STALE_SECONDS
+from study.store.ledger import Ledger
+from study.store.records import TrialSpec
+from study.store.results import TrialResult
+from study.store.trial_folder import TrialFolder, TrialState
 
 SPACE = {"name": "damaged"}
 SHORTER = {"epochs": 2, "iterations_per_epoch": 6}
@@ -235,7 +235,7 @@ def test_a_trial_goes_on_without_its_story_and_its_old_locks(
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whoever only seemed dead is given next to no time to notice."""
     with monkeypatch.context() as patched:
-        patched.setattr("study.locks.BEAT_SECONDS", 0.05)
+        patched.setattr("study.store.locks.BEAT_SECONDS", 0.05)
         yield
 
 

@@ -14,9 +14,9 @@ from examples import HEADER, METER, make_interval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.costs import Bill, Charge, bill, total, unmeasured_reasons
-from study.readings import OwnEnergy
-from study.records import AttemptHeader, Phase
+from study.store.costs import Bill, Charge, bill, total, unmeasured_reasons
+from study.store.readings import OwnEnergy
+from study.store.records import AttemptHeader, Phase
 
 KWH_PER_ITERATION = 0.25
 KG_PER_ITERATION = 0.015

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from examples import BRAIN, HIPPOCAMPUS, LUNG, batches, sizes
 
-from study.chain import CHAIN_STARTS, Geometry, patch_chain
-from study.curriculum import ALLOCATIONS, named_axes, resolve, scaled_iterations_per_epoch
+from study.curriculum.chain import CHAIN_STARTS, Geometry, patch_chain
+from study.curriculum.curriculum import resolve, scaled_iterations_per_epoch
+from study.curriculum.schemes import ALLOCATIONS, named_axes
 
 BRAIN_CHAIN = [
     *[(64, 32, 32), (64, 64, 32), (64, 64, 64), (96, 64, 64), (96, 96, 64), (96, 96, 96)],

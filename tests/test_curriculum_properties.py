@@ -11,19 +11,10 @@ from examples import BRAIN, batches, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry, patch_chain
-from study.curriculum import (
-    ALLOCATIONS,
-    SCHEMES,
-    STAGE_ORDERS,
-    Axes,
-    Curriculum,
-    available_sizes,
-    named_axes,
-    resolve,
-    scaled_iterations_per_epoch,
-)
-from study.errors import InvalidInputError
+from study.common.errors import InvalidInputError
+from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry, patch_chain
+from study.curriculum.curriculum import Curriculum, available_sizes, resolve, scaled_iterations_per_epoch
+from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS, Axes, named_axes
 
 
 @st.composite

@@ -35,10 +35,10 @@ from searching import (
 )
 
 from study.__main__ import main
-from study.cluster.dashboard import Dashboard, searched_space
-from study.errors import LedgerError
-from study.ledger import Ledger
-from study.spaces import space_from
+from study.common.errors import LedgerError
+from study.search.dashboard import Dashboard, searched_space
+from study.search.document import space_from
+from study.store.ledger import Ledger
 
 SPACE = space_of(trials=4)
 TIMEOUT = 600
@@ -114,7 +114,7 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
 
 
 def known(study: Ledger) -> list[Any]:
-    from study.cluster.proposers import known_points
+    from study.search.proposers import known_points
 
     return known_points(SPACE, study)
 

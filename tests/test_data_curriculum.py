@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.curriculum import Axes, named_axes
-from study.data_curriculum import METRICS, DataCurriculum, phase_iterations, resolve_cases
-from study.errors import InvalidInputError
-from study.plain import record_to_json
+from study.common.errors import InvalidInputError
+from study.common.serialize import record_to_json
+from study.curriculum.data_curriculum import METRICS, DataCurriculum, phase_iterations, resolve_cases
+from study.curriculum.schemes import Axes, named_axes
+from study.curriculum.table import data_words, first_phase_words
 from study.ranking import files as ranking_files
-from study.stage_table import data_words, first_phase_words
 
 RANKED = ("c", "a", "e", "b", "d")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from study import files
-from study.datasets import DataPaths, PreparedDataset, Split, data_paths, dataset_id, find_dataset
-from study.errors import InvalidInputError, MissingDataError
-from study.specs import prepared_lookup
+from study.common import files
+from study.common.errors import InvalidInputError, MissingDataError
+from study.nnunet.datasets import DataPaths, PreparedDataset, Split, data_paths, dataset_id, find_dataset
+from study.search.trials import prepared_lookup
 
 NAME = "Dataset004_Hippocampus"
 PLANS = {

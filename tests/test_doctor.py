@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from study import __main__, doctor, files
-from study.datasets import PREPARED_VARIABLE, RAW_VARIABLE
-from study.doctor import Finding, Verdict, container_cores, examine, required_versions
+from study import __main__
+from study.cli import doctor
+from study.cli.doctor import Finding, Verdict, container_cores, examine, required_versions
+from study.common import files
+from study.nnunet.datasets import PREPARED_VARIABLE, RAW_VARIABLE
 
 NAME = "Dataset004_Hippocampus"
 
@@ -49,7 +51,7 @@ def test_whatever_is_not_as_it_should_be_comes_with_a_remedy(tmp_path: Path) -> 
 
 def test_looking_loads_neither_ray_nor_nnunet(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from study.doctor import examine; "
+        "import sys; from pathlib import Path; from study.cli.doctor import examine; "
         f"examine(None, Path({str(tmp_path)!r})); print(sorted({{'ray', 'nnunetv2', 'torch'}} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

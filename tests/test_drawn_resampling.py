@@ -8,7 +8,7 @@ import torch
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from torch.nn.functional import interpolate
 
-from study.resampling import rotated
+from study.nnunet.transforms import rotated
 
 
 @pytest.mark.parametrize("seed", range(6))

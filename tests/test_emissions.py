@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from prepared import Phase, spec_of, train, workplace
 
-from study import accounts, emissions
-from study.costs import bill
-from study.datasets import data_paths
-from study.emissions import (
+from study.common.errors import InvalidInputError
+from study.nnunet.datasets import data_paths
+from study.run import accounts
+from study.run import meter as emissions
+from study.run.cpu_energy import ProcessTree, Sample
+from study.run.meter import (
     OWN_COUNTED,
     OWN_MODELLED,
     WORLD,
@@ -26,11 +28,10 @@ from study.emissions import (
     check_country,
     make_meter,
 )
-from study.errors import InvalidInputError
-from study.ledger import Ledger
-from study.process_tree import ProcessTree, Sample
-from study.readings import UNMEASURED, MeterInfo, MeterReading, NodeUse
-from study.records import Energy
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.readings import UNMEASURED, MeterInfo, MeterReading, NodeUse
+from study.store.records import Energy
 
 NOT_MEASURED = {"cpu": "unmeasured", "gpu": "unmeasured", "ram": "unmeasured"}
 # Settings that would change what is measured, where it goes, or whose carbon it is.

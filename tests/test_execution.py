@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.execution import (
+from study.store.readings import (
     FORWARD_SHARE,
     StageExecution,
     compile_costs,

@@ -18,14 +18,14 @@ from prepared import NAME, MakeTrainer
 from test_batches import same
 
 from study.__main__ import main
-from study.batches import Schedule
-from study.errors import NoBatchError, TrialInterrupted
-from study.feed import make_feed
-from study.ledger import Ledger
-from study.task import IterationReport, SilentObserver
-from study.torch_tools import cpu_threads
-from study.trainer import nnUNetTrainerPGPS
-from study.trial_folder import TrialState
+from study.common.errors import NoBatchError, TrialInterrupted
+from study.nnunet.batches import Schedule
+from study.nnunet.feed import make_feed
+from study.nnunet.task import IterationReport, SilentObserver
+from study.nnunet.torch_tools import cpu_threads
+from study.nnunet.trainer import nnUNetTrainerPGPS
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialState
 
 LENGTH = {"epochs": 3, "iterations_per_epoch": 8, "validation_every_epochs": 3, "validation_batches": 1}
 SCHEDULE = Schedule(start_epoch=0, start_iteration=0, **LENGTH)

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from study import files
-from study.errors import DiskFullError
+from study.common import files
+from study.common.errors import DiskFullError
 
 FULL_DISK = Path("/dev/full")
 needs_full_disk = pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full on this machine")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from prepared import spec_of
 
-from study.datasets import data_paths
-from study.forecast import FOR_A_CPU, training_seconds, unknown, words
+from study.nnunet.datasets import data_paths
+from study.run.progress import FOR_A_CPU, training_seconds, unknown, words
 
 
 def test_a_forecast_leaves_weights_and_random_state_alone(make_trainer: Any) -> None:

@@ -12,10 +12,10 @@ import pytest
 from goldens import GOLDEN, KINDS, SEARCHERS, proposals, trained, trial_ids, write_tables
 from prepared import data_paths
 
-from study import files
 from study.__main__ import main
-from study.ledger import Ledger
-from study.versions import deciding_versions, version_changes
+from study.common import files
+from study.nnunet.identity import deciding_versions, version_changes
+from study.store.ledger import Ledger
 
 TABLES = sorted(path.name for path in (GOLDEN / "tables").glob("*.parquet"))
 

@@ -16,19 +16,19 @@ from prepared import FLAT_2D, MakeTrainer, spec_of, train, workplace, write_vari
 from references import kill_and_resume, resumed_from
 from test_trainer import Notes
 
-from study.costs import bill
-from study.cuda_steps import CudaSteps
-from study.datasets import data_paths
-from study.errors import InfeasibleTrialError
-from study.execution import StageExecution
-from study.ledger import Ledger
-from study.machine import Resources
-from study.records import Energy
-from study.steps import StockSteps
-from study.trainer import nnUNetTrainerPGPS
-from study.trial import run_trial
-from study.trial_host import Ending, TrialHost
-from study.trial_process import FINISHED, Job
+from study.common.errors import InfeasibleTrialError
+from study.common.machine import Resources
+from study.nnunet.cuda_steps import CudaSteps
+from study.nnunet.datasets import data_paths
+from study.nnunet.steps import StockSteps
+from study.nnunet.trainer import nnUNetTrainerPGPS
+from study.run.trial import run_trial
+from study.run.trial_host import Ending, TrialHost
+from study.run.trial_process import FINISHED, Job
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.readings import StageExecution
+from study.store.records import Energy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,7 +59,7 @@ def trained(make: MakeTrainer, scheme: str = "pgps", *, like_nnunet: bool = Fals
     trainer = make(scheme, observer=watching, device="cuda", **{"training": FIFTY, **spec})
     if like_nnunet:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("study.trainer.make_steps", lambda trainer, announce: StockSteps(trainer))
+            patch.setattr("study.nnunet.steps.make_steps", lambda trainer, announce: StockSteps(trainer))
             trainer.run_training()
     else:
         trainer.run_training()

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from study.errors import InvalidInputError, MissingDataError, StudyError
-from study.spaces import load_space
-from study.spaces.reading import MOST_VALUES, parse_yaml
+from study.common.errors import InvalidInputError, MissingDataError, StudyError
+from study.search.document import MOST_VALUES, load_space, parse_yaml
 
 HEAD = "name: x\nsearcher: grid\ndatasets: [1]\n"
 LAUGHS = "\n".join(

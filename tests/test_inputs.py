@@ -15,16 +15,17 @@ from examples import HEADER, finish
 from prepared import CUBE, FULL, NAME, cascade_plans, spec_of, workplace
 from studies import write_space
 
-from study import files
-from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import DataIntegrityError, LedgerError
-from study.inputs import changed_inputs, check_neighbours, description_sha256, preprocessed_sizes, trial_inputs
-from study.ledger import Ledger
-from study.plain import sha256_of_json
-from study.provenance import Provenance, check_provenance
-from study.spaces import load_space, resolved_space
-from study.trial import run_trial
-from study.workplace import inputs_of
+from study.common import files
+from study.common.errors import DataIntegrityError, LedgerError
+from study.common.serialize import sha256_of_json
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
+from study.nnunet.identity import changed_inputs, check_neighbours, description_sha256, preprocessed_sizes, trial_inputs
+from study.run.provenance import Provenance, check_provenance
+from study.run.trial import run_trial
+from study.run.workplace import inputs_of
+from study.search.document import load_space
+from study.search.space import resolved_space
+from study.store.ledger import Ledger
 
 DESCRIPTION: dict[str, Any] = {
     "labels": {"background": 0, "body": 1, "bud": 2},

@@ -34,12 +34,12 @@ from studies import (
 )
 from terminals import in_terminal
 
-from study.costs import bill
-from study.ledger import Ledger
-from study.records import TRAINING_PHASES as PAID
-from study.records import Phase
-from study.spaces import load_space
-from study.trial_folder import TrialFolder
+from study.search.document import load_space
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.records import TRAINING_PHASES as PAID
+from study.store.records import Phase
+from study.store.trial_folder import TrialFolder
 
 ITERATIONS = TRAINING["epochs"] * TRAINING["iterations_per_epoch"]
 
@@ -235,8 +235,8 @@ def test_optuna_proposed_each_point_once(interrupted: Interrupted) -> None:
 
 
 def test_the_study_can_be_reported(interrupted: Interrupted, tmp_path: Path) -> None:
-    from analysis.chapters.fronts import fronts
-    from analysis.report import write_report
+    from analysis.page.fronts import fronts
+    from analysis.page.report import write_report
 
     report = write_report([interrupted.ledger.root], tmp_path / "report", chapters=[fronts])
     assert sorted(report.trials["trial_id"]) == trial_ids(interrupted)

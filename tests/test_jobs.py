@@ -13,9 +13,9 @@ import pytest
 from clusters import Cluster, cluster, reached, until
 from studies import TRAINING, listening, status, training, write_space
 
-from study.ledger import Ledger
-from study.records import Phase
-from study.trial_folder import TrialState
+from study.store.ledger import Ledger
+from study.store.records import Phase
+from study.store.trial_folder import TrialState
 
 pytestmark = pytest.mark.torture
 

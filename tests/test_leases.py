@@ -14,15 +14,15 @@ import pytest
 from buckets import elsewhere, put_lock
 from locking import Clock
 
-from study import locks, sightings
-from study.errors import LockedError
-from study.remote import view
-from study.remote.depot import Commit, CommitName, Depot
-from study.remote.lease import holder_of, leased
-from study.remote.shared_ledger import study_ledger
-from study.remote.snapshot import Document
-from study.remote.storage import Storage
-from study.remote.view import viewed
+from study.buckets import view
+from study.buckets.archive import Commit, CommitName, Depot, Document
+from study.buckets.lease import holder_of, leased
+from study.buckets.shared_ledger import study_ledger
+from study.buckets.storage import Storage
+from study.buckets.view import viewed
+from study.common.errors import LockedError
+from study.store import holders as sightings
+from study.store import locks
 
 # --------------------------------------------------------------------------------------------------------------- locks
 
@@ -58,8 +58,8 @@ def test_a_lock_that_another_machine_renewed_just_now_is_respected(storage: Stor
 
 
 def test_a_lock_that_nobody_renews_is_taken_over(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.remote.lease.STALE_SECONDS", -1e9)
-    monkeypatch.setattr("study.remote.lease.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("study.store.holders.STALE_SECONDS", -1e9)
+    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.01)
     put_lock(storage, 3, elsewhere())
     with leased(storage, "locks/study", on_loss=lambda: None) as lease:
         assert lease.number == 4
@@ -92,7 +92,7 @@ def test_of_many_who_want_a_lock_at_once_never_two_have_it(storage: Storage) -> 
 
 
 def test_who_was_taken_over_notices_at_the_next_beat(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.remote.lease.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.01)
     noticed = threading.Event()
     with leased(storage, "locks/study", on_loss=noticed.set) as lease:
         put_lock(storage, lease.number + 1, elsewhere())
@@ -101,7 +101,7 @@ def test_who_was_taken_over_notices_at_the_next_beat(storage: Storage, monkeypat
 
 
 def test_a_holder_renews_its_record(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.remote.lease.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.01)
     with leased(storage, "locks/study") as lease:
         before, renewed = storage.read(lease.key), None
         while renewed in (None, before):

@@ -12,9 +12,9 @@ import pytest
 from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 from locking import kill, worker
 
-from study.errors import DiskFullError, LedgerError, TrialBusyError
-from study.ledger import Ledger
-from study.trial_folder import REASON_LENGTH, TrialFolder, TrialState
+from study.common.errors import DiskFullError, LedgerError, TrialBusyError
+from study.store.ledger import Ledger
+from study.store.trial_folder import REASON_LENGTH, TrialFolder, TrialState
 
 FULL_DISK = Path("/dev/full")
 SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}

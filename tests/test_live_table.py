@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from examples import HEADER, complete, make_interval, make_spec
 
-from study.console import PlainConsole
-from study.ledger import Ledger
-from study.live_table import LiveTable, closing
-from study.status import study_status
-from study.terminal import python, time_left
-from study.trial_folder import TrialFolder, TrialState
+from study.cli.live import LiveTable, closing
+from study.common.tables import PlainConsole
+from study.common.terminal import python, time_left
+from study.store.ledger import Ledger
+from study.store.status import study_status
+from study.store.trial_folder import TrialFolder, TrialState
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ import pytest
 from examples import make_spec
 from locking import Clock, elsewhere, records, take, worker, write_record
 
-from study import holders, locks, sightings
-from study.errors import LedgerError, LockedError
-from study.ledger import Ledger
-from study.locks import BEAT_SECONDS, PATIENCE_BEATS, held, holder, look
-from study.sightings import STALE_SECONDS
-from study.trial_folder import TrialState
+from study.common.errors import LedgerError, LockedError
+from study.store import holders, locks
+from study.store import holders as sightings
+from study.store.holders import STALE_SECONDS
+from study.store.ledger import Ledger
+from study.store.locks import BEAT_SECONDS, PATIENCE_BEATS, held, holder, look
+from study.store.trial_folder import TrialState
 
 DAY, YEARS = 86400.0, 10 * 365 * 86400.0
 

@@ -30,9 +30,10 @@ from locking import (
     write_record,
 )
 
-from study import holders, locks
-from study.errors import LockedError
-from study.locks import EXIT_CODE_OF_LOSS, Holder, held, holder
+from study.common.errors import LockedError
+from study.store import holders, locks
+from study.store.holders import Holder
+from study.store.locks import EXIT_CODE_OF_LOSS, held, holder
 
 
 @pytest.fixture

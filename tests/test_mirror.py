@@ -32,14 +32,15 @@ from test_searchers import (
     space_of,
 )
 
-from study.cluster import mirror as mirror_module
-from study.cluster.mirror import LOST, Mirror, open_mirror
-from study.cluster.proposers import Proposal
-from study.cluster.searchers import PointSearcher
-from study.errors import LedgerError, MachineError, StudyError
-from study.ledger import Ledger
-from study.outcomes import Outcome
-from study.spaces import SearchSpace, space_from
+from study.cluster.searcher import PointSearcher
+from study.common.errors import LedgerError, MachineError, StudyError
+from study.search import mirror as mirror_module
+from study.search.document import space_from
+from study.search.mirror import LOST, Mirror, open_mirror
+from study.search.proposers import Proposal
+from study.search.space import SearchSpace
+from study.store.ledger import Ledger
+from study.store.outcomes import Outcome
 
 SPACE = space_of(trials=4)
 RUNNING, COMPLETE, PRUNED, FAIL = OptunaState.RUNNING, OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL
@@ -251,10 +252,10 @@ def held(database: Path) -> Iterator[None]:
 WRITE_ON = """
 import json, sys
 from pathlib import Path
-from study.cluster.mirror import open_mirror
-from study.cluster.proposers import known_points
-from study.ledger import Ledger
-from study.spaces import space_from
+from study.search.mirror import open_mirror
+from study.search.proposers import known_points
+from study.store.ledger import Ledger
+from study.search import space_from
 url, root, document = sys.argv[1:]
 space, ledger = space_from(json.loads(document)), Ledger.open(Path(root))
 mirror, [known] = open_mirror(url, space, ledger), known_points(space, ledger)

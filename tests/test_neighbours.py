@@ -17,8 +17,8 @@ import pytest
 from neighbours import busy_neighbours, on_one_core
 from prepared import CUBE, NUMBER
 
-from study.ledger import Ledger
-from study.records import Phase
+from study.store.ledger import Ledger
+from study.store.records import Phase
 
 pytestmark = pytest.mark.cluster
 NOTE = "The same work (patch, batch, hardware) took up to"

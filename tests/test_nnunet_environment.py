@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from examples import make_spec
 
-from study import trial_host
-from study.datasets import DataPaths
-from study.ledger import Ledger
-from study.nnunet_paths import nnunet_environment
+from study.nnunet.datasets import DataPaths
+from study.nnunet.paths import nnunet_environment
+from study.run import trial_host
+from study.store.ledger import Ledger
 
 OURS = {"nnUNet_preprocessed", "nnUNet_results", "nnUNet_raw", "nnUNet_def_n_proc", "nnUNet_n_proc_DA"}
 

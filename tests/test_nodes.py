@@ -27,11 +27,11 @@ from prepared import final_weights, train, workplace
 from studies import TRAINING, USER_ERROR, WAIT_SECONDS, Ended, status, training, write_space
 from victims import Victim, cut_power, find
 
-from study.costs import bill
-from study.datasets import data_paths
-from study.ledger import Ledger
-from study.records import Phase
-from study.trial_folder import TrialFolder
+from study.nnunet.datasets import data_paths
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.records import Phase
+from study.store.trial_folder import TrialFolder
 
 EPOCHS = 16
 ITERATIONS = EPOCHS * TRAINING["iterations_per_epoch"]

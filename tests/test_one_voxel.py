@@ -10,10 +10,10 @@ import torch
 from prepared import CUBE, FLAT_2D, FULL, MakeTrainer, model_folder, plans_document, spec_of, train, workplace
 from references import assert_same_training, reference_of, resumed_from
 
-from study.datasets import data_paths
-from study.ledger import Ledger
-from study.one_voxel import allow_one_voxel
-from study.plan import plan_from_document
+from study.nnunet.datasets import data_paths
+from study.nnunet.plans import plan_from_document
+from study.nnunet.torch_tools import allow_one_voxel
+from study.store.ledger import Ledger
 
 KINDS = (torch.nn.InstanceNorm1d, torch.nn.InstanceNorm2d, torch.nn.InstanceNorm3d)
 

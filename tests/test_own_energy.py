@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 from neighbours import busy_neighbours
 
-from study.accounts import Accounts
-from study.cpu_energy import CpuEnergy
-from study.emissions import CodeCarbonMeter
-from study.gpu_energy import ABSENT, BY_USE, EVENLY, MEASURED, UNMEASURED, GpuEnergy, load_nvml
-from study.machine import Resources
-from study.process_tree import ProcessTree
-from study.readings import NodeUse
-from study.records import CostInterval, Energy, Phase
+from study.common.machine import Resources
+from study.run.accounts import Accounts
+from study.run.cpu_energy import CpuEnergy, ProcessTree
+from study.run.gpu_energy import ABSENT, BY_USE, EVENLY, MEASURED, UNMEASURED, GpuEnergy, load_nvml
+from study.run.meter import CodeCarbonMeter
+from study.store.readings import NodeUse
+from study.store.records import CostInterval, Energy, Phase
 
 HOUR = 3600.0
 IDLE_OF_AN_HOUR_KWH = 0.016 * 4 / 16

@@ -11,17 +11,18 @@ import pytest
 from examples import BRAIN, make_spec
 from rankings import by_name, write_ranking
 
-from study.crops import foreground_volumes
-from study.curriculum import named_axes, resolve
-from study.data_curriculum import DataCurriculum
-from study.datasets import DataPaths, PreparedDataset, find_dataset
-from study.errors import InvalidInputError, LedgerError, MissingDataError
-from study.ledger import Ledger
-from study.provenance import Provenance, check_provenance
-from study.records import TrainingSettings, TrialSpec
-from study.spaces import check_data, space_from, specs
-from study.specs import make_spec as specify
-from study.specs import prepared_lookup, ranked_cases
+from study.common.errors import InvalidInputError, LedgerError, MissingDataError
+from study.curriculum.curriculum import resolve
+from study.curriculum.data_curriculum import DataCurriculum
+from study.curriculum.schedule import foreground_volumes
+from study.curriculum.schemes import named_axes
+from study.nnunet.datasets import DataPaths, PreparedDataset, find_dataset
+from study.run.provenance import Provenance, check_provenance
+from study.search.document import space_from
+from study.search.trials import check_data, prepared_lookup, ranked_cases, specs
+from study.search.trials import make_spec as specify
+from study.store.ledger import Ledger
+from study.store.records import TrainingSettings, TrialSpec
 
 DATASET = "Dataset004_Hippocampus"
 LENGTH = {"epochs": 10, "iterations_per_epoch": 50}

@@ -17,12 +17,12 @@ from rankings import by_name, write_ranking
 from references import Reference, assert_same_training, kill_and_resume, reference_of, resumed_from
 from test_batches import same
 
-from study import files
 from study.__main__ import main
-from study.batches import Item
-from study.data_curriculum import DataCurriculum
-from study.datasets import DataPaths, data_paths, find_dataset
-from study.ledger import Ledger
+from study.common import files
+from study.curriculum.data_curriculum import DataCurriculum
+from study.nnunet.batches import Item
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
+from study.store.ledger import Ledger
 
 pytestmark = pytest.mark.cluster
 

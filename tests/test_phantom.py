@@ -11,9 +11,9 @@ import SimpleITK
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
-from study import files
-from study.errors import InvalidInputError
-from study.phantom import LABELS, LARGEST_AXIS, SMALLEST_AXIS, Phantom, make_phantom, write_phantom_dataset
+from study.common import files
+from study.common.errors import InvalidInputError
+from study.nnunet.phantom import LABELS, LARGEST_AXIS, SMALLEST_AXIS, Phantom, make_phantom, write_phantom_dataset
 
 SAMPLE = 6
 

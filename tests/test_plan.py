@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from study.chain import Geometry
-from study.errors import InvalidInputError, MissingDataError
-from study.plan import NetworkPlan, read_plan
+from study.common.errors import InvalidInputError, MissingDataError
+from study.curriculum.chain import Geometry
+from study.nnunet.plans import NetworkPlan, read_plan
 
 INSTANCE_NORM = "torch.nn.modules.instancenorm.InstanceNorm3d"
 

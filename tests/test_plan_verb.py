@@ -11,8 +11,8 @@ import pytest
 from test_plan import DOCUMENT
 
 from study.__main__ import main
-from study.stage_table import size_text
-from study.verbs.plan import EXAMPLES
+from study.cli.plan import EXAMPLES
+from study.curriculum.table import size_text
 
 BRAIN = "--patch-size 128 128 128 --divisors 32 32 32 --batch-size 2"
 

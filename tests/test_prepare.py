@@ -17,14 +17,18 @@ import pytest
 from prepared import NAME, NUMBER
 from raw_data import CASES, rewrite, with_label_seven
 
-from study import __main__, files
-from study.commandline import USER_ERROR
-from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
-from study.locks import held
-from study.phantom import write_phantom_dataset
-from study.prepare import Preparation, Progress, Recipe, Source, msd_source, prepare, raw_source, step_count
-from study.small_plan import SmallPlan
+from study import __main__
+from study.cli.program import USER_ERROR
+from study.common import files
+from study.common.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
+from study.nnunet.phantom import write_phantom_dataset
+from study.nnunet.plans import SmallPlan
+from study.nnunet.prepare import Preparation, prepare
+from study.nnunet.prepare.process import Progress
+from study.nnunet.prepare.sources import Recipe, Source, msd_source, raw_source
+from study.nnunet.prepare.steps import step_count
+from study.store.locks import held
 
 SMALL = SmallPlan(max_features=8, patch_size=(32, 32, 32))
 # What the `data` fixture was prepared with.
@@ -291,8 +295,8 @@ def test_plans_are_named(settings: dict[str, Any], plans: str, planned_as: str) 
 def test_the_planners_named_are_nnunets_with_their_names_of_plans() -> None:
     import inspect
 
-    from study.prepare.recipe import PLANS_OF_PLANNER
-    from study.prepare.steps import _planner_class
+    from study.nnunet.prepare.sources import PLANS_OF_PLANNER
+    from study.nnunet.prepare.steps import _planner_class
 
     for planner, plans in PLANS_OF_PLANNER.items():
         assert inspect.signature(_planner_class(planner)).parameters["plans_name"].default == plans
@@ -320,9 +324,9 @@ def test_the_verb_says_that_nothing_is_to_be_done(data: Path, capsys: pytest.Cap
 def test_the_next_command_fits_the_machine(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str, most: int
 ) -> None:
-    from study.verbs import trial
+    from study.cli import trial
 
-    monkeypatch.setattr("study.machine.resolve_device", lambda _: device)
+    monkeypatch.setattr("study.common.machine.resolve_device", lambda _: device)
     options = ["--plans-name", "PlannedPlans", "--max-features", "16", "--configurations", "3d_fullres", "2d"]
     assert __main__.main(words(data, *options)) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.process_tree import TRIAL_NAME, CpuTime, ProcessTree, Sight
+from study.run.cpu_energy import TRIAL_NAME, CpuTime, ProcessTree, Sight
 
 BURN = """
 import os, time
@@ -103,7 +103,7 @@ def test_children_of_a_helper_count_though_it_is_no_child_of_ours() -> None:
     run = f"subprocess.run([sys.executable, '-c', {BURN.format(seconds=0.5)!r}])"
     helper = python(f"import subprocess, sys\ninput()\n{run}\nprint('done', flush=True)\ninput()")
     sample = "print(tree.sample().use.own_cpu_seconds, flush=True)"
-    make = f"from study.process_tree import ProcessTree\ntree = ProcessTree([{helper.pid}])"
+    make = f"from study.run.cpu_energy import ProcessTree\ntree = ProcessTree([{helper.pid}])"
     observer = python(f"{make}\n{sample}\ninput()\n{sample}")
     before = float(observer.stdout.readline())
     helper.stdin.write("go\n")
@@ -127,7 +127,7 @@ def test_trials_of_others_are_counted_and_what_they_fork_is_not(tree: ProcessTre
     alone = tree.sample().use.trials
     script = tmp_path / "other.py"
     script.write_text(
-        "import os\nfrom study.process_tree import ProcessTree\ntree = ProcessTree()\n"
+        "import os\nfrom study.run.cpu_energy import ProcessTree\ntree = ProcessTree()\n"
         "if os.fork():\n    print('ready', flush=True)\nos.read(0, 1)\n"
     )
     # By way of a shell: the child of a trial is no trial.

@@ -33,15 +33,17 @@ from searching import (
     tpe_of,
 )
 
-from study import files
-from study.cluster import tpe
-from study.cluster.proposers import make_proposer
-from study.errors import InvalidInputError, LedgerError
-from study.ledger import Ledger
-from study.plan import NetworkPlan
-from study.results import Measured
-from study.spaces import Point, SearchSpace, space_from, specs
-from study.trial_folder import TrialState
+from study.common import files
+from study.common.errors import InvalidInputError, LedgerError
+from study.nnunet.plans import NetworkPlan
+from study.search import tpe
+from study.search.document import space_from
+from study.search.searchers import make_proposer
+from study.search.space import Point, SearchSpace
+from study.search.trials import specs
+from study.store.ledger import Ledger
+from study.store.results import Measured
+from study.store.trial_folder import TrialState
 
 
 @pytest.fixture

@@ -32,11 +32,12 @@ from searching import (
     space_of,
 )
 
-from study.cluster.proposers import Proposal
-from study.ledger import Ledger
-from study.outcomes import Outcome
-from study.spaces import Point, SearchSpace, space_from
-from study.trial_folder import TrialState
+from study.search.document import space_from
+from study.search.proposers import Proposal
+from study.search.space import Point, SearchSpace
+from study.store.ledger import Ledger
+from study.store.outcomes import Outcome
+from study.store.trial_folder import TrialState
 
 # ---------------------------------------------------------------------------------------------- interrupted or not
 

@@ -10,12 +10,13 @@ import pytest
 from prepared import CUBE, NAME
 from studies import write_space
 
-from study.datasets import data_paths, find_dataset
-from study.errors import LedgerError
-from study.ledger import Ledger
-from study.provenance import Provenance, check_provenance
-from study.spaces import SearchSpace, load_space
-from study.versions import EARLIER_CODE, deciding_versions, recorded_versions, version_changes
+from study.common.errors import LedgerError
+from study.nnunet.datasets import data_paths, find_dataset
+from study.nnunet.identity import EARLIER_CODE, deciding_versions, recorded_versions, version_changes
+from study.run.provenance import Provenance, check_provenance
+from study.search.document import load_space
+from study.search.space import SearchSpace
+from study.store.ledger import Ledger
 
 
 @pytest.fixture

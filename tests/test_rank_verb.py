@@ -13,7 +13,7 @@ from PIL import Image
 from rankable import NAME, SHAPE, anatomy, noisy, write_dataset
 
 from study.__main__ import main
-from study.verbs.rank import EXAMPLES
+from study.cli.rank import EXAMPLES
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import pytest
 from numpy.typing import NDArray
 from rankable import FULL, NAME, PLANS, SHAPE, anatomy, moved, noisy, write_dataset
 
-from study import files
-from study.data_curriculum import METRICS
-from study.datasets import PreparedDataset, data_paths, find_dataset
-from study.errors import InvalidInputError, MachineError, MissingDataError
-from study.locks import held
+from study.common import files
+from study.common.errors import InvalidInputError, MachineError, MissingDataError
+from study.curriculum.data_curriculum import METRICS
+from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
 from study.ranking.files import PAIRS, RECORD, TABLE, read_table
 from study.ranking.make import Made, Progress, make_ranking
-from study.ranking.request import Settings
+from study.ranking.order import Settings
+from study.store.locks import held
 
 Array = NDArray[np.float32]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -190,9 +190,9 @@ def test_what_is_made_is_not_made_again(made: Made, dataset: PreparedDataset) ->
 SCRIPT = """
 import sys
 from pathlib import Path
-from study.datasets import data_paths, find_dataset
+from study.nnunet.datasets import data_paths, find_dataset
 from study.ranking.make import make_ranking
-from study.ranking.request import Settings
+from study.ranking.order import Settings
 
 if __name__ == "__main__":
     dataset = find_dataset(data_paths(Path(sys.argv[1])), sys.argv[2])

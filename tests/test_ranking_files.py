@@ -12,10 +12,10 @@ import pytest
 from rankable import NAME, anatomy, write_dataset
 from rankings import write_ranking
 
-from study import files
-from study.data_curriculum import METRICS
-from study.datasets import PreparedDataset, data_paths, find_dataset
-from study.errors import InvalidInputError, MissingDataError
+from study.common import files
+from study.common.errors import InvalidInputError, MissingDataError
+from study.curriculum.data_curriculum import METRICS
+from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
 from study.ranking.files import RECORD, TABLE, load_ranking, read_rows, write_rows
 
 CASES = ("c", "a", "d", "b")

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rankable import SHAPE, anatomy, noisy
 
-from study.data_curriculum import METRICS
-from study.errors import DataIntegrityError
+from study.common.errors import DataIntegrityError
+from study.curriculum.data_curriculum import METRICS
 from study.ranking.files import MEAN_RANK, MEASURES, Pair, RankedCase
 from study.ranking.images import CaseImage
 from study.ranking.order import Placement, ranked
 from study.ranking.survey import MEDOID, CaseSurvey, lay_out, medoid, survey
-from study.ranking.tasks import blocks_of_all, blocks_of_reference
+from study.ranking.work import blocks_of_all, blocks_of_reference
 
 ALIKE = {"mse": 1.0, "psnr": 30.0, "ssim": 0.9, "uqi": 0.8}
 APART = {"mse": 5.0, "psnr": 20.0, "ssim": 0.4, "uqi": 0.2}

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from study.errors import MachineError, MissingDataError
-from study.ranking.pool import run_all
+from study.common.errors import MachineError, MissingDataError
+from study.ranking.work import run_all
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -60,7 +60,7 @@ def test_a_dead_process_is_told() -> None:
 
 SCRIPT = """
 import time
-from study.ranking.pool import run_all
+from study.ranking.work import run_all
 
 if __name__ == "__main__":
     run_all(time.sleep, [300.0, 300.0], 2, lambda _: print("looking", flush=True))

@@ -15,15 +15,15 @@ import pytest
 import SimpleITK
 from raw_data import rewrite, with_label_seven
 
-from study import files, integrity
-from study.datasets import DataPaths, dataset_id
-from study.descriptions import description_problems
-from study.errors import DataIntegrityError, InvalidInputError, MissingDataError
-from study.phantom import write_phantom_dataset
-from study.plain import sha256_of_json
-from study.prepare import msd_source, prepare, raw_source, sources
-from study.prepare.oddities import look, oddities
-from study.prepare.sources import inventory, is_inventory
+from study.common import files
+from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.common.serialize import sha256_of_json
+from study.nnunet import integrity
+from study.nnunet.datasets import DataPaths, dataset_id, description_problems
+from study.nnunet.integrity import look, oddities
+from study.nnunet.phantom import write_phantom_dataset
+from study.nnunet.prepare import prepare, sources
+from study.nnunet.prepare.sources import inventory, is_inventory, msd_source, raw_source
 
 # -------------------------------------------------------------------------------------------------------------- sources
 
@@ -395,5 +395,5 @@ def one_process() -> Iterator[None]:
     from unittest import mock
 
     context = mock.Mock(Pool=ThreadPool)
-    with mock.patch("study.prepare.oddities.multiprocessing.get_context", lambda _: context):
+    with mock.patch("study.nnunet.integrity.multiprocessing.get_context", lambda _: context):
         yield

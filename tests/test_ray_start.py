@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from study.cluster import configure_ray
-from study.errors import MachineError
-from study.spaces.demands import Resources
+from study.cluster.local import configure_ray
+from study.common.errors import MachineError
+from study.search.space import Resources
 
 ERRORS: list[Exception] = [
     ValueError("a path of 120 bytes\n is too long"),

@@ -12,12 +12,11 @@ from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.curriculum import ALLOCATIONS, SCHEMES
-from study.errors import InvalidInputError
-from study.execution import StageExecution
-from study.plain import record_to_json, sha256_of_json
-from study.readings import NodeUse, OwnEnergy
-from study.records import (
+from study.common.errors import InvalidInputError
+from study.common.serialize import record_to_json, sha256_of_json
+from study.curriculum.schemes import ALLOCATIONS, SCHEMES
+from study.store.readings import NodeUse, OwnEnergy, StageExecution
+from study.store.records import (
     TRIAL_ID_LENGTH,
     AttemptHeader,
     CostInterval,
@@ -26,7 +25,7 @@ from study.records import (
     TrainingSettings,
     TrialSpec,
 )
-from study.results import TrialResult
+from study.store.results import TrialResult
 
 
 def through_json(record: Any) -> Any:

@@ -16,12 +16,11 @@ import pytest
 from buckets import elsewhere, put_lock
 from examples import HEADER, make_spec
 
-from study.ledger import Ledger
-from study.remote import is_url, place, view
-from study.remote.depot import Commit, CommitName, Committer, Depot, Model, unpack
-from study.remote.lease import leased
-from study.remote.snapshot import Document, snapshot
-from study.remote.storage import Storage, StorageError
+from study.buckets import view
+from study.buckets.archive import Commit, CommitName, Committer, Depot, Document, Model, snapshot, unpack
+from study.buckets.lease import leased
+from study.buckets.storage import Storage, StorageError, is_url, place
+from study.store.ledger import Ledger
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'

@@ -18,24 +18,14 @@ from typing import Any
 import pytest
 from buckets import Bucket, environment, needs_moto, s3_server
 from prepared import checkpoint_weights, final_weights, train, workplace
-from studies import (
-    RAY_AGENTS,
-    TRAINING,
-    WAIT_SECONDS,
-    Driver,
-    running,
-    status,
-    those_that_stay,
-    trained,
-    write_space,
-)
+from studies import RAY_AGENTS, TRAINING, WAIT_SECONDS, Driver, running, status, those_that_stay, trained, write_space
 
-from study.audit import audit_trial
-from study.datasets import data_paths
-from study.ledger import Ledger
-from study.remote.storage import Storage
-from study.remote.view import SCRATCH_VARIABLE, View, viewed
-from study.trial_folder import TrialFolder, TrialState
+from study.buckets.storage import Storage
+from study.buckets.view import SCRATCH_VARIABLE, View, viewed
+from study.nnunet.datasets import data_paths
+from study.store.audit import audit_trial
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialFolder, TrialState
 
 pytestmark = [needs_moto, pytest.mark.torture]
 REPOSITORY = Path(__file__).resolve().parent.parent

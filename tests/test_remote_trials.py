@@ -15,16 +15,16 @@ import pytest
 from buckets import Bucket, environment, needs_moto
 from prepared import SHORT, final_weights, spec_of, train, workplace
 
-from study.audit import audit_trial
-from study.datasets import data_paths
-from study.errors import LedgerError, TrialBusyError, TrialInterrupted
-from study.ledger import Ledger
-from study.remote.depot import Depot
-from study.remote.shared_ledger import post_stop, study_ledger, trouble_here
-from study.remote.storage import Storage, StorageError
-from study.remote.view import SCRATCH_VARIABLE, viewed
-from study.remote.workshop import RemoteWorkshop
-from study.trial_folder import TrialFolder, TrialState
+from study.buckets.archive import Depot
+from study.buckets.checkout import RemoteWorkshop
+from study.buckets.shared_ledger import post_stop, study_ledger, trouble_here
+from study.buckets.storage import Storage, StorageError
+from study.buckets.view import SCRATCH_VARIABLE, viewed
+from study.common.errors import LedgerError, TrialBusyError, TrialInterrupted
+from study.nnunet.datasets import data_paths
+from study.store.audit import audit_trial
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialFolder, TrialState
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'
@@ -127,7 +127,7 @@ def test_who_waits_for_a_trial_ends_when_the_study_is_stopped(storage: Storage, 
 def test_a_training_is_told_that_the_study_is_stopped(
     storage: Storage, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("study.remote.pusher.STOP_POLL_SECONDS", 0.05)
+    monkeypatch.setattr("study.buckets.checkout.STOP_POLL_SECONDS", 0.05)
     with study_ledger(storage.url) as ledger:
         workshop = RemoteWorkshop(storage.url, "a-run")
         with workshop.checked_out(Ledger.open(workshop.study).add(spec_of(data_paths(data)))) as stop_file:
@@ -147,7 +147,7 @@ def test_a_storage_that_goes_away_loses_nothing(
     storage: Storage, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(storage)
-    monkeypatch.setattr("study.remote.retries.PAUSES_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr("study.buckets.storage.PAUSES_SECONDS", (0.01, 0.01))
     workshop = RemoteWorkshop(storage.url)
     ledger, spec = Ledger.open(workshop.study), spec_of(data_paths(data))
     folder = ledger.add(spec)

@@ -12,8 +12,8 @@ import pytest
 from buckets import Bucket, environment, needs_moto
 
 from study.__main__ import main
-from study.commandline import USER_ERROR
-from study.remote.storage import Storage, StorageError
+from study.buckets.storage import Storage, StorageError
+from study.cli.program import USER_ERROR
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'

@@ -16,8 +16,8 @@ import pytest
 from prepared import NAME, NUMBER
 from studies import USER_ERROR, run_to_end, write_space
 
-from study.ledger import Ledger
-from study.spaces import load_space
+from study.search.document import load_space
+from study.store.ledger import Ledger
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

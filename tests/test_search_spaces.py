@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from study.chain import Geometry
-from study.plan import NetworkPlan
-from study.records import TrainingSettings
-from study.spaces import SearchSpace, load_space, specs
-from study.spaces.document import BLOCKS, SETTINGS, SpaceDocument
+from study.curriculum.chain import Geometry
+from study.nnunet.plans import NetworkPlan
+from study.search.document import BLOCKS, SETTINGS, SpaceDocument, load_space
+from study.search.space import SearchSpace
+from study.search.trials import specs
+from study.store.records import TrainingSettings
 
 FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 PATHS = sorted(FOLDER.glob("*.yaml"))

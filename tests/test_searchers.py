@@ -25,13 +25,13 @@ from searching import (
     tpe_of,
 )
 
-from study.cluster import tpe
-from study.cluster.optuna_terms import verdict
-from study.cluster.searchers import LOST, PointSearcher, reported
-from study.errors import StudyError
-from study.ledger import Ledger
-from study.outcomes import Outcome
-from study.trial_folder import TrialState
+from study.cluster.searcher import LOST, PointSearcher, reported
+from study.common.errors import StudyError
+from study.search import tpe
+from study.search.tpe import verdict
+from study.store.ledger import Ledger
+from study.store.outcomes import Outcome
+from study.store.trial_folder import TrialState
 
 
 @pytest.fixture

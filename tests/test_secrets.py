@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster import configure_ray
+from study.cluster.local import configure_ray
 
 SECRETS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"),
@@ -24,7 +24,7 @@ SECRETS = (
 )
 STUDY = """
 import hashlib, json, os, sys, tempfile
-from study.temporary import use_short_temporary_folder
+from study.common.process import use_short_temporary_folder
 use_short_temporary_folder()
 from study.cluster import configure_ray
 configure_ray(address=None)
@@ -32,7 +32,7 @@ import ray
 from ray import tune
 from study.cluster.nodes import connected
 from study.cluster.tuning import TuneThread
-from study.spaces.demands import Resources
+from study.search.space import Resources
 import types
 
 def work(config):

@@ -18,21 +18,22 @@ from examples import BRAIN, make_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.columns import BY_NAME
-from analysis.commands import Recipe, trial_command
-from study.curriculum import Axes, named_axes, resolve
-from study.errors import InvalidInputError
-from study.records import TrainingSettings
-from study.setting import Setting, documentation, settings_of
-from study.spaces.settings import DEFAULTS
-from study.spans import even_spans, whole_epoch_spans
-from study.verbs.options import (
+from analysis.advice.text import Recipe, trial_command
+from analysis.tables.columns import BY_NAME
+from study.cli.options import (
     add_curriculum_options,
     add_data_curriculum_options,
     add_training_options,
     axes_from,
     training_from,
 )
+from study.common.errors import InvalidInputError
+from study.common.setting import Setting, documentation, settings_of
+from study.curriculum.curriculum import resolve
+from study.curriculum.schedule import even_spans, whole_epoch_spans
+from study.curriculum.schemes import Axes, named_axes
+from study.search.domains import DEFAULTS
+from study.store.records import TrainingSettings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "search_spaces" / "README.md"
 RECORDS = (Axes, TrainingSettings)

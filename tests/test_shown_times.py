@@ -8,9 +8,9 @@ from pathlib import Path
 import optuna
 from searching import FINISHED, OPTUNA_SPACE, end, ledger_of, proposer_of
 
-from study import files
-from study.cluster.mirror import NUMBER, open_mirror
-from study.spaces import space_from
+from study.common import files
+from study.search.document import space_from
+from study.search.mirror import NUMBER, open_mirror
 
 
 def test_a_trial_has_its_own_times_and_its_curve(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ import pytest
 from clusters import LOOPBACK, LOOPBACK_ONLY, RAY, REPOSITORY, START, free_ports, own_environment, reached
 from studies import INTERRUPTED, TRAINING, WAIT_SECONDS, status, training, write_space
 
-from study.ledger import Ledger
-from study.records import Phase
-from study.trial_folder import TrialState
+from study.store.ledger import Ledger
+from study.store.records import Phase
+from study.store.trial_folder import TrialState
 
 SLURM = REPOSITORY / "study" / "deploy" / "slurm.sh"
 JOB_ID = "4711"

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from study.errors import InvalidInputError
-from study.plan import plan_from_document
-from study.small_plan import SmallPlan, features_per_stage, small_plans, topology
+from study.common.errors import InvalidInputError
+from study.nnunet.plans import SmallPlan, features_per_stage, plan_from_document, small_plans, topology
 
 PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESIDUAL = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"

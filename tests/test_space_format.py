@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.curriculum import Axes
-from study.errors import InvalidInputError, MissingDataError, StudyError
-from study.records import TrainingSettings
-from study.spaces import Choice, Fixed, Integer, LogUniform, Uniform, load_space, space_from
-from study.spaces.reading import parse_yaml
+from study.common.errors import InvalidInputError, MissingDataError, StudyError
+from study.curriculum.schemes import Axes
+from study.search.document import load_space, parse_yaml, space_from
+from study.search.domains import Choice, Fixed, Integer, LogUniform, Uniform
+from study.store.records import TrainingSettings
 
 
 def document(**keys: Any) -> dict[str, Any]:

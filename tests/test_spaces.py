@@ -12,23 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry
-from study.curriculum import ALLOCATIONS, SCHEMES, STAGE_ORDERS
-from study.errors import InvalidInputError, MissingDataError
-from study.plan import NetworkPlan
-from study.spaces import (
-    Choice,
-    Domain,
-    Fixed,
-    Integer,
-    LogUniform,
-    SearchSpace,
-    Uniform,
-    check_data,
-    space_from,
-    specs,
-)
-from study.spaces.domains import domain_from
+from study.common.errors import InvalidInputError, MissingDataError
+from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry
+from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS
+from study.nnunet.plans import NetworkPlan
+from study.search.document import space_from
+from study.search.domains import Choice, Domain, Fixed, Integer, LogUniform, Uniform, domain_from
+from study.search.space import SearchSpace
+from study.search.trials import check_data, specs
 
 GEOMETRIES = {
     1: Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from study.chain import Geometry
-from study.curriculum import Axes, named_axes
-from study.datasets import DataPaths
-from study.errors import InvalidInputError, MissingDataError
-from study.plan import NetworkPlan
-from study.records import TrainingSettings, TrialSpec
-from study.specs import make_spec, prepared_lookup
+from study.common.errors import InvalidInputError, MissingDataError
+from study.curriculum.chain import Geometry
+from study.curriculum.schemes import Axes, named_axes
+from study.nnunet.datasets import DataPaths
+from study.nnunet.plans import NetworkPlan
+from study.search.trials import make_spec, prepared_lookup
+from study.store.records import TrainingSettings, TrialSpec
 
 HIPPOCAMPUS = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 8), batch_size=9)
 DATASET = "Dataset004_Hippocampus"
@@ -172,7 +172,7 @@ def test_missing_preprocessed_cases_are_named(prepared: DataPaths) -> None:
         prepared_lookup(prepared)(4, None, "3d_fullres", 0)
 
 
-@pytest.mark.parametrize("module", ["study.specs", "study.spaces"])
+@pytest.mark.parametrize("module", ["study.search.trials", "study.search"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'nnunetv2', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

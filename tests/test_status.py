@@ -16,14 +16,14 @@ import pytest
 from examples import EPOCH, HEADER, make_interval, make_spec
 from terminals import in_terminal
 
-from study import status as status_module
 from study.__main__ import main
-from study.execution import StageExecution
-from study.ledger import Ledger
-from study.prediction import predict_command
-from study.records import Phase
-from study.status import StatusBoard, TrialStatus, counts, found, last_ones, rich_table, study_status
-from study.trial_folder import TrialFolder, TrialState
+from study.store import status as status_module
+from study.store.ledger import Ledger
+from study.store.prediction import predict_command
+from study.store.readings import StageExecution
+from study.store.records import Phase
+from study.store.status import StatusBoard, TrialStatus, counts, found, last_ones, rich_table, study_status
+from study.store.trial_folder import TrialFolder, TrialState
 
 USER_ERROR, INTERRUPTED = 2, 130
 STATES = ("new", "running", "interrupted", "failed", "finished")
@@ -264,7 +264,7 @@ def test_a_table_fits_its_terminal_with_dice_and_id_whole(
 ) -> None:
     from rich.console import Console
 
-    from study.status import rich_table, study_status
+    from study.store.status import rich_table, study_status
 
     Console(width=width, highlight=False).print(rich_table(study_status(study.ledger), width))
     lines = capsys.readouterr().out.splitlines()

@@ -11,18 +11,18 @@ import pytest
 from prepared import final_weights, spec_of, train, workplace
 from references import kill_and_resume, reference_of, resumed_from, timeless
 
-from study import files
-from study.audit import audit_trial
-from study.datasets import DataPaths, data_paths
-from study.errors import LedgerError
-from study.ledger import Ledger
-from study.outcomes import objectives
-from study.records import EpochReport, TrialSpec
-from study.status import rich_table, study_status
-from study.stopping import smoothed_dice, stopping_epoch
-from study.trial import finished_trial, run_trial
-from study.trial_folder import TrialFolder, TrialState
-from study.trial_summary import as_json, as_text
+from study.cli.trial_screen import as_json, as_text
+from study.common import files
+from study.common.errors import LedgerError
+from study.curriculum.data_curriculum import smoothed_dice, stopping_epoch
+from study.nnunet.datasets import DataPaths, data_paths
+from study.run.trial import finished_trial, run_trial
+from study.store.audit import audit_trial
+from study.store.ledger import Ledger
+from study.store.outcomes import objectives
+from study.store.records import EpochReport, TrialSpec
+from study.store.status import rich_table, study_status
+from study.store.trial_folder import TrialFolder, TrialState
 
 pytestmark = pytest.mark.cluster
 

@@ -13,11 +13,11 @@ import pytest
 from examples import EPOCH, make_interval, make_spec
 from locking import QUICK, WAIT_SECONDS, is_mine, line_from, records, wait_until, worker
 
-from study import holders, locks
-from study.ledger import Ledger
-from study.locks import EXIT_CODE_OF_LOSS, held
-from study.sightings import STALE_SECONDS
-from study.trial_folder import TrialFolder
+from study.store import holders, locks
+from study.store.holders import STALE_SECONDS
+from study.store.ledger import Ledger
+from study.store.locks import EXIT_CODE_OF_LOSS, held
+from study.store.trial_folder import TrialFolder
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ from pathlib import Path
 sys.path[:0] = {path!r}
 from examples import EPOCH, HEADER, RESULT, make_interval
 from study import files, locks
-from study.trial_folder import TrialFolder
+from study.store.trial_folder import TrialFolder
 locks.BEAT_SECONDS = 0.05
 trial = TrialFolder(Path(sys.argv[1]))
 once = [True]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.errors import InvalidInputError
-from study.records import TrainingSettings
-from study.stopping import smoothed_dice, stopping_epoch
+from study.common.errors import InvalidInputError
+from study.curriculum.data_curriculum import smoothed_dice, stopping_epoch
+from study.store.records import TrainingSettings
 
 CURVES = st.lists(st.none() | st.floats(0, 1), max_size=30)
 

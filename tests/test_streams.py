@@ -19,13 +19,13 @@ from locking import line_from
 from test_plan import DOCUMENT
 
 from study.__main__ import main
-from study.commandline import INTERRUPTED, USER_ERROR
-from study.console import PlainConsole
-from study.errors import TrialInterrupted
-from study.ledger import Ledger
-from study.progress import StopRequest
-from study.signals import REPEAT_SECONDS, Requests, interrupts
-from study.terminal import complain
+from study.cli.program import INTERRUPTED, USER_ERROR
+from study.common.errors import TrialInterrupted
+from study.common.process import REPEAT_SECONDS, Requests, interrupts
+from study.common.tables import PlainConsole
+from study.common.terminal import complain
+from study.run.progress import StopRequest
+from study.store.ledger import Ledger
 
 ODD_NAME = "stüdy [bold]µ [red] :smile:"
 REASON = "RuntimeError: [Errno 12] [/no] tensor[0] :bug: Größe µ"
@@ -182,9 +182,9 @@ def test_odd_variables_end_in_no_traceback(study: Path, variables: dict[str, str
 LIBRARY = """
 import sys
 from pathlib import Path
-from analysis.report import write_report
-from study.ledger import Ledger
-from study.plan import read_plan
+from analysis.page.report import write_report
+from study.store.ledger import Ledger
+from study.nnunet.plans import read_plan
 root = Path(sys.argv[1])
 plan = read_plan(root.parent / "plans.json", "3d_fullres")
 report = write_report([root], root.parent / "report", chapters=())

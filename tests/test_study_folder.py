@@ -10,8 +10,8 @@ import pytest
 from examples import make_spec
 from locking import kill, worker
 
-from study.errors import LedgerError
-from study.ledger import SCHEMA_VERSION, Ledger
+from study.common.errors import LedgerError
+from study.store.ledger import SCHEMA_VERSION, Ledger
 
 SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
 

@@ -18,17 +18,17 @@ from hypothesis.extra.numpy import arrays
 from prepared import spec_of, workplace
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from study import files
-from study.datasets import data_paths
-from study.errors import InvalidInputError
-from study.ledger import Ledger
-from study.outcomes import objectives, outcome
-from study.remote.shared_ledger import study_ledger
-from study.remote.view import SCRATCH_VARIABLE, viewed
-from study.remote.workshop import RemoteWorkshop
-from study.results import HD95, METRICS, NO_METRICS, NSD, Measured, Metrics, measured
-from study.surfaces import surface_metrics, validation_folder
-from study.trial import run_trial
+from study.buckets.checkout import RemoteWorkshop
+from study.buckets.shared_ledger import study_ledger
+from study.buckets.view import SCRATCH_VARIABLE, viewed
+from study.common import files
+from study.common.errors import InvalidInputError
+from study.nnunet.datasets import data_paths
+from study.nnunet.surfaces import surface_metrics, validation_folder
+from study.run.trial import run_trial
+from study.store.ledger import Ledger
+from study.store.outcomes import objectives, outcome
+from study.store.results import HD95, METRICS, NO_METRICS, NSD, Measured, Metrics, measured
 
 SHAPE, SPACING = (3, 4, 4), (2.5, 1.0, 0.7)
 

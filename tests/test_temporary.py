@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from study import temporary
-from study.errors import MachineError
-from study.temporary import (
+from study.common import process as temporary
+from study.common.errors import MachineError
+from study.common.process import (
     LONGEST_FOR_PROCESSES,
     large_folder,
     short_folder,

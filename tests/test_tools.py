@@ -30,7 +30,7 @@ def test_folders_named_as_modules_do_not_change_the_lint(tmp_path: Path) -> None
     for name in ("studies", "data", "report", "torch", *(path.stem for path in (REPOSITORY / "tests").glob("*.py"))):
         (tmp_path / name).mkdir(exist_ok=True)
     assert lint(tmp_path) == ""
-    (tmp_path / "tests" / "broken.py").write_text("import os, study.ledger\n")
+    (tmp_path / "tests" / "broken.py").write_text("import os, study.store.ledger\n")
     assert "I001" in lint(tmp_path)
 
 

@@ -13,14 +13,15 @@ import pytest
 import torch
 from prepared import CUBE, FULL, MakeTrainer, plans_document
 
-from study.batches import Item
-from study.curriculum import named_axes, resolve
-from study.errors import TrialFailedError
-from study.plan import plan_from_document
-from study.records import EpochReport, Phase
-from study.task import IterationReport, Parts, SilentObserver
-from study.torch_tools import cpu_threads, weights_sha256
-from study.trainer import nnUNetTrainerPGPS
+from study.common.errors import TrialFailedError
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import named_axes
+from study.nnunet.batches import Item
+from study.nnunet.plans import plan_from_document
+from study.nnunet.task import IterationReport, Parts, SilentObserver
+from study.nnunet.torch_tools import cpu_threads, weights_sha256
+from study.nnunet.trainer import nnUNetTrainerPGPS
+from study.store.records import EpochReport, Phase
 
 
 class Notes(SilentObserver):

@@ -31,11 +31,8 @@ from prepared import (
 )
 from references import Reference, assert_same_training, reference_of, resumed_from, training_process
 
-from study import files
-from study.checkpoints import FINAL, LATEST, PREVIOUS
-from study.costs import bill
-from study.datasets import DataPaths, data_paths, find_dataset
-from study.errors import (
+from study.common import files
+from study.common.errors import (
     InfeasibleTrialError,
     LedgerError,
     MissingDataError,
@@ -43,12 +40,15 @@ from study.errors import (
     TrialFailedError,
     TrialInterrupted,
 )
-from study.ledger import Ledger
-from study.nnunet_paths import previous_stage_folder
-from study.progress import Progress, StopRequest
-from study.records import EpochReport, Phase
-from study.trial import run_trial
-from study.trial_folder import TrialFolder, TrialState
+from study.nnunet.checkpoints import FINAL, LATEST, PREVIOUS
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
+from study.nnunet.paths import previous_stage_folder
+from study.run.progress import Progress, StopRequest
+from study.run.trial import run_trial
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.records import EpochReport, Phase
+from study.store.trial_folder import TrialFolder, TrialState
 
 # Of 24 iterations in 3 epochs and 9 stages, this one ends within an epoch and within a stage.
 WITHIN = 14

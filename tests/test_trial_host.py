@@ -18,14 +18,14 @@ import pytest
 from examples import finish, make_spec
 from prepared import CUBE, FULL, NAME, final_weights, plans_document, spec_of, train, workplace
 
-from study import files
-from study.datasets import data_paths
-from study.ledger import Ledger
-from study.machine import Resources
-from study.records import Energy, Phase, TrialSpec
-from study.trial_folder import TrialFolder, TrialState
-from study.trial_host import Ending, TrialHost, memory_kills
-from study.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, Job
+from study.common import files
+from study.common.machine import Resources
+from study.nnunet.datasets import data_paths
+from study.run.trial_host import Ending, TrialHost, memory_kills
+from study.run.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, Job
+from study.store.ledger import Ledger
+from study.store.records import Energy, Phase, TrialSpec
+from study.store.trial_folder import TrialFolder, TrialState
 
 LONG = {"optimizer": "adamw", "epochs": 40, "iterations_per_epoch": 20, "validation_batches": 1}
 JOB = Job(

@@ -14,16 +14,18 @@ import SimpleITK
 from examples import finish, make_spec
 from prepared import NAME, MakeTrainer, plans_document, spec_of
 
-from analysis.basis import basis
-from analysis.evidence import gather
-from study import files
+from analysis.fronts.caveats import basis
+from analysis.statistics.evidence import gather
 from study.__main__ import main
-from study.curriculum import Geometry, named_axes, resolve
-from study.datasets import data_paths, find_dataset
-from study.errors import DataIntegrityError
-from study.ledger import Ledger
-from study.stage_table import shortfalls
-from study.trial_remarks import absent_classes, remarks
+from study.common import files
+from study.common.errors import DataIntegrityError
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import named_axes
+from study.curriculum.table import shortfalls
+from study.nnunet.datasets import data_paths, find_dataset
+from study.run.progress import absent_classes, remarks
+from study.store.ledger import Ledger
 
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "bud": 3}
 

@@ -19,18 +19,17 @@ import SimpleITK
 from examples import EPOCH
 from prepared import CUBE, NAME, NUMBER, final_weights, model_folder, once, spec_of, train, workplace
 
-from study import trial_progress
 from study.__main__ import main
-from study.datasets import data_paths, find_dataset
-from study.emissions import carbon_intensity_kg_per_kwh
-from study.ledger import Ledger
-from study.records import Phase
-from study.task import IterationReport
-from study.terminal import output_to
-from study.trial import finished_trial, run_trial
-from study.trial_folder import TrialFolder
-from study.trial_progress import TerminalProgress
-from study.trial_summary import as_json
+from study.cli import trial_screen as trial_progress
+from study.cli.trial_screen import TerminalProgress, as_json
+from study.common.terminal import output_to
+from study.nnunet.datasets import data_paths, find_dataset
+from study.nnunet.task import IterationReport
+from study.run.meter import carbon_intensity_kg_per_kwh
+from study.run.trial import finished_trial, run_trial
+from study.store.ledger import Ledger
+from study.store.records import Phase
+from study.store.trial_folder import TrialFolder
 
 PROMISED = {
     "dice",

@@ -17,16 +17,16 @@ import pytest
 from examples import HEADER, complete, finish, make_interval, make_spec, result_of
 from studies import WAIT_SECONDS
 
-from study.cluster import work
-from study.cluster.work import Assignment, Patience, bring_to_end
-from study.errors import DiskFullError, TrialInterrupted
-from study.ledger import Ledger
-from study.machine import Resources
-from study.records import Energy
-from study.results import Metrics, measured
-from study.trial_folder import TrialFolder, TrialState
-from study.trial_host import Ending
-from study.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
+from study.cluster import tuning as work
+from study.cluster.tuning import Assignment, Patience, bring_to_end
+from study.common.errors import DiskFullError, TrialInterrupted
+from study.common.machine import Resources
+from study.run.trial_host import Ending
+from study.run.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
+from study.store.ledger import Ledger
+from study.store.records import Energy
+from study.store.results import Metrics, measured
+from study.store.trial_folder import TrialFolder, TrialState
 
 Step = Callable[[TrialFolder], Ending]
 

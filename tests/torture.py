@@ -28,10 +28,10 @@ from studies import SOME_FAILED, TRAINING, USER_ERROR, write_space
 from tally import Check, check, table
 from victims import MARK, Moment, Victim, Watch, cut_power, find, marked
 
-from study.audit import audit
-from study.errors import StudyError
-from study.ledger import Ledger
-from study.trial_folder import TrialFolder
+from study.common.errors import StudyError
+from study.store.audit import audit
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialFolder
 
 # Nothing waits so long unless something hangs.
 HANG_SECONDS = 400.0

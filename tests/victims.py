@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from study import locks
-from study.trial_folder import TrialFolder
+from study.store import locks
+from study.store.trial_folder import TrialFolder
 
 MARK = "PGPS_TEST_MARK"
 
@@ -67,7 +67,7 @@ def find(victim: Victim, folder: TrialFolder) -> psutil.Process | None:
 
 
 def _is_right(victim: Victim, process: psutil.Process) -> bool:
-    words = {Victim.SERVER: "study.trial_server", Victim.WORKER: "ray::", Victim.NODE: "raylet"}
+    words = {Victim.SERVER: "study.run.trial_server", Victim.WORKER: "ray::", Victim.NODE: "raylet"}
     return words.get(victim, "") in " ".join(process.cmdline())
 
 

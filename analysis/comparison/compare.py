@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.columns import Column, dtypes
-from analysis.comparison.columns import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
 from analysis.comparison.equal_cost import equal_cost
-from analysis.comparison.measure import measure
-from analysis.comparison.numbers import percent
+from analysis.comparison.measure import Finished, measure
+from analysis.comparison.numbers import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, percent
 from analysis.comparison.pairs import find_pairs, methods_of
-from analysis.comparison.sides import Finished
-from analysis.evidence import Evidence
-from analysis.methods import METHOD_LABELS
-from analysis.statistics import ALTERNATIVES, SIGNIFICANT, Alternative, holm
-from study.checks import check_choice
+from analysis.statistics.evidence import Evidence
+from analysis.statistics.tests import ALTERNATIVES, SIGNIFICANT, Alternative, holm
+from analysis.tables.columns import Column, dtypes
+from analysis.tables.methods import METHOD_LABELS
+from study.common.checks import check_choice
 
 BASELINE = "cps"
 # What a mean over tasks is over.

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.captions import amount_of, lowered
-from analysis.case_dice import CaseDice, case_matrices
 from analysis.comparison.numbers import budget_words, dice, signed
 from analysis.comparison.pairs import MATCHED
-from analysis.evidence import Evidence
-from analysis.intervals import estimate
-from analysis.methods import METHOD_LABELS
-from analysis.objectives import OBJECTIVES
-from analysis.tables import MISSING, Table
+from analysis.fronts.captions import amount_of, lowered
+from analysis.statistics.case_dice import CaseDice, case_matrices
+from analysis.statistics.evidence import Evidence
+from analysis.statistics.intervals import estimate
+from analysis.tables.format import MISSING, Table
+from analysis.tables.methods import METHOD_LABELS
+from analysis.tables.objectives import OBJECTIVES
 
 COSTS = ("runtime_seconds", "energy_kwh", "voxels")
 _SETTING = [name for name in MATCHED if name != "budget"]

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.columns import BY_NAME
 from analysis.comparison.numbers import budget_words, percent
-from analysis.methods import METHOD_LABELS, OTHER
-from study.errors import InvalidInputError
-from study.records import TrainingSettings
+from analysis.tables.columns import BY_NAME
+from analysis.tables.methods import METHOD_LABELS, OTHER
+from study.common.errors import InvalidInputError
+from study.store.records import TrainingSettings
 
 FOLLOWS_SCHEME = "foreground_oversampling"
 MATCHED: tuple[str, ...] = (

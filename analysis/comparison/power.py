@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison.numbers import budget_words, dice
-from analysis.statistics import error_of_difference, smallest_difference
-from analysis.tables import Table
+from analysis.statistics.tests import error_of_difference, smallest_difference
+from analysis.tables.format import Table
 
 SEEDS = (1, 2, 3, 5)
 ASSUMED_TRAINING_SD = 0.004

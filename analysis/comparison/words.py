@@ -11,13 +11,12 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from analysis.comparison.columns import RATIOS
 from analysis.comparison.compare import Comparison
 from analysis.comparison.measure import CASES, CASES_AND_TRAININGS
-from analysis.comparison.numbers import budget_words, dice, percent, probability, signed
-from analysis.statistics import SIGNIFICANT
-from analysis.tables import MISSING, Table
-from analysis.units import amount, counted
+from analysis.comparison.numbers import RATIOS, budget_words, dice, percent, probability, signed
+from analysis.statistics.tests import SIGNIFICANT
+from analysis.tables.format import MISSING, Table
+from analysis.tables.units import amount, counted
 
 Cell: TypeAlias = "tuple[str, bool, Callable[[pd.Series[Any]], str]]"
 """Heading, whether it is a number, and how a row's cell is written."""

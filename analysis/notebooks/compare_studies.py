@@ -1,3 +1,14 @@
+import pandas as pd
+from IPython.display import Image, Markdown, display
+
+from analysis.comparison.compare import compare
+from analysis.comparison.words import notes, whole_table
+from analysis.fronts.figures import MOST_GROUPS, pareto_figure
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import gather
+from analysis.tables.format import markdown
+from analysis.tables.sources import named_studies
+
 # ---
 # jupyter:
 #   jupytext:
@@ -17,22 +28,19 @@
 # agree? Name them in `PGPS_STUDIES`, separated as in PATH; one study alone works too.
 
 # %%
-from IPython.display import Image, Markdown, display
 
-from analysis.sources import named_studies
 
 STUDIES = named_studies()
 
 
 def show(figure):
     """A figure of `analysis`, in the notebook."""
-    from analysis.images import as_png
+    from analysis.figures.images import as_png
 
     display(Image(as_png(figure, dots_per_inch=110)))
 
 
 # %%
-from analysis.evidence import gather
 
 evidence = gather(STUDIES)
 evidence.tables.trials.groupby(["study", "dataset", "method", "state"]).size().rename("trials").to_frame()
@@ -55,9 +63,6 @@ trials.groupby("study")[["hardware", "cpus", "gpus", "concurrent_trials", "meter
 # (corrected over the comparisons by Holm), an effect size and the ratio of costs.
 
 # %%
-from analysis.comparison import compare
-from analysis.comparison.words import notes, whole_table
-from analysis.tables import markdown
 
 comparison = compare(evidence)
 display(Markdown(markdown(whole_table(comparison)) if len(comparison.rows) else "Nothing to compare with CPS."))
@@ -75,7 +80,6 @@ comparison.rows[["dataset", "against", "budget", "dice_difference", "p_holm", "r
 # A point that two studies trained is averaged over both. To see whether they agree, read them one by one.
 
 # %%
-import pandas as pd
 
 by_study = {}
 for folder in STUDIES:
@@ -89,8 +93,6 @@ pd.DataFrame(by_study)
 # A front of each dataset, with a line per hardware where there are several.
 
 # %%
-from analysis.figures import MOST_GROUPS, pareto_figure
-from analysis.front import pareto_front
 
 for dataset in evidence.datasets:
     points = evidence.of(dataset).points

@@ -1,3 +1,12 @@
+from IPython.display import Image, Markdown, display
+
+from analysis.comparison.reference import contradictions, source, table1
+from analysis.figures.style import FILE
+from analysis.page.papers import papers
+from analysis.statistics.evidence import gather
+from analysis.tables.format import latex, markdown
+from analysis.tables.sources import named_studies
+
 # ---
 # jupyter:
 #   jupytext:
@@ -18,9 +27,7 @@
 # numbers beside them where the dataset is one of the paper's.
 
 # %%
-from IPython.display import Image, Markdown, display
 
-from analysis.sources import named_studies
 
 STUDIES = named_studies()
 # Published numbers to show beside yours, or None.
@@ -29,13 +36,12 @@ REFERENCE = "miccai2024"
 
 def show(figure):
     """A figure of `analysis`, in the notebook."""
-    from analysis.images import as_png
+    from analysis.figures.images import as_png
 
     display(Image(as_png(figure, dots_per_inch=110)))
 
 
 # %%
-from analysis.evidence import gather
 
 evidence = gather(STUDIES)
 
@@ -43,9 +49,6 @@ evidence = gather(STUDIES)
 # ## From your trials
 
 # %%
-from analysis.chapters.papers import papers
-from analysis.style import FILE
-from analysis.tables import markdown
 
 chapter = papers(evidence, reference=REFERENCE)
 for exhibit in chapter.exhibits:
@@ -68,8 +71,6 @@ print("\n".join(chapter.missing) or "Everything is there.")
 # As printed, and recomputed: where the paper's text and its own table disagree, the sentence says so.
 
 # %%
-from analysis.reference import source, table1
-from analysis.reference.claims import contradictions
 
 print(source("miccai2024").citation)
 table1("miccai2024")
@@ -83,7 +84,6 @@ print("\n".join(contradictions("miccai2024")) or "Text and table agree.")
 # Every table is also LaTeX (booktabs).
 
 # %%
-from analysis.latex import latex
 
 for exhibit in chapter.exhibits:
     if exhibit.table is not None:

@@ -1,3 +1,14 @@
+import pandas as pd
+from IPython.display import Image, display
+
+from analysis.fronts.captions import notes
+from analysis.fronts.caveats import states
+from analysis.fronts.figures import pareto_figure
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import evidence_of, gather
+from analysis.tables.grid import Grid, redrawn
+from analysis.tables.sources import named_studies
+
 # ---
 # jupyter:
 #   jupytext:
@@ -17,9 +28,7 @@
 # here is what the report uses: change a line, and run on.
 
 # %%
-from IPython.display import Image, display
 
-from analysis.sources import named_studies
 
 # Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
 STUDIES = named_studies()
@@ -27,14 +36,12 @@ STUDIES = named_studies()
 
 def show(figure):
     """A figure of `analysis`, in the notebook."""
-    from analysis.images import as_png
+    from analysis.figures.images import as_png
 
     display(Image(as_png(figure, dots_per_inch=110)))
 
 
 # %%
-from analysis.basis import states
-from analysis.evidence import gather
 
 evidence = gather(STUDIES)
 print(states(evidence.tables.trials))
@@ -42,8 +49,8 @@ print(f"{len(evidence.points)} configurations with a finished trial, on {', '.jo
 
 # %% [markdown]
 # `evidence.tables` has four tidy tables (`trials`, `epochs`, `cases`, `costs`); `evidence.points` are the finished
-# trials averaged over folds and seeds. Missing means missing: nothing that was not measured is 0. `analysis.columns`
-# says what each column means.
+# trials averaged over folds and seeds. Missing means missing: nothing that was not measured is 0.
+# `analysis.tables.columns` says what each column means.
 
 # %%
 evidence.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg", "n_folds"]]
@@ -55,9 +62,6 @@ evidence.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime
 # front of its own. Below: Dice against training time. Hollow points rest on one fold.
 
 # %%
-from analysis.captions import notes
-from analysis.figures import pareto_figure
-from analysis.front import pareto_front
 
 if not evidence.datasets:
     raise SystemExit("No trial has finished, so there is no front: run the study on.")
@@ -96,10 +100,7 @@ print(f"The cheapest of them: {cheapest['summary']}, Dice {cheapest['dice']:.4f}
 # electricity (CodeCarbon's yearly averages) and, if given, the data centre's PUE. In order: Sweden, Germany, Poland.
 
 # %%
-import pandas as pd
 
-from analysis.evidence import evidence_of
-from analysis.grid import Grid, redrawn
 
 on_grid = {"as recorded": points.set_index("summary")["co2_kg"] * 1000}
 for country in ("SWE", "DEU", "POL"):

@@ -1,1 +1,1 @@
-"""The published papers' own tables and figures, from any study that holds the needed trials."""
+"""Figures and tables in the papers' form."""

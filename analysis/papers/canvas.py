@@ -1,6 +1,8 @@
 """The frame of these figures: title, what it rests on, panels, a legend below, notes. Places are in inches.
 
 Panels stand side by side where there is room and below each other on narrow pages.
+
+Sentences about the machines behind some points, wherever their seconds, energy or CO₂ are shown side by side.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.methods import METHOD_LABELS
-from analysis.style import METHOD_STYLES, MUTED, SURFACE, Layout
+from analysis.figures.style import METHOD_STYLES, MUTED, SURFACE, Layout
+from analysis.fronts.caveats import estimated_parts, words_of
+from analysis.tables.contention import sentences as contention
+from analysis.tables.methods import METHOD_LABELS
 
 _MARGIN, _LINE, _NOTE_LINE, _GAP = 0.22, 0.16, 0.155, 0.3
 _TITLE, _AXIS_LABEL, _LEGEND_ROW, _ABOVE_PANEL = 0.5, 0.62, 0.22, 0.17
@@ -126,3 +131,26 @@ def _handle(marker: str, face: str, edge: str, label: str, size: float) -> Line2
     return Line2D(
         [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge, markersize=size, label=label
     )
+
+
+_SHARES = {"cpus": "CPUs", "gpus": "GPUs"}
+
+
+def about_machines(points: pd.DataFrame, *, energy: bool = True) -> list[str]:
+    """What keeps costs of these points from being compared, and, with `energy`, which energy is estimated."""
+    sentences = []
+    hardware = sorted(words_of(points["hardware"]))
+    if len(hardware) > 1:
+        sentences.append(
+            f"Different hardware, whose runtime, energy and CO₂ do not compare as they stand: {', '.join(hardware)}."
+        )
+    shares = [words for name, words in _SHARES.items() if len(words_of(points[name])) > 1]
+    if shares:
+        sentences.append(f"Trials had different shares of the {' and '.join(shares)}, which changes their runtime.")
+    if len(words_of(points["concurrent_trials"])) > 1:
+        sentences.append("Different numbers of trials ran at once on the machine, which changes their runtime.")
+    sentences += contention(points)
+    parts = estimated_parts(points["energy_methods"]) if energy else []
+    if parts and points["energy_kwh"].notna().any():
+        sentences.append(f"Energy of {' and '.join(parts)} is estimated, not measured.")
+    return sentences

@@ -15,17 +15,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.axes import dice_floor, limit_cost, limit_dice
-from analysis.columns import BY_NAME
 from analysis.comparison.numbers import budget_words
 from analysis.comparison.pairs import MATCHED
-from analysis.evidence import Evidence
-from analysis.exhibits import Exhibit
-from analysis.methods import METHOD_LABELS, OTHER
-from analysis.papers.canvas import Frame, draw_frame, fold_handles, marker_style, method_handle
-from analysis.papers.machines import about_machines
-from analysis.style import METHOD_STYLES, MUTED, RC, Layout
-from analysis.units import amount, counted, label_with_unit, reading_scale
+from analysis.figures.encodings import dice_floor, limit_cost, limit_dice
+from analysis.figures.exhibits import Exhibit
+from analysis.figures.style import METHOD_STYLES, MUTED, RC, Layout
+from analysis.papers.canvas import Frame, about_machines, draw_frame, fold_handles, marker_style, method_handle
+from analysis.statistics.evidence import Evidence
+from analysis.tables.columns import BY_NAME
+from analysis.tables.methods import METHOD_LABELS, OTHER
+from analysis.tables.units import amount, counted, label_with_unit, reading_scale
 
 STEM = "figure2"
 FEWEST_BUDGETS = 2

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.comparison import Comparison, significant
+from analysis.comparison.compare import Comparison, significant
 from analysis.comparison.numbers import budget_words, signed
 from analysis.comparison.words import dropped, how_to_read
-from analysis.exhibits import Exhibit
+from analysis.figures.exhibits import Exhibit
+from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, SURFACE, Layout
 from analysis.papers.canvas import Frame, draw_frame, fold_handles, marker_style, method_handle, short_names
-from analysis.statistics import SIGNIFICANT
-from analysis.style import INK, METHOD_STYLES, MUTED, RC, SURFACE, Layout
-from analysis.units import counted
+from analysis.statistics.tests import SIGNIFICANT
+from analysis.tables.units import counted
 
 STEM = "figure3"
 # More bars than these do not fit: the largest budget of each dataset is drawn alone.

@@ -1,1 +1,1 @@
-"""Figures that say why: slices, parallel coordinates, learning curves, and where the cost went."""
+"""Figures that explain a front."""

@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.columns import EPOCH_COLUMNS
-from analysis.frame import FINISHED, KEY
-from analysis.front import Front
-from analysis.marks import belongs_to
-from analysis.methods import METHOD_LABELS
-from analysis.style import METHOD_STYLES, RC, Layout
-from analysis.units import label_with_unit, reading_scale
+from analysis.figures.encodings import belongs_to
+from analysis.figures.style import METHOD_STYLES, RC, Layout
+from analysis.fronts.front import Front
+from analysis.tables.columns import EPOCH_COLUMNS
+from analysis.tables.frame import FINISHED, KEY
+from analysis.tables.methods import METHOD_LABELS
+from analysis.tables.units import label_with_unit, reading_scale
 from analysis.why.sheet import Sheet, marker_handle
 
 MOST_CURVES = 8

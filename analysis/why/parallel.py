@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from analysis.columns import BY_NAME
-from analysis.front import Front
-from analysis.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
-from analysis.units import label_with_unit, number, reading_scale
+from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
+from analysis.fronts.front import Front
+from analysis.tables.columns import BY_NAME
+from analysis.tables.units import label_with_unit, number, reading_scale
 from analysis.why.sheet import Sheet, method_handles
 from analysis.why.slices import positions
 from analysis.why.varying import VaryingAxis

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.methods import METHOD_LABELS
-from analysis.style import INK, METHOD_STYLES, MUTED, SURFACE, Layout
+from analysis.figures.style import INK, METHOD_STYLES, MUTED, SURFACE, Layout
+from analysis.tables.methods import METHOD_LABELS
 
 _NOTE_LINE, _LEGEND_LINE, _EDGE = 0.155, 0.215, 0.22
 # Inches that a letter of the legend takes, and what stands before it.

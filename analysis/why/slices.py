@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.axes import dice_floor, limit_dice
-from analysis.front import Front
-from analysis.style import INK, METHOD_STYLES, RC, SURFACE, Layout, MethodStyle
-from analysis.units import Scale, label_with_unit, reading_scale
+from analysis.figures.encodings import dice_floor, limit_dice
+from analysis.figures.style import INK, METHOD_STYLES, RC, SURFACE, Layout, MethodStyle
+from analysis.fronts.front import Front
+from analysis.tables.units import Scale, label_with_unit, reading_scale
 from analysis.why.sheet import Sheet, front_handle, method_handles
 from analysis.why.varying import VaryingAxis
 

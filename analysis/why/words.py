@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.front import Front
-from analysis.importances import FANOVA, PED_ANOVA, best_share
-from analysis.tables import MISSING, Table
-from analysis.units import Scale, amount, counted, label_with_unit, number, reading_scale
-from analysis.why.cost_parts import AMOUNTS, CAUSES, CostParts
+from analysis.fronts.front import Front
+from analysis.tables.format import MISSING, Table
+from analysis.tables.units import Scale, amount, counted, label_with_unit, number, reading_scale
+from analysis.why.cost_bars import AMOUNTS, CAUSES, CostParts
 from analysis.why.curves import MOST_CURVES, short_names
-from analysis.why.importance_bars import target_label
+from analysis.why.importances import FANOVA, PED_ANOVA, best_share, target_label
 from analysis.why.varying import VaryingAxis
 
 # Below this, importances are named as weak.

@@ -21,26 +21,34 @@ from uuid import uuid4
 
 from ray import tune
 
-from study.audit import audit
-from study.cluster.allotment import Allotment, allot
-from study.cluster.mirror import open_mirror
+from study.buckets.shared_ledger import post_stop, url_of_ledger
 from study.cluster.nodes import check_nodes, connected, nodes
-from study.cluster.proposers import make_proposer
-from study.cluster.searchers import PointSearcher
-from study.cluster.tuning import EndOnRequest, TuneThread
-from study.cluster.work import DEFAULT_PATIENCE, Assignment, Attempt, Patience, run_point, train_in_process
-from study.datasets import DataPaths
-from study.errors import DiskFullError, TrialInterrupted
-from study.ledger import Ledger
-from study.machine import Resources
-from study.provenance import Provenance, check_provenance
-from study.remote.shared_ledger import post_stop, url_of_ledger
-from study.signals import Requests
-from study.spaces import SearchSpace
-from study.specs import prepared_lookup
-from study.status import found, study_status
-from study.trial_folder import TrialState
-from study.trial_process import STOP_GRACE_SECONDS, Job
+from study.cluster.searcher import PointSearcher
+from study.cluster.shares import Allotment, allot
+from study.cluster.tuning import (
+    DEFAULT_PATIENCE,
+    Assignment,
+    Attempt,
+    EndOnRequest,
+    Patience,
+    TuneThread,
+    run_point,
+    train_in_process,
+)
+from study.common.errors import DiskFullError, TrialInterrupted
+from study.common.machine import Resources
+from study.common.process import Requests
+from study.nnunet.datasets import DataPaths
+from study.run.provenance import Provenance, check_provenance
+from study.run.trial_process import STOP_GRACE_SECONDS, Job
+from study.search.mirror import open_mirror
+from study.search.searchers import make_proposer
+from study.search.space import SearchSpace
+from study.search.trials import prepared_lookup
+from study.store.audit import audit
+from study.store.ledger import Ledger
+from study.store.status import found, study_status
+from study.store.trial_folder import TrialState
 
 REFRESH_SECONDS = 1.0
 # A worker or node that is lost is no fault of the trial's, but one that takes every node with it must end somewhere.

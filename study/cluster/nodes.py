@@ -19,14 +19,14 @@ from uuid import uuid4
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.cluster import WORKER_SETTINGS
-from study.cluster.allotment import Node, local_node
-from study.datasets import DataPaths
-from study.errors import MachineError, StudyError
-from study.provenance import Provenance
-from study.remote.shared_ledger import trouble_here
-from study.spaces import SearchSpace
-from study.temporary import short_folder
+from study.buckets.shared_ledger import trouble_here
+from study.cluster.local import WORKER_SETTINGS
+from study.cluster.shares import Node, local_node
+from study.common.errors import MachineError, StudyError
+from study.common.process import short_folder
+from study.nnunet.datasets import DataPaths
+from study.run.provenance import Provenance
+from study.search.space import SearchSpace
 
 # Set by Ray in the driver of a submitted job, whose working directory, with our code in it, all nodes get.
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"

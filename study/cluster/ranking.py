@@ -11,11 +11,11 @@ from uuid import uuid4
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study import files
-from study.cluster.address import check_address
+from study.cluster.local import check_address
 from study.cluster.nodes import PROBE_SECONDS, alive, joined
-from study.errors import MachineError, StudyError
-from study.ranking.pool import Spread
+from study.common import files
+from study.common.errors import MachineError, StudyError
+from study.ranking.work import Spread
 
 _LOOK_SECONDS = 0.3
 # Of a piece whose worker or node is lost.

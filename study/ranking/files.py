@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from study import files
-from study.checks import check_choice
-from study.data_curriculum import METRICS
-from study.datasets import PreparedDataset, dataset_id
-from study.errors import InvalidInputError, MissingDataError
-from study.plain import sha256_of_json
+from study.common import files
+from study.common.checks import check_choice
+from study.common.errors import InvalidInputError, MissingDataError
+from study.common.serialize import sha256_of_json
+from study.curriculum.data_curriculum import METRICS
+from study.nnunet.datasets import PreparedDataset, dataset_id
 
 MEASURES = ("mse", "psnr", "ssim", "uqi")
 MEAN_RANK = "mean-rank"

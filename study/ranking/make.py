@@ -17,31 +17,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from study import files, locks
-from study.checks import check_count
-from study.datasets import PreparedDataset
-from study.errors import LockedError, MachineError
+from study.common import files
+from study.common.checks import check_count
+from study.common.errors import LockedError, MachineError
+from study.nnunet.datasets import PreparedDataset
 from study.ranking import files as stored
-from study.ranking.cost import cost
 from study.ranking.files import Pair, Ranking, load_ranking
-from study.ranking.order import ranked
-from study.ranking.pool import Spread, run_all
-from study.ranking.reading import case_folder
-from study.ranking.request import OTHERS, Request, Settings, checked, is_there
-from study.ranking.survey import Layout, lay_out
-from study.ranking.tasks import (
+from study.ranking.order import OTHERS, Request, Settings, checked, is_there, ranked
+from study.ranking.survey import Layout, case_folder, lay_out
+from study.ranking.work import (
     Block,
     Job,
+    Spread,
     align_case,
     blocks_of_all,
     blocks_of_reference,
     compare_block,
+    cost,
     load_block,
     load_off_mm,
     load_placement,
     load_survey,
+    run_all,
     survey_case,
 )
+from study.store import locks
 
 LIBRARIES = ("numpy", "pyarrow", "scikit-image", "scipy", "SimpleITK")
 WORK, LOCK = "work", ".lock"

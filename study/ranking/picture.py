@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study import files
-from study.datasets import PreparedDataset
-from study.errors import MissingDataError
+from study.common import files
+from study.common.errors import MissingDataError
+from study.nnunet.datasets import PreparedDataset
 from study.ranking.files import MEAN_RANK, PAIRS, PICTURE, RankedCase, read_table
 from study.ranking.make import Made
-from study.ranking.reading import CaseFolder, case_folder
 from study.ranking.similarity import GridImage
-from study.ranking.survey import Layout
-from study.ranking.tasks import lay_on_grid
+from study.ranking.survey import CaseFolder, Layout, case_folder
+from study.ranking.work import lay_on_grid
 
 SHOWN_CASES = 6
 DOTS_PER_INCH = 130

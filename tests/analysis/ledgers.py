@@ -9,22 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.columns import POINT_COLUMNS
-from study.chain import Geometry
-from study.curriculum import named_axes, resolve
-from study.data_curriculum import DataCurriculum
-from study.ledger import Ledger
-from study.records import (
-    AttemptHeader,
-    CostInterval,
-    EpochReport,
-    MeterInfo,
-    Phase,
-    TrainingSettings,
-    TrialSpec,
-)
-from study.results import TrialResult
-from study.trial_folder import TrialFolder
+from analysis.tables.columns import POINT_COLUMNS
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.data_curriculum import DataCurriculum
+from study.curriculum.schemes import named_axes
+from study.store.ledger import Ledger
+from study.store.readings import MeterInfo
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrainingSettings, TrialSpec
+from study.store.results import TrialResult
+from study.store.trial_folder import TrialFolder
 
 # Finer in the last axis, so that no two schemes resolve to the same stage table.
 GEOMETRY = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 4), batch_size=2)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.chapters.fronts import fronts
-from analysis.evidence import Evidence
-from analysis.exhibits import Chapter
-from analysis.report import Report, write_report
+from analysis.figures.exhibits import Chapter
+from analysis.page.fronts import fronts
+from analysis.page.report import Report, write_report
+from analysis.statistics.evidence import Evidence
 
 
 def one_front(evidence: Evidence) -> Chapter:

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.bench import OBJECTIVES, measure_front
-from analysis.evidence import gather
-from analysis.synthetic import write_study
+from analysis.statistics.evidence import gather
+from benchmarks.analysis import OBJECTIVES, measure_front, write_study
 
 
 def test_the_front_is_that_of_the_made_up_trials(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from ledgers import finish_trial, make_spec, make_study
 
 from analysis.__main__ import main
-from analysis.front import GROUP_COLUMNS
-from study.curriculum import Axes, Curriculum, Stage
-from study.ledger import Ledger
+from analysis.fronts.front import GROUP_COLUMNS
+from study.curriculum.curriculum import Curriculum, Stage
+from study.curriculum.schemes import Axes
+from study.store.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_spec, make_study
 
-from analysis.attainment import attainments, levels
-from analysis.attainment_figure import attainment_figure
-from analysis.dominance import attained_by
-from analysis.evidence import gather
-from analysis.images import as_png, as_svg
-from analysis.objectives import OBJECTIVES
-from analysis.style import FILE, NARROW
-from study.ledger import Ledger
+from analysis.figures.images import as_png, as_svg
+from analysis.figures.style import FILE, NARROW
+from analysis.fronts.attainment import attainment_figure, attainments, levels
+from analysis.fronts.dominance import attained_by
+from analysis.statistics.evidence import gather
+from analysis.tables.objectives import OBJECTIVES
+from study.store.ledger import Ledger
 
 RUNTIME = (OBJECTIVES["dice"], OBJECTIVES["runtime_seconds"])
 FEW = st.integers(0, 5).map(float)

@@ -15,11 +15,11 @@ from ledgers import make_header, make_spec, make_study, start_trial
 from playwright.sync_api import Browser, Locator, Page
 from reports import quick_report
 
-from analysis.chapters.why import why
-from analysis.evidence import Evidence, gather
-from analysis.exhibits import Chapter
-from analysis.report import Report, write_report
-from analysis.style import PAINTS, Paint
+from analysis.figures.exhibits import Chapter
+from analysis.figures.style import PAINTS, Paint
+from analysis.page.report import Report, write_report
+from analysis.page.why import why
+from analysis.statistics.evidence import Evidence, gather
 
 POINT = "figure > svg.wide .point"
 SHOWN = "point => getComputedStyle(point).display !== 'none'"

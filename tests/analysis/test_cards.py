@@ -15,14 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_header, make_interval, make_spec, make_study, start_trial
 
-from analysis.cards import as_script, card_data, card_rows, predict_command
-from analysis.curves import MOST_POINTS, thinned_curves
-from analysis.evidence import gather
-from analysis.history import events_of
-from study.ledger import Ledger
-from study.prediction import EXTENSION_FOLDER
-from study.records import Phase
-from study.trial_folder import TrialState
+from analysis.page.cards import MOST_POINTS, as_script, card_data, card_rows, events_of, predict_command, thinned_curves
+from analysis.statistics.evidence import gather
+from study.store.ledger import Ledger
+from study.store.prediction import EXTENSION_FOLDER
+from study.store.records import Phase
+from study.store.trial_folder import TrialState
 
 
 def cards_of(*roots: Path) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def test_two_studies_with_the_same_trial_share_a_card(tmp_path: Path) -> None:
 
 
 def test_tables_from_parquet_have_cards_without_events(study: Ledger, tmp_path: Path) -> None:
-    from analysis.sources import save
+    from analysis.tables.sources import save
 
     save(gather([study.root]).tables, tmp_path)
     entry = cards_of(tmp_path)["trials"][make_spec("cps").trial_id][0]

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study, start_trial
 
-from analysis.chapters.fronts import fronts
-from analysis.columns import CASE_COLUMNS, TRIAL_COLUMNS, dtypes
-from analysis.evidence import Evidence, evidence_of, gather
-from analysis.exhibits import Chapter, Exhibit
-from analysis.frame import Tables
-from analysis.front import pareto_front
-from analysis.images import as_png, inline_svg
-from analysis.style import FILE, NARROW, WIDE
-from study.ledger import Ledger
+from analysis.figures.exhibits import Chapter, Exhibit
+from analysis.figures.images import as_png, inline_svg
+from analysis.figures.style import FILE, NARROW, WIDE
+from analysis.fronts.front import pareto_front
+from analysis.page.fronts import fronts
+from analysis.statistics.evidence import Evidence, evidence_of, gather
+from analysis.tables.columns import CASE_COLUMNS, TRIAL_COLUMNS, dtypes
+from analysis.tables.frame import Tables
+from study.store.ledger import Ledger
 
 KINDS = ("runtime", "co2", "voxels")
 

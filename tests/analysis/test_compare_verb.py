@@ -11,7 +11,7 @@ import pytest
 from ledgers import finish_trial, make_spec, make_study
 
 from analysis.__main__ import main
-from study.ledger import Ledger
+from study.store.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,15 +12,16 @@ import pytest
 from ledgers import NO_METER, complete, finish_trial, make_result, make_spec, make_study, start_trial
 from scipy.stats import wilcoxon
 
-from analysis.columns import Column
-from analysis.comparison import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, Comparison, compare, joined_with, significant
+from analysis.comparison.compare import Comparison, compare, joined_with, significant
+from analysis.comparison.numbers import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
+from analysis.comparison.reference import load
 from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences, whole_table
-from analysis.evidence import Evidence, gather
-from analysis.reference import load
-from analysis.statistics import holm
-from study.errors import InvalidInputError
-from study.ledger import Ledger
-from study.records import TrainingSettings
+from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.tests import holm
+from analysis.tables.columns import Column
+from study.common.errors import InvalidInputError
+from study.store.ledger import Ledger
+from study.store.records import TrainingSettings
 
 SETTINGS = TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20)
 

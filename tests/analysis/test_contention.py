@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from ledgers import complete, finish_trial, make_header, make_interval, make_result, make_spec, start_trial
 
-from analysis.caveats import caveats
-from analysis.chapters.fronts import fronts
-from analysis.chapters.papers import papers
-from analysis.comparison import compare
-from analysis.evidence import gather
-from analysis.front import pareto_front
-from analysis.report import write_report
+from analysis.comparison.compare import compare
+from analysis.fronts.caveats import caveats
+from analysis.fronts.front import pareto_front
+from analysis.page.fronts import fronts
+from analysis.page.papers import papers
+from analysis.page.report import write_report
+from analysis.statistics.evidence import gather
 from study.__main__ import main
-from study.ledger import Ledger
-from study.readings import OwnEnergy
-from study.records import Phase
+from study.store.ledger import Ledger
+from study.store.readings import OwnEnergy
+from study.store.records import Phase
 
 
 def by_stage(study: Ledger, scheme: str, *, slower: float = 1.0, seed: int = 0, **header: object) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.case_dice import CaseDice
-from analysis.coverage import cautions, skewness, unseen_failures
-from analysis.intervals import Estimates, estimate
+from analysis.statistics.case_dice import CaseDice
+from analysis.statistics.intervals import Estimates, cautions, estimate, skewness, unseen_failures
 
 CASES, CASE_SD, TRAINING_SD, COMPARISONS = 104, 0.03, 0.004, 1000
 

@@ -15,19 +15,19 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.captions import description, notes, title
-from analysis.evidence import gather
-from analysis.figures import pareto_figure
-from analysis.frame import read_studies
-from analysis.front import Front, pareto_front
-from analysis.images import as_png, as_svg, inline_svg
-from analysis.labels import place
-from analysis.methods import METHOD_LABELS, with_data_curriculum
-from analysis.points import average_points
-from analysis.style import METHOD_STYLES, NARROW, PAINTS, SURFACE, WIDE
-from analysis.units import amount, number, reading_scale
-from study.curriculum import SCHEMES
-from study.ledger import Ledger
+from analysis.figures.encodings import place
+from analysis.figures.images import as_png, as_svg, inline_svg
+from analysis.figures.style import METHOD_STYLES, NARROW, PAINTS, SURFACE, WIDE
+from analysis.fronts.captions import description, notes, title
+from analysis.fronts.figures import pareto_figure
+from analysis.fronts.front import Front, pareto_front
+from analysis.statistics.evidence import gather
+from analysis.tables.frame import read_studies
+from analysis.tables.methods import METHOD_LABELS, with_data_curriculum
+from analysis.tables.points import average_points
+from analysis.tables.units import amount, number, reading_scale
+from study.curriculum.schemes import SCHEMES
+from study.store.ledger import Ledger
 
 
 def front_of(study: Ledger, cost: str = "runtime_seconds", by: str | None = None) -> Front:

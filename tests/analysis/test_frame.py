@@ -23,11 +23,11 @@ from ledgers import (
     start_trial,
 )
 
-from analysis.columns import POINT_COLUMNS, TRIAL_COLUMNS
-from analysis.frame import read_studies
-from study.errors import LedgerError
-from study.ledger import Ledger
-from study.records import Phase
+from analysis.tables.columns import POINT_COLUMNS, TRIAL_COLUMNS
+from analysis.tables.frame import read_studies
+from study.common.errors import LedgerError
+from study.store.ledger import Ledger
+from study.store.records import Phase
 
 
 def only_row(study: Ledger) -> pd.Series:

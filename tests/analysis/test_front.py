@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from ledgers import finish_trial, make_points, make_spec, make_study
 
 from analysis.__main__ import main
-from analysis.caveats import caveats, left_out
-from analysis.columns import POINT_COLUMNS
-from analysis.evidence import gather
-from analysis.frame import read_studies
-from analysis.front import nondominated, pareto_front
-from analysis.objectives import OBJECTIVES
-from analysis.points import average_points
-from study.errors import InvalidInputError
-from study.ledger import Ledger
-from study.results import NSD, measured
+from analysis.fronts.caveats import caveats, left_out
+from analysis.fronts.dominance import nondominated
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import gather
+from analysis.tables.columns import POINT_COLUMNS
+from analysis.tables.frame import read_studies
+from analysis.tables.objectives import OBJECTIVES
+from analysis.tables.points import average_points
+from study.common.errors import InvalidInputError
+from study.store.ledger import Ledger
+from study.store.results import NSD, measured
 
 # Dice up, seconds down. Drawn by hand:      0.9 |              d
 #                                            0.8 |      b e    f(=b)

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from ledgers import CODECARBON, finish_trial, make_epochs, make_header, make_interval, make_spec, make_study
 
-from analysis.frame import Tables, read_studies
-from analysis.grid import Grid, redrawn
-from study.costs import bill
-from study.emissions import carbon_intensity_kg_per_kwh
-from study.errors import InvalidInputError
-from study.ledger import Ledger
-from study.records import Phase
+from analysis.tables.frame import Tables, read_studies
+from analysis.tables.grid import Grid, redrawn
+from study.common.errors import InvalidInputError
+from study.run.meter import carbon_intensity_kg_per_kwh
+from study.store.costs import bill
+from study.store.ledger import Ledger
+from study.store.records import Phase
 
 CARBON = {"trials": ["co2_kg", "total_co2_kg"], "epochs": ["co2_kg"], "costs": ["co2_kg", "waste_co2_kg"]}
 

@@ -13,17 +13,15 @@ import pytest
 from examples import RESULT, finish, make_spec
 from reports import quick_report
 
-from analysis.drawing import Drawn, draw
-from analysis.exhibits import Exhibit, stem_of
-from analysis.frame import tables_of
-from analysis.latex import latex
-from analysis.report import write_report
-from analysis.report_files import ReportFolder
-from analysis.tables import Table, markdown
-from study.checks import check_name
-from study.errors import InvalidInputError, LedgerError
-from study.ledger import Ledger
-from study.plain import record_to_json
+from analysis.figures.exhibits import Exhibit, stem_of
+from analysis.figures.images import Drawn, draw
+from analysis.page.report import ReportFolder, write_report
+from analysis.tables.format import Table, latex, markdown
+from analysis.tables.frame import tables_of
+from study.common.checks import check_name
+from study.common.errors import InvalidInputError, LedgerError
+from study.common.serialize import record_to_json
+from study.store.ledger import Ledger
 
 BAD_NAMES = [
     *("../../x", "..", ".", "a/b", "/etc/passwd", "", "-rf", ".hidden", "a\0b", "a\nb", "a\tb", "\x1b[31m", "x" * 300),

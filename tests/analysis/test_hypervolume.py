@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import make_points, make_study
 
-from analysis.dominance import contributions, hypervolume
-from analysis.evidence import gather
-from analysis.front import pareto_front
-from analysis.hypervolume import box_of, contribution_shares, hypervolume_rows, volume_share
-from analysis.objectives import OBJECTIVES
+from analysis.fronts.dominance import contributions, hypervolume
+from analysis.fronts.front import pareto_front
+from analysis.fronts.hypervolume import box_of, contribution_shares, hypervolume_rows, volume_share
+from analysis.statistics.evidence import gather
+from analysis.tables.objectives import OBJECTIVES
 
 RUNTIME = (OBJECTIVES["dice"], OBJECTIVES["runtime_seconds"])
 # Dice up, cost down: three steps of a staircase under the reference (0, 10), and a point in its shade.

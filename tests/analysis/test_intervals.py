@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as arrays
 from ledgers import complete, finish_trial, make_points, make_result, make_spec, make_study, start_trial
 from scipy.stats import bootstrap, norm
 
-from analysis.case_dice import CaseDice, case_matrices, mean_dice
-from analysis.comparison import compare
-from analysis.evidence import gather
-from analysis.intervals import Estimates, dice_bars, estimate, training_sd
-from study.ledger import Ledger
+from analysis.comparison.compare import compare
+from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice
+from analysis.statistics.evidence import gather
+from analysis.statistics.intervals import Estimates, dice_bars, estimate, training_sd
+from study.store.ledger import Ledger
 
 
 def sample_of(dice: np.ndarray, folds: Sequence[int] | None = None, points: Sequence[str] | None = None) -> CaseDice:

@@ -14,10 +14,10 @@ import pytest
 from ledgers import make_study
 from nbclient import NotebookClient
 
-from analysis.evidence import gather
-from analysis.front import pareto_front
-from analysis.grid import Grid
-from study.ledger import Ledger
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import gather
+from analysis.tables.grid import Grid
+from study.store.ledger import Ledger
 
 pytestmark = pytest.mark.cluster
 

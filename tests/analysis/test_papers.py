@@ -13,14 +13,14 @@ from ledgers import finish_trial, make_spec, make_study, start_trial
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.chapters.papers import papers
-from analysis.evidence import Evidence, evidence_of, gather
-from analysis.exhibits import Chapter, Exhibit
-from analysis.frame import Tables
-from analysis.images import as_png, as_svg
-from analysis.style import FILE, NARROW, WIDE
-from study.errors import InvalidInputError
-from study.ledger import Ledger
+from analysis.figures.exhibits import Chapter, Exhibit
+from analysis.figures.images import as_png, as_svg
+from analysis.figures.style import FILE, NARROW, WIDE
+from analysis.page.papers import papers
+from analysis.statistics.evidence import Evidence, evidence_of, gather
+from analysis.tables.frame import Tables
+from study.common.errors import InvalidInputError
+from study.store.ledger import Ledger
 
 STEMS = ["table1", "figure2", "figure3", "comparison", "equal_cost", "patch_batch_sizes"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from ledgers import complete, finish_trial, make_result, make_spec, start_trial
 
-from analysis.frame import read_studies
-from analysis.methods import METHOD_LABELS, method_of, point_id
-from analysis.points import average_points, axes_of, training_of
-from study.curriculum import SCHEMES, Axes
-from study.data_curriculum import DataCurriculum
-from study.ledger import Ledger
-from study.records import TrainingSettings, TrialSpec
+from analysis.tables.frame import read_studies
+from analysis.tables.methods import METHOD_LABELS, method_of, point_id
+from analysis.tables.points import average_points, axes_of, training_of
+from study.curriculum.data_curriculum import DataCurriculum
+from study.curriculum.schemes import SCHEMES, Axes
+from study.store.ledger import Ledger
+from study.store.records import TrainingSettings, TrialSpec
 
 FIRST = DataCurriculum(cases=("a", "b"), until_iteration=60)
 

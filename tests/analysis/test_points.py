@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study, start_trial
 
-from analysis.columns import POINT_COLUMNS
-from analysis.frame import read_studies
-from analysis.methods import method_of, point_id
-from analysis.points import average_points, axes_of, training_of
-from study.curriculum import SCHEMES, Axes
-from study.ledger import Ledger
-from study.records import TrainingSettings, TrialSpec
+from analysis.tables.columns import POINT_COLUMNS
+from analysis.tables.frame import read_studies
+from analysis.tables.methods import method_of, point_id
+from analysis.tables.points import average_points, axes_of, training_of
+from study.curriculum.schemes import SCHEMES, Axes
+from study.store.ledger import Ledger
+from study.store.records import TrainingSettings, TrialSpec
 
 
 def points_of(study: Ledger) -> pd.DataFrame:

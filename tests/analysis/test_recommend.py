@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from ledgers import GEOMETRY, complete, finish_trial, make_header, make_interval, make_result, make_spec, make_study
 
 from analysis.__main__ import main
-from analysis.commands import Recipe, folded, trial_command
-from analysis.evidence import Evidence, gather
-from analysis.methods import point_id
-from analysis.objectives import OBJECTIVES
-from analysis.recommendation import at_knee, best_within
+from analysis.advice.recommendation import at_knee, best_within
+from analysis.advice.text import Recipe, folded, trial_command
+from analysis.statistics.evidence import Evidence, gather
+from analysis.tables.methods import point_id
+from analysis.tables.objectives import OBJECTIVES
 from study.__main__ import PROGRAM
-from study.curriculum import SCHEMES
-from study.errors import InvalidInputError, MissingDataError
-from study.ledger import Ledger
-from study.plan import NetworkPlan
-from study.records import Phase, TrainingSettings, TrialSpec
-from study.verbs import trial as trial_verb
+from study.cli import trial as trial_verb
+from study.common.errors import InvalidInputError, MissingDataError
+from study.curriculum.schemes import SCHEMES
+from study.nnunet.plans import NetworkPlan
+from study.store.ledger import Ledger
+from study.store.records import Phase, TrainingSettings, TrialSpec
 
 RUNTIME = OBJECTIVES["runtime_seconds"]
 
@@ -65,7 +65,7 @@ def lookup(dataset: str, plans: str, configuration: str, fold: int) -> tuple[Net
 def no_data_on_disk() -> Iterator[None]:
     """`study trial` finds its network without data."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.specs.prepared_lookup", lambda paths: lookup)
+        patch.setattr("study.search.trials.prepared_lookup", lambda paths: lookup)
         patch.setenv("nnUNet_preprocessed", "/nowhere")
         yield
 
@@ -270,7 +270,7 @@ def test_a_trial_that_is_in_the_named_folder_already_has_one_device(
 def test_from_tables_alone_the_commands_are_the_same(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from analysis.sources import save
+    from analysis.tables.sources import save
 
     save(gather([root]).tables, tmp_path / "data")
     whole, tables = (advised(place, "--knee", capsys=capsys) for place in (root, tmp_path / "data"))

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.columns import POINT_COLUMNS
-from analysis.comparison import compare
-from analysis.reference import REFERENCES, claims_of, is_published, load, source, table1
-from analysis.reference.claims import check_claims, contradictions
-from study.chain import Geometry
-from study.curriculum import named_axes, resolve
-from study.errors import InvalidInputError
+from analysis.comparison.compare import compare
+from analysis.comparison.reference import (
+    REFERENCES,
+    check_claims,
+    claims_of,
+    contradictions,
+    is_published,
+    load,
+    source,
+    table1,
+)
+from analysis.tables.columns import POINT_COLUMNS
+from study.common.errors import InvalidInputError
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import named_axes
 
 PAPER = "miccai2024"
 

@@ -11,14 +11,14 @@ from ledgers import finish_trial, make_spec, make_study, start_trial
 from reports import quick_report
 
 from analysis.__main__ import main
-from analysis.chapters.fronts import fronts
-from analysis.columns import TRIAL_COLUMNS
-from analysis.drawing import FIGURE_FORMATS, draw_all
-from analysis.evidence import gather
-from analysis.report import CHAPTERS, Report, write_report
-from study.errors import InvalidInputError, LedgerError, MachineError
-from study.ledger import Ledger
-from study.trial_folder import TrialState
+from analysis.figures.images import FIGURE_FORMATS, draw_all
+from analysis.page.fronts import fronts
+from analysis.page.report import CHAPTERS, Report, write_report
+from analysis.statistics.evidence import gather
+from analysis.tables.columns import TRIAL_COLUMNS
+from study.common.errors import InvalidInputError, LedgerError, MachineError
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialState
 
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 

@@ -12,10 +12,10 @@ import pytest
 from ledgers import finish_trial, make_header, make_spec, make_study, start_trial
 from reports import no_chapter, quick_report
 
-from analysis.page import stylesheet
-from analysis.report import Report, write_report
-from study.ledger import Ledger
-from study.trial_folder import TrialState
+from analysis.page.page import stylesheet
+from analysis.page.report import Report, write_report
+from study.store.ledger import Ledger
+from study.store.trial_folder import TrialState
 
 # Elements that HTML closes by itself.
 VOID = {"meta", "br", "hr", "img", "link", "input"}

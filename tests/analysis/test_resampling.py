@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_points, make_spec, make_study
 
-from analysis.case_dice import CaseDice
-from analysis.evidence import Evidence, gather
-from analysis.frame import Tables
-from analysis.front import pareto_front
-from analysis.intervals import estimate
-from analysis.objectives import OBJECTIVES
-from analysis.resampling import CaseDraws, drawn_changes, probability_on_front, replicated
-from study.ledger import Ledger
+from analysis.fronts.front import pareto_front
+from analysis.fronts.resampling import CaseDraws, drawn_changes, probability_on_front, replicated
+from analysis.statistics.case_dice import CaseDice
+from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.intervals import estimate
+from analysis.tables.frame import Tables
+from analysis.tables.objectives import OBJECTIVES
+from study.store.ledger import Ledger
 
 RUNTIME = (OBJECTIVES["dice"], OBJECTIVES["runtime_seconds"])
 

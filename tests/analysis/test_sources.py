@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from ledgers import make_study
 
-from analysis.columns import TABLES
-from analysis.frame import Tables, read_studies
-from analysis.points import average_points, axes_of, training_of
-from analysis.sources import SCHEMA_FILE, read, save
-from study.errors import LedgerError
-from study.ledger import Ledger
+from analysis.tables.columns import TABLES
+from analysis.tables.frame import Tables, read_studies
+from analysis.tables.points import average_points, axes_of, training_of
+from analysis.tables.sources import SCHEMA_FILE, read, save
+from study.common.errors import LedgerError
+from study.store.ledger import Ledger
 
 
 @pytest.fixture

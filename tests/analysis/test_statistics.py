@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics import (
+from analysis.statistics.tests import (
     error_of_difference,
     holm,
     paired_statistics,
@@ -19,7 +19,7 @@ from analysis.statistics import (
     smallest_difference,
     too_few,
 )
-from study.errors import InvalidInputError
+from study.common.errors import InvalidInputError
 
 SOME = np.random.default_rng(3).normal(0.01, 0.05, 30)
 differences = st.lists(st.floats(-1, 1).map(lambda d: round(d, 3)), min_size=1, max_size=60)

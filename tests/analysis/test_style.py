@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.style import METHOD_STYLES, SURFACE
+from analysis.figures.style import METHOD_STYLES, SURFACE
 
 Array = NDArray[np.float64]
 # Machado, Oliveira, Fernandes 2009, severity 1: what of linear red, green and blue is seen.

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from ledgers import make_spec as spec
 from ledgers import make_study, start_trial
 
-from analysis.frame import read_studies
-from analysis.latex import LONGEST_FLOAT, escaped, latex
-from analysis.tables import Table, html, markdown, readable
+from analysis.tables.format import LONGEST_FLOAT, Table, escaped, html, latex, markdown, readable
+from analysis.tables.frame import read_studies
 
 WORDS = st.text(alphabet=st.characters(blacklist_categories=("Cs", "Cc")), max_size=12)
 

@@ -19,10 +19,10 @@ from ledgers import (
     start_trial,
 )
 
-from analysis.columns import TABLES
-from analysis.frame import KEY, Tables, read_studies
-from study.ledger import Ledger
-from study.records import Phase
+from analysis.tables.columns import TABLES
+from analysis.tables.frame import KEY, Tables, read_studies
+from study.store.ledger import Ledger
+from study.store.records import Phase
 
 KWH_PER_SECOND = NODE_KILOWATTS * CPU_SHARE / 3600
 KG_PER_KWH = CODECARBON.carbon_intensity_kg_per_kwh * CODECARBON.pue

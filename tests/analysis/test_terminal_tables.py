@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from ledgers import make_study
 
-from analysis.evidence import gather
-from analysis.front import Front, pareto_front
-from analysis.front_table import judged
-from analysis.resampling import CaseDraws
-from analysis.verbs.front import _print_table
-from study.console import PlainConsole
+from analysis.cli.front import _print_table
+from analysis.fronts.front import Front, pareto_front
+from analysis.fronts.hypervolume import judged
+from analysis.fronts.resampling import CaseDraws
+from analysis.statistics.evidence import gather
+from study.common.tables import PlainConsole
 
 LONG = "Dataset0123_HepaticVesselWithAVeryLongName"
 
@@ -44,7 +44,7 @@ def test_a_front_has_its_datasets_objectives_and_trials_at_any_width(
 ) -> None:
     best, front = best_of([root / name for name in names], objectives)
     for width in (80, 100, 120, 200):
-        monkeypatch.setattr("study.console.wide_console", lambda width=width: PlainConsole(width=width))
+        monkeypatch.setattr("study.common.tables.wide_console", lambda width=width: PlainConsole(width=width))
         _print_table(best, front, of_class="")
         text = capsys.readouterr().out
         words = text.split()

@@ -12,11 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_epochs, make_spec, make_study
 
-from analysis.crossings import crossings, smoothed_curves
-from analysis.evidence import gather
-from analysis.papers.time_table import time_table
-from analysis.time_to_dice import POSTER_THRESHOLDS, choose_thresholds, time_to_dice
-from study.ledger import Ledger
+from analysis.comparison.time_to_dice import (
+    POSTER_THRESHOLDS,
+    choose_thresholds,
+    crossings,
+    smoothed_curves,
+    time_to_dice,
+)
+from analysis.papers.tables import time_table
+from analysis.statistics.evidence import gather
+from study.store.ledger import Ledger
 
 
 def epochs_of(dice: list[float | None], *, trial: str = "t", each: int = 10) -> pd.DataFrame:

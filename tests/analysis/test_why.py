@@ -25,17 +25,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.chapters.why import why
-from analysis.evidence import Evidence, evidence_of, gather
-from analysis.exhibits import Chapter, Exhibit
-from analysis.front import pareto_front
-from analysis.images import as_png, as_svg, inline_svg
-from analysis.style import FILE, NARROW, PAINTS, WIDE
-from analysis.why.cost_parts import AMOUNTS, cost_parts
+from analysis.figures.exhibits import Chapter, Exhibit
+from analysis.figures.images import as_png, as_svg, inline_svg
+from analysis.figures.style import FILE, NARROW, PAINTS, WIDE
+from analysis.fronts.front import pareto_front
+from analysis.page.why import why
+from analysis.statistics.evidence import Evidence, evidence_of, gather
+from analysis.why.cost_bars import AMOUNTS, cost_parts
 from analysis.why.curves import MOST_CURVES, choose_points, curves_of
-from study.ledger import Ledger
-from study.readings import StagePart
-from study.records import Phase, TrainingSettings
+from study.store.ledger import Ledger
+from study.store.readings import StagePart
+from study.store.records import Phase, TrainingSettings
 
 STEMS = ["importances", "slices", "parallel", "learning_curves", "costs", "costs_by_stage"]
 

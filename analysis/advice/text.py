@@ -1,0 +1,287 @@
+"""The exact commands that train a configuration and predict with it, every setting spelled out.
+
+`python -m study trial` fills in defaults; here nothing is left to them, so that a command means the same training with
+another version's defaults.
+
+A recommendation for the terminal: the JSON of `advice` in lines, the stage table as a table, commands to copy.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from analysis.fronts.captions import amount_of, lowered
+from analysis.tables.objectives import OBJECTIVES, Objective
+from analysis.tables.points import axes_of, training_of
+from analysis.tables.units import counted
+from study.common.setting import settings_of
+from study.common.terminal import say
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import SCHEMES, Axes
+from study.store.records import TrainingSettings, TrialSpec
+from study.store.trial_folder import TrialFolder
+
+NNUNET_EPOCHS, NNUNET_ITERATIONS_PER_EPOCH = 1000, 250
+# Its folder inside `--data`.
+PREPARED_NAME = "nnUNet_preprocessed"
+_TRAIN = ("python", "-m", "study", "trial")
+_LINE_LETTERS = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a training is, as far as its command says it.
+
+    Attributes:
+        dataset, plans, configuration: nnU-Net's names.
+        fold, seed: of the training.
+        scheme: name that the axes started from.
+        axes: point of the search space of curricula.
+        training: settings, none of them left open.
+    """
+
+    dataset: str
+    plans: str
+    configuration: str
+    fold: int
+    seed: int
+    scheme: str
+    axes: Axes
+    training: TrainingSettings
+
+    @classmethod
+    def of_spec(cls, spec: TrialSpec) -> Self:
+        """That of a trial's specification."""
+        return cls(**{name: getattr(spec, name) for name in cls.__dataclass_fields__})
+
+    @classmethod
+    def of_row(cls, trial: pd.Series[Any]) -> Self:
+        """That of a row of the table of trials."""
+        fields: dict[str, Any] = {name: trial[name] for name in ("dataset", "plans", "configuration", "scheme")}
+        fields |= {name: int(trial[name]) for name in ("fold", "seed")}
+        return cls(**fields, axes=Axes(**axes_of(trial)), training=TrainingSettings(**training_of(trial)))
+
+    def at_full_budget(self) -> Self:
+        """The same with every iteration of its epochs."""
+        return replace(self, axes=replace(self.axes, budget=1.0))
+
+    def at_nnunet_length(self) -> Self:
+        """The same curriculum over nnU-Net's 1000 epochs of 250 iterations."""
+        training = replace(self.training, epochs=NNUNET_EPOCHS, iterations_per_epoch=NNUNET_ITERATIONS_PER_EPOCH)
+        return replace(self.at_full_budget(), training=training)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is shorter than nnU-Net's own training, even at full budget."""
+        return self.training.epochs * self.training.iterations_per_epoch < NNUNET_EPOCHS * NNUNET_ITERATIONS_PER_EPOCH
+
+
+def spec_of(recipe: Recipe, like: TrialSpec) -> TrialSpec:
+    """The specification of a recipe for the same network and split as another trial's."""
+    training = recipe.training
+    curriculum = resolve(
+        like.curriculum.geometry,
+        recipe.axes,
+        epochs=training.epochs,
+        iterations_per_epoch=training.iterations_per_epoch,
+        seed=recipe.seed,
+    )
+    return replace(like, axes=recipe.axes, training=training, seed=recipe.seed, curriculum=curriculum)
+
+
+def trial_command(recipe: Recipe, *, out: Path | str, data: Path | None = None) -> str:
+    """The command that trains a recipe, in one line.
+
+    Args:
+        recipe: what to train.
+        out: study folder or URL to train into.
+        data: folder with nnU-Net's folders; None leaves it to nnU-Net's variables.
+    """
+    words = [*_TRAIN, *(["--data", str(data)] if data else []), "--out", str(out), *_flags(recipe)]
+    return shlex.join(words)
+
+
+def recorded_data(folder: TrialFolder | None) -> Path | None:
+    """The `--data` that a trial was trained with, as far as it says; None where nnU-Net's variables were used."""
+    attempts = folder.attempts() if folder is not None else []
+    preprocessed = Path(attempts[-1].preprocessed or "") if attempts else Path()
+    return preprocessed.parent if preprocessed.name == PREPARED_NAME else None
+
+
+def predict_after(spec: TrialSpec, *, out: Path | str, device: str) -> str | None:
+    """The command that predicts with a trial that is yet to be trained.
+
+    Args:
+        spec: of that trial.
+        out: study folder it is trained into; with a URL there is no command before the model is fetched, hence None.
+        device: `cpu` or `cuda`, on which to predict.
+    """
+    from study.store.prediction import predict_command
+
+    if not isinstance(out, Path):
+        return None
+    command = predict_command(TrialFolder(out / "trials" / spec.trial_id), spec)
+    # A trial that has begun there already says where it trains.
+    return command if " -device " in command else f"{command} -device {device}"
+
+
+def folded(command: str) -> str:
+    """A long command over several lines that a shell reads as one."""
+    lines = [""]
+    for word in _pairs(command):
+        if lines[-1] and len(lines[-1]) + len(word) > _LINE_LETTERS:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n    ".join(lines)
+
+
+def _pairs(command: str) -> Iterator[str]:
+    """Words of a command, an option together with its value."""
+    words = _quoted(command)
+    pending: list[str] = []
+    for word in words:
+        if word.startswith("-") and pending:
+            yield " ".join(pending)
+            pending = []
+        pending.append(word)
+    yield " ".join(pending)
+
+
+def _quoted(command: str) -> list[str]:
+    """Words as a shell needs them; leading settings of variables stay as they are."""
+    words: list[str] = []
+    for word in shlex.split(command):
+        name, equals, value = word.partition("=")
+        assignment = equals and name.isidentifier() and not any("=" not in earlier for earlier in words)
+        words.append(f"{name}={shlex.quote(value)}" if assignment else shlex.quote(word))
+    return words
+
+
+def _flags(recipe: Recipe) -> Iterator[str]:
+    yield from ("--dataset", recipe.dataset, "--plans", recipe.plans, "--configuration", recipe.configuration)
+    yield from ("--fold", str(recipe.fold), "--seed", str(recipe.seed), "--scheme", _scheme(recipe))
+    for record, values in ((Axes, recipe.axes), (TrainingSettings, recipe.training)):
+        for name, each in settings_of(record).items():
+            if recipe.axes.needs_ranking or not name.startswith("pdl_"):
+                yield from each.words(getattr(values, name))
+
+
+def _scheme(recipe: Recipe) -> str:
+    """The scheme that the axes started from, or one with its way of cropping, which no option sets."""
+    names = sorted(SCHEMES, key=lambda name: name != recipe.scheme)
+    return next(name for name in names if SCHEMES[name].shared_crops == recipe.axes.shared_crops)
+
+
+_SHOWN_COSTS = ("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "voxels")
+_MOST_ALTERNATIVES = 5
+_PURPOSES = {
+    "predict": "predict with the model of its best trial, {trial_id} (replace INPUT and OUTPUT)",
+    "train_again": "train this very configuration again",
+    "train_full_budget": "train the same curriculum at full length, budget 1",
+    "train_nnunet_length": "train the same at nnU-Net's length, 1000 epochs of 250 iterations, all else as studied",
+}
+
+
+def print_advice(found: Mapping[str, Any], cost: Objective) -> None:
+    """Print what `advice.advice` returned.
+
+    Args:
+        found: it.
+        cost: the objective that decided.
+    """
+    for line in (*_head(found), *_commands(found)):
+        say(line)
+    _print_stages(found["configuration"]["stages"])
+    for line in (*_alternatives(found, cost), "", *found["remarks"]):
+        say(line)
+
+
+def _head(found: Mapping[str, Any]) -> Iterator[str]:
+    configuration, dice = found["configuration"], found["dice"]
+    yield f"{configuration['summary']}: {found['reason']}"
+    trials = ", ".join(f"{one['trial_id']} (fold {one['fold']}, seed {one['seed']})" for one in found["trials"])
+    yield f"dataset   {found['dataset']}, {configuration['plans']}, {configuration['configuration']}"
+    yield f"trials    {trials}"
+    yield f"Dice      {dice['mean']:.4f} expected, {_interval(dice)}"
+    costs = found["cost_per_fold"]
+    measured = [name for name in _SHOWN_COSTS if costs[name] is not None]
+    words = [f"{lowered(OBJECTIVES[name].label)} {amount_of(OBJECTIVES[name], costs[name])}" for name in measured]
+    unmeasured = "" if len(measured) == len(_SHOWN_COSTS) else "; energy and CO₂ not measured in every trial"
+    yield f"per fold  {', '.join(words)}{unmeasured}"
+    yield f"hardware  {found['hardware']}"
+    training = configuration["training"]
+    length = f"{training['epochs']} epochs of {training['iterations_per_epoch']} iterations"
+    yield (
+        f"training  {training['optimizer']}, learning rate {training['initial_learning_rate']:g}, {length}, "
+        f"of which the budget trains {configuration['axes']['budget']:.4g}"
+    )
+
+
+def _interval(dice: Mapping[str, Any]) -> str:
+    folds = counted(len(dice["folds"]), "fold")
+    if dice["low"] is None:
+        return f"without an interval: {counted(dice['cases'] or 0, 'validation case')} of {folds}"
+    return (
+        f"{dice['confidence']:.0%} interval {dice['low']:.4f} to {dice['high']:.4f} "
+        f"(over {dice['cases']} {dice['over']}, {folds})"
+    )
+
+
+def _print_stages(stages: list[Mapping[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from study.common.tables import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("stage", "patch size", "batch\nsize", "first\niteration", "iterations"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, stage in enumerate(stages):
+        size = "x".join(map(str, stage["patch_size"]))
+        cells = (index + 1, size, stage["batch_size"], stage["first_iteration"], stage["iterations"])
+        table.add_row(*map(str, cells))
+    console = wide_console()
+    console.print()
+    console.print(table)
+
+
+def _alternatives(found: Mapping[str, Any], cost: Objective) -> Iterator[str]:
+    others = found["alternatives"]
+    yield ""
+    if found["candidates"] == 1:
+        yield "No other configuration is as cheap as allowed."
+        return
+    if not others:
+        yield "No other configuration that is as cheap as allowed and shares its cases has a Dice like it."
+        return
+    yield "As cheap as allowed, and not to be told apart from it in Dice (95 % interval of the difference, same cases):"
+    for one in others[:_MOST_ALTERNATIVES]:
+        difference = f"{one['difference_low']:+.4f} to {one['difference_high']:+.4f}, {one['shared_cases']} cases"
+        yield f"  {one['summary']}: Dice {one['dice']:.4f} ({difference}), {amount_of(cost, one[cost.name])}"
+    if len(others) > _MOST_ALTERNATIVES:
+        yield f"  and {len(others) - _MOST_ALTERNATIVES} more, dearer ones: see --json"
+
+
+def _commands(found: Mapping[str, Any]) -> Iterator[str]:
+    for one in found["commands"]:
+        yield ""
+        yield f"# {_PURPOSES[one['purpose']].format(**one)}{_expectation(one)}"
+        yield folded(one["command"])
+        if one.get("predict"):
+            yield f"# then predict with it, trial {one['trial_id']}"
+            yield folded(one["predict"])
+
+
+def _expectation(one: Mapping[str, Any]) -> str:
+    if one["purpose"] == "predict":
+        return ""
+    iterations = f"; {one['iterations']} iterations" if one["iterations"] else ""
+    if one["known_dice"] is None:
+        return f"{iterations}; its Dice is not known from this study"
+    return f"{iterations}; its mean Dice here is {one['known_dice']:.4f}"

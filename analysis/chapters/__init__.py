@@ -1,1 +1,0 @@
-"""Chapters of a report: each module answers one question about studies with exhibits."""

@@ -1,0 +1,1 @@
+"""Pareto fronts, how sure they are, and their figures."""

@@ -1,0 +1,1 @@
+"""Tests, intervals and what they are computed from."""

@@ -1,0 +1,87 @@
+"""What every part of the analysis works on: the tables of studies, and their configurations as points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.statistics.intervals import with_intervals
+from analysis.tables.frame import KEY, Tables
+from analysis.tables.grid import Grid, redrawn
+from analysis.tables.points import average_points
+from analysis.tables.rows import FOREGROUND
+from analysis.tables.sources import read
+from study.common.checks import check_choice
+from study.store.results import METRICS
+
+BY_CLASS = ("dice", *METRICS)
+"""Columns that trials and cases have, and cases by class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Studies, read and averaged.
+
+    Attributes:
+        tables: the four tidy tables.
+        points: finished configurations, averaged over folds and seeds, in the columns of `columns.POINT_COLUMNS`.
+    """
+
+    tables: Tables
+    points: pd.DataFrame
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets with a finished trial."""
+        return sorted(set(self.points["dataset"]))
+
+    def of(self, dataset: str) -> Evidence:
+        """The part about one dataset."""
+        trials = self.tables.trials[self.tables.trials["dataset"] == dataset]
+        keys = pd.MultiIndex.from_frame(trials[["study", "trial_id"]])
+        details = {
+            name: frame[pd.MultiIndex.from_frame(frame[["study", "trial_id"]]).isin(keys)]
+            for name, frame in self.tables.as_dict().items()
+        }
+        return Evidence(tables=Tables(**details), points=self.points[self.points["dataset"] == dataset])
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels of the validation cases."""
+        labels = self.tables.cases["label"]
+        return sorted(set(labels[labels != FOREGROUND]))
+
+    def of_class(self, label: str) -> Evidence:
+        """The same with Dice, NSD and HD95 of one class in place of the means over classes, where a trial has them.
+
+        Raises:
+            InvalidInputError: no validation case has such a class.
+        """
+        check_choice("class", label, self.classes)
+        cases = self.tables.cases[self.tables.cases["label"] == label]
+        means = cases.groupby(KEY)[list(BY_CLASS)].mean().reindex(pd.MultiIndex.from_frame(self.tables.trials[KEY]))
+        trials = self.tables.trials.assign(**{name: means[name].to_numpy(dtype=float) for name in BY_CLASS})
+        both = pd.concat([cases, cases.assign(label=FOREGROUND)], ignore_index=True)
+        return evidence_of(replace(self.tables, trials=trials, cases=both))
+
+
+def gather(folders: Sequence[Path], *, grid: Grid | None = None) -> Evidence:
+    """Read studies, reports or folders of tables.
+
+    Args:
+        folders: as `sources.read` takes them.
+        grid: whose carbon intensity to use instead of the recorded ones.
+
+    Raises:
+        LedgerError: a folder cannot be read.
+    """
+    tables = read(folders)
+    return evidence_of(tables if grid is None else redrawn(tables, grid))
+
+
+def evidence_of(tables: Tables) -> Evidence:
+    """Average the finished trials of some tables."""
+    return Evidence(tables=tables, points=with_intervals(average_points(tables.trials), tables.trials, tables.cases))

@@ -1,0 +1,115 @@
+"""Study folders as four tidy tables: trials, epochs, validation cases and cost segments.
+
+Nothing is left out: a trial that has not finished, that failed or whose folder cannot be read is a row of `trials` with
+its state and the reason. The columns are documented in `analysis.tables.columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.tables.columns import TABLES, Column, dtypes
+from analysis.tables.rows import UNREADABLE, trial_rows
+from study.common import files
+from study.common.errors import LedgerError
+from study.common.setting import Dtype
+from study.common.terminal import visible
+from study.store.audit import folders, reading_many
+from study.store.ledger import Ledger
+
+__all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
+FINISHED = "finished"
+KEY = ["study", "trial_id"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What studies hold, in the columns of `columns.TABLES`; `study` and `trial_id` join the tables.
+
+    Attributes:
+        trials: a row per trial, oldest of the first study first.
+        epochs: a row per trial and epoch.
+        cases: a row per trial, validation case and class.
+        costs: a row per trial, attempt, phase and stage.
+    """
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    cases: pd.DataFrame
+    costs: pd.DataFrame
+
+    def as_dict(self) -> dict[str, pd.DataFrame]:
+        """The tables by name, in the order of `columns.TABLES`."""
+        return {name: getattr(self, name) for name in TABLES}
+
+
+def read_studies(folders: Sequence[Path]) -> Tables:
+    """One or several study folders, one below the other; a folder named twice is read once.
+
+    Raises:
+        LedgerError: a folder is absent, no study, of a newer version, or not readable.
+    """
+    values: dict[str, dict[str, list[Any]]] = {
+        name: {column.name: [] for column in columns} for name, columns in TABLES.items()
+    }
+    with reading_many():
+        for study, ledger in _ledgers(folders):
+            for folder in _trials(ledger):
+                key = {"study": study, "trial_id": folder.trial_id}
+                for name, rows in trial_rows(folder).items():
+                    for column, cells in values[name].items():
+                        cells += [key[column]] * len(rows) if column in key else [row.get(column) for row in rows]
+    return tables_of(values)
+
+
+def tables_of(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> Tables:
+    """Tables from the values of their columns; None is missing, and so is a column that is not there."""
+    return Tables(**{name: _frame(values.get(name, {}), columns) for name, columns in TABLES.items()})
+
+
+def joined(tables: Sequence[Tables]) -> Tables:
+    """Several sets of tables as one."""
+    return Tables(**{name: pd.concat([getattr(one, name) for one in tables], ignore_index=True) for name in TABLES})
+
+
+def _frame(values: Mapping[str, Sequence[Any]], columns: Sequence[Column]) -> pd.DataFrame:
+    # Column by column: rows of millions of cells would take a minute and gigabytes.
+    return pd.DataFrame({name: _series(values.get(name, ()), dtype) for name, dtype in dtypes(columns).items()})
+
+
+def _series(cells: Sequence[Any], dtype: Dtype) -> pd.Series[Any]:
+    made = pd.Series(cells, dtype=object)
+    try:
+        return made.astype(dtype)
+    except UnicodeEncodeError:  # names of files, in reasons say, that are no UTF-8
+        return made.map(lambda cell: visible(cell) if isinstance(cell, str) else cell).astype(dtype)
+
+
+def _ledgers(folders: Sequence[Path]) -> list[tuple[str, Ledger]]:
+    """Each study with its name: that of its folder, or the whole path where two folders are named alike."""
+    roots = list(dict.fromkeys(folder.resolve() for folder in folders))
+    names = [files.name_of(root) for root in roots]
+    return [
+        (visible(str(root)) if names.count(name) > 1 else name, _open(root))
+        for root, name in zip(roots, names, strict=True)
+    ]
+
+
+def _open(root: Path) -> Ledger:
+    try:
+        return Ledger.open(root)
+    except OSError as error:
+        raise LedgerError(f"cannot read {root}: {error.strerror}") from error
+
+
+def _trials(ledger: Ledger) -> Sequence[Any]:
+    try:
+        ledger.look()
+        return folders(ledger)
+    except OSError as error:
+        raise LedgerError(f"cannot read {ledger.root}: {error.strerror}") from error

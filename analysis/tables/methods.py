@@ -1,0 +1,120 @@
+"""Which published method a trained curriculum is, by its stage table and not by the name it was started from.
+
+A training that starts on some of the cases follows the data curriculum (PDL) beside that of its patches: `pdl` with a
+constant patch, `pdl+pgps` with the patches of PGPS, and so on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from study.common.serialize import sha256_of_plain
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import Stage, resolve
+from study.curriculum.schemes import SCHEMES, Axes
+from study.store.records import TRIAL_ID_LENGTH, TrialSpec
+
+OTHER = "other"
+PDL = "pdl"
+CONSTANT = "cps"
+_KEPT = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
+_PATCH_LABELS = {
+    CONSTANT: "CPS",
+    "pgps": "PGPS",
+    "pgps+": "PGPS+",
+    "rpss": "RPSS",
+    "efficiency": "Efficiency",
+    "performance": "Performance",
+    OTHER: "Searched",
+}
+
+
+def with_data_curriculum(method: str) -> str:
+    """The method that a curriculum of patches becomes when the most dissimilar cases come first."""
+    return PDL if method == CONSTANT else f"{PDL}+{method}"
+
+
+METHOD_LABELS = {
+    **_PATCH_LABELS,
+    **{
+        with_data_curriculum(name): "PDL" if name == CONSTANT else f"PDL × {label}"
+        for name, label in _PATCH_LABELS.items()
+    },
+}
+"""Names for people, in the order of legends. `Searched` is every curriculum that no publication names."""
+CONSTANT_PATCH = (CONSTANT, PDL)
+"""Methods whose patch does not grow."""
+
+
+def method_of(spec: TrialSpec) -> str:
+    """The published scheme with this very stage table at the same budget and allocation, else `other`.
+
+    A point of the search space that happens to resolve to constant patch size is CPS. Where several schemes resolve to
+    the same table, the one that the trial was started from is taken. See the module's text for PDL.
+    """
+    method = _patch_method(spec)
+    return method if spec.data is None else with_data_curriculum(method)
+
+
+def _patch_method(spec: TrialSpec) -> str:
+    if spec.curriculum.is_constant:
+        return CONSTANT
+    names = sorted(SCHEMES, key=lambda name: name != spec.scheme)
+    return next((name for name in names if _is_scheme(spec, name)), OTHER)
+
+
+def point_id(spec: TrialSpec) -> str:
+    """Identity of a configuration: that of a trial without fold, seed and what follows from them alone."""
+    identity = spec.identity()
+    for replicated in ("fold", "seed", "split_sha256"):
+        del identity[replicated]
+    identity["curriculum"].pop("seed", None)
+    if spec.curriculum.random_draws:
+        drawn = ("first_iteration", "iterations")
+        identity["curriculum"]["stages"] = [
+            {name: value for name, value in stage.items() if name not in drawn}
+            for stage in identity["curriculum"]["stages"]
+        ]
+    if spec.data is not None:
+        # Every fold has cases of its own.
+        identity["data"] = {**identity["data"], "cases": [spec.axes.pdl_fraction, spec.axes.pdl_metric]}
+    return sha256_of_plain(identity)[:TRIAL_ID_LENGTH]
+
+
+def stage_table(spec: TrialSpec) -> str:
+    """The resolved stages as a JSON list of patch_size, batch_size, first_iteration and iterations."""
+    rows = [
+        {
+            "patch_size": list(stage.patch_size),
+            "batch_size": stage.batch_size,
+            "first_iteration": stage.first_iteration,
+            "iterations": stage.iterations,
+        }
+        for stage in spec.curriculum.stages
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _is_scheme(spec: TrialSpec, name: str) -> bool:
+    axes = _axes(name, *(getattr(spec.axes, field) for field in _KEPT))
+    if spec.curriculum.random_draws or axes.order == "random":
+        # Random tables differ by their draws, so the axes are compared, but for the one that is idle there.
+        return axes == replace(spec.axes, growth=axes.growth)
+    training = spec.training
+    return _stages(spec.curriculum.geometry, axes, training.epochs, training.iterations_per_epoch) == (
+        spec.curriculum.stages
+    )
+
+
+@lru_cache(maxsize=4096)
+def _axes(name: str, *kept: Any) -> Axes:
+    return replace(SCHEMES[name], **dict(zip(_KEPT, kept, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _stages(geometry: Geometry, axes: Axes, epochs: int, iterations_per_epoch: int) -> tuple[Stage, ...]:
+    """Of a published scheme, which thousands of trials are compared with."""
+    return resolve(geometry, axes, epochs=epochs, iterations_per_epoch=iterations_per_epoch).stages

@@ -1,0 +1,167 @@
+"""Points: trials of one configuration averaged, in a fold over seeds, then over folds.
+
+A configuration is the dataset, plans, resolved curriculum and training settings. Only finished trials count: the cost
+so far of one that is not finished would look like a bargain. A trial that two of the studies ran is averaged first. The
+columns are documented in `columns.POINT_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+
+from analysis.tables.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
+from analysis.tables.frame import FINISHED
+from analysis.tables.methods import CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
+from study.common.setting import settings_of
+from study.curriculum.schemes import Axes
+from study.store.records import TrainingSettings
+
+if TYPE_CHECKING:
+    from pandas.api.typing import DataFrameGroupBy
+
+    Groups: TypeAlias = DataFrameGroupBy[Any, Any]
+
+# Settings worth a word in a point's summary when they differ between the points of a dataset, and how they read.
+_TOLD_IF_DIFFERENT = {
+    "plans": "{}",
+    "configuration": "{}",
+    "budget": "budget {:.0%}",
+    "allocation": "{} allocation",
+    "optimizer": "{}",
+    "initial_learning_rate": "rate {:g}",
+    "momentum": "momentum {:g}",
+    "weight_decay": "decay {:g}",
+    "epochs": "{} epochs",
+    "iterations_per_epoch": "{} iterations per epoch",
+    "foreground_oversampling": "{:.0%} foreground",
+    "growth": "stages growing by {:g}",
+    "stop_at_dice": "to Dice {:g}",
+    "augmentation": "augmentation {}",
+}
+# The same of the data curriculum, where there is one.
+_TOLD_OF_PDL = {
+    "pdl_fraction": "{:.0%} of the cases first",
+    "pdl_iterations": "for {} iterations",
+    "pdl_metric": "by {}",
+}
+# Its default follows from whether the patch size is constant, so it is told only where it differs within a method.
+_FOLLOWS_METHOD = "foreground_oversampling"
+
+
+def average_points(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration that has a finished trial, in the order of the trials.
+
+    Args:
+        trials: a frame as `frame.read_studies` gives it.
+
+    Returns:
+        Columns of `columns.POINT_COLUMNS`. A cost that is missing in one of the averaged trials is missing in the mean.
+        The intervals are missing; `intervals.with_intervals` fills them in.
+    """
+    finished = trials[trials["state"] == FINISHED]
+    if finished.empty:
+        return pd.DataFrame(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
+    key = ["dataset", "point_id"]
+    groups = finished.groupby(key, sort=False)
+    settings = finished.drop_duplicates(key)[["point_id", *SETTING_NAMES]].set_index(key)
+    points = pd.concat(
+        [settings, _means(finished, key), _counts(groups), _origins(finished, groups)], axis=1
+    ).reset_index()
+    points["summary"] = summaries(points)
+    return points.reindex(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
+
+
+def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
+    """A point's axes as plain JSON, named as in `study.curriculum.schemes.Axes`."""
+    return _settings(point, Axes)
+
+
+def training_of(point: pd.Series[Any]) -> dict[str, Any]:
+    """A point's training settings as plain JSON, named as in `study.store.records.TrainingSettings`."""
+    return _settings(point, TrainingSettings)
+
+
+def _settings(point: pd.Series[Any], record: type) -> dict[str, Any]:
+    # Reports from before a setting was a choice do not have it: its default is what it was.
+    return {
+        name: each.default if pd.isna(value := point[name]) else each.kind.read(value)
+        for name, each in settings_of(record).items()
+    }
+
+
+def summaries(points: pd.DataFrame) -> list[str]:
+    """Each configuration in a few words: its curriculum, and the settings in which a dataset's points differ."""
+    told = {dataset: _differing(rows) for dataset, rows in points.groupby("dataset")}
+    names = ["dataset", "method", "stage_table", "order", *_TOLD_IF_DIFFERENT, *_TOLD_OF_PDL]
+    return [
+        ", ".join([_curriculum_words(row), *_setting_words(row, told[row["dataset"]])])
+        for row in points[names].to_dict("records")
+    ]
+
+
+def _means(finished: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Copies of a training (same fold and seed) first, then seeds of a fold, then folds."""
+    means = finished
+    for level in ([*key, "fold", "seed"], [*key, "fold"], key):
+        means = means.groupby(level, sort=False)[list(MEASURED_NAMES)].mean(skipna=False).reset_index()
+    groups = finished.groupby(key, sort=False)
+    extremes = {f"{name}_{end}": groups[name].agg(end) for name in ("dice", "pace") for end in ("min", "max")}
+    return pd.concat([means.set_index(key), pd.DataFrame(extremes)], axis=1)
+
+
+def _counts(groups: Groups) -> pd.DataFrame:
+    counts = {"n_trials": groups.size(), "n_folds": groups["fold"].nunique(), "n_seeds": groups["seed"].nunique()}
+    return pd.DataFrame(counts)
+
+
+def _origins(finished: pd.DataFrame, groups: Groups) -> pd.DataFrame:
+    number, index = groups.ngroup().tolist(), groups.size().index
+
+    def of(name: str) -> list[list[Any]]:
+        """The values of each group in order, without missing ones."""
+        found: list[list[Any]] = [[] for _ in index]
+        for group, value, missing in zip(number, finished[name].tolist(), finished[name].isna(), strict=True):
+            if not missing:
+                found[group].append(value)
+        return found
+
+    columns = {name: [_words(values) for values in of(name)] for name in CIRCUMSTANCE_NAMES}
+    columns |= {f"{name}s": [" ".join(map(str, sorted(set(v)))) for v in of(name)] for name in ("fold", "seed")}
+    columns |= {"trial_ids": list(map(" ".join, of("trial_id"))), "studies": list(map(_words, of("study")))}
+    return pd.DataFrame(columns, index=index)
+
+
+def _words(values: Iterable[Any]) -> str:
+    return " | ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
+
+
+def _differing(points: pd.DataFrame) -> list[str]:
+    """Names of the settings that differ between the points of a dataset."""
+    differing = [name for name in _TOLD_IF_DIFFERENT if points[name].nunique(dropna=False) > 1]
+    ordered = points[points["pdl_iterations"].notna()]
+    differing += [name for name in _TOLD_OF_PDL if ordered[name].nunique() > 1]
+    constant = points["method"].isin(CONSTANT_PATCH)
+    follows = all(part[_FOLLOWS_METHOD].nunique() == 1 for _, part in points.groupby(constant))
+    return [name for name in differing if name != _FOLLOWS_METHOD or not follows]
+
+
+def _setting_words(point: Mapping[Any, Any], names: Iterable[str]) -> list[str]:
+    words = {**_TOLD_IF_DIFFERENT, **({} if pd.isna(point["pdl_iterations"]) else _TOLD_OF_PDL)}
+    return [words[name].format(point[name]) for name in names if name in words and not pd.isna(point[name])]
+
+
+def _curriculum_words(point: Mapping[Any, Any]) -> str:
+    searched = (OTHER, with_data_curriculum(OTHER))
+    if point["method"] not in searched:
+        return METHOD_LABELS[point["method"]]
+    stages = json.loads(point["stage_table"])
+    first, batches = stages[0]["patch_size"], [stage["batch_size"] for stage in stages]
+    words = "" if point["method"] == OTHER else f"{METHOD_LABELS[PDL]} × "
+    words += f"{len(stages)} stage{'s' * (len(stages) > 1)} from {'×'.join(map(str, first))}"
+    if point["order"] != "growing":
+        words += f" {point['order']}"
+    return words if len(set(batches)) == 1 else f"{words}, batch {batches[0]}–{batches[-1]}"

@@ -1,0 +1,286 @@
+"""One trial of a ledger as rows of the four tables: what it is, its learning curve, its cases, its costs.
+
+The columns are documented in `analysis.tables.columns`.
+
+What a training had spent when it reached an iteration, without work done again: the cost axis of its curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.tables.methods import method_of, point_id, stage_table
+from study.common.errors import StudyError
+from study.store.audit import UNFORESEEN, read_trial
+from study.store.costs import Bill, Charge, Entry, bill, scaled, total
+from study.store.readings import MeterInfo
+from study.store.records import TRAINING_PHASES, AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.store.results import NSD, TrialResult
+from study.store.trial_folder import TrialFolder
+
+
+def spent_by(iterations: Sequence[int], priced: Sequence[Entry]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Energy in kWh and CO₂ in kg of the training loop up to each of some iterations; NaN where it was not measured.
+
+    Args:
+        iterations: of the whole training.
+        priced: a trial's cost intervals. One that an iteration cuts counts by the share of its iterations before it.
+    """
+    kept = sorted(_kept(entry) for entry in priced if entry.interval.phase in TRAINING_PHASES and _share(entry) > 0)
+    return _sums(iterations, kept, 2), _sums(iterations, kept, 3)
+
+
+def _kept(entry: Entry) -> tuple[float, float, float, float]:
+    """The part that was not done again: iteration after its last, its first, kWh, kg."""
+    share, interval = _share(entry), entry.interval
+    stop = interval.iteration_start + share * (interval.iteration_stop - interval.iteration_start)
+    kwh, kg = (share * _amount(amount) for amount in (entry.charge.energy_kwh, entry.charge.co2_kg))
+    return stop, interval.iteration_start, kwh, kg
+
+
+def _sums(iterations: Sequence[int], kept: Sequence[tuple[float, ...]], column: int) -> NDArray[np.float64]:
+    if not kept:
+        return np.full(len(iterations), np.nan)
+    stops = np.array([row[0] for row in kept])
+    before = np.array([0.0, *accumulate(row[column] for row in kept)])
+    whole = np.searchsorted(stops, iterations, side="right")
+    sums = before[whole]
+    for position, (index, iteration) in enumerate(zip(whole, iterations, strict=True)):
+        if index < len(kept):
+            stop, start = kept[index][:2]
+            sums[position] += kept[index][column] * max(0.0, iteration - start) / max(1.0, stop - start)
+    return sums
+
+
+def _share(entry: Entry) -> float:
+    seconds = entry.charge.seconds
+    return 1.0 - entry.waste.seconds / seconds if seconds else 1.0
+
+
+def _amount(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+Row = dict[str, Any]
+UNREADABLE = "unreadable"
+FOREGROUND = "foreground"
+_OF_THE_NODE = ("estimated", "measured")
+_EPOCH_FIELDS = (
+    *("epoch", "iteration", "stage", "batch_size", "learning_rate", "training_loss", "validation_loss"),
+    *("pseudo_dice", "voxels", "training_seconds"),
+)
+
+
+def trial_rows(folder: TrialFolder) -> dict[str, list[Row]]:
+    """The trial's rows by table. One that does not pass the audit is a row of `trials` alone, with the reason."""
+    try:
+        records = read_trial(folder)
+        attempts, costs = records.attempts, bill(records.attempts, records.intervals)
+        row = {
+            **_setting(records.spec),
+            "state": records.state.value,
+            "failure": records.failure,
+            **_outcome(records.spec, records.result),
+            **_costs(attempts, costs, {i.phase for i in records.intervals}),
+            **_use(records.intervals),
+        }
+        return {
+            "trials": [row],
+            "epochs": list(_epoch_rows(records.epochs, costs.entries)),
+            "cases": list(_case_rows(records.result)),
+            "costs": list(_cost_rows(costs.entries)),
+        }
+    except (StudyError, *UNFORESEEN) as error:
+        return {"trials": [{"state": UNREADABLE, "failure": " ".join(str(error).split())}]}
+
+
+def _setting(spec: TrialSpec) -> Row:
+    return {
+        **{name: getattr(spec, name) for name in ("dataset", "plans", "configuration", "fold", "seed", "scheme")},
+        **vars(spec.axes),
+        "batch_growth": _word(spec.axes.batch_growth),
+        **vars(spec.training),
+        **_curriculum(spec),
+    }
+
+
+def _curriculum(spec: TrialSpec) -> Row:
+    return {
+        "point_id": point_id(spec),
+        "method": method_of(spec),
+        "pdl_iterations": None if spec.data is None else spec.data.until_iteration,
+        "n_stages": len(spec.curriculum.stages),
+        "stage_table": stage_table(spec),
+        "iterations": spec.curriculum.total_iterations,
+    }
+
+
+def _outcome(spec: TrialSpec, result: TrialResult | None) -> Row:
+    if result is None:
+        return {}
+    kept = {name: getattr(result, name) for name in ("dice", "voxels", "voxel_share", "weights_sha256")}
+    nsd = result.metrics.get(NSD)
+    return {
+        **kept,
+        **{name: one.mean for name, one in result.metrics.items()},
+        "nsd_tolerance_mm": None if nsd is None else f"{nsd.tolerance_mm:g}",
+        "remarks": " | ".join(result.remarks) or None,
+        "stopped_at_iteration": spec.stopped_at(result.iterations),
+    }
+
+
+def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -> Row:
+    # A sum over no record at all is unknown, not 0.
+    return {
+        **(_training_costs(costs.training) if Phase.TRAINING in phases and attempts else {}),
+        **(_total_costs(costs) if phases and attempts else {}),
+        **_circumstances(attempts),
+    }
+
+
+def _training_costs(charge: Charge) -> Row:
+    return {
+        "runtime_seconds": charge.seconds,
+        "energy_kwh": charge.energy_kwh,
+        "gpu_energy_kwh": charge.gpu_kwh,
+        "constant_energy_kwh": _constant(charge),
+        "co2_kg": charge.co2_kg,
+    }
+
+
+def _constant(charge: Charge) -> float | None:
+    """RAM and the idle CPU; ledgers of before do not say how much of the CPU is idle power."""
+    return None if charge.ram_kwh is None else charge.ram_kwh + (charge.idle_cpu_kwh or 0.0)
+
+
+def _total_costs(costs: Bill) -> Row:
+    charge = costs.total
+    return {
+        "total_seconds": charge.seconds,
+        "total_energy_kwh": charge.energy_kwh,
+        "total_co2_kg": charge.co2_kg,
+        "waste_seconds": costs.waste.seconds,
+        "unmeasured": "; ".join(f"{part}: {reason}" for part, reason in costs.unmeasured.items()) or None,
+    }
+
+
+def _circumstances(attempts: Sequence[AttemptHeader]) -> Row:
+    if not attempts:
+        return {"attempts": 0}
+    return {
+        "attempts": len(attempts),
+        "hardware": _different(_hardware(a) for a in attempts),
+        "device": _different(a.device for a in attempts),
+        "cpus": attempts[-1].cpus,
+        "gpus": attempts[-1].gpus,
+        "concurrent_trials": max(a.concurrent_trials for a in attempts),
+        "energy_methods": _different(_pairs(_methods(a.meter)) for a in attempts),
+        "meter": _different(f"{a.meter.name} {a.meter.version}".strip() for a in attempts),
+        "country": _different(a.meter.country for a in attempts),
+        "carbon_rate": _different(carbon_words(a.meter.carbon_intensity_kg_per_kwh, a.meter.pue) for a in attempts),
+        "versions": _different(_pairs(a.versions) for a in attempts),
+    }
+
+
+def _methods(meter: MeterInfo) -> dict[str, str]:
+    """How energy was read; a CPU that was charged by share of the node's cores says so, as records of before do not."""
+    shared = meter.methods.get("cpu") in _OF_THE_NODE
+    return {**meter.methods, **({"cpu": f"{meter.methods['cpu']} by share of cores"} if shared else {})}
+
+
+def _use(intervals: Sequence[CostInterval]) -> Row:
+    """Trials on the node, this one included, and its mean load; missing in ledgers of before."""
+    uses = [(interval.use, interval.seconds) for interval in intervals if interval.use is not None]
+    seconds = sum(seconds for _, seconds in uses)
+    return {
+        "trials_on_node": max((use.trials for use, _ in uses if use.trials is not None), default=None),
+        "busy_cores": sum(use.cpu_seconds for use, _ in uses) / seconds if seconds else None,
+    }
+
+
+def carbon_words(intensity_kg_per_kwh: float, pue: float) -> str:
+    """What turned energy into CO₂, in words."""
+    return f"{intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {pue:g}"
+
+
+def _case_rows(result: TrialResult | None) -> Iterator[Row]:
+    if result is None:
+        return
+    for case, mean in result.dice_per_case.items():
+        by_metric = {name: one.per_case_and_class.get(case, {}) for name, one in result.metrics.items()}
+        yield {"case": case, "label": FOREGROUND, "dice": mean, **{n: _mean(v) for n, v in by_metric.items()}}
+        for label, dice in result.dice_per_case_and_class[case].items():
+            yield {"case": case, "label": label, "dice": dice, **{n: v.get(label) for n, v in by_metric.items()}}
+
+
+def _mean(labels: Mapping[str, float | None]) -> float | None:
+    known = [value for value in labels.values() if value is not None]
+    return fmean(known) if known else None
+
+
+def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
+    """Intervals of the same attempt, phase and stage become one row, and parts of intervals whose stages were drawn."""
+    segments: dict[tuple[int, Phase, int | None], list[tuple[Entry, int, float]]] = {}
+    for entry in priced:
+        for stage, iterations, share in entry.interval.by_stage():
+            key = (entry.interval.attempt, entry.interval.phase, stage)
+            segments.setdefault(key, []).append((entry, iterations, share))
+    for (attempt, phase, stage), parts in segments.items():
+        rows = [entry for entry, _, _ in parts]
+        charge = total(scaled(entry.charge, share) for entry, _, share in parts)
+        waste, header = total(scaled(entry.waste, share) for entry, _, share in parts), rows[0].header
+        yield {
+            "attempt": attempt,
+            "phase": phase.value,
+            "stage": stage,
+            "iteration_start": min(r.interval.iteration_start for r in rows),
+            "iteration_stop": max(r.interval.iteration_stop for r in rows),
+            "started_at": min(r.interval.started_at for r in rows),
+            "iterations": sum(iterations for _, iterations, _ in parts),
+            **vars(charge),
+            **_use([r.interval for r in rows]),
+            "energy_kwh": charge.energy_kwh,
+            "waste_seconds": waste.seconds,
+            "waste_energy_kwh": waste.energy_kwh,
+            "waste_co2_kg": waste.co2_kg,
+            "carbon_intensity": header.meter.carbon_intensity_kg_per_kwh,
+            "pue": header.meter.pue,
+            "hostname": header.hostname,
+            "hardware": _hardware(header),
+        }
+
+
+def _epoch_rows(reports: Sequence[EpochReport], priced: Sequence[Entry]) -> Iterator[Row]:
+    energy, carbon = spent_by([report.iteration for report in reports], priced)
+    for report, kwh, kg in zip(reports, energy, carbon, strict=True):
+        yield {
+            **{name: getattr(report, name) for name in _EPOCH_FIELDS},
+            "patch_size": "×".join(map(str, report.patch_size)),
+            "energy_kwh": kwh,
+            "co2_kg": kg,
+        }
+
+
+def _hardware(attempt: AttemptHeader) -> str:
+    counts = {name: attempt.gpu_names.count(name) for name in sorted(attempt.gpu_names)}
+    gpus = [name if count == 1 else f"{count}× {name}" for name, count in counts.items()]
+    return " + ".join([attempt.cpu_name, *gpus])
+
+
+def _pairs(words: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(words.items()))
+
+
+def _different(words: Iterable[str]) -> str:
+    """The different words in their first order."""
+    return " | ".join(dict.fromkeys(words))
+
+
+def _word(growth: float | str) -> str:
+    return growth if isinstance(growth, str) else repr(growth).removesuffix(".0")

@@ -1,1 +1,0 @@
-"""One module per verb of `python -m analysis`: EXAMPLES, add_arguments(parser), run(args) -> exit code."""

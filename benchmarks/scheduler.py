@@ -1,0 +1,222 @@
+"""What a study costs besides its trainings: many trials that train nothing, through the same searcher, Tune, ledger.
+
+A stand-in for the training writes what a short training would (attempt, costs, epochs, result, each on disk before it
+goes on), so that proposing, scheduling, bookkeeping and the live table are all that is measured.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study.common.errors import TrialFailedError
+from study.common.machine import cpu_name, hostname, usable_cores
+from study.nnunet.datasets import DataPaths
+from study.nnunet.identity import recorded_versions
+from study.run.trial_host import Ending
+from study.run.trial_process import FINISHED, Job
+from study.search.document import load_space
+from study.store.ledger import Ledger
+from study.store.readings import MeterInfo
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.store.results import TrialResult
+from study.store.trial_folder import TrialFolder, TrialState
+
+EPOCHS = 3
+NO_METER = MeterInfo(name="none", version="", methods={}, country="world", carbon_intensity_kg_per_kwh=0.0, pue=1.0)
+OBJECTIVES = {"optuna": ["dice", "runtime_seconds", "voxel_share"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerBench:
+    """Figures of one run.
+
+    Attributes:
+        trials: how many were run.
+        seconds_per_trial: wall time of the whole run without Ray's start, by trial.
+        start_seconds: until the first trial began.
+        first_quarter_seconds, last_quarter_seconds: per trial, between ends of trials.
+        growth: the latter by the former; 1 is linear.
+        peak_memory_mib: largest resident set of the driver.
+        at_a_time: trials side by side.
+    """
+
+    trials: int
+    seconds_per_trial: float
+    start_seconds: float
+    first_quarter_seconds: float
+    last_quarter_seconds: float
+    growth: float
+    peak_memory_mib: float
+    at_a_time: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON."""
+        return asdict(self)
+
+
+def measure(paths: DataPaths, dataset: str, folder: Path, *, trials: int, searcher: str) -> SchedulerBench:
+    """Run as many trials that train nothing.
+
+    Args:
+        paths: prepared data, of which only plans and split are read.
+        dataset: its name.
+        folder: for the study.
+        trials: at least 8.
+        searcher: `optuna` or `random`.
+
+    Raises:
+        TrialFailedError: not all of them finished.
+    """
+    from study.cluster.driver import Run, run_study
+    from study.store.status import StatusBoard
+
+    space_file = folder / "space.yaml"
+    space_file.write_text(yaml.safe_dump(_space(dataset, trials, searcher)), encoding="utf-8")
+    space = load_space(space_file)
+    ledger = Ledger.create(folder / "study", space=space.identity())
+    board = StatusBoard(ledger)
+    started_at = time.time()
+    run_study(Run(space=space, ledger=ledger, data=paths, attempt=train_nothing, on_refresh=lambda: _look(board)))
+    ended = sorted(folder.events()[-1]["time"] for folder in ledger.trials() if folder.state() is TrialState.FINISHED)
+    if len(ended) != trials:
+        raise TrialFailedError(f"{len(ended)} of {trials} trials finished")
+    first = min(folder.events()[0]["time"] for folder in ledger.trials())
+    return reduce_times(
+        ended,
+        started_at=started_at,
+        first_began_at=first,
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        at_a_time=usable_cores(),
+    )
+
+
+def reduce_times(
+    ended: list[float], *, started_at: float, first_began_at: float, peak_memory_mib: float, at_a_time: int
+) -> SchedulerBench:
+    """The figures of one run from the times at which its trials ended, in order; see `SchedulerBench`."""
+    quarter = len(ended) // 4
+    first, last = ended[:quarter], ended[-quarter:]
+    first_seconds = (first[-1] - first_began_at) / quarter
+    last_seconds = (last[-1] - ended[-quarter - 1]) / quarter
+    return SchedulerBench(
+        trials=len(ended),
+        seconds_per_trial=(ended[-1] - first_began_at) / len(ended),
+        start_seconds=first_began_at - started_at,
+        first_quarter_seconds=first_seconds,
+        last_quarter_seconds=last_seconds,
+        growth=last_seconds / first_seconds,
+        peak_memory_mib=peak_memory_mib,
+        at_a_time=at_a_time,
+    )
+
+
+def train_nothing(folder: TrialFolder, job: Job, patience: object) -> Ending:
+    """Stands in for the training: same records, a Dice that is a plain function of the specification."""
+    spec = folder.spec()
+    with folder.locked():
+        folder.begin_attempt(_header(len(folder.attempts()), job))
+        each = spec.curriculum.total_iterations // EPOCHS
+        for epoch in range(EPOCHS):
+            folder.append_cost(_interval(epoch * each, (epoch + 1) * each))
+            folder.append_epoch(_epoch(spec, epoch, (epoch + 1) * each))
+        total = EPOCHS * each
+        folder.append_cost(replace(_interval(total, total), phase=Phase.FINAL_VALIDATION, stage=None))
+        folder.finish(_result(spec), attempt=0)
+    return Ending(code=FINISHED)
+
+
+def _space(dataset: str, trials: int, searcher: str) -> dict[str, Any]:
+    search = {"objectives": OBJECTIVES[searcher]} if searcher in OBJECTIVES else {}
+    return {
+        "name": "scheduler",
+        "searcher": searcher,
+        "trials": trials,
+        "datasets": [dataset],
+        "resources": {"cpus": 1, "gpus": 0},
+        "energy": {"meter": "none"},
+        "curriculum": {"min_patch": {"uniform": [0, 1]}, "budget": {"uniform": [0.1, 1]}, "batch_growth": [0, 1]},
+        "training": {
+            "epochs": EPOCHS,
+            "iterations_per_epoch": 100,
+            "initial_learning_rate": {"log_uniform": [1e-4, 1e-1]},
+        },
+        **search,
+    }
+
+
+def _look(board: Any) -> None:
+    board.rows()
+
+
+def _header(attempt: int, job: Job) -> AttemptHeader:
+    return AttemptHeader(
+        attempt=attempt,
+        started_at=time.time(),
+        hostname=hostname(),
+        pid=0,
+        resumed_from_iteration=0,
+        device="cpu",
+        cpu_name=cpu_name(),
+        gpu_names=(),
+        gpu_ids=(),
+        cpus=job.resources.usable_cpus,
+        cpus_of_node=usable_cores(),
+        gpus=0.0,
+        concurrent_trials=job.resources.concurrent_trials,
+        data_workers=0,
+        meter=NO_METER,
+        versions=recorded_versions(),
+    )
+
+
+def _interval(start: int, stop: int) -> CostInterval:
+    return CostInterval(
+        attempt=0,
+        phase=Phase.TRAINING,
+        stage=0,
+        iteration_start=start,
+        iteration_stop=stop,
+        started_at=time.time(),
+        seconds=(stop - start) / 100,
+        cpu_kwh=None,
+        gpu_kwh=None,
+        ram_kwh=None,
+    )
+
+
+def _epoch(spec: TrialSpec, epoch: int, iteration: int) -> EpochReport:
+    stage = spec.curriculum.stage_at(iteration - 1)
+    return EpochReport(
+        epoch=epoch,
+        iteration=iteration,
+        stage=spec.curriculum.stage_index(iteration - 1),
+        patch_size=stage.patch_size,
+        batch_size=stage.batch_size,
+        learning_rate=float(spec.training.initial_learning_rate or 0.0),
+        training_loss=1.0,
+        validation_loss=None,
+        pseudo_dice=None,
+        pseudo_dice_per_class=(),
+        training_seconds=iteration / 100,
+        voxels=iteration,
+    )
+
+
+def _result(spec: TrialSpec) -> TrialResult:
+    dice = 0.5 + 0.4 * spec.axes.budget * (1 - abs(spec.axes.min_patch - 0.4))
+    return TrialResult(
+        dice=dice,
+        dice_per_class={"1": dice},
+        dice_per_case={},
+        dice_per_case_and_class={},
+        iterations=spec.curriculum.total_iterations,
+        voxels=spec.curriculum.voxels,
+        voxel_share=spec.curriculum.voxel_share,
+        weights_sha256="0" * 64,
+    )

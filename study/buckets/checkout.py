@@ -1,0 +1,326 @@
+"""Where a trial of a study in object storage is trained: a scratch copy that is committed while the training goes on.
+
+Whoever trains a trial checks it out: takes its lock in the storage, fetches its newest commit unless the scratch copy
+went on from that very one, and commits the copy again and again from a thread, at the latest when the trial is handed
+back. A scratch copy that went another way, because its node lost the trial to another one, is thrown away.
+
+The training itself is another process that knows nothing of this; it writes to the scratch copy as durably as to any
+study folder. Its machine may be lost at any moment: the storage then holds the last commit, a few seconds old.
+
+Commits a trial's scratch copy while it is trained, from a thread beside whoever waits for the training.
+
+At most every `PUSH_SECONDS`, when something has changed: after an epoch and after a checkpoint, therefore, or soon
+after. Another thread asks now and then whether the study is being stopped. A storage that is away is asked again; when
+it stays away for `PATIENCE_SECONDS` the training is stopped with its checkpoint written, and the attempt fails saying
+where that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+from study.buckets.archive import Commit, Committer, Depot, Stamp, snapshot, stamps, unpack
+from study.buckets.lease import Lease, leased
+from study.buckets.shared_ledger import stop_key, study_ledger
+from study.buckets.storage import Storage, StorageError, tried, url_of
+from study.buckets.view import scratch
+from study.common.errors import LedgerError, LockedError, StudyError, TrialBusyError, TrialInterrupted
+from study.common.files import read_json, write_json
+from study.store import locks
+from study.store.results import NO_METRICS, Metrics
+from study.store.trial_folder import TrialFolder
+
+PUSH_SECONDS = 3.0
+STOP_POLL_SECONDS = 3.0
+PATIENCE_SECONDS = 600.0
+# Names the commit that a scratch copy went on from.
+BASIS = ".commit.json"
+
+
+class Pusher:
+    """A context in which a trial's scratch copy is committed; the last time on leaving it.
+
+    Args:
+        depot: where to.
+        number: of the trial's lock, which the caller holds.
+        folder: the scratch copy.
+        stop_file: made to stop the training.
+        stop_key: key of the object that says so, None for none.
+    """
+
+    def __init__(self, depot: Depot, number: int, folder: TrialFolder, stop_file: Path, stop_key: str | None) -> None:
+        self._depot, self._folder = depot, folder
+        self._committer = Committer(depot, number)
+        self._stop_file, self._stop_key = stop_file, stop_key
+        self._committed: dict[str, Stamp] = {}
+        self._log_size = 0
+        self._end = threading.Event()
+        # Two, because a checkpoint may take minutes to put.
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._keep_pushing, self._keep_asking)]
+
+    def __enter__(self) -> Pusher:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+        try:
+            tried(self._push, lambda trouble, pause: self._say(f"{trouble}; trying again in {pause:g} s"))
+        except StorageError as trouble:
+            raise StorageError(f"{trouble}; nothing is lost: {self._folder.path} on {socket.gethostname()}") from error
+
+    def _keep_pushing(self) -> None:
+        succeeded = time.monotonic()
+        while not self._end.wait(PUSH_SECONDS):
+            try:
+                self._push()
+                succeeded = time.monotonic()
+            except StorageError as trouble:
+                self._say(f"{trouble}; trying again in {PUSH_SECONDS:g} s")
+                self._give_up_after(time.monotonic() - succeeded)
+            except (StudyError, OSError) as trouble:
+                self._say(str(trouble))
+
+    def _keep_asking(self) -> None:
+        while self._stop_key is not None and not self._end.wait(STOP_POLL_SECONDS):
+            # A storage that is away cannot say so.
+            with suppress(StudyError, OSError):
+                if self._depot.storage.read(self._stop_key) is not None:
+                    self._stop_file.touch()
+
+    def _push(self) -> None:
+        if stamps(self._folder.path) != self._committed:
+            with snapshot(self._folder.path) as found:
+                if found is None:
+                    raise StorageError(f"{self._folder.path} changes faster than it can be read")
+                commit = self._committer.commit(found)
+                set_basis(self._folder, str(commit.name))
+                self._committed = dict(found.stamps)
+        self._push_log()
+
+    def _push_log(self) -> None:
+        with suppress(FileNotFoundError):
+            content = self._folder.log_path.read_bytes()
+            if len(content) != self._log_size:
+                self._depot.storage.write(self._depot.log, content)
+                self._log_size = len(content)
+
+    def _give_up_after(self, seconds: float) -> None:
+        if seconds > PATIENCE_SECONDS:
+            self._say(f"the storage was away for {seconds / 60:.0f} minutes, so the training is stopped")
+            with suppress(OSError):
+                self._stop_file.touch()
+
+    def _say(self, text: str) -> None:
+        with suppress(OSError), self._folder.log_path.open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def basis_of(folder: TrialFolder) -> str | None:
+    """Which commit a scratch copy went on from; None when it was never committed."""
+    try:
+        basis = read_json(folder.path / BASIS)
+    except (OSError, ValueError):
+        return None
+    return basis if isinstance(basis, str) else None
+
+
+def set_basis(folder: TrialFolder, commit: str) -> None:
+    """Note which commit a scratch copy went on from."""
+    write_json(folder.path / BASIS, commit)
+
+
+WAIT_SECONDS = 3.0
+FETCH_TRIES = 5
+KEPT = ("spec.json", "by_hand", "locks")
+
+
+class Workshop:
+    """A study folder as it is, on storage that all nodes share.
+
+    Args:
+        study: its path.
+        stop_file: its appearance stops the trainings.
+    """
+
+    def __init__(self, study: Path, stop_file: Path) -> None:
+        self.study, self._stop_file = study, stop_file
+
+    @contextmanager
+    def checked_out(self, folder: TrialFolder, metrics: Metrics = NO_METRICS) -> Iterator[Path]:
+        """Have a trial at hand, to train it or to measure what it lacks of these metrics.
+
+        Gives the file whose appearance stops the training.
+        """
+        yield self._stop_file
+
+    def named(self, text: str, folder: TrialFolder) -> str:
+        """A text about a trial, with names that stay valid."""
+        return text
+
+
+class RemoteWorkshop(Workshop):
+    """This machine's scratch copy of a study in object storage.
+
+    Args:
+        url: of the study.
+        stop: name of the object whose appearance stops the trainings, None if nobody puts one.
+        waits: whether to wait for a trial that another process has, or to refuse.
+    """
+
+    def __init__(self, url: str, stop: str | None = None, *, waits: bool = True) -> None:
+        self._storage, self._stop, self._waits = Storage(url), stop, waits
+        commit = tried(Depot(storage=self._storage).latest)
+        if commit is None:
+            raise LedgerError(f"no study at {url}")
+        root = scratch_copy(url, commit)
+        super().__init__(root, root / f".stop-{uuid4().hex}")
+        unpack(commit, root, durable=True)
+
+    @contextmanager
+    def checked_out(self, folder: TrialFolder, metrics: Metrics = NO_METRICS) -> Iterator[Path]:
+        """See `Workshop.checked_out`; what was done is committed before this ends.
+
+        Raises:
+            TrialInterrupted: the study is being stopped while another process still has the trial.
+            TrialBusyError: another process has the trial, and this one does not wait.
+            StorageError: the storage cannot be read, or the last commit not be put; the scratch copy has everything.
+        """
+        depot = Depot(storage=self._storage, name=folder.trial_id)
+        stop_file = self.study / f"{self._stop_file.name}-{folder.trial_id}"
+        with ExitStack() as stack:
+            if not self._is_done(depot, folder, metrics):
+                lease = self._taken(depot, folder, stack)
+                self._bring(depot, folder)
+                stack.callback(stop_file.unlink, missing_ok=True)
+                stack.enter_context(Pusher(depot, lease.number, folder, stop_file, self._stop_key))
+            yield stop_file
+        if folder.result() is not None:
+            _make_room(folder)
+
+    def named(self, text: str, folder: TrialFolder) -> str:
+        """The text with the storage's names; see `Depot.named`."""
+        depot = Depot(storage=self._storage, name=folder.trial_id)
+        return depot.named(text, folder.path, depot.next_number() - 1)
+
+    @property
+    def _stop_key(self) -> str | None:
+        return None if self._stop is None else stop_key(self._stop)
+
+    def _is_done(self, depot: Depot, folder: TrialFolder, metrics: Metrics) -> bool:
+        """Whether there is nothing to train and nothing to measure; its records are then at hand, its models not."""
+        commit = tried(depot.latest)
+        if commit is None or not commit.is_finished:
+            return False
+        _make_room(folder)
+        unpack(commit, folder.path, durable=True)
+        return not metrics.lacking_in(folder.result())
+
+    def _taken(self, depot: Depot, folder: TrialFolder, stack: ExitStack) -> Lease:
+        """The trial's lock, and nobody left who trains in this machine's scratch copy of it."""
+        while True:
+            busy: object = locks.holder(folder.locks_path)
+            if busy is None:
+                try:
+                    held = leased(self._storage, depot.locks, at_least=depot.next_number, on_takeover=folder.note)
+                    return stack.enter_context(held)
+                except LockedError as error:
+                    busy = error
+            if not self._waits:
+                raise TrialBusyError(
+                    f"trial {folder.trial_id} is being trained by {busy}; wait for it or stop it first"
+                )
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._stop_key is not None and tried(lambda: self._storage.read(self._stop_key or "")) is not None:
+            raise TrialInterrupted("the study is being stopped")
+        time.sleep(WAIT_SECONDS)
+
+    def _bring(self, depot: Depot, folder: TrialFolder) -> None:
+        """Make the scratch copy the newest commit, unless it went on from that; only who holds the lock does."""
+        for _ in range(FETCH_TRIES):
+            commit = tried(depot.latest)
+            basis = basis_of(folder)
+            if (None if commit is None else str(commit.name)) == basis:
+                return
+            _empty(folder)
+            if commit is None:
+                return
+            if self._fetch(depot, commit, folder):
+                return
+        raise StorageError(f"{self._storage.url}: models of trial {folder.trial_id} that its records name are missing")
+
+    def _fetch(self, depot: Depot, commit: Commit, folder: TrialFolder) -> bool:
+        unpack(commit, folder.path, durable=True)
+        log = self._storage.read(depot.log)
+        if log is not None:
+            folder.log_path.write_bytes(log)
+        if not tried(lambda: depot.fetch(commit, folder.path)):
+            return False
+        set_basis(folder, str(commit.name))
+        return True
+
+
+def workshop_of_one(where: Path | str) -> Workshop:
+    """Where a trial without a search is trained, its study made if absent; a trial that is being trained is refused.
+
+    Args:
+        where: folder or URL of the study.
+
+    Raises:
+        LedgerError: something else is there.
+        StorageError: the storage cannot be written.
+    """
+    url = url_of(where)
+    with study_ledger(where) as ledger:
+        return Workshop(ledger.root, ledger.root / ".stop") if url is None else RemoteWorkshop(url, waits=False)
+
+
+def open_workshop(url: str | None, study: str, stop_file: str) -> Workshop:
+    """Where this machine trains: the study folder itself, or a scratch copy of what is in object storage.
+
+    Args:
+        url: of the study in object storage, if it is there.
+        study: its path on the driver's machine.
+        stop_file: likewise.
+    """
+    if url is None:
+        return Workshop(Path(study), Path(stop_file))
+    return RemoteWorkshop(url, Path(stop_file).name)
+
+
+def scratch_copy(url: str, study: Commit) -> Path:
+    """This machine's folder for a study; another one for a study that is later put in the same place."""
+    identity = url.encode() + study.documents["study.json"].content.split(b'"space"')[0]
+    return scratch() / f"pgps-{hashlib.sha256(identity).hexdigest()[:16]}"
+
+
+def _empty(folder: TrialFolder) -> None:
+    """Leave what the ledger needs to know that there is a trial."""
+    (folder.path / BASIS).unlink(missing_ok=True)
+    for path in folder.path.iterdir():
+        if path.name in KEPT:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _make_room(folder: TrialFolder) -> None:
+    """Delete the models of a finished trial, which are in the storage."""
+    (folder.path / BASIS).unlink(missing_ok=True)
+    shutil.rmtree(folder.results_path, ignore_errors=True)

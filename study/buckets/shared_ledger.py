@@ -1,0 +1,178 @@
+"""The ledger of whoever runs a study in object storage: a view of it, and commits of what only the driver writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.buckets.archive import Committer, Depot, snapshot
+from study.buckets.lease import leased
+from study.buckets.storage import Storage, StorageError, tried, url_of
+from study.buckets.view import REFRESH_SECONDS, View, url_named, viewed
+from study.common.errors import LedgerError, LockedError, StudyError
+from study.store.ledger import Ledger
+
+STOP = "stop"
+
+
+@dataclass(frozen=True)
+class RemoteLedger(Ledger):
+    """A ledger whose folder shows what is in object storage. What it adds is in the storage when the call returns.
+
+    Args:
+        root: the view's folder.
+        view: of the storage.
+    """
+
+    view: View
+    _committers: list[Committer] = field(default_factory=list, compare=False)
+
+    @property
+    def url(self) -> str:
+        """Of the study."""
+        return self.view.storage.url
+
+    @contextmanager
+    def locked(self, on_takeover: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+        """Hold the study's lock in the storage; see `Ledger.locked`."""
+        with _study_lock(self.view.storage, on_takeover) as committer:
+            self.view.refresh()
+            self._committers.append(committer)
+            self.view.is_author = True
+            try:
+                yield
+            finally:
+                self.view.is_author = False
+                self._committers.clear()
+                self._withdraw_stops()
+
+    def amend(self, **fields: Any) -> None:
+        """Add fields to study.json; see `Ledger.amend`."""
+        super().amend(**fields)
+        self._commit()
+
+    def add_point(self, number: int, point: Mapping[str, Any], trial_ids: Sequence[str]) -> None:
+        """Record a point; see `Ledger.add_point`. No worker hears of a point that is not in the storage."""
+        super().add_point(number, point, trial_ids)
+        self._commit()
+
+    def extend_point(self, number: int, trial_ids: Sequence[str]) -> None:
+        """Record more trials of a point; see `Ledger.extend_point`."""
+        super().extend_point(number, trial_ids)
+        self._commit()
+
+    def post_stop(self, name: str) -> None:
+        """Tell the trainings, on whatever machine, that the study is being stopped."""
+        self.view.storage.write(stop_key(name), b"stop")
+
+    def _withdraw_stops(self) -> None:
+        with suppress(StorageError):  # nobody asks for an old one
+            for key in self.view.storage.entries(STOP):
+                self.view.storage.delete(key)
+
+    def _commit(self) -> None:
+        if not self._committers:
+            raise LedgerError(f"{self.url} is changed by who holds its lock alone")
+        _commit(self._committers[0], self.root)
+
+
+@contextmanager
+def study_ledger(where: Path | str, *, space: Mapping[str, Any] | None = None) -> Iterator[Ledger]:
+    """The ledger of a study that is to be run or added to, made if absent.
+
+    Args:
+        where: folder or URL.
+        space: see `Ledger.create`.
+
+    Raises:
+        LedgerError: another study is there.
+        StorageError: the storage cannot be written.
+    """
+    url = url_of(where)
+    if url is None:
+        yield Ledger.create(Path(where), space=space)
+        return
+    storage = Storage(url)
+    storage.check_writable()
+    with viewed(url) as view:
+        if not (view.root / "study.json").exists():
+            _make(view, space)
+        with url_named(view):
+            Ledger.create(view.root, space=space)
+            yield RemoteLedger(view.root, view)
+
+
+def url_of_ledger(ledger: Ledger) -> str | None:
+    """Where a ledger is in object storage, None for a folder."""
+    return ledger.url if isinstance(ledger, RemoteLedger) else None
+
+
+def trouble_here(url: str) -> str | None:
+    """Why this machine cannot work on a study that another one has put in object storage; None when it can."""
+    try:
+        storage = Storage(url)
+        storage.check_writable()
+        if Depot(storage=storage).latest() is None:
+            return f"{url} is another storage there: the study is not in it"
+    except StudyError as error:
+        return str(error)
+    return None
+
+
+def refresh(ledger: Ledger, *, at_once: bool = False) -> None:
+    """Have a ledger show what is in the storage by now, if it is there; a storage that is away is no error here.
+
+    Args:
+        ledger: any.
+        at_once: even if it was asked a moment ago.
+    """
+    if isinstance(ledger, RemoteLedger):
+        with suppress(StorageError):
+            ledger.view.refresh(at_most_every=0 if at_once else REFRESH_SECONDS)
+
+
+def named(ledger: Ledger, text: str, trial_id: str) -> str:
+    """A text about a trial with names that stay valid; see `View.named`."""
+    return ledger.view.named(text, trial_id) if isinstance(ledger, RemoteLedger) else text
+
+
+def post_stop(ledger: Ledger, stop_file: Path) -> None:
+    """Tell trainings that do not see the stop file that the study is being stopped."""
+    if isinstance(ledger, RemoteLedger):
+        with suppress(StorageError):  # the trainings then notice that their worker is gone
+            ledger.post_stop(stop_file.name)
+
+
+def stop_key(name: str) -> str:
+    """Key of the object that stops a run."""
+    return f"{STOP}/{name}"
+
+
+def _make(view: View, space: Mapping[str, Any] | None) -> None:
+    with _study_lock(view.storage, lambda _: None) as committer:
+        view.refresh()
+        if not (view.root / "study.json").exists():
+            Ledger.create(view.root, space=space)
+            _commit(committer, view.root)
+
+
+@contextmanager
+def _study_lock(storage: Storage, on_takeover: Callable[[str], None]) -> Iterator[Committer]:
+    depot = Depot(storage=storage)
+    try:
+        with leased(storage, depot.locks, at_least=depot.next_number, on_takeover=on_takeover) as lease:
+            yield Committer(depot, lease.number)
+    except LockedError as error:
+        raise LedgerError(
+            f"{storage.url} is being run by {error}; stop that one first, or name another --out"
+        ) from error
+
+
+def _commit(committer: Committer, root: Path) -> None:
+    with snapshot(root) as found:
+        if found is None:
+            raise LedgerError(f"{root} is being changed by another process")
+        tried(lambda: committer.commit(found))

@@ -1,0 +1,105 @@
+"""Options that several verbs share, and what they resolve to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from study.common.checks import check_range, is_whole
+from study.common.errors import InvalidInputError
+from study.common.setting import Switch, Words, number, settings_of
+from study.curriculum.data_curriculum import STALL_SECONDS
+from study.curriculum.schemes import SCHEMES, Axes, named_axes
+from study.store.records import TrainingSettings
+
+_DATA_AXES = "pdl_"
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """`--data`."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with nnUNet_raw and nnUNet_preprocessed inside; without it nnU-Net's variables are used",
+    )
+
+
+def add_stall_option(group: argparse._ActionsContainer, help_text: str) -> None:
+    """`--stall-minutes`."""
+    default = STALL_SECONDS / 60
+    group.add_argument(
+        "--stall-minutes", type=number, default=default, metavar="X", help=f"{help_text} (default: {default:g})"
+    )
+
+
+def stall_seconds_of(args: argparse.Namespace) -> float:
+    """What `--stall-minutes` says, in seconds."""
+    check_range("--stall-minutes", args.stall_minutes, 0, 7 * 24 * 60, above_low=True)
+    return float(60 * args.stall_minutes)
+
+
+def add_curriculum_options(parser: argparse.ArgumentParser) -> None:
+    """`--scheme` and the axes that override it."""
+    group = parser.add_argument_group("curriculum (the flags after --scheme override its axes)")
+    group.add_argument("--scheme", default="pgps", help=f"one of {', '.join(SCHEMES)} (default: pgps)")
+    _add_settings(group, Axes, lambda name: not name.startswith(_DATA_AXES))
+
+
+def add_data_curriculum_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the data curriculum: which training cases come first."""
+    group = parser.add_argument_group("data curriculum (PDL; needs the ranking that `python -m study rank` makes)")
+    _add_settings(group, Axes, lambda name: name.startswith(_DATA_AXES), defaults=True)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """An option for every training setting."""
+    _add_settings(parser.add_argument_group("training (nnU-Net's unless given)"), TrainingSettings, defaults=True)
+
+
+def _add_settings(
+    group: argparse._ArgumentGroup,
+    record: type,
+    wanted: Callable[[str], bool] = lambda name: True,
+    *,
+    defaults: bool = False,
+) -> None:
+    for name, each in settings_of(record).items():
+        if each.option is None or not wanted(name):
+            continue
+        if isinstance(each.kind, Switch):
+            turned = not each.default
+            group.add_argument(each.option, dest=name, action="store_const", const=turned, help=f"not {each.meaning}")
+            continue
+        words = f": {', '.join(each.kind.words)}" if isinstance(each.kind, Words) else ""
+        told = f" (default: {each.shown_default.replace('`', '')})" if defaults else ""
+        optional: dict[str, Any] = {"nargs": "?", "const": each.bare} if each.bare else {}
+        text = f"{each.meaning.replace('`', '')}{words}{told}".replace("%", "%%")
+        group.add_argument(
+            each.option, dest=name, type=each.kind.parse, metavar=each.kind.metavar, help=text, **optional
+        )
+
+
+def training_from(args: argparse.Namespace) -> TrainingSettings:
+    """What the training options say."""
+    given = {name: getattr(args, name) for name in settings_of(TrainingSettings)}
+    return TrainingSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def axes_from(args: argparse.Namespace) -> Axes:
+    """The axes that the curriculum options name, those of data among them if the verb has them; see `named_axes`."""
+    return named_axes(args.scheme, **{name: getattr(args, name, None) for name in settings_of(Axes)})
+
+
+def absolute(text: str) -> str:
+    """A path from the root on: whoever uses it may be in another folder."""
+    return str(Path(text).expanduser().absolute())
+
+
+def need_whole(field: str, value: Any) -> int:
+    """Raise InvalidInputError unless an option's value is a whole number."""
+    if not is_whole(value):
+        raise InvalidInputError(field=field, received=value, legal="a whole number")
+    return int(value)

@@ -1,0 +1,102 @@
+"""`plan`: the stage table of a curriculum and its voxel share, without data, network or training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from study.cli.options import add_curriculum_options, add_data_curriculum_options, axes_from
+from study.common.errors import InvalidInputError
+from study.common.setting import whole
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import Curriculum, resolve
+from study.curriculum.data_curriculum import phase_iterations
+from study.curriculum.schemes import Axes
+from study.curriculum.table import curriculum_as_json, first_phase_words, rich_table, shortfalls, size_text, summary
+from study.nnunet.plans import read_plan
+
+EXAMPLES = """\
+  python -m study plan --patch-size 128 128 128 --divisors 32 32 32 --batch-size 2 --scheme pgps
+  python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme pgps+ --allocation reference
+  python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme cps --pdl-fraction 0.25
+  python -m study plan --plans data/nnUNet_preprocessed/Dataset004_Hippocampus/nnUNetPlans.json --stages 3 --json
+"""
+DEFAULT_CONFIGURATION = "3d_fullres"
+NUMBERS = ("--patch-size", "--divisors", "--batch-size")
+FROM_FILE = ("--plans", "--configuration")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `plan`."""
+    network = parser.add_argument_group("network (three numbers, or a plans file)")
+    network.add_argument(
+        "--patch-size", nargs="+", type=whole, metavar="N", help="full patch, voxels per axis, one to three axes"
+    )
+    network.add_argument("--divisors", nargs="+", type=whole, metavar="N", help="product of the strides of each axis")
+    network.add_argument("--batch-size", type=whole, metavar="N", help="samples per batch at the full patch")
+    network.add_argument("--plans", type=Path, metavar="FILE", help="nnU-Net plans file, instead of the three above")
+    network.add_argument("--configuration", help=f"of the plans file (default: {DEFAULT_CONFIGURATION})")
+    add_curriculum_options(parser)
+    add_data_curriculum_options(parser)
+    length = parser.add_argument_group("length")
+    length.add_argument("--epochs", type=whole, default=1000, metavar="N", help="default: 1000")
+    length.add_argument("--iterations-per-epoch", type=whole, default=250, metavar="N", help="default: 250")
+    length.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draws of a random order; default: 0")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resolve the curriculum and print its table."""
+    geometry, axes = _geometry(args), axes_from(args)
+    curriculum = resolve(
+        geometry, axes, epochs=args.epochs, iterations_per_epoch=args.iterations_per_epoch, seed=args.seed
+    )
+    until_iteration = _first_phase(axes, curriculum, args.epochs)
+    if args.json:
+        phase = {"fraction": axes.pdl_fraction, "metric": axes.pdl_metric, "until_iteration": until_iteration}
+        pdl = None if until_iteration is None else phase
+        print(json.dumps({"scheme": args.scheme, **curriculum_as_json(curriculum, axes), "pdl": pdl}))
+        return 0
+    from study.common.tables import PlainConsole
+
+    console = PlainConsole()
+    console.print(f"{args.scheme}: {_described(geometry)}", rich_table(curriculum), summary(curriculum), sep="\n")
+    if until_iteration is not None:
+        console.print(f"data: {first_phase_words(axes, until_iteration)}")
+    for note in shortfalls(curriculum, axes):
+        console.print(f"note: {note}")
+    return 0
+
+
+def _first_phase(axes: Axes, curriculum: Curriculum, epochs: int) -> int | None:
+    """Iterations that draw some of the cases alone; None when all are drawn throughout."""
+    if not axes.needs_ranking:
+        return None
+    per_epoch = curriculum.total_iterations // epochs
+    return phase_iterations(axes.pdl_epochs, epochs=epochs, iterations_per_epoch=per_epoch)
+
+
+def _geometry(args: argparse.Namespace) -> Geometry:
+    given = [option for option in (*NUMBERS, *FROM_FILE) if _value(args, option) is not None]
+    if args.plans is not None and set(given) <= set(FROM_FILE):
+        return read_plan(args.plans, args.configuration or DEFAULT_CONFIGURATION).geometry
+    if given == list(NUMBERS):
+        return Geometry(patch_size=args.patch_size, divisors=args.divisors, batch_size=args.batch_size)
+    raise InvalidInputError(
+        field="network options",
+        received=" ".join(given) or "none",
+        legal=f"{' '.join(NUMBERS)}, or {' '.join(FROM_FILE)}",
+        remedy="give all of one group and none of the other",
+    )
+
+
+def _value(args: argparse.Namespace, option: str) -> object:
+    return getattr(args, option.removeprefix("--").replace("-", "_"))
+
+
+def _described(geometry: Geometry) -> str:
+    return (
+        f"patch {size_text(geometry.patch_size)}, divisors {size_text(geometry.divisors)}, "
+        f"batch size {geometry.batch_size}"
+    )

@@ -1,0 +1,143 @@
+"""`prepare`: convert, verify, plan and preprocess a dataset with nnU-Net, once."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.cli.options import add_data_option, need_whole
+from study.common.setting import whole
+from study.common.terminal import say
+from study.nnunet.datasets import data_paths, dataset_id
+from study.nnunet.plans import DEFAULT_BATCH_SIZE, SmallPlan
+
+if TYPE_CHECKING:
+    from study.nnunet.prepare import Preparation
+    from study.nnunet.prepare.process import Progress
+    from study.nnunet.prepare.sources import Recipe, Source
+
+EXAMPLES = """\
+  # a task of the Medical Segmentation Decathlon, nnU-Net's default plan
+  python -m study prepare --msd Task04_Hippocampus --id 4 --data data
+  # the same images, with a plan that a CPU can train
+  python -m study prepare --msd Task04_Hippocampus --id 4 --data data --max-features 64
+  # an nnU-Net raw dataset, used where it lies; folders from nnU-Net's variables
+  python -m study prepare --raw Dataset007_Pancreas --planner nnUNetPlannerResEncL
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--msd", type=Path, metavar="FOLDER", help="a Medical Segmentation Decathlon task, Task04_…")
+    source.add_argument("--raw", type=Path, metavar="FOLDER", help="an nnU-Net raw dataset, Dataset004_…")
+    parser.add_argument("--id", type=whole, metavar="N", help="nnU-Net's number of the dataset (default: the folder's)")
+    add_data_option(parser)
+    parser.add_argument(
+        "--planner", help="nnU-Net's planner, such as nnUNetPlannerResEncL (default: ExperimentPlanner)"
+    )
+    parser.add_argument("--configurations", nargs="+", metavar="NAME", help="preprocessed ones (default: 3d_fullres)")
+    parser.add_argument("--plans-name", metavar="NAME", help="name of the plans (default: the planner's)")
+    parser.add_argument("--workers", type=whole, metavar="N", help="processes (default: one per core, at most 8)")
+    small = parser.add_argument_group("small plan (saved under its own name; the planner's own plan is not altered)")
+    small.add_argument("--max-features", type=whole, metavar="N", help="features of the deepest stage, halved upwards")
+    small.add_argument("--patch-size", type=whole, nargs="+", metavar="N", help="voxels per axis, in the plan's order")
+    small.add_argument("--batch-size", type=whole, metavar="N", help=f"samples (default: {DEFAULT_BATCH_SIZE})")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare the dataset, or say that it is prepared."""
+    from study.nnunet.prepare import prepare
+
+    source, recipe = _source(args), _recipe(args)
+    workers = None if args.workers is None else need_whole("--workers", args.workers)
+    with progress_bar(recipe) as report:
+        done = prepare(source, data_paths(args.data), recipe, workers=workers, report=report)
+    _print(done, recipe, args.data)
+    return 0
+
+
+@contextmanager
+def progress_bar(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
+    """One bar on the terminal for all steps of a preparation; yields what `prepare` reports to."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    from study.common.tables import PlainConsole
+    from study.nnunet.prepare.steps import step_count
+
+    step = TextColumn("{task.description:36}", markup=False)
+    columns = (step, BarColumn(), TextColumn("{task.fields[cases]}", markup=False))
+    console = PlainConsole(stderr=True)
+    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("checking", total=step_count(recipe), cases="")
+
+        def report(progress: Progress) -> None:
+            share = progress.done / progress.cases if progress.cases else 0.0
+            cases = f"{progress.done} of {progress.cases} cases" if progress.cases else ""
+            bar.update(task, description=progress.step, completed=progress.index + share, cases=cases)
+
+        yield report
+
+
+def _source(args: argparse.Namespace) -> Source:
+    from study.nnunet.prepare.sources import msd_source, raw_source
+
+    number = None if args.id is None else need_whole("--id", args.id)
+    return msd_source(args.msd, number) if args.msd is not None else raw_source(args.raw, number)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    from study.nnunet.prepare.sources import Recipe
+
+    given = {"planner": args.planner, "plans_name": args.plans_name, "configurations": args.configurations}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.configurations is not None:
+        given["configurations"] = tuple(dict.fromkeys(args.configurations))
+    return Recipe(small=_small_plan(args), **given)
+
+
+def _small_plan(args: argparse.Namespace) -> SmallPlan | None:
+    if args.max_features is args.patch_size is args.batch_size is None:
+        return None
+    return SmallPlan(
+        max_features=args.max_features,
+        patch_size=tuple(args.patch_size) if args.patch_size else None,
+        batch_size=DEFAULT_BATCH_SIZE if args.batch_size is None else args.batch_size,
+    )
+
+
+def _print(done: Preparation, recipe: Recipe, data: Path | None) -> None:
+    dataset = done.dataset
+    print(f"{dataset.name} was already prepared" if done.already_done else f"{dataset.name} is prepared", end="")
+    print(", nothing to do" if done.already_done else f", in {done.seconds:.0f} s")
+    say(f"  folder         {dataset.folder}")
+    print(f"  plans          {done.plans}")
+    for configuration in recipe.configurations:
+        geometry = dataset.plan(done.plans, configuration).geometry
+        sizes = f"patch {_words(geometry.patch_size)}, divisors {_words(geometry.divisors)}"
+        print(f"  {configuration:14} {sizes}, batch {geometry.batch_size}")
+    for note in done.notes:
+        say(f"  note           {note}")
+    say(f"next: {_next_command(done, recipe, data)}")
+
+
+def _next_command(done: Preparation, recipe: Recipe, data: Path | None) -> str:
+    # nnU-Net's 250,000 iterations of SGD would take weeks on a CPU.
+    from study.common.machine import resolve_device
+    from study.run.progress import FOR_A_CPU
+
+    words = ["python -m study trial", *([f"--data {shlex.quote(str(data))}"] if data is not None else [])]
+    words.append(f"--dataset {dataset_id(done.dataset.name)} --configuration {recipe.configurations[0]}")
+    if len(done.dataset.plans_names()) > 1:
+        words.append(f"--plans {done.plans}")
+    words.append("--fold 0 --scheme pgps --out studies/first")
+    return " ".join([*words, *([] if resolve_device("auto") == "cuda" else [f"--device cpu {FOR_A_CPU}"])])
+
+
+def _words(size: tuple[int, ...]) -> str:
+    return " ".join(str(n) for n in size)

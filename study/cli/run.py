@@ -1,0 +1,254 @@
+"""`run`: a study on Ray Tune. The same command again continues where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from study.buckets.storage import is_url, place
+from study.cli.options import absolute, add_data_option, add_stall_option, stall_seconds_of
+from study.common.setting import number, whole
+
+if TYPE_CHECKING:
+    from study.common.tables import PlainConsole
+    from study.nnunet.datasets import DataPaths
+    from study.search.space import SearchSpace
+    from study.store.status import TrialStatus
+
+EXAMPLES = """\
+  python -m study run search_spaces/pgps.yaml --data data --dataset 4 --out studies/hippo --trials 12
+  python -m study run search_spaces/paper_lung.yaml --data data --out studies/lung --address auto
+  python -m study run search_spaces/pgps.yaml --data data --dataset 4 --gpus 0 --epochs 10 \\
+      --iterations-per-epoch 30 --out studies/small
+  python -m study run search_spaces/pgps.yaml --data data --dataset 4 --out s3://bucket/studies/hippo
+  python -m study run search_spaces/smoke.yaml --data data --dry-run
+"""
+SOME_FAILED = 1
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+# Where Ray unpacks the working directory of a submitted job; it goes with the job.
+JOB_FOLDER = "runtime_resources"
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `run`."""
+    parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="search space, see search_spaces/README.md")
+    add_data_option(parser)
+    parser.add_argument("--out", type=place, metavar="DIR|URL", help="study folder or s3://…, gs://…, made if absent")
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster to use, `auto` for the running one (default: $RAY_ADDRESS, which a submitted job has, or "
+        "a Ray of its own on this machine)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list trials and stage tables, train nothing")
+    parser.add_argument(
+        "--previous-stage",
+        type=Path,
+        metavar="DIR",
+        help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
+    )
+    space = parser.add_argument_group("instead of what the space says")
+    faults = parser.add_argument_group("faults")
+    faults.add_argument(
+        "--retries",
+        type=whole,
+        default=2,
+        metavar="N",
+        help="how often a broken training is started again from its checkpoint without progress (default: 2)",
+    )
+    add_stall_option(faults, "end a training that makes no progress for so long")
+    faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
+    parser.add_argument(
+        "--optuna-storage",
+        metavar="URL",
+        help="mirror an Optuna search for optuna-dashboard: sqlite:///FILE, another database, or a journal file",
+    )
+    space.add_argument("--trials", type=whole, metavar="N", help="number of points")
+    space.add_argument("--dataset", metavar="ID|NAME")
+    space.add_argument("--plans", metavar="NAME")
+    space.add_argument("--configuration", metavar="NAME")
+    space.add_argument("--folds", type=whole, nargs="+", metavar="N")
+    space.add_argument("--seeds", type=whole, nargs="+", metavar="N")
+    space.add_argument("--epochs", type=whole, metavar="N")
+    space.add_argument("--iterations-per-epoch", type=whole, metavar="N", help="at full budget")
+    space.add_argument("--stop-at-dice", type=number, metavar="0..1", help="end each training at this validation Dice")
+    space.add_argument("--country", metavar="ISO3", help="grid of the CO2 figures")
+    space.add_argument("--cpus", type=number, metavar="X", help="per trial")
+    space.add_argument("--gpus", type=number, metavar="X", help="per trial, 0 for the CPU, a fraction to share one")
+    space.add_argument("--concurrent", type=whole, metavar="N", help="trials at a time at most")
+    space.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches, per trial")
+    space.add_argument("--compile-cache", type=absolute, metavar="DIR", help="on each node, for compiled kernels")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, then run what is left to run."""
+    from study.common.checks import check_count
+    from study.common.errors import MissingDataError
+    from study.nnunet.datasets import data_paths
+    from study.run.meter import check_country
+    from study.search.space import resolved_space
+    from study.search.trials import check_data, prepared_lookup
+
+    space = load(args)
+    check_country(space.energy.country)
+    paths = data_paths(args.data)
+    space = resolved_space(space, paths, _header(args.out))
+    check_data(space, prepared_lookup(paths))
+    if args.dry_run:
+        from study.cli.dry_run import show
+
+        return show(space, prepared_lookup(paths))
+    if args.out is None:
+        raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
+    check_count("--retries", args.retries, least=0, most=1000)
+    return start(
+        space,
+        paths,
+        _outside_job_folder(args.out),
+        address=args.address or os.environ.get(ADDRESS_VARIABLE) or None,
+        previous_stage=_previous_stage(space, args),
+        optuna_storage=args.optuna_storage,
+        patience={
+            "retries": args.retries,
+            "stall_seconds": stall_seconds_of(args),
+            "retry_infeasible": args.retry_infeasible,
+        },
+    )
+
+
+def _header(out: Path | str | None) -> dict[str, Any]:
+    """Header of the study that is to be continued, empty when there is none yet."""
+    from study.buckets.view import reading
+    from study.common.errors import LedgerError
+    from study.store.ledger import Ledger
+
+    try:
+        if out is not None and (is_url(out) or (Path(out) / "study.json").exists()):
+            with reading(out) as (folder, _):
+                return Ledger(folder).header()
+    except LedgerError:
+        # Told, if it is one, when the study is opened to be run.
+        pass
+    return {}
+
+
+def load(args: argparse.Namespace) -> SearchSpace:
+    """The search space of the command line."""
+    from study.search.document import load_space
+
+    names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "stop_at_dice", "country")
+    resources = ("cpus", "gpus", "concurrent", "data_workers", "compile_cache")
+    return load_space(args.space, trials=args.trials).with_overrides(
+        **{name: getattr(args, name) for name in (*names, *resources)},
+        folds=tuple(args.folds) if args.folds else None,
+        seeds=tuple(args.seeds) if args.seeds else None,
+    )
+
+
+def start(
+    space: SearchSpace,
+    paths: DataPaths,
+    out: Path | str,
+    *,
+    address: str | None = None,
+    and_then: Sequence[str] = ("report",),
+    patience: Mapping[str, Any] = NO_OPTIONS,
+    **more: Any,
+) -> int:
+    """Run the study with its live table; then print what went wrong.
+
+    Args:
+        space: what is searched; its data has been checked.
+        paths: prepared data.
+        out: the study folder, or the URL of object storage.
+        address: of a Ray cluster, None for one of our own that only this machine reaches.
+        and_then: words of the command of `python -m analysis` to go on with; none: the last lines are the caller's.
+        patience: fields of `cluster.work.Patience`.
+        more: further fields of `cluster.driver.Run`.
+
+    Returns:
+        0, or 1 when trials have failed.
+    """
+    from study.buckets.shared_ledger import named, study_ledger
+    from study.cli.live import closing
+    from study.cluster.local import configure_ray
+    from study.common.tables import wide_console
+    from study.store.status import study_status
+
+    _check_cluster(space, address)
+    console = wide_console()
+    with study_ledger(out, space=space.identity()) as ledger:
+        configure_ray(address=address)
+        complaints = _with_live_table(
+            console, patience, space=space, ledger=ledger, data=paths, address=address, **more
+        )
+        rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
+    code = _tell_troubles(console, rows, complaints)
+    for line in closing(out, rows, *and_then) if and_then else ():
+        console.print(line)
+    return code
+
+
+def _check_cluster(space: SearchSpace, address: str | None) -> None:
+    """Refuse what no trial fits on, or an address that is none, before anything is written."""
+    from study.cluster.local import check_address
+    from study.cluster.shares import allot, local_node
+
+    if address is None:
+        allot(space.resources, [local_node(space.resources)])
+    else:
+        check_address(address)
+
+
+def _with_live_table(console: PlainConsole, patience: Mapping[str, Any], **run: Any) -> list[str]:
+    """What the study complains of; imports Ray, so it must be configured."""
+    from study.cli.live import LiveTable
+    from study.cluster.driver import Run, run_study
+    from study.cluster.tuning import Patience
+
+    with LiveTable(run["ledger"], console) as table:
+        shown = {"say": console.print, "on_begin": table.begin, "on_refresh": table.refresh}
+        return run_study(Run(patience=Patience(**patience), **{**run, **shown}))
+
+
+def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
+    """A line for each trial that has no Dice and for each point that was lost; the exit code."""
+    from study.store.trial_folder import TrialState
+
+    for row in rows:
+        if row.last_error:
+            console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
+    for complaint in complaints:
+        console.print(f"lost: {complaint}")
+    return SOME_FAILED if complaints or any(row.state is TrialState.FAILED for row in rows) else 0
+
+
+def _outside_job_folder(out: Path | str) -> Path | str:
+    """The study folder, unless it would vanish with a submitted job's working directory."""
+    from study.common.errors import InvalidInputError
+
+    if not is_url(out) and JOB_FOLDER in Path(out).resolve().parts:
+        raise InvalidInputError(
+            field="--out",
+            received=str(out),
+            legal="an absolute path on storage that outlives the job and that all nodes share",
+        )
+    return out
+
+
+def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
+    from study.nnunet.datasets import data_paths, find_dataset
+    from study.nnunet.paths import previous_stage_folder
+
+    folder = None
+    for name in space.datasets:
+        dataset = find_dataset(data_paths(args.data), name)
+        plans = dataset.choose_plans(space.plans_of(name))
+        folder = previous_stage_folder(dataset, plans, space.configuration, args.previous_stage)
+    return folder

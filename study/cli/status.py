@@ -1,0 +1,119 @@
+"""`status`: the table of a study's trials, from the ledger alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from study.buckets.storage import place
+from study.common.errors import InvalidInputError
+from study.common.setting import number
+
+if TYPE_CHECKING:
+    from study.buckets.view import View
+    from study.common.tables import PlainConsole
+    from study.store.ledger import Ledger
+    from study.store.status import TrialStatus
+
+EXAMPLES = """\
+  python -m study status studies/demo
+  python -m study status studies/demo --watch
+  python -m study status studies/demo --json
+  python -m study status s3://bucket/studies/demo
+"""
+WATCH_SECONDS = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `status`."""
+    parser.add_argument("study", type=place, metavar="DIR|URL", help="study folder, or where it is in object storage")
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per trial")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        const=WATCH_SECONDS,
+        type=number,
+        metavar="SECONDS",
+        help=f"keep showing it (default: every {WATCH_SECONDS:g} s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, once or again and again."""
+    from study.buckets.view import reading
+    from study.store.ledger import Ledger
+
+    with reading(args.study) as (folder, view):
+        ledger = Ledger.open(folder)
+        if args.json:
+            print(json.dumps([row.to_json() for row in _rows(ledger, view)]))
+            return 0
+        if args.watch is not None:
+            return _watch(ledger, view, args.watch)
+        from study.common.tables import wide_console
+
+        console, runner = wide_console(), ledger.runner()
+        if runner:
+            console.print(f"being run by {runner}")
+        _print(console, _rows(ledger, view))
+    return 0
+
+
+def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
+    from study.store.status import study_status
+
+    rows = study_status(ledger)
+    if view is None:
+        return rows
+    return [
+        replace(
+            row,
+            log=view.named(row.log, row.trial_id),
+            predict=row.predict and view.named(row.predict, row.trial_id),
+        )
+        for row in rows
+    ]
+
+
+def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
+    from study.store.status import best, contention, counts, print_table
+
+    print_table(console, rows)
+    console.print(counts(rows))
+    for row in rows:
+        if row.last_error:
+            console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
+        for line in row.fallbacks:
+            console.print(f"{row.trial_id}: {line}")
+    for reason, trials in _unmeasured(rows).items():
+        console.print(f"energy not measured in {', '.join(trials)}: {reason}")
+    if apart := contention(rows):
+        console.print(f"note: {apart}")
+    for remark, many in Counter(remark for row in rows for remark in row.remarks).items():
+        console.print(f"note: {remark} ({many} of {len(rows)} trials)")
+    if (found := best(rows)) is not None:
+        console.print(f"predict with the best model, {found.trial_id}:\n{found.predict}")
+
+
+def _unmeasured(rows: Sequence[TrialStatus]) -> dict[str, list[str]]:
+    """Trials by why their energy is not known."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in row.unmeasured:
+            found.setdefault(reason, []).append(row.trial_id)
+    return found
+
+
+def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:
+    from study.cli.live import watch
+    from study.common.tables import wide_console
+    from study.store.status import StatusBoard
+
+    if not isinstance(seconds, float | int) or not 0 < seconds < 3600:
+        raise InvalidInputError(field="watch", received=seconds, legal="seconds above 0 and under 3600")
+    watch(StatusBoard(ledger), wide_console(), seconds, refresh=(lambda: None) if view is None else view.refresh)
+    return 0

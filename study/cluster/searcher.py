@@ -1,0 +1,109 @@
+"""Ray Tune's view of a proposer: Tune asks for a configuration and says what came of it.
+
+A configuration is `{"number": ..., "point": {...}}`. The trainable's last report holds `outcome`, the value of a
+`TrialState`, and every measured objective when that is `finished`; any other word says why the trial was interrupted. A
+trial without an outcome was lost with its worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.search import Searcher
+
+from study.common.errors import StudyError
+from study.search.proposers import Proposer
+from study.search.space import OBJECTIVES
+from study.store.outcomes import Outcome
+from study.store.trial_folder import TrialState
+
+if TYPE_CHECKING:
+    from study.search.mirror import Mirror
+
+LOST = "lost with its worker"
+STATES = {state.value for state in TrialState}
+
+
+class PointSearcher(Searcher):
+    """A Tune searcher that hands out a proposer's points.
+
+    Args:
+        proposer: decides what is trained.
+        mirror: an Optuna storage that shows the study, if one is wanted.
+    """
+
+    def __init__(self, proposer: Proposer, mirror: Mirror | None = None) -> None:
+        super().__init__()
+        self._proposer = proposer
+        self._mirror = mirror
+        self._numbers: dict[str, int] = {}
+        self._failure: StudyError | None = None
+
+    @property
+    def remaining(self) -> int:
+        """How many points may still be proposed at most."""
+        return self._proposer.remaining
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its searcher to a file, which nobody reads back.
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next point, FINISHED when there is none; nothing for now while a failed search waits for its trials.
+
+        Raises:
+            StudyError: the search cannot go on, and nothing is being trained any more.
+        """
+        if self._failure is None:
+            try:
+                return self._suggest(trial_id)
+            except StudyError as error:
+                self._failure = error
+        if self._numbers:
+            return None
+        raise self._failure
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Pass on what a trial came to."""
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        reached = reported(None if error else result)
+        self._proposer.tell(number, reached)
+        if self._mirror is not None:
+            self._mirror.told(number, reached)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is what a study is resumed from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str:
+        proposal = self._proposer.propose()
+        if proposal is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = proposal.number
+        if self._mirror is not None:
+            self._mirror.proposed(proposal)
+        return {"number": proposal.number, "point": dict(proposal.point)}
+
+
+def reported(result: Mapping[str, Any] | None) -> Outcome:
+    """The outcome that a trainable's last report tells.
+
+    Args:
+        result: the report with whatever Tune adds to it; None or empty for a trial that was lost.
+    """
+    if not result or "outcome" not in result:
+        return Outcome(state=TrialState.FAILED, reason=LOST)
+    if result["outcome"] not in STATES:
+        return Outcome(state=TrialState.INTERRUPTED, reason=str(result["outcome"]))
+    measured = {name: result[name] for name in OBJECTIVES if _is_measured(result.get(name))}
+    return Outcome(state=TrialState(result["outcome"]), values=measured, reason=result.get("reason"))
+
+
+def _is_measured(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""What everything else uses: errors, checks of arguments, files, JSON, the terminal, the process, the machine."""

@@ -1,0 +1,310 @@
+"""Settings said once: what is legal, label, unit and meaning stand beside the field; what shows or takes it reads them.
+
+From these come the check of a value, the option of the command line, the column of the tables, the command that repeats
+a training, and the tables of the documentation. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal, Protocol
+
+from study.common.checks import check_choice, check_count, check_range, is_whole
+from study.common.errors import InvalidInputError
+
+Dtype = Literal["str", "Int64", "float64", "boolean"]
+_KEY = "setting"
+
+
+class Kind(Protocol):
+    """What values a setting has.
+
+    Attributes:
+        dtype: of its column in pandas.
+        metavar: its value in a command line's help.
+        legal: what is legal, as documentation says it.
+    """
+
+    @property
+    def dtype(self) -> Dtype: ...
+    @property
+    def metavar(self) -> str: ...
+    @property
+    def legal(self) -> str: ...
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value as it is kept. Raises InvalidInputError where it is not legal."""
+
+    def parse(self, text: str) -> Any:
+        """The value of a word on the command line; a word that is none is left for the check to refuse."""
+
+    def read(self, cell: Any) -> Any:
+        """The value of a cell of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """One of some words."""
+
+    words: Sequence[str]
+    dtype: Dtype = "str"
+    metavar: str = "WORD"
+
+    @property
+    def legal(self) -> str:
+        """The words."""
+        return ", ".join(f"`{word}`" for word in self.words)
+
+    def check(self, name: str, value: Any) -> Any:
+        """See `Kind`."""
+        check_choice(name, value, self.words)
+        return value
+
+    def parse(self, text: str) -> Any:
+        """See `Kind`."""
+        return text
+
+    def read(self, cell: Any) -> Any:
+        """See `Kind`."""
+        return str(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A number from low to high, or a word in its place."""
+
+    low: float
+    high: float
+    above_low: bool = False
+    word: str = ""
+
+    @property
+    def dtype(self) -> Dtype:
+        """Words where one of its values is a word."""
+        return "str" if self.word else "float64"
+
+    @property
+    def metavar(self) -> str:
+        """`0..1`."""
+        return f"{self.low:g}..{self.high:g}" + (f"|{self.word}" if self.word else "")
+
+    @property
+    def legal(self) -> str:
+        """`0 to 1`."""
+        return f"{'above ' * self.above_low}{self.low:g} to {self.high:g}" + (f", `{self.word}`" if self.word else "")
+
+    def check(self, name: str, value: Any) -> Any:
+        """See `Kind`; -0.0 is 0.0, which in JSON would be another setting."""
+        if self.word and value == self.word:
+            return value
+        also = f"the word {self.word!r}" if self.word else ""
+        check_range(name, value, self.low, self.high, above_low=self.above_low, also=also)
+        return float(value) + 0.0
+
+    def parse(self, text: str) -> Any:
+        """See `Kind`."""
+        return number(text)
+
+    def read(self, cell: Any) -> Any:
+        """See `Kind`."""
+        return cell if cell == self.word and self.word else float(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """A whole number of at least one."""
+
+    dtype: Dtype = "Int64"
+    metavar: str = "N"
+    legal: str = "≥ 1"
+
+    def check(self, name: str, value: Any) -> Any:
+        """See `Kind`."""
+        check_count(name, value)
+        return value
+
+    def parse(self, text: str) -> Any:
+        """See `Kind`."""
+        return whole(text)
+
+    def read(self, cell: Any) -> Any:
+        """See `Kind`."""
+        return int(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountOrShare:
+    """A whole number of something, or a share of what there is of it."""
+
+    of: str
+    dtype: Dtype = "float64"
+    metavar: str = "N|0..1"
+
+    @property
+    def legal(self) -> str:
+        """`whole epochs ≥ 1, or above 0 and below 1`."""
+        return f"whole {self.of} ≥ 1, or above 0 and below 1"
+
+    def check(self, name: str, value: Any) -> Any:
+        """See `Kind`."""
+        counted, shared = is_whole(value) and value >= 1, isinstance(value, float) and 0.0 < value < 1.0
+        if not counted and not shared:
+            legal = f"a whole number of {self.of} of at least 1, or a share of the training above 0 and below 1"
+            raise InvalidInputError(field=name, received=value, legal=legal)
+        return value
+
+    def parse(self, text: str) -> Any:
+        """See `Kind`."""
+        count = whole(text)
+        return number(text) if count is text else count
+
+    def read(self, cell: Any) -> Any:
+        """See `Kind`."""
+        return int(cell) if cell >= 1 else float(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switch:
+    """True or false."""
+
+    dtype: Dtype = "boolean"
+    metavar: str = ""
+    legal: str = "`true`, `false`"
+
+    def check(self, name: str, value: Any) -> Any:
+        """See `Kind`."""
+        if not isinstance(value, bool):
+            raise InvalidInputError(field=name, received=value, legal="true or false")
+        return value
+
+    def parse(self, text: str) -> Any:
+        """See `Kind`."""
+        return text
+
+    def read(self, cell: Any) -> Any:
+        """See `Kind`."""
+        return bool(cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name, default: of the field.
+        kind: what values it has.
+        label: on pages and axes of figures.
+        unit: after the label.
+        meaning: in a line, for columns and help.
+        details: for the documentation of space files; the meaning where there is no more to say.
+        shown_default: there, where the default follows from something.
+        option: on the command line; None where there is none. A switch's option turns it from its default.
+        bare: its value where the option is given without one.
+        logarithmic: whether a ratio means more than a difference.
+    """
+
+    name: str
+    default: Any
+    kind: Kind
+    label: str
+    unit: str
+    meaning: str
+    details: str
+    shown_default: str
+    option: str | None
+    bare: str | None
+    logarithmic: bool
+
+    def words(self, value: Any) -> list[str]:
+        """The option as a command gives it; nothing where leaving it out says the same for ever."""
+        if self.option is None or value is None or (isinstance(self.kind, Switch) and value == self.default):
+            return []
+        if isinstance(self.kind, Switch):
+            return [self.option]
+        return [self.option, value if isinstance(value, str) else repr(value)]
+
+    def documented(self) -> str:
+        """A row of the documentation's table: key, legal, default, meaning."""
+        legal = self.kind.legal + (", or `null`" if self.default is None and self.shown_default == "`null`" else "")
+        return f"| `{self.name}` | {legal} | {self.shown_default} | {self.details} |"
+
+
+def setting(
+    default: Any,
+    kind: Kind,
+    label: str,
+    meaning: str,
+    *,
+    unit: str = "",
+    details: str = "",
+    shown_default: str = "",
+    option: str | None = "",
+    bare: str | None = None,
+    logarithmic: bool = False,
+) -> Any:
+    """The field of a frozen dataclass that holds a setting; see `Setting`."""
+    told = {
+        "kind": kind,
+        "label": label,
+        "meaning": meaning,
+        "unit": unit,
+        "details": details or meaning,
+        "shown_default": shown_default or f"`{_json(default)}`",
+        "option": option,
+        "bare": bare,
+        "logarithmic": logarithmic,
+    }
+    return field(default=default, metadata={_KEY: told})
+
+
+@cache
+def settings_of(record: Any) -> Mapping[str, Setting]:
+    """The settings of a dataclass by name, in its order."""
+    found = {}
+    for each in fields(record):
+        told = dict(each.metadata[_KEY])
+        option = f"--{each.name.replace('_', '-')}" if told["option"] == "" else told["option"]
+        found[each.name] = Setting(**{**told, "name": each.name, "default": each.default, "option": option})
+    return found
+
+
+def check_settings(record: Any) -> None:
+    """Check every setting of a frozen dataclass as it is made, and keep each value in its one form.
+
+    Raises:
+        InvalidInputError: a value is outside its range. None is legal where it is the default.
+    """
+    made_of: Any = type(record)
+    for name, each in settings_of(made_of).items():
+        value = getattr(record, name)
+        if value is not None or each.default is not None:
+            object.__setattr__(record, name, each.kind.check(name, value))
+
+
+def documentation(record: type) -> str:
+    """The rows of the documentation's table of a dataclass."""
+    return "\n".join(each.documented() for each in settings_of(record).values())
+
+
+def number(text: str) -> Any:
+    """A number, or the text itself, which the check of the field then refuses in its own words."""
+    try:
+        # Not as in Python's own source, where 1_0 is 10: in YAML it is a word.
+        return text if "_" in text else float(text)
+    except ValueError:
+        return text
+
+
+def whole(text: str) -> Any:
+    """A whole number, or the text itself; see `number`."""
+    try:
+        return text if "_" in text else int(text)
+    except ValueError:
+        return text
+
+
+def _json(value: Any) -> str:
+    words = {"None": "null", "True": "true", "False": "false"}
+    return words.get(str(value), f"{value:g}" if isinstance(value, float) else str(value))

@@ -1,0 +1,252 @@
+"""The curriculum: which patch size and batch size a training iteration gets.
+
+`Axes` picks a point of the study's search space: where the chain of patch sizes starts (see `chain`), how many of its
+sizes are used, how the batch grows, how long the training is, and which cases come first, which is for
+`data_curriculum` to resolve. From a `Geometry` and `Axes`, `resolve` makes a `Curriculum`: the stage table, and a
+lookup from iteration to stage.
+
+Axis order is that of the nnU-Net plan everywhere. Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from study.common.checks import check_count, check_range
+from study.common.serialize import with_tuples
+from study.curriculum.chain import Geometry, Size, patch_chain
+from study.curriculum.schedule import (
+    ALTERNATING,
+    ROUNDED,
+    Span,
+    VolumeRule,
+    draw,
+    even_spans,
+    foreground_volumes,
+    random_spans,
+    spread,
+    whole_epoch_spans,
+)
+from study.curriculum.schemes import SMALLEST_BUDGET, Axes
+
+# Far above any training: nnU-Net's has 250,000.
+MOST_ITERATIONS = 10_000_000
+
+# PGPS+ as published starts its recursion at two samples whatever the plan's batch size is.
+STEPWISE_LAST_BATCH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One row of the stage table.
+
+    Attributes:
+        patch_size: voxels per axis.
+        batch_size: samples per batch.
+        crops_per_volume: crops taken from each volume opened for a batch.
+        first_iteration: index of the first iteration of this stage; in random order of its first draw, or the length of
+            the training if it is never drawn.
+        iterations: how many iterations train at this stage.
+    """
+
+    patch_size: Size
+    batch_size: int
+    crops_per_volume: int
+    first_iteration: int
+    iterations: int
+
+    @property
+    def volumes(self) -> int:
+        """Volumes opened for one batch."""
+        return math.ceil(self.batch_size / self.crops_per_volume)
+
+    @property
+    def voxels_per_iteration(self) -> int:
+        """Voxels in one batch, channels not counted."""
+        return math.prod(self.patch_size) * self.batch_size
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the whole stage."""
+        return self.voxels_per_iteration * self.iterations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """A resolved curriculum: the stage table and the lookup from iteration to stage.
+
+    Attributes:
+        geometry: what it was resolved for.
+        stages: the table, in the order trained (for random draws: by size).
+        random_draws: whether every iteration draws its stage by itself.
+        seed: seeds those draws; otherwise unused.
+        total_iterations: length of the training.
+        volume_rule: which of the volumes that several crops come from are foreground-centred, see `schedule`.
+    """
+
+    geometry: Geometry
+    stages: tuple[Stage, ...]
+    random_draws: bool
+    seed: int
+    total_iterations: int
+    volume_rule: VolumeRule = ROUNDED
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [stage.first_iteration for stage in self.stages]
+
+    def stage_index(self, iteration: int) -> int:
+        """Index in `stages` of the stage that an iteration trains at, in O(log stages).
+
+        Raises:
+            InvalidInputError: the iteration is outside 0 … total_iterations - 1.
+        """
+        check_count("iteration", iteration, least=0, most=self.total_iterations - 1)
+        if self.random_draws:
+            return draw(self.seed, iteration, len(self.stages))
+        return bisect_right(self._starts, iteration) - 1
+
+    def stage_at(self, iteration: int) -> Stage:
+        """The stage that an iteration trains at; see `stage_index`."""
+        return self.stages[self.stage_index(iteration)]
+
+    @property
+    def has_one_voxel_stage(self) -> bool:
+        """Whether a stage leaves fewer voxels in the deepest feature map than the network's normalisation takes."""
+        return not all(self.geometry.processable(stage.patch_size) for stage in self.stages)
+
+    def draws_as_rounded(self, share: float) -> bool:
+        """Whether the rule for foreground-centred volumes comes to what `rounded` makes of such a share."""
+        return all(
+            foreground_volumes(self.volume_rule, stage.volumes, share)
+            == foreground_volumes(ROUNDED, stage.volumes, share)
+            for stage in self.stages
+            if stage.crops_per_volume > 1
+        )
+
+    @property
+    def voxels(self) -> int:
+        """Voxels trained on over the whole curriculum."""
+        return sum(stage.voxels for stage in self.stages)
+
+    @property
+    def voxel_share(self) -> float:
+        """Voxels relative to as many iterations at constant full patch and plan batch size (CPS)."""
+        return self.share_of_cps(self.voxels, self.total_iterations)
+
+    def share_of_cps(self, voxels: int, iterations: int) -> float:
+        """So many voxels relative to so many iterations of CPS."""
+        return voxels / (self.geometry.patch_voxels * self.geometry.batch_size * iterations)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether this is conventional training: the full patch at the plan's batch size throughout."""
+        only = self.stages[0]
+        full = (self.geometry.patch_size, self.geometry.batch_size)
+        return len(self.stages) == 1 and (only.patch_size, only.batch_size) == full
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `serialize.record_to_json`."""
+        geometry = Geometry(**with_tuples(data["geometry"]))
+        stages = tuple(Stage(**with_tuples(stage)) for stage in data["stages"])
+        return cls(**{**data, "geometry": geometry, "stages": stages})
+
+
+def scaled_iterations_per_epoch(iterations_per_epoch: int, budget: float) -> int:
+    """Iterations per epoch that a budget leaves: rounded half up, at least one.
+
+    Raises:
+        InvalidInputError: iterations or budget outside their range.
+    """
+    check_count("iterations_per_epoch", iterations_per_epoch, most=MOST_ITERATIONS)
+    check_range("budget", budget, SMALLEST_BUDGET, 1.0)
+    return max(1, math.floor(iterations_per_epoch * budget + 0.5))
+
+
+def available_sizes(geometry: Geometry, axes: Axes) -> list[Size]:
+    """The part of the chain that `min_patch` leaves, before `stages` and the length of the training thin it out."""
+    chain = patch_chain(geometry, axes.chain, axes.chain_start)
+    return chain[math.floor(axes.min_patch * (len(chain) - 1) + 0.5) :]
+
+
+def resolve(
+    geometry: Geometry, axes: Axes, *, epochs: int = 1000, iterations_per_epoch: int = 250, seed: int = 0
+) -> Curriculum:
+    """The stage table of a point of the search space.
+
+    Args:
+        geometry: full patch, divisors and batch size of the plan.
+        axes: the point; see `named_axes` for the published ones.
+        epochs: E, at least 1. A budget does not change it.
+        iterations_per_epoch: I at full budget, at least 1.
+        seed: seeds the draws of a random order, at least 0.
+
+    Returns:
+        A curriculum of epochs × scaled iterations per epoch. Fewer iterations (or, with `reference` allocation, epochs)
+        than stages merge stages: sizes are left out evenly, the full patch is kept.
+
+    Raises:
+        InvalidInputError: epochs, iterations, their product (ten million at most) or the seed outside their range.
+    """
+    check_count("epochs", epochs, most=MOST_ITERATIONS)
+    check_count("seed", seed, least=0)
+    per_epoch = scaled_iterations_per_epoch(iterations_per_epoch, axes.budget)
+    total = epochs * per_epoch
+    check_count("epochs times iterations_per_epoch times budget", total, most=MOST_ITERATIONS)
+    available = available_sizes(geometry, axes)
+    sizes = spread(available, axes.stages or len(available))
+    random_draws = axes.order == "random" and len(sizes) > 1
+    if not random_draws:
+        sizes = spread(sizes, epochs if axes.allocation == "reference" else total)
+    rows = list(zip(sizes, _batch_sizes(geometry, sizes, axes), strict=True))
+    if axes.order == "shrinking":
+        rows.reverse()
+    count = len(rows)
+    spans = random_spans(count, total, seed) if random_draws else _spans(axes, count, epochs, per_epoch)
+    stages = tuple(_stage(geometry, axes, *row, *span) for row, span in zip(rows, spans, strict=True))
+    return Curriculum(
+        geometry=geometry,
+        stages=stages,
+        random_draws=random_draws,
+        seed=seed,
+        total_iterations=total,
+        volume_rule=ALTERNATING if any(stage.crops_per_volume > 1 for stage in stages) else ROUNDED,
+    )
+
+
+def _stage(geometry: Geometry, axes: Axes, size: Size, batch: int, first: int, iterations: int) -> Stage:
+    crops = math.ceil(batch / geometry.batch_size) if axes.shared_crops else 1
+    return Stage(
+        patch_size=size, batch_size=batch, crops_per_volume=crops, first_iteration=first, iterations=iterations
+    )
+
+
+def _batch_sizes(geometry: Geometry, sizes: Sequence[Size], axes: Axes) -> list[int]:
+    growth = axes.batch_growth
+    if growth == "stepwise":
+        return _stepwise_batch_sizes(geometry.batch_size, sizes)
+    # A tiny lift keeps powers that are whole numbers (V(P)/V)^1 from falling below them in floating point.
+    return [
+        math.floor(geometry.batch_size * (geometry.patch_voxels / math.prod(size)) ** growth * (1 + 1e-12))
+        for size in sizes
+    ]
+
+
+def _stepwise_batch_sizes(plan_batch: int, sizes: Sequence[Size]) -> list[int]:
+    batches = [STEPWISE_LAST_BATCH]
+    for smaller, larger in zip(reversed(sizes[:-1]), reversed(sizes[1:]), strict=True):
+        batches.append(batches[-1] * math.prod(larger) // math.prod(smaller))
+    return [max(batch, plan_batch) for batch in reversed(batches)]
+
+
+def _spans(axes: Axes, count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:
+    """Of `count` consecutive stages."""
+    if axes.allocation == "reference":
+        return whole_epoch_spans(count, epochs, iterations_per_epoch, axes.growth)
+    return even_spans(count, epochs * iterations_per_epoch, axes.growth)

@@ -1,0 +1,167 @@
+"""The axes of the space of curricula, each said once, and the published curricula as points of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from study.common.checks import check_choice
+from study.common.setting import Count, CountOrShare, Number, Switch, Words, check_settings, setting
+from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, ChainOrder, ChainStart
+from study.curriculum.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, METRICS
+
+StageOrder = Literal["growing", "shrinking", "random"]
+Allocation = Literal["even", "reference"]
+
+STAGE_ORDERS: tuple[StageOrder, ...] = ("growing", "shrinking", "random")
+ALLOCATIONS: tuple[Allocation, ...] = ("even", "reference")
+STEPWISE: Literal["stepwise"] = "stepwise"
+SMALLEST_BUDGET = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """One point of the search space of curricula. Every field is dimensionless, so it fits every dataset.
+
+    What each means stands beside it. `stages` that are None, or more than there are, are all; `pdl_fraction` 1 is 0.
+
+    Raises:
+        InvalidInputError: a field is outside its range.
+    """
+
+    chain: ChainOrder = setting(
+        "cyclic",
+        Words(words=CHAIN_ORDERS),
+        "Chain",
+        "order in which the axes of the patch grow: MICCAI 2024, or its follow-up",
+        shown_default="scheme",
+    )
+    chain_start: ChainStart = setting(
+        "trainable",
+        Words(words=CHAIN_STARTS),
+        "Chain start",
+        "smallest size of the chain: what torch trains as it is, or one voxel at the bottleneck as in the follow-up",
+        details="smallest size of the chain. `one-voxel` are the divisors themselves, where the follow-up's "
+        "`efficiency` and `performance` start: InstanceNorm gives its bias there, so the layers below the bottleneck "
+        "learn nothing in that stage. `trainable` is the next size, which torch takes without being told to",
+        shown_default="scheme",
+    )
+    min_patch: float = setting(
+        0.0,
+        Number(low=0, high=1),
+        "Smallest patch",
+        "where on the chain growth starts: 0 its smallest size, 1 the full patch (constant patch size)",
+        shown_default="scheme",
+    )
+    stages: int | None = setting(
+        None,
+        Count(),
+        "Stages asked for",
+        "how many sizes of the chain are used, evenly spread, both ends among them; missing means all",
+        details="how many patch sizes are used, spread evenly; more than there are means all",
+        shown_default="scheme: all",
+    )
+    batch_growth: float | Literal["stepwise"] = setting(
+        0.0,
+        Number(low=0, high=1, word=STEPWISE),
+        "Batch growth",
+        "exponent g of b = floor(B·(V(P)/V)^g): 0 constant batch, 1 constant voxels; or `stepwise`, the rule of PGPS+",
+        details="0 keeps the batch size, 1 keeps the voxels of a batch; `stepwise` is the rule of PGPS+: as many "
+        "samples as fit in the voxels of the next stage's batch",
+        shown_default="scheme",
+    )
+    growth: float = setting(
+        0.0,
+        Number(low=-3, high=3),
+        "Stage growth",
+        "exponent p of the share of iterations of the k-th stage, k^p: 0 even, above 0 longer late stages",
+        details="share of the iterations that the k-th stage trained gets, proportional to k^p: 0 even shares, above 0 "
+        "longer late stages, below 0 longer early ones; every stage keeps one iteration (with `reference`, one epoch). "
+        "Idle in random order",
+        shown_default="scheme",
+    )
+    shared_crops: bool = setting(
+        False,
+        Switch(),
+        "Shared crops",
+        "several crops from one volume",
+        details="several crops from one opened volume, when batches are large: all of a volume are random or all "
+        "foreground-centred, volumes alternate and begin with a random one",
+        shown_default="scheme",
+        option=None,
+    )
+    order: StageOrder = setting(
+        "growing",
+        Words(words=STAGE_ORDERS),
+        "Order",
+        "of stages; `shrinking` is a control, `random` draws a size for every iteration",
+        shown_default="scheme",
+    )
+    budget: float = setting(
+        1.0,
+        Number(low=SMALLEST_BUDGET, high=1),
+        "Budget",
+        "share of the iterations of each epoch; epochs stay, so the learning rate still falls to zero",
+    )
+    allocation: Allocation = setting(
+        "even",
+        Words(words=ALLOCATIONS),
+        "Allocation",
+        "iterations to stages: to one iteration, or whole epochs as in the published code",
+    )
+    pdl_fraction: float = setting(
+        0.0,
+        Number(low=0, high=1),
+        "Cases first",
+        "share of the training cases, most dissimilar, to start on; 0 is all (PDL)",
+        details="share of the training cases that the training starts on, the most dissimilar ones (PDL); 0 or 1 is "
+        "all of them throughout (CDL). An interval of it starts above 0",
+    )
+    pdl_epochs: int | float = setting(
+        DEFAULT_EPOCHS,
+        CountOrShare(of="epochs"),
+        "Epochs on them",
+        "from 1 on a number of epochs, below a share of them",
+        details="how long it stays with them: epochs, or a share of the epochs (rounded, at least one). Published are "
+        "10 epochs for CT and 20 for MRI (AAPM 2020 abstract), each a pass over the cases; one of nnU-Net's is 250 "
+        "batches",
+    )
+    pdl_metric: str = setting(
+        DEFAULT_METRIC,
+        Words(words=METRICS),
+        "Ranked by",
+        "measure of similarity that orders the cases; `mean-rank` is ours",
+        details="what the cases are ranked by; `mean-rank` is ours, the mean of the ranks by MSE, SSIM and UQI",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def needs_ranking(self) -> bool:
+        """Whether the training starts on some of the cases, so that their ranking is needed (PDL)."""
+        return 0 < self.pdl_fraction < 1
+
+
+SCHEMES: Mapping[str, Axes] = {
+    "cps": Axes(min_patch=1.0),
+    "pgps": Axes(),
+    "pgps+": Axes(batch_growth=STEPWISE),
+    "rpss": Axes(order="random"),
+    "efficiency": Axes(chain="smallest-first", chain_start="one-voxel", shared_crops=True),
+    "performance": Axes(chain="smallest-first", chain_start="one-voxel", batch_growth=1.0, shared_crops=True),
+}
+"""The published curricula as points of the space: constant patch size, PGPS, PGPS+, random patch size sampling (MICCAI
+2024, sections 2.2, 2.3 and 3.1), Efficiency and Performance (arXiv 2510.23241)."""
+
+
+def named_axes(scheme: str, **overrides: Any) -> Axes:
+    """The axes of a named scheme, some of them overridden; None leaves a field as the scheme has it.
+
+    Raises:
+        InvalidInputError: unknown scheme, or an override outside its range.
+    """
+    check_choice("scheme", scheme, tuple(SCHEMES))
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(SCHEMES[scheme], **given)

@@ -1,0 +1,1 @@
+"""nnU-Net: plans, prepared data, batches, the trainer and its checkpoints."""

@@ -1,0 +1,152 @@
+"""Checkpoints that survive a crash at any byte: written aside and renamed, the previous one kept until then.
+
+They are pickles, and reading a pickle runs what is in it: only files that lie in the trial's own folder are read.
+
+Three names, newest first: `checkpoint_final.pth` (training done), `checkpoint_latest.pth`, `checkpoint_previous.pth`.
+They are nnU-Net's own format with one more key, so stock nnU-Net predicts with the final one.
+
+What an epoch's validation batches came to, as nnU-Net's logger holds it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from study.common.errors import LedgerError, TrialInterrupted
+from study.common.files import sync_folder, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineValidation:
+    """Loss, mean foreground Dice and Dice by class over the fixed batches; as it is, of an epoch without them."""
+
+    loss: float | None = None
+    dice: float | None = None
+    dice_per_class: tuple[float | None, ...] = ()
+
+    @classmethod
+    def logged(cls, logger: Any) -> Self:
+        """That of the epoch that nnU-Net's logger was last told of."""
+        loss, dice = (float(logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
+        by_class = logger.get_value("dice_per_class_or_region", step=-1)
+        return cls(loss=loss, dice=_finite(dice), dice_per_class=tuple(_finite(float(value)) for value in by_class))
+
+
+def log_none(logger: Any, labels: Any) -> None:
+    """Repeat the last values: nnU-Net's log wants one per epoch for its progress.png; the ledger's report says None.
+
+    Args:
+        logger: nnU-Net's.
+        labels: its label manager.
+    """
+    log = logger.local_logger.my_fantastic_logging
+    classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+    firsts = {"val_losses": math.nan, "mean_fg_dice": 0.0, "ema_fg_dice": 0.0}
+    for key, first in {**firsts, "dice_per_class_or_region": [math.nan] * classes}.items():
+        log[key].append(log[key][-1] if log[key] else first)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+FINAL, LATEST, PREVIOUS = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth"
+STATE_KEY = "pgps_study"
+# Write at the end of an epoch when that costs at most this share of the time since the last checkpoint …
+LARGEST_SHARE = 0.05
+# … and in any case when this much work would be lost.
+LONGEST_INTERVAL_SECONDS = 300.0
+
+Report = Callable[[str], None]
+
+
+class CheckpointClock:
+    """Says when the next checkpoint is due, from what the last one cost."""
+
+    def __init__(self) -> None:
+        self._last_written = time.monotonic()
+        self._cost_seconds = 0.0
+
+    def due(self, *, epoch_ended: bool) -> bool:
+        """Whether to write now: at the end of short epochs each time, within long ones every few minutes."""
+        waited_seconds = time.monotonic() - self._last_written
+        if waited_seconds >= LONGEST_INTERVAL_SECONDS:
+            return True
+        return epoch_ended and self._cost_seconds <= LARGEST_SHARE * waited_seconds
+
+    def written(self, cost_seconds: float) -> None:
+        """Note that a checkpoint was written, and how long that took."""
+        self._last_written = time.monotonic()
+        self._cost_seconds = cost_seconds
+
+
+def save(folder: Path, checkpoint: dict[str, Any], *, final: bool) -> None:
+    """Write a checkpoint durably; the older ones go only after it is on disk.
+
+    Raises:
+        DiskFullError: there is no room; the older ones are as they were.
+    """
+    latest, previous, fresh = folder / LATEST, folder / PREVIOUS, folder / f".{LATEST}.new"
+    # In memory first: what goes wrong while torch writes is not always an error that says what.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    if final:
+        write_atomically(folder / FINAL, lambda handle: handle.write(content.getbuffer()))
+        for older in (latest, previous, fresh):
+            older.unlink(missing_ok=True)
+        return
+    write_atomically(fresh, lambda handle: handle.write(content.getbuffer()))
+    if latest.exists():
+        latest.replace(previous)
+    fresh.replace(latest)
+    sync_folder(folder)
+
+
+def newest_readable(folder: Path, report: Report, *, inside: Path | None = None) -> Path | None:
+    """The newest checkpoint that can be read whole; the others are reported and passed over.
+
+    Args:
+        folder: of the checkpoints.
+        report: told in one line what is wrong with each.
+        inside: the trial's folder, which links must not leave; `folder` itself if not given.
+
+    Raises:
+        LedgerError: a checkpoint has another name somewhere else.
+    """
+    for path in (folder / name for name in (FINAL, LATEST, PREVIOUS)):
+        if not path.exists():
+            continue
+        if not path.resolve().is_relative_to((inside or folder).resolve()):
+            report(f"{path.name} is not read: it is a link to {path.resolve()}, outside the trial's folder")
+            continue
+        if path.stat().st_nlink > 1:
+            here, copy = shlex.quote(str(path)), shlex.quote(f"{path}.own")
+            raise LedgerError(
+                f"{path} is a hard link, so it may be somebody else's, and is not read; if you trust it, make it a "
+                f"file of its own: cp {here} {copy} && mv {copy} {here}"
+            )
+        if _is_readable(path, report):
+            return path
+    return None
+
+
+def _is_readable(path: Path, report: Report) -> bool:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=False)[STATE_KEY]
+        if not isinstance(state, dict):
+            raise TypeError(f"no {STATE_KEY}")
+    except TrialInterrupted:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
+        return False
+    return True

@@ -1,0 +1,341 @@
+"""Iterations on a GPU: captured once per stage as CUDA graphs, compiled first where that pays.
+
+Forward pass, loss and scaled backward pass of a stage are captured over static input and target buffers and replayed;
+unscaling, clipping, the fused optimizer's step and the scaler's update follow outside. Validation batches (forward
+only, full patch) are captured likewise. Nothing in between waits for the GPU: batches are copied on a stream of their
+own while the one before is trained on, and losses stay on the GPU until somebody reads them.
+
+A stage that cannot be captured or compiled runs without, and says why; it never fails a training. Out of memory does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from study.nnunet.compiling import Compiler, hits, without_branches
+from study.nnunet.failures import one_line, out_of_memory
+from study.store.readings import ALWAYS, AUTO, FORWARD_SHARE, StageExecution, worth_compiling
+
+Batch = dict[str, Any]
+Tensors = Sequence[torch.Tensor]
+# nnU-Net's.
+LARGEST_GRADIENT_NORM = 12
+# Before a capture, so that libraries set themselves up outside of it.
+WARM_UPS = 2
+# Iterations handed to the GPU and not finished: one that runs and one that waits.
+MOST_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """GPU work on tensors of fixed shapes, run as it is or, with a graph, replayed over static inputs and outputs."""
+
+    work: Callable[..., Tensors]
+    graph: Any = None
+    inputs: Tensors = ()
+    outputs: Tensors = ()
+
+    def run(self, fresh: Tensors) -> Tensors:
+        """Its outputs for these inputs; the next run of a graph overwrites them."""
+        if self.graph is None or any(a.shape != b.shape for a, b in zip(fresh, self.inputs, strict=True)):
+            return self.work(*fresh)
+        for static, tensor in zip(self.inputs, fresh, strict=True):
+            static.copy_(tensor, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
+
+
+class CudaSteps:
+    """Steps of one training on one GPU; see the module's text.
+
+    Growing stages free what they leave behind. In random order all stages are made at once, the largest first, so that
+    the smaller ones fit into its memory.
+
+    Args:
+        trainer: an initialised nnU-Net trainer with its task.
+        announce: told how a stage is run, once it is made.
+    """
+
+    def __init__(self, trainer: Any, announce: Callable[[StageExecution], None]) -> None:
+        self._trainer, self._announce = trainer, announce
+        self._curriculum, self._settings = trainer.task.curriculum, trainer.task.settings
+        self._parameters = list(trainer.network.parameters())
+        # Those that the loss reaches; the others keep none, and the optimizer passes them by.
+        self._gradients: list[torch.Tensor] = []
+        self._compiler = Compiler(trainer.network, trainer._build_loss, shapes=len(self._curriculum.stages))
+        self._loss = without_branches(trainer.loss)
+        self._capturing, self._copying = torch.cuda.Stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._programs: dict[int | None, Program] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._in_flight: deque[torch.cuda.Event] = deque()
+
+    def ready(self, stage: int, batch: Batch, iteration: int) -> None:
+        """Capture the stage unless it is; see `Steps`."""
+        if stage in self._programs:
+            return
+        if not self._curriculum.random_draws:
+            self._drop()
+            self._programs[stage] = self._training_program(stage, self._uploaded(batch), iteration)
+            return
+        by_size = sorted(range(len(self._curriculum.stages)), key=lambda index: -self._voxels(index))
+        for index in by_size:
+            self._programs[index] = self._training_program(index, self._blank(index, batch), iteration)
+
+    def train(self, stage: int, batch: Batch) -> torch.Tensor:
+        """Train on a batch; its loss stays on the GPU."""
+        fresh = self._uploaded(batch)
+        self._wait_for_room()
+        (loss,) = self._programs[stage].run(fresh)
+        loss = loss.clone()
+        self._update()
+        self._mark()
+        return loss
+
+    def validate(self, batch: Batch, iteration: int) -> Tensors:
+        """Loss, true positives, false positives and false negatives by channel, on the GPU."""
+        fresh = self._uploaded(batch)
+        if None not in self._programs:
+            self._programs[None] = self._validation_program(fresh, iteration)
+        self._wait_for_room()
+        outputs = [output.clone() for output in self._programs[None].run(fresh)]
+        self._mark()
+        return outputs
+
+    def outputs(self, validated: list[Tensors]) -> list[dict[str, Any]]:
+        """nnU-Net's dictionaries of numpy arrays, copied from the GPU at once."""
+        names = ("loss", "tp_hard", "fp_hard", "fn_hard")
+        columns = [torch.stack(column).cpu().numpy() for column in zip(*validated, strict=True)]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def settle(self) -> None:
+        """Wait for the GPU."""
+        torch.cuda.synchronize()
+        self._in_flight.clear()
+
+    def mark(self) -> torch.cuda.Event:
+        """An event that the GPU notes the time of when it gets there."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds_between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+        """By the GPU's clock."""
+        return float(first.elapsed_time(second)) / 1000
+
+    def close(self) -> None:
+        """Free graphs, buffers and gradients, and have cuDNN tune the final validation as nnU-Net does."""
+        self.settle()
+        self._drop()
+        self._gradients = []
+        self._trainer.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        torch.backends.cudnn.benchmark = True
+
+    # --- what runs on the GPU --------------------------------------------------------------------------------------
+
+    def _training_work(self, network: Any, loss_of: Any) -> Callable[..., Tensors]:
+        scaler = self._trainer.grad_scaler
+
+        def work(data: torch.Tensor, *targets: torch.Tensor) -> Tensors:
+            if self._gradients:
+                torch._foreach_zero_(self._gradients)
+            with torch.autocast("cuda"):
+                loss = loss_of(network(data), self._as_nnunet_takes_it(targets))
+            scaler.scale(loss).backward()
+            return (loss.detach(),)
+
+        return work
+
+    def _validation_work(self, network: Any, loss_of: Any) -> Callable[..., Tensors]:
+        labels = self._trainer.label_manager
+
+        @torch.no_grad()
+        def work(data: torch.Tensor, *targets: torch.Tensor) -> Tensors:
+            with torch.autocast("cuda"):
+                output = network(data)
+                loss = loss_of(output, self._as_nnunet_takes_it(targets))
+            return loss, *hits(output[0] if isinstance(output, list | tuple) else output, targets[0], labels)
+
+        return work
+
+    def _as_nnunet_takes_it(self, targets: Tensors) -> Any:
+        return list(targets) if self._trainer.enable_deep_supervision else targets[0]
+
+    def _update(self) -> None:
+        scaler, optimizer = self._trainer.grad_scaler, self._trainer.optimizer
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(self._parameters, LARGEST_GRADIENT_NORM)
+        scaler.step(optimizer)
+        scaler.update()
+
+    # --- programs --------------------------------------------------------------------------------------------------
+
+    def _training_program(self, stage: int, inputs: Tensors, iteration: int) -> Program:
+        row = self._curriculum.stages[stage]
+        if self._curriculum.random_draws:
+            left = row.iterations * (1 - iteration / self._curriculum.total_iterations)
+        else:
+            left = row.first_iteration + row.iterations - iteration
+        compiles = self._compiles(row.voxels_per_iteration, int(left))
+        return self._program(stage, self._training_work, inputs, compiles=compiles)
+
+    def _validation_program(self, inputs: Tensors, iteration: int) -> Program:
+        geometry, settings = self._curriculum.geometry, self._settings
+        rounds = settings.epochs * (1 - iteration / self._curriculum.total_iterations)
+        left = int(rounds / settings.validation_every_epochs * settings.validation_batches)
+        compiles = self._compiles(geometry.patch_voxels * geometry.batch_size, left, FORWARD_SHARE)
+        return self._program(None, self._validation_work, inputs, compiles=compiles)
+
+    def _compiles(self, voxels: int, left: int, share: float = 1.0) -> bool:
+        choice = self._settings.compile_network
+        gpu = torch.cuda.get_device_name()
+        pays = choice == AUTO and worth_compiling(
+            voxels_per_iteration=voxels, iterations_left=left, gpu=gpu, share=share
+        )
+        return choice == ALWAYS or pays
+
+    def _program(self, stage: int | None, work_of: Any, inputs: Tensors, *, compiles: bool) -> Program:
+        """Compile if that is wished and possible, capture if possible, and announce what came of it."""
+        started = time.perf_counter()
+        torch.backends.cudnn.benchmark = False
+        reasons: list[str] = []
+        work = self._warm(work_of, inputs, reasons) if compiles else None
+        compiled = work is not None
+        if work is None:
+            work = work_of(self._trainer.network, self._loss)
+            self._warm_up(work, inputs)
+        program = self._captured(work, inputs, reasons)
+        # Without a graph cuDNN is free to choose as it does in nnU-Net.
+        torch.backends.cudnn.benchmark = program.graph is None
+        self._announce(
+            StageExecution(
+                stage=stage,
+                captured=program.graph is not None,
+                compiled=compiled,
+                autotuned=program.graph is None,
+                prepared_seconds=time.perf_counter() - started,
+                reason="; ".join(reasons),
+            )
+        )
+        return program
+
+    def _warm(self, work_of: Any, inputs: Tensors, reasons: list[str]) -> Any:
+        """The compiled work, compiled by running it; None with a reason when that does not work here."""
+        try:
+            self._compiler.check()
+            work = work_of(self._compiler.network, self._compiler.loss)
+            self._warm_up(work, inputs)
+        except Exception as error:  # the compiler's own exceptions have no common class
+            if out_of_memory(error):
+                raise
+            reasons.append(f"not compiled: {self._compiler.broke(error)}")
+            return None
+        return work
+
+    def _captured(self, work: Any, inputs: Tensors, reasons: list[str]) -> Program:
+        graph = torch.cuda.CUDAGraph()
+        # A loader's thread pins memory meanwhile: that is its own affair.
+        recording = torch.cuda.graph(graph, pool=self._pool, stream=self._capturing, capture_error_mode="thread_local")
+        current = torch.cuda.current_stream()
+        try:
+            with recording:
+                outputs = work(*inputs)
+        except Exception as error:  # whatever an operation says that cannot be captured
+            # Left where it was when the end of the capture, too, raises.
+            torch.cuda.set_stream(current)
+            if out_of_memory(error):
+                raise
+            torch.cuda.synchronize()
+            reasons.append(f"not captured: {one_line(error)}")
+            return Program(work=work)
+        return Program(work=work, graph=graph, inputs=inputs, outputs=outputs)
+
+    def _warm_up(self, work: Callable[..., Tensors], inputs: Tensors) -> None:
+        """Run it on the capturing stream, leaving no trace in running statistics."""
+        self._capturing.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._capturing), _unchanged(list(self._trainer.network.buffers())):
+            for _ in range(WARM_UPS):
+                work(*inputs)
+                self._keep_gradients()
+        torch.cuda.current_stream().wait_stream(self._capturing)
+
+    def _keep_gradients(self) -> None:
+        """From the first backward pass on every stage writes to the same gradients."""
+        reached = [parameter for parameter in self._parameters if parameter.grad is not None]
+        if self._gradients or not reached:
+            return
+        self._gradients = [parameter.grad for parameter in reached if parameter.grad is not None]
+        optimizer = self._trainer.optimizer
+        if isinstance(optimizer, torch.optim.SGD) and optimizer.param_groups[0]["momentum"]:
+            # A fused first step that the scaler skips would leave momentum uninitialised; zeros mean the same.
+            for parameter in reached:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _drop(self) -> None:
+        if self._programs:
+            self.settle()
+            self._programs.clear()
+            self._pool = torch.cuda.graph_pool_handle()
+
+    # --- batches and time ------------------------------------------------------------------------------------------
+
+    def _uploaded(self, batch: Batch) -> Tensors:
+        """Data and targets on the GPU, copied while it still works on what came before."""
+        current = torch.cuda.current_stream()
+        with torch.cuda.stream(self._copying):
+            fresh = [tensor.to(self._trainer.device, non_blocking=True) for tensor in _tensors(batch)]
+        current.wait_stream(self._copying)
+        for tensor in fresh:
+            tensor.record_stream(current)
+        return fresh
+
+    def _blank(self, stage: int, batch: Batch) -> Tensors:
+        """Zeros in the shapes of another stage than the batch's."""
+        row, tensors = self._curriculum.stages[stage], _tensors(batch)
+        scales = [
+            [1] * len(row.patch_size),
+            *(self._trainer._get_deep_supervision_scales() or [[1] * len(row.patch_size)]),
+        ]
+        return [
+            torch.zeros(
+                (row.batch_size, tensor.shape[1], *(round(n * s) for n, s in zip(row.patch_size, scale, strict=True))),
+                dtype=tensor.dtype,
+                device=self._trainer.device,
+            )
+            for tensor, scale in zip(tensors, scales, strict=True)
+        ]
+
+    def _voxels(self, stage: int) -> int:
+        return int(self._curriculum.stages[stage].voxels_per_iteration)
+
+    def _wait_for_room(self) -> None:
+        while len(self._in_flight) >= MOST_IN_FLIGHT:
+            self._in_flight.popleft().synchronize()
+
+    def _mark(self) -> None:
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._in_flight.append(event)
+
+
+def _tensors(batch: Batch) -> list[torch.Tensor]:
+    target = batch["target"]
+    return [batch["data"], *(target if isinstance(target, list) else [target])]
+
+
+@contextmanager
+def _unchanged(buffers: list[torch.Tensor]) -> Iterator[None]:
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)

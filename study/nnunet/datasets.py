@@ -1,0 +1,342 @@
+"""Where prepared data lies and whether a trial can run on it: folders, dataset names, plans, splits.
+
+Two ways to point at data: `--data DIR` (with `nnUNet_raw` and `nnUNet_preprocessed` inside), or nnU-Net's environment
+variables. Prepared data may be read-only, provided nnU-Net's `splits_final.json` exists: otherwise every trial would
+race to write it.
+
+What nnU-Net v2 cannot read in a dataset.json, raw or prepared, in words, before any other file is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study.common import files
+from study.common.checks import is_whole
+from study.common.errors import InvalidInputError, MissingDataError
+from study.common.serialize import sha256_of_json
+from study.nnunet.plans import NetworkPlan, read_plan
+
+REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
+SHOWN_LETTERS = 80
+
+
+def description_problems(description: Mapping[str, Any]) -> Iterator[str]:
+    """What nnU-Net v2 cannot read in the dataset.json of a raw dataset."""
+    missing = [key for key in REQUIRED_KEYS if key not in description]
+    if "channel_names" in missing and "modality" in description:
+        yield (
+            "it names its channels in `modality` as nnU-Net v1 did; convert the dataset with "
+            "`nnUNetv2_convert_old_nnUNet_dataset`, or give a task of the Decathlon as --msd"
+        )
+    if missing:
+        yield f"it lacks {', '.join(missing)}; nnU-Net needs {', '.join(REQUIRED_KEYS)}"
+    yield from training_problems(description)
+    count = description.get("numTraining")
+    if "numTraining" in description and not is_whole(count):
+        yield f"numTraining is {_short(count)}, legal is the number of training cases"
+    yield from _listed_problems(description.get("dataset"))
+
+
+def training_problems(description: Mapping[str, Any]) -> Iterator[str]:
+    """What cannot be trained with in a dataset.json; a prepared one may lack what is only needed to prepare it."""
+    channels, ending = description.get("channel_names"), description.get("file_ending")
+    wanted = {str(n) for n in range(len(channels))} if isinstance(channels, Mapping) else {""}
+    if "channel_names" in description and not (channels and set(channels) == wanted and _are_words(channels.values())):
+        yield f'channel_names is {_short(channels)}, legal are names by number: {{"0": "T1", "1": "T2"}}'
+    if "labels" in description:
+        yield from _label_problems(description["labels"], description.get("regions_class_order"))
+    if "file_ending" in description and not (isinstance(ending, str) and ending.startswith(".")):
+        yield f"file_ending is {_short(ending)}, legal is the end of the files' names, such as .nii.gz"
+
+
+def _label_problems(labels: object, order: object) -> Iterator[str]:
+    if not (isinstance(labels, Mapping) and all(map(_is_label, labels.values()))):
+        yield f'labels is {_short(labels)}, legal are values by name: {{"background": 0, "tumour": 1}}'
+        return
+    if labels.get("background") != 0:
+        yield f"labels is {_short(labels)}, which has no background of value 0"
+    classes = {name: value for name, value in labels.items() if name != "ignore"}
+    regions = [value for value in classes.values() if value not in (0, [0])]
+    is_of_regions = any(isinstance(region, list) and len(region) > 1 for region in regions)
+    if is_of_regions and not (isinstance(order, list) and len(order) == len(regions)):
+        yield f"regions_class_order is {_short(order)}, legal is a list with a value for every region"
+    values = sorted({v for value in classes.values() for v in (value if isinstance(value, list) else [value])})
+    values += [labels["ignore"]] if "ignore" in labels else []
+    if values != list(range(len(values))):
+        yield f"label values are {' '.join(map(str, values))}, legal are consecutive ones: 0 1 2 …, ignore the last"
+
+
+def _listed_problems(listed: object) -> Iterator[str]:
+    if listed is not None and not (isinstance(listed, Mapping) and all(map(_is_case, listed.values()))):
+        yield f'dataset is {_short(listed)}, legal are cases by name: {{"case": {{"images": ["…"], "label": "…"}}}}'
+
+
+def _is_case(case: object) -> bool:
+    return (
+        isinstance(case, Mapping)
+        and isinstance(case.get("images"), list)
+        and _are_words([*case["images"], case.get("label")])
+    )
+
+
+def _is_label(value: object) -> bool:
+    return is_whole(value) or (isinstance(value, list) and bool(value) and all(map(is_whole, value)))
+
+
+def _are_words(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…"
+
+
+# So begin all variables that nnU-Net reads: to find data, to compile, to log elsewhere, to find trainers.
+NNUNET_PREFIX = "nnUNet_"
+RAW_VARIABLE = "nnUNet_raw"
+PREPARED_VARIABLE = "nnUNet_preprocessed"
+DEFAULT_PLANS = "nnUNetPlans"
+LABELS_FOLDER = "gt_segmentations"
+# nnU-Net's own: five folds, seeded 12345.
+FOLDS, SPLIT_SEED = 5, 12345
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPaths:
+    """Absolute paths of nnU-Net's raw and preprocessed folders; raw is None when only prepared data is known."""
+
+    raw: Path | None
+    preprocessed: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Training and validation cases of one fold."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    @property
+    def overlap(self) -> tuple[str, ...]:
+        """Cases that are trained on and validated with: their Dice is too good."""
+        return tuple(sorted({*self.training} & {*self.validation}))
+
+    @property
+    def sha256(self) -> str:
+        """Over both lists."""
+        return sha256_of_json([self.training, self.validation])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDataset:
+    """A dataset's folder under `nnUNet_preprocessed`.
+
+    Attributes:
+        name: nnU-Net's name, `Dataset004_Hippocampus`.
+        folder: absolute path.
+        description: content of dataset.json.
+    """
+
+    name: str
+    folder: Path
+    description: dict[str, Any]
+
+    def plans_names(self) -> list[str]:
+        """Names of all plans prepared for this dataset."""
+        return sorted(path.stem for path in self.folder.glob("*.json") if _is_plans(path))
+
+    def choose_plans(self, name: str | None) -> str:
+        """The named plans; without a name the only ones there are, or nnU-Net's default.
+
+        Raises:
+            MissingDataError: no such plans, or none is meant.
+        """
+        names = self.plans_names()
+        if not names:
+            raise MissingDataError(f"no plans in {self.folder}; run `python -m study prepare`")
+        default = names[0] if len(names) == 1 else DEFAULT_PLANS
+        chosen = default if name is None else name
+        if chosen not in names and (self.folder / f"{chosen}.json").exists():
+            raise MissingDataError(f"{self.folder / f'{chosen}.json'} is no plans file as nnU-Net writes it")
+        if chosen not in names:
+            raise MissingDataError(f"plans: received {name!r}, legal for {self.name} is one of {', '.join(names)}")
+        return chosen
+
+    def plan(self, plans: str, configuration: str) -> NetworkPlan:
+        """One configuration of one plan; see `plans.read_plan` for errors."""
+        return read_plan(self.folder / f"{plans}.json", configuration)
+
+    def check_preprocessed(self, plan: NetworkPlan) -> None:
+        """Raise MissingDataError unless the configuration's preprocessed cases are there."""
+        folder = self.folder / plan.data_identifier
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise MissingDataError(
+                f"no preprocessed cases for {self.name} {plan.plans} {plan.configuration} at {folder}; "
+                f"run `python -m study prepare` or `nnUNetv2_preprocess -c {plan.configuration}`"
+            )
+
+    def check_cases(self, plan: NetworkPlan, split: Split) -> None:
+        """Raise MissingDataError unless a fold's cases are preprocessed and what nnU-Net validates against is there."""
+        self.check_preprocessed(plan)
+        wanted = [self.folder / plan.data_identifier / f"{case}.pkl" for case in (*split.training, *split.validation)]
+        wanted += self.references(split.validation)
+        missing = [path for path in wanted if not path.exists()]
+        if missing:
+            raise MissingDataError(
+                f"{len(missing)} files of {self.name} are missing, the first is {missing[0]}; "
+                "run `python -m study prepare` or `nnUNetv2_preprocess`, or correct splits_final.json"
+            )
+
+    def references(self, cases: Sequence[str]) -> list[Path]:
+        """What nnU-Net compares predictions of these cases with."""
+        ending = self.description.get("file_ending", "")
+        return [self.folder / LABELS_FOLDER / f"{case}{ending}" for case in cases]
+
+    def split(self, fold: int) -> Split:
+        """Cases of one fold.
+
+        Raises:
+            MissingDataError: no splits_final.json, see `ensure_splits`, or a broken one.
+            InvalidInputError: the file has no such fold.
+        """
+        path = self.folder / "splits_final.json"
+        if not path.exists():
+            raise MissingDataError(f"no {path}; run `python -m study prepare` where the folder can be written")
+        try:
+            splits = [Split(training=_cases(s["train"]), validation=_cases(s["val"])) for s in files.read_json(path)]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise MissingDataError(
+                f"{path} is no split as nnU-Net writes it ({type(error).__name__}: {error})"
+            ) from error
+        if not splits:
+            raise MissingDataError(f"{path} has no fold; delete it, and nnU-Net's own split is made, or write one")
+        if not 0 <= fold < len(splits):
+            raise InvalidInputError(field="fold", received=fold, legal=f"0 to {len(splits) - 1} ({path.name})")
+        return splits[fold]
+
+    def trainable_split(self, fold: int) -> Split:
+        """The same, if something can be trained and validated with it.
+
+        Raises:
+            MissingDataError: as `split`, and for a fold without training or validation cases.
+        """
+        split, path = self.split(fold), self.folder / "splits_final.json"
+        for kind, cases in (("training", split.training), ("validation", split.validation)):
+            if not cases or not all(isinstance(case, str) for case in cases) or len({*cases}) < len(cases):
+                what = "has no" if not cases else "names some twice, or by no word, of its"
+                raise MissingDataError(f"{path}: fold {fold} {what} {kind} cases; correct the file")
+        return split
+
+    def ensure_splits(self, data_identifier: str) -> None:
+        """Write nnU-Net's own five-fold split if the dataset has none.
+
+        Raises:
+            MissingDataError: there is none and the folder cannot be written.
+        """
+        path = self.folder / "splits_final.json"
+        if path.exists():
+            return
+        from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+        folder = str(self.folder / data_identifier)
+        try:
+            cases = sorted(infer_dataset_class(folder).get_identifiers(folder))
+        except (AssertionError, LookupError, OSError) as error:
+            raise MissingDataError(f"{folder} holds no preprocessed cases as nnU-Net writes them ({error})") from error
+        if len(cases) < FOLDS:
+            raise too_few_cases(self.name, len(cases), path)
+        try:
+            files.write_json(path, generate_crossval_split(cases, seed=SPLIT_SEED, n_splits=FOLDS))
+        except OSError as error:
+            raise MissingDataError(
+                f"{path} is missing and cannot be written ({error.strerror}); trials would race to make it: "
+                "create it once with `nnUNetv2_train` or in a writable copy"
+            ) from error
+
+
+def _cases(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list):
+        raise TypeError(f"{names!r:.80} is no list of cases")
+    return tuple(names)
+
+
+def too_few_cases(name: str, cases: int, path: Path) -> MissingDataError:
+    """Fewer cases than nnU-Net's own split has folds."""
+    return MissingDataError(
+        f"{name} has {cases} cases, nnU-Net's five folds need at least {FOLDS}: write your own {path}, a list with "
+        '{"train": ["case_1", …], "val": ["case_2"]} for each fold, and repeat the command'
+    )
+
+
+def data_paths(data: Path | None) -> DataPaths:
+    """Folders under `--data`, or those of nnU-Net's environment variables.
+
+    Raises:
+        MissingDataError: neither is given.
+    """
+    if data is not None:
+        root = data.expanduser().resolve()
+        return DataPaths(raw=root / RAW_VARIABLE, preprocessed=root / PREPARED_VARIABLE)
+    prepared, raw = os.environ.get(PREPARED_VARIABLE), os.environ.get(RAW_VARIABLE)
+    if not prepared:
+        raise MissingDataError(f"no data folder: give --data DIR or set {PREPARED_VARIABLE} as nnU-Net does")
+    return DataPaths(raw=Path(raw).resolve() if raw else None, preprocessed=Path(prepared).resolve())
+
+
+def find_dataset(paths: DataPaths, dataset: str | int) -> PreparedDataset:
+    """The prepared dataset of an id (`4`), or a full name.
+
+    Raises:
+        MissingDataError: none or several match, or its dataset.json is missing or broken.
+    """
+    names = sorted(p.name for p in paths.preprocessed.glob("Dataset*_*") if p.is_dir())
+    matches = [name for name in names if _is_named(name, str(dataset))]
+    if len(matches) != 1:
+        found = ", ".join(matches or names) or "nothing"
+        raise MissingDataError(
+            f"dataset: received {str(dataset)!r}, found {found} in {paths.preprocessed}; "
+            "run `python -m study prepare`, or give the full name"
+        )
+    folder = paths.preprocessed / matches[0]
+    return PreparedDataset(name=matches[0], folder=folder, description=_description(folder))
+
+
+def dataset_id(name: str) -> int:
+    """The number in a dataset's name."""
+    return int(name.removeprefix("Dataset").split("_")[0])
+
+
+def _is_named(name: str, wanted: str) -> bool:
+    if re.fullmatch(r"\d{1,5}", wanted):
+        return name.startswith(f"Dataset{int(wanted):03d}_")
+    return name == wanted
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description = files.read_json(folder / "dataset.json")
+    except (OSError, ValueError) as error:
+        raise MissingDataError(
+            f"{folder / 'dataset.json'} is missing or broken ({error}); `python -m study prepare` makes it"
+        ) from error
+    if not isinstance(description, dict) or "labels" not in description:
+        raise MissingDataError(f"{folder / 'dataset.json'} names no labels")
+    for problem in training_problems(description):
+        raise MissingDataError(f"{folder / 'dataset.json'}: {problem}")
+    return description
+
+
+def _is_plans(path: Path) -> bool:
+    try:
+        document = files.read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and "plans_name" in document and "configurations" in document

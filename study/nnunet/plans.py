@@ -1,0 +1,292 @@
+"""The small plan: nnU-Net's own plan with fewer features, another patch or another batch, so that a CPU can train it.
+
+Everything that decides the preprocessed images (spacing, normalisation, resampling) stays, so a small plan shares them
+with the plan it came from. A new patch gets the network that nnU-Net would build for it: its own topology function
+decides strides and kernel sizes. No torch.
+
+An nnU-Net plans file reduced to what a curriculum needs: full patch, divisors, batch size. No torch.
+
+nnU-Net has no field for divisors: they are the product of the strides of each axis over all stages of the network.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from study.common.checks import check_choice, check_count
+from study.common.errors import InvalidInputError, MissingDataError
+from study.common.serialize import sha256_of_json
+from study.curriculum.chain import Geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
+    """One configuration of one plans file.
+
+    Attributes:
+        dataset: nnU-Net's dataset name; plans: name of the plans; configuration: name of the configuration.
+        geometry: full patch, divisors (voxels per axis, plan axis order) and batch size.
+        data_identifier: folder of the preprocessed cases.
+        previous_stage: configuration whose predictions a cascade reads, if any.
+        sha256: of the whole plans document.
+    """
+
+    dataset: str
+    plans: str
+    configuration: str
+    geometry: Geometry
+    data_identifier: str
+    previous_stage: str | None
+    sha256: str
+
+
+def read_plan(path: Path, configuration: str) -> NetworkPlan:
+    """Read one configuration of a plans file.
+
+    Raises:
+        MissingDataError: no such file, or it is no plans document as nnU-Net 2.8 writes it.
+        InvalidInputError: no such configuration, or one whose patch does not fit its strides.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return plan_from_document(document, document["configurations"], configuration)
+    except FileNotFoundError:
+        raise MissingDataError(f"no plans at {path}; `python -m study prepare` makes them") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise MissingDataError(
+            f"{path} is no plans file as nnU-Net 2.8 writes it ({type(error).__name__}: {error}); plan it again"
+        ) from error
+
+
+def plan_from_document(
+    document: Mapping[str, Any], configurations: Mapping[str, Any], configuration: str
+) -> NetworkPlan:
+    """The plan of one configuration of a parsed document; see `read_plan`.
+
+    Raises:
+        InvalidInputError: no such configuration, or one whose patch does not fit its strides.
+    """
+    check_choice("configuration", configuration, list(configurations))
+    settings = inherited(configurations, configuration)
+    return NetworkPlan(
+        dataset=document["dataset_name"],
+        plans=document["plans_name"],
+        configuration=configuration,
+        geometry=_geometry(settings),
+        data_identifier=settings["data_identifier"],
+        previous_stage=settings.get("previous_stage"),
+        sha256=sha256_of_json(document),
+    )
+
+
+def inherited(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration's settings with those it inherits filled in, as nnU-Net's plans manager does."""
+    settings = dict(configurations[name])
+    parent = settings.pop("inherits_from", None)
+    return {**inherited(configurations, parent), **settings} if parent else settings
+
+
+def _geometry(settings: Mapping[str, Any]) -> Geometry:
+    architecture = settings["architecture"]["arch_kwargs"] if "architecture" in settings else _of_before(settings)
+    strides = architecture["strides"]
+    axes = len(settings["patch_size"])
+    divisors = tuple(math.prod(_per_axis(stride, axes)[axis] for stride in strides) for axis in range(axes))
+    norm = str(architecture.get("norm_op") or "")
+    return Geometry(
+        patch_size=tuple(int(n) for n in settings["patch_size"]),
+        divisors=divisors,
+        batch_size=int(settings["batch_size"]),
+        min_bottleneck_voxels=2 if "InstanceNorm" in norm else 1,
+    )
+
+
+def _of_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of plans that nnU-Net 2.0 to 2.3 wrote, as nnU-Net's configuration manager reads them today."""
+    check_choice("UNet_class_name", settings["UNet_class_name"], ("PlainConvUNet", "ResidualEncoderUNet"))
+    return {"strides": settings["pool_op_kernel_sizes"], "norm_op": "InstanceNorm"}
+
+
+def _per_axis(stride: int | list[int], axes: int) -> list[int]:
+    return [stride] * axes if isinstance(stride, int) else [int(s) for s in stride]
+
+
+FEWEST_FEATURES, MOST_FEATURES = 4, 2048
+DEFAULT_BATCH_SIZE = 2
+# nnU-Net's planners: 32 features, doubled at every stage up to a bound that depends on the number of axes; feature maps
+# of at least 4 voxels per axis; no bound on the number of poolings; these numbers of convolutions or blocks per stage.
+BASE_FEATURES = 32
+MOST_PLANNED_FEATURES = {2: 512, 3: 320}
+SMALLEST_FEATURE_MAP_VOXELS = 4
+MOST_POOLINGS = 999999
+STOCK_DEPTHS: Mapping[str, tuple[int, ...]] = {
+    "n_conv_per_stage": (2,),
+    "n_blocks_per_stage": (1, 3, 4, 6),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallPlan:
+    """What is changed in a plan; None leaves it.
+
+    Attributes:
+        max_features: features of the deepest stage; every stage above has half as many, at least 4.
+        patch_size: voxels per axis, in the axis order of the plan.
+        batch_size: samples per batch.
+
+    Raises:
+        InvalidInputError: a value is outside its range.
+    """
+
+    max_features: int | None = None
+    patch_size: tuple[int, ...] | None = None
+    batch_size: int = DEFAULT_BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        check_count("batch size", self.batch_size, most=1024)
+        if self.max_features is not None:
+            check_count("max features", self.max_features, least=FEWEST_FEATURES, most=MOST_FEATURES)
+        for axis, voxels in enumerate(self.patch_size or ()):
+            check_count(f"patch size, axis {axis}", voxels, most=4096)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self) | {"patch_size": list(self.patch_size) if self.patch_size else None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """How a network pools: strides and kernel sizes by stage and axis, and what the patch must be divisible by."""
+
+    strides: list[list[int]]
+    kernel_sizes: list[list[int]]
+    divisors: tuple[int, ...]
+    padded_patch_size: tuple[int, ...]
+
+
+def small_plans(
+    document: Mapping[str, Any], configurations: Sequence[str], plans_name: str, small: SmallPlan
+) -> dict[str, Any]:
+    """A copy of a plans document that has the given configurations alone, made small, and those they inherit from.
+
+    Args:
+        document: nnU-Net's plans.
+        configurations: names of those wanted.
+        plans_name: name of the new plans.
+        small: what is changed.
+
+    Raises:
+        InvalidInputError: no such configuration, or the patch has another number of axes or is not divisible.
+    """
+    planned = document["configurations"]
+    for name in configurations:
+        check_choice("--configurations", name, list(planned))
+    kept = _with_parents(planned, configurations)
+    plans = copy.deepcopy({**document, "plans_name": plans_name, "configurations": kept})
+    for name, configuration in plans["configurations"].items():
+        if configuration.get("next_stage") not in kept:
+            configuration.pop("next_stage", None)
+        if "architecture" in configuration:
+            _make_small(name, configuration, small)
+    return plans
+
+
+def topology(spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Topology:
+    """The pooling nnU-Net plans for a patch; spacing and patch in the plan's axis order."""
+    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+    _, strides, kernels, padded, divisors = get_pool_and_conv_props(
+        list(spacing_mm), list(patch_size), SMALLEST_FEATURE_MAP_VOXELS, MOST_POOLINGS
+    )
+    return Topology(
+        strides=[[int(n) for n in stage] for stage in strides],
+        kernel_sizes=[[int(n) for n in stage] for stage in kernels],
+        divisors=tuple(int(n) for n in divisors),
+        padded_patch_size=tuple(int(n) for n in padded),
+    )
+
+
+def features_per_stage(stages: int, max_features: int) -> list[int]:
+    """Features halved from the deepest stage upwards: 4 stages and 64 give 8 16 32 64."""
+    return [max(FEWEST_FEATURES, max_features >> (stages - 1 - stage)) for stage in range(stages)]
+
+
+def _with_parents(planned: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The named configurations, and the ones they inherit from or continue, in the order of the plans."""
+    wanted = set(names)
+    while True:
+        parents = {planned[name].get(key) for name in wanted for key in ("inherits_from", "previous_stage")}
+        if parents <= wanted | {None}:
+            return {name: planned[name] for name in planned if name in wanted}
+        wanted |= parents - {None}
+
+
+def _make_small(name: str, configuration: dict[str, Any], small: SmallPlan) -> None:
+    network, patch = configuration["architecture"]["arch_kwargs"], small.patch_size
+    if patch is not None:
+        _check_axes(name, len(configuration["patch_size"]), patch)
+        configuration["patch_size"] = list(patch)
+        _rebuild(network, _checked_topology(configuration["spacing"], patch))
+    if small.max_features is not None:
+        network["features_per_stage"] = features_per_stage(network["n_stages"], small.max_features)
+    configuration["batch_size"] = small.batch_size
+
+
+def _rebuild(network: dict[str, Any], new: Topology) -> None:
+    stages, axes = len(new.strides), len(new.divisors)
+    network["n_stages"], network["strides"], network["kernel_sizes"] = stages, new.strides, new.kernel_sizes
+    network["features_per_stage"] = [
+        min(MOST_PLANNED_FEATURES[axes], BASE_FEATURES * 2**stage) for stage in range(stages)
+    ]
+    for name, stock in STOCK_DEPTHS.items():
+        if name in network:
+            network[name] = _resized(network[name], stages, stock)
+    decoder = network["n_conv_per_stage_decoder"]
+    network["n_conv_per_stage_decoder"] = _resized(decoder, stages - 1, decoder[-1:])
+
+
+def _resized(depths: Sequence[int], stages: int, stock: Sequence[int]) -> list[int]:
+    """Depths cut to a number of stages, or continued as the stock ones, whose last value repeats."""
+    return [depths[i] if i < len(depths) else stock[min(i, len(stock) - 1)] for i in range(stages)]
+
+
+def _checked_topology(spacing_mm: Sequence[float], patch_size: tuple[int, ...]) -> Topology:
+    found = topology(spacing_mm, patch_size)
+    if len(found.strides) < 2:
+        legal = f"sizes that nnU-Net pools, such as {3 * SMALLEST_FEATURE_MAP_VOXELS} voxels along the finest axis"
+        raise InvalidInputError(field="--patch-size", received=patch_size, legal=legal)
+    if found.padded_patch_size != patch_size:
+        nearest = _nearest_legal(spacing_mm, patch_size, found)
+        raise InvalidInputError(
+            field="--patch-size",
+            received=patch_size,
+            legal=f"multiples of {_words(found.divisors)}, by which the network pools",
+            remedy=f"the nearest is {_words(nearest)}",
+        )
+    return found
+
+
+def _nearest_legal(spacing_mm: Sequence[float], patch_size: tuple[int, ...], found: Topology) -> tuple[int, ...]:
+    """The legal size with the fewest voxels of difference per axis, the larger one if two are as near."""
+    choices = [{n // d * d, -(-n // d) * d} - {0} for n, d in zip(patch_size, found.divisors, strict=True)]
+    legal = [size for size in product(*choices) if topology(spacing_mm, size).padded_patch_size == size]
+    return min(
+        legal or [found.padded_patch_size],
+        key=lambda size: (sum(abs(n - m) for n, m in zip(size, patch_size, strict=True)), [-n for n in size]),
+    )
+
+
+def _check_axes(name: str, axes: int, patch_size: tuple[int, ...]) -> None:
+    if len(patch_size) != axes:
+        legal = f"{axes} numbers for {name}, in the axis order of the plan"
+        raise InvalidInputError(field="--patch-size", received=patch_size, legal=legal)
+
+
+def _words(size: Sequence[int]) -> str:
+    return " ".join(str(n) for n in size)

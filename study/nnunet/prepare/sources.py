@@ -1,0 +1,342 @@
+"""Where the images come from: a folder of the Medical Segmentation Decathlon, or a raw dataset of nnU-Net's.
+
+Either becomes a dataset in nnU-Net's raw folder. A Decathlon task is converted by nnU-Net's own converter, aside, and
+renamed into place when whole. A raw dataset is used where it lies, through a symbolic link: it is needed for preparing
+only, and a copy would double it. Sources may be read-only.
+
+What a preparation is asked to make, and the record of what was made.
+
+The record (`pgps_prepared.json` beside the plans) is what makes a second call a no-op. Nothing else reads it: a dataset
+that nnU-Net's own commands prepared has none and is as good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from study.common import files
+from study.common.checks import check_choice, check_count
+from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.common.serialize import sha256_of_json
+from study.nnunet.datasets import DEFAULT_PLANS, RAW_VARIABLE, dataset_id, description_problems
+from study.nnunet.plans import SmallPlan
+
+RECORD_NAME = "pgps_prepared.json"
+DEFAULT_PLANNER = "ExperimentPlanner"
+DEFAULT_CONFIGURATIONS = ("3d_fullres",)
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+SMALL_SUFFIX = "Small"
+PLANS_OF_PLANNER: Mapping[str, str] = {
+    DEFAULT_PLANNER: DEFAULT_PLANS,
+    "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
+    "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
+    "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
+}
+"""nnU-Net's planners and the names they give their plans. Any other planner of nnU-Net needs a name of one's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Which plans are made, and which of their configurations are preprocessed.
+
+    Attributes:
+        planner: class of nnU-Net's that plans.
+        configurations: names of nnU-Net's configurations.
+        plans_name: name of the plans; None takes the planner's own, with `Small` appended for a small plan.
+        small: how nnU-Net's plan is made smaller, or None.
+
+    Raises:
+        InvalidInputError: an unknown configuration, a name no file can have, or a name needed and not given.
+    """
+
+    planner: str = DEFAULT_PLANNER
+    configurations: tuple[str, ...] = DEFAULT_CONFIGURATIONS
+    plans_name: str | None = None
+    small: SmallPlan | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.configurations:
+            check_choice("--configurations", name, CONFIGURATIONS)
+        if not self.configurations:
+            raise InvalidInputError(field="--configurations", received="nothing", legal=", ".join(CONFIGURATIONS))
+        if self.plans_name is None and self.planner not in PLANS_OF_PLANNER:
+            legal = "one of " + ", ".join(PLANS_OF_PLANNER)
+            remedy = "or another planner of nnU-Net together with --plans-name"
+            raise InvalidInputError(field="--planner", received=self.planner, legal=legal, remedy=remedy)
+        # nnU-Net joins trainer, plans and configuration with two underscores.
+        if self.plans_name is not None and ("__" in self.plans_name or not re.fullmatch(r"\w[\w-]*", self.plans_name)):
+            legal = "letters, digits, - and single underscores"
+            raise InvalidInputError(field="--plans-name", received=self.plans_name, legal=legal)
+
+    @property
+    def plans(self) -> str:
+        """Name of the plans made."""
+        return self.plans_name or PLANS_OF_PLANNER[self.planner] + (SMALL_SUFFIX if self.small else "")
+
+    @property
+    def planned_as(self) -> str:
+        """Name that nnU-Net plans under. Plans made smaller keep the planner's, and with it the preprocessed cases."""
+        return PLANS_OF_PLANNER.get(self.planner, self.plans) if self.small else self.plans
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the content of the plans file, as JSON. Small plans hold the wanted configurations alone."""
+        small = self.small.as_dict() if self.small else None
+        wanted = sorted(set(self.configurations)) if self.small else None
+        return {"planner": self.planner, "small": small, "small_configurations": wanted}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a prepared dataset, empty when there is none.
+
+    Raises:
+        MissingDataError: it cannot be read.
+    """
+    path = folder / RECORD_NAME
+    try:
+        record = files.read_json(path) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{path} cannot be read ({error}); delete it to verify the dataset again") from error
+    return {"plans": {}, **record}
+
+
+def write_record(folder: Path, **changed: Any) -> None:
+    """Change entries of the record."""
+    files.write_json(folder / RECORD_NAME, {**read_record(folder), **changed})
+
+
+MARKER_NAME = "pgps_source.json"
+HIGHEST_ID = 99999
+# Of a file up to this size the content is looked at, of a larger one the time of its last change.
+SMALL_FILE_BYTES = 1 << 20
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A folder with images and labels.
+
+    Attributes:
+        kind: `msd` (Medical Segmentation Decathlon) or `raw` (nnU-Net).
+        folder: absolute path.
+        dataset: name it gets, `Dataset004_Hippocampus`.
+    """
+
+    kind: Literal["msd", "raw"]
+    folder: Path
+    dataset: str
+
+    def inventory(self) -> str:
+        """See `inventory`."""
+        return inventory(self.folder)
+
+    def case_count(self) -> int:
+        """How many cases have labels, as far as can be seen without reading them."""
+        listed = _read_description(self.folder).get("dataset")
+        return len(listed) if listed is not None else sum(1 for _ in _visible(self.folder / "labelsTr"))
+
+
+def msd_source(folder: Path, number: int | None = None) -> Source:
+    """A task of the Medical Segmentation Decathlon.
+
+    Args:
+        folder: with dataset.json, imagesTr and labelsTr.
+        number: its id; None takes the number in the folder's name.
+
+    Raises:
+        InvalidInputError: no such folder, not a task, or no id.
+        DataIntegrityError: dataset.json does not describe a task.
+    """
+    source = _source("msd", folder, r"Task(\d+)_(.+)", number)
+    labels = _read_description(source.folder).get("labels")
+    if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
+        legal = '{"0": "background", "1": …}'
+        raise DataIntegrityError(
+            f"{source.folder / 'dataset.json'}: labels are {labels!r}, legal are names by value: {legal}"
+        )
+    return source
+
+
+def raw_source(folder: Path, number: int | None = None) -> Source:
+    """A raw dataset of nnU-Net's.
+
+    Args:
+        folder: with dataset.json, imagesTr and labelsTr, or dataset.json listing files elsewhere.
+        number: its id; None takes the number in the folder's name.
+
+    Raises:
+        InvalidInputError: no such folder, no dataset, or no id.
+        DataIntegrityError: dataset.json is not as nnU-Net v2 wants it.
+    """
+    source = _source("raw", folder, r"Dataset(\d{3,5})_(.+)", number)
+    path = source.folder / "dataset.json"
+    problem = next(description_problems(_read_description(source.folder)), None)
+    if problem is not None:
+        raise DataIntegrityError(f"{path}: {problem}")
+    return source
+
+
+def inventory(folder: Path) -> str:
+    """SHA-256 over names and content of dataset.json, images and labels; of large files size and time stand for it.
+
+    Files that dataset.json lists elsewhere count as well.
+
+    Raises:
+        MissingDataError: a file cannot be looked at, as with a link to nothing.
+    """
+    return _inventory(folder, [*_files_inside(folder), *_files_listed(folder)], _fingerprint_of)
+
+
+def is_inventory(recorded: str, folder: Path) -> bool:
+    """Whether a folder is as it was recorded, in this form or the earlier one, names and sizes."""
+    return recorded == inventory(folder) or recorded == _inventory(
+        folder, _files_inside(folder), lambda path: path.stat().st_size
+    )
+
+
+def is_converted_from(raw_folder: Path, source: Source) -> bool:
+    """Whether a raw dataset was made from this Decathlon task as it is now."""
+    marker = raw_folder / MARKER_NAME
+    return marker.exists() and is_inventory(files.read_json(marker).get("inventory", ""), source.folder)
+
+
+def _files_inside(folder: Path) -> list[Path]:
+    return [folder / "dataset.json", *_visible(folder / "imagesTr"), *_visible(folder / "labelsTr")]
+
+
+def _files_listed(folder: Path) -> list[Path]:
+    """Images and labels that dataset.json names, wherever they are, as nnU-Net finds them."""
+    cases = _read_description(folder).get("dataset") or {}
+    named = [name for case in cases.values() for name in (*case["images"], case["label"])]
+    return [folder / os.path.expandvars(name) for name in named]
+
+
+def _inventory(folder: Path, paths: list[Path], look: Callable[[Path], object]) -> str:
+    try:
+        return sha256_of_json([[os.path.relpath(path, folder), look(path)] for path in paths])
+    except OSError as error:
+        raise MissingDataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _fingerprint_of(path: Path) -> list[object]:
+    found = path.stat()
+    if found.st_size > SMALL_FILE_BYTES:
+        return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+
+
+def link(source: Source, raw_root: Path) -> None:
+    """Make a raw dataset visible in nnU-Net's raw folder."""
+    target = raw_root / source.dataset
+    if target.exists() and target.resolve() == source.folder:
+        return
+    target.unlink(missing_ok=True)  # a link to nothing
+    target.symlink_to(source.folder, target_is_directory=True)
+
+
+def convert(source: Source, raw_root: Path, *, workers: int, note: Note) -> None:
+    """Convert a Decathlon task with nnU-Net's converter. nnU-Net's raw folder is set for the duration by the caller.
+
+    Args:
+        source: the task.
+        raw_root: nnU-Net's raw folder; the result appears there when whole.
+        workers: processes.
+        note: told what had to be assumed.
+    """
+    from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
+
+    aside = conversion_folder(raw_root, source)
+    task = _staged_task(source, aside / "source", note)
+    os.environ[RAW_VARIABLE] = str(aside)
+    convert_msd_dataset(str(task), dataset_id(source.dataset), workers)
+    made = aside / source.dataset
+    files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": source.inventory()})
+    made.rename(raw_root / source.dataset)
+    shutil.rmtree(aside)
+
+
+def conversion_folder(raw_root: Path, source: Source) -> Path:
+    """Where a task is while it is being converted."""
+    return raw_root / f".preparing-{source.dataset}"
+
+
+def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int | None) -> Source:
+    folder = _checked_folder(f"--{kind}", given)
+    # Of the path as given: a link's target may have any name.
+    folder_name = given.expanduser().absolute().name
+    match = re.fullmatch(pattern, folder_name)
+    if number is None and match is None:
+        legal, remedy = f"a number from 1 to {HIGHEST_ID}", f"the folder's name {folder_name!r} holds none"
+        raise InvalidInputError(field="--id", received="nothing", legal=legal, remedy=remedy)
+    number = int(match.group(1)) if number is None and match else number
+    check_count("--id", number, most=HIGHEST_ID)
+    name = match.group(2) if match else folder_name
+    if kind == "msd" or not match:
+        # nnU-Net's converter splits the name at underscores.
+        name = re.sub(r"[^A-Za-z0-9]", "", name) or "Task"
+    return Source(kind=kind, folder=folder, dataset=f"Dataset{number:03d}_{name}")
+
+
+def _checked_folder(option: str, given: Path) -> Path:
+    folder = given.expanduser().resolve()
+    if not (folder / "dataset.json").is_file():
+        legal = "a folder with dataset.json, imagesTr and labelsTr"
+        raise InvalidInputError(field=option, received=str(given), legal=legal)
+    described = _read_description(folder)
+    for part in ("imagesTr", "labelsTr"):
+        if "dataset" not in described and not (folder / part).is_dir():
+            raise MissingDataError(f"{option}: {given} has dataset.json but no {part}; the download is incomplete")
+    return folder
+
+
+def _staged_task(source: Source, parent: Path, note: Note) -> Path:
+    """A folder of links with all that nnU-Net's converter insists on, which many downloads lack."""
+    task = parent / f"Task{dataset_id(source.dataset):03d}_{source.dataset.split('_', 1)[1]}"
+    task.mkdir(parents=True)
+    for part in ("imagesTr", "labelsTr"):
+        (task / part).symlink_to(source.folder / part, target_is_directory=True)
+    if (source.folder / "imagesTs").is_dir():
+        (task / "imagesTs").symlink_to(source.folder / "imagesTs", target_is_directory=True)
+    else:
+        (task / "imagesTs").mkdir()
+    files.write_json(task / "dataset.json", _completed_description(source.folder, note))
+    return task
+
+
+def _completed_description(folder: Path, note: Note) -> dict[str, Any]:
+    description = _read_description(folder)
+    if "modality" not in description:
+        description["modality"] = description.get("channel_names") or _assumed_channels(folder, note)
+    description.setdefault("numTraining", sum(1 for _ in _visible(folder / "labelsTr")))
+    return {"training": [], "test": [], **description}
+
+
+def _assumed_channels(folder: Path, note: Note) -> dict[str, str]:
+    import nibabel
+
+    image: Any = nibabel.load(next(_visible(folder / "imagesTr")))
+    channels = image.shape[3] if len(image.shape) == 4 else 1
+    note("dataset.json names no modality: every image is normalised by itself (z-score), which is wrong for CT")
+    return {str(n): f"channel {n}" for n in range(channels)}
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description = files.read_json(folder / "dataset.json")
+    except (OSError, ValueError) as error:
+        raise DataIntegrityError(f"{folder / 'dataset.json'} cannot be read as JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise DataIntegrityError(f"{folder / 'dataset.json'} holds no JSON object")
+    return description
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files of a folder in order, without the leftovers of macOS (`._name`) that real downloads contain."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return iter(sorted(p for p in found if not p.name.startswith(".")))

@@ -1,0 +1,269 @@
+"""The steps of a preparation: convert or link, verify, fingerprint, plan, preprocess, install.
+
+Every step works aside, in a folder that no other part looks at, and its product is renamed into place when whole. So
+what lies in the dataset's folder is complete; an interrupted step is done again from its beginning, a finished one is
+not done again. The plans file comes last: without it there is no prepared dataset.
+
+These functions set nnU-Net's environment variables, write to standard output and start process pools. They are meant
+for a process of their own; see `study.nnunet.prepare.process`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from study.common import files
+from study.common.checks import check_choice
+from study.common.errors import InvalidInputError
+from study.nnunet.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset, dataset_id
+from study.nnunet.integrity import oddities, training_cases, verify_dataset
+from study.nnunet.plans import inherited, small_plans
+from study.nnunet.prepare.sources import (
+    PLANS_OF_PLANNER,
+    Recipe,
+    Source,
+    conversion_folder,
+    convert,
+    inventory,
+    is_inventory,
+    link,
+    read_record,
+    write_record,
+)
+
+FINGERPRINT, DESCRIPTION, SPLITS = "dataset_fingerprint.json", "dataset.json", "splits_final.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step that begins: its name, how many cases it goes through, and where finished cases can be counted."""
+
+    name: str
+    cases: int = 0
+    watched: Path | None = None
+    pattern: str = ""
+
+    def cases_done(self) -> int:
+        """How many of them are done, as far as files tell."""
+        return sum(1 for _ in self.watched.glob(self.pattern)) if self.watched is not None else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One preparation.
+
+    Attributes:
+        source: images and labels.
+        raw: nnU-Net's raw folder; preprocessed: its folder of preprocessed datasets.
+        recipe: what is made.
+        workers: processes.
+    """
+
+    source: Source
+    raw: Path
+    preprocessed: Path
+    recipe: Recipe
+    workers: int
+
+    @property
+    def raw_folder(self) -> Path:
+        """The raw dataset."""
+        return self.raw / self.source.dataset
+
+    @property
+    def folder(self) -> Path:
+        """The prepared dataset."""
+        return self.preprocessed / self.source.dataset
+
+    @property
+    def prepared(self) -> PreparedDataset:
+        """The same, before its dataset.json is there."""
+        return PreparedDataset(name=self.source.dataset, folder=self.folder, description={})
+
+    @property
+    def aside_root(self) -> Path:
+        """Stands in for nnU-Net's folder of preprocessed datasets while steps are at work."""
+        return self.preprocessed / f".preparing-{self.source.dataset}"
+
+    @property
+    def aside(self) -> Path:
+        """The dataset's folder in there."""
+        return self.aside_root / self.source.dataset
+
+
+def run_steps(job: Job, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
+    """Prepare a dataset, passing over what is already there.
+
+    Args:
+        job: what to do.
+        begin: told of every step that begins.
+        note: told what had to be assumed.
+
+    Raises:
+        DataIntegrityError: the dataset contradicts itself.
+        InvalidInputError: the planner or a configuration does not exist, or a small plan's patch does not fit.
+    """
+    started = time.perf_counter()
+    planner = _planner_class(job.recipe.planner)
+    _make_raw_dataset(job, begin, note)
+    _set_aside(job)
+    cases = list(training_cases(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION)))
+    _verify(job, begin, note, len(cases))
+    _fingerprint(job, begin, len(cases))
+    plans = _plan(job, planner, begin)
+    for configuration in job.recipe.configurations:
+        _preprocess(job, plans, configuration, begin, cases)
+    _install(job, plans, time.perf_counter() - started)
+    shutil.rmtree(job.aside_root)
+
+
+def step_count(recipe: Recipe) -> int:
+    """How many steps begin at most: start, raw dataset, verify, fingerprint, plan, one per configuration."""
+    return 5 + len(recipe.configurations)
+
+
+def preprocessed_cases(folder: Path) -> set[str]:
+    """Identifiers of whole cases: nnU-Net writes a case's properties last."""
+    return {path.name.removesuffix(".pkl") for path in folder.glob("*.pkl")}
+
+
+def _planner_class(name: str) -> Any:
+    import nnunetv2
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = str(Path(nnunetv2.__path__[0]) / "experiment_planning")
+    found = recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+    if not isinstance(found, type) or not issubclass(found, ExperimentPlanner):
+        legal = ", ".join(PLANS_OF_PLANNER) + " or another planner of nnU-Net"
+        raise InvalidInputError(field="--planner", received=name, legal=legal)
+    return found
+
+
+def _make_raw_dataset(job: Job, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
+    if job.source.kind == "raw":
+        link(job.source, job.raw)
+        return
+    aside = conversion_folder(job.raw, job.source)
+    shutil.rmtree(aside, ignore_errors=True)
+    if not job.raw_folder.exists():
+        done = aside / job.source.dataset / "labelsTr"
+        cases = sum(1 for _ in (job.source.folder / "labelsTr").glob("[!._]*"))
+        begin(Step(name="converting", cases=cases, watched=done, pattern="*"))
+        convert(job.source, job.raw, workers=job.workers, note=note)
+
+
+def _set_aside(job: Job) -> None:
+    """Start with an empty folder aside that knows what is already prepared."""
+    os.environ[RAW_VARIABLE], os.environ[PREPARED_VARIABLE] = str(job.raw), str(job.aside_root)
+    shutil.rmtree(job.aside_root, ignore_errors=True)
+    job.aside.mkdir(parents=True)
+    for name in (FINGERPRINT, SPLITS, f"{job.recipe.plans}.json"):
+        if (job.folder / name).exists():
+            shutil.copyfile(job.folder / name, job.aside / name)
+
+
+def _verify(job: Job, begin: Callable[[Step], None], note: Callable[[str], None], cases: int) -> None:
+    verified = read_record(job.folder).get("inventory")
+    if verified is not None and is_inventory(verified, job.raw_folder):
+        return
+    current = inventory(job.raw_folder)
+    if verified is not None:
+        _forget(job)
+    begin(Step(name=f"verifying {cases} cases"))
+    verify_dataset(job.raw_folder, workers=job.workers)
+    for oddity in oddities(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION), workers=job.workers):
+        note(oddity)
+    write_record(job.folder, inventory=current, source={"kind": job.source.kind, "folder": str(job.source.folder)})
+
+
+def _forget(job: Job) -> None:
+    """Drop what an unfinished preparation made from images that have changed since."""
+    for path in (*job.aside.iterdir(), *job.folder.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".json":
+            path.unlink()
+
+
+def _fingerprint(job: Job, begin: Callable[[Step], None], cases: int) -> None:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
+
+    if (job.folder / FINGERPRINT).exists():
+        return
+    begin(Step(name=f"measuring {cases} cases"))
+    number = dataset_id(job.source.dataset)
+    extract_fingerprint_dataset(number, num_processes=job.workers, verbose=False, show_progress_bar=False)
+    copied = shutil.copyfile(job.aside / FINGERPRINT, job.aside / f"copy of {FINGERPRINT}")
+    copied.replace(job.folder / FINGERPRINT)
+
+
+def _plan(job: Job, planner: Any, begin: Callable[[Step], None]) -> dict[str, Any]:
+    """Plans that already exist, or new ones; the preprocessor finds them aside."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
+
+    recipe, path = job.recipe, job.aside / f"{job.recipe.plans}.json"
+    if not path.exists():
+        begin(Step(name="planning"))
+        number = dataset_id(job.source.dataset)
+        plan_experiment_dataset(number, planner, overwrite_plans_name=recipe.planned_as)
+        if recipe.small is not None:
+            planned = files.read_json(job.aside / f"{recipe.planned_as}.json")
+            files.write_json(path, small_plans(planned, recipe.configurations, recipe.plans, recipe.small))
+    plans: dict[str, Any] = files.read_json(path)
+    for configuration in recipe.configurations:
+        check_choice("--configurations", configuration, list(plans["configurations"]))
+    return plans
+
+
+def _preprocess(
+    job: Job, plans: Mapping[str, Any], configuration: str, begin: Callable[[Step], None], cases: list[str]
+) -> None:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+
+    identifier = inherited(plans["configurations"], configuration)["data_identifier"]
+    made, target = job.aside / identifier, job.folder / identifier
+    if preprocessed_cases(target) >= set(cases):
+        return
+    begin(Step(name=f"preprocessing {configuration}", cases=len(cases), watched=made, pattern="*.pkl"))
+    if not (job.aside / DESCRIPTION).exists():
+        shutil.copyfile(job.raw_folder / DESCRIPTION, job.aside / DESCRIPTION)
+    number = dataset_id(job.source.dataset)
+    preprocess_dataset(number, job.recipe.plans, (configuration,), (job.workers,), show_progress_bar=False)
+    for part in (made, job.aside / LABELS_FOLDER):
+        _move(part, job.folder / part.name)
+
+
+def _install(job: Job, plans: Mapping[str, Any], seconds: float) -> None:
+    """Put the small files in place, the plans last, and note what was made."""
+    for name in (SPLITS, DESCRIPTION):
+        if (job.aside / name).exists() and not (job.folder / name).exists():
+            _move(job.aside / name, job.folder / name)
+    identifiers = [inherited(plans["configurations"], name)["data_identifier"] for name in job.recipe.configurations]
+    job.prepared.ensure_splits(identifiers[0])
+    name = job.recipe.plans
+    if not (job.folder / f"{name}.json").exists():
+        _move(job.aside / f"{name}.json", job.folder / f"{name}.json")
+    record = read_record(job.folder)["plans"]
+    earlier = record.get(name, {})
+    entry = {
+        "recipe": job.recipe.identity(),
+        "configurations": sorted({*earlier.get("configurations", []), *job.recipe.configurations}),
+        "nnunetv2": metadata.version("nnunetv2"),
+        "seconds": round(earlier.get("seconds", 0.0) + seconds, 1),
+    }
+    write_record(job.folder, plans={**record, name: entry})
+
+
+def _move(made: Path, target: Path) -> None:
+    """Rename into place; what was there was incomplete."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    made.replace(target)

@@ -1,0 +1,1 @@
+"""One trial: its processes, its energy, what it rests on."""

@@ -1,0 +1,1 @@
+"""Search spaces, and the searchers that propose points of them."""

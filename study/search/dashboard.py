@@ -1,0 +1,203 @@
+"""optuna-dashboard on a study: a storage is rebuilt from the ledger, kept up with it, and served to browsers.
+
+The ledger is only read, so a study may be looked at while it runs, by anybody who can read its folder. What is shown is
+a copy: whatever somebody changes or deletes in the dashboard changes nothing of the study. Points appear when all of
+their trials have ended.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from types import FrameType
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from study.common.errors import LedgerError, MachineError
+from study.search.document import space_from
+from study.search.mirror import Mirror, open_mirror
+from study.search.proposers import known_points
+from study.search.space import GRID, SearchSpace
+from study.store.ledger import Ledger
+
+REFRESH_SECONDS = 3.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What `SearchSpace.identity` has as blocks of dotted names, and what it has as in a space's file.
+_BLOCKS = ("energy", "curriculum", "training")
+_AS_THEY_ARE = ("searcher", "objectives", "plans", "configuration", "folds", "seeds")
+
+
+@dataclass(kw_only=True)
+class Dashboard:
+    """A study and the storage that shows it.
+
+    Args:
+        ledger: of the study; only read.
+        storage: URL of a relational database or path of a journal file; nobody else may write to this study in it.
+        update: fetches a study that is elsewhere before it is read again; raises StudyError.
+        complain: told in a line why the storage is behind.
+    """
+
+    ledger: Ledger
+    storage: str
+    update: Callable[[], None] = lambda: None
+    complain: Callable[[str], None] = lambda _: None
+    _mirror: Mirror = field(init=False)
+    _space: SearchSpace = field(init=False)
+    _seen: object = None
+
+    def __post_init__(self) -> None:
+        self._space = searched_space(self.ledger)
+        self._seen = self._signature()
+        self._mirror = open_mirror(self.storage, self._space, self.ledger)
+
+    def refresh(self) -> None:
+        """Show what the ledger knows by now."""
+        self.update()
+        signature = self._signature()
+        if signature != self._seen:
+            self._mirror.reconcile(known_points(self._space, self.ledger))
+            self._seen = signature
+
+    def serve(self, server: WSGIServer, *, ready: Callable[[], None] = lambda: None) -> None:
+        """Answer browsers until Ctrl-C or SIGTERM, refreshing meanwhile.
+
+        Args:
+            server: as `listen` gives it; closed in the end.
+            ready: called when browsers are answered and signals are heeded.
+        """
+        from optuna_dashboard import wsgi
+
+        server.set_app(wsgi(self.storage))
+        over = threading.Event()
+        keeper = threading.Thread(target=self._keep_up, args=(over,), daemon=True)
+        with server, _ended_by_signals(server):
+            keeper.start()
+            ready()
+            server.serve_forever(poll_interval=0.2)
+        over.set()
+        keeper.join()
+
+    def _keep_up(self, over: threading.Event) -> None:
+        trouble = ""
+        while not over.wait(REFRESH_SECONDS):
+            try:
+                self.refresh()
+                trouble = ""
+            except Exception as error:  # what is shown may be behind, and the next look may succeed
+                said, trouble = trouble, " ".join(f"{type(error).__name__}: {error}".split())
+                if trouble != said:
+                    self.complain(f"showing what was known before: {trouble}")
+
+    def _signature(self) -> object:
+        """Differs from an earlier one when something has been written meanwhile."""
+        return len(self.ledger.points()), [(trial.trial_id, trial.signature()) for trial in self.ledger.trials()]
+
+
+def searched_space(ledger: Ledger) -> SearchSpace:
+    """The search space that a study's header records; its name is the folder's.
+
+    Raises:
+        LedgerError: the study has none, or one that this version cannot read.
+    """
+    space = ledger.header().get("space")
+    if not space:
+        raise LedgerError(
+            f"{ledger.root} holds trials made by hand and no search, which is what the dashboard shows; "
+            f"`python -m study status` lists them, `python -m study report` draws them"
+        )
+    try:
+        return space_from(_document(ledger, space))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LedgerError(f"{ledger.root / 'study.json'} has no readable search space; restore the file") from error
+
+
+def listen(host: str, port: int) -> WSGIServer:
+    """A server that has its port and no application yet.
+
+    Args:
+        host: name or address of this machine to listen on.
+        port: 0 takes a free one, which is then `server_port`.
+
+    Raises:
+        MachineError: the port is taken, or the host is none of this machine's.
+    """
+    server = _ServerOfIPv6 if ":" in host else _Server
+    try:
+        return make_server(host, port, _no_study, server_class=server, handler_class=_Handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MachineError(
+            f"cannot listen on {host} port {port}: {reason}; name another --port, 0 takes a free one"
+        ) from error
+
+
+def address(server: WSGIServer, host: str) -> str:
+    """Where browsers find the dashboard."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/dashboard"
+
+
+def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
+    """The space as its file would have it; see `SearchSpace.identity`."""
+    document: dict[str, Any] = {name: space[name] for name in _AS_THEY_ARE}
+    document |= {"name": _name(ledger), "seed": space["seed"] or 0}
+    for block in _BLOCKS:
+        document[block] = {n.partition(".")[2]: v for n, v in space.items() if n.startswith(f"{block}.")}
+    if "dataset" in space:
+        dataset = space["dataset"]
+        document["datasets"] = dataset["choice"] if isinstance(dataset, Mapping) else [dataset]
+    if space["searcher"] != GRID:
+        document["trials"] = max(1, len(ledger.points()))
+    return document
+
+
+def _name(ledger: Ledger) -> str:
+    """The folder's name in the letters that a space's may have."""
+    return re.sub(r"[^\w.+-]|^[^A-Za-z0-9]", "-", ledger.root.resolve().name, flags=re.ASCII).lstrip("-._+") or "study"
+
+
+@contextmanager
+def _ended_by_signals(server: WSGIServer) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end `serve_forever` as a matter of course."""
+
+    def end(_: int, __: FrameType | None) -> None:
+        # `shutdown` waits for the loop that this interrupts.
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """As the base class does, without asking a name server what this machine is called."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
+class _ServerOfIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of requests."""
+
+
+def _no_study(_: object, start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+    return [b"the study is being read"]

@@ -1,0 +1,353 @@
+"""Domains: what one setting of a search space may be. A fixed value, a choice, or a range of numbers.
+
+Every domain knows values to probe it with. Legal numbers of a setting are an interval, so a domain whose probes are
+legal proposes nothing illegal later.
+
+The names of the settings that a space may fix or search, and what their values mean together.
+
+A name is the key path of the space file: `curriculum.min_patch`, `training.epochs`; `dataset` stands by itself. Their
+order here is that of a grid: the dataset changes slowest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from study.common.checks import is_whole
+from study.common.errors import InvalidInputError
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.data_curriculum import phase_iterations
+from study.curriculum.schemes import Axes, named_axes
+from study.store.records import TrainingSettings
+
+Scalar = str | int | float | bool | None
+NAMES = ("choice", "uniform", "log_uniform", "integer")
+# Beyond this a float no longer tells neighbouring whole numbers apart.
+LARGEST_WHOLE = 2**53
+
+
+class Domain(ABC):
+    """The values that a setting may take, all of them plain JSON scalars."""
+
+    @abstractmethod
+    def values(self) -> Sequence[Scalar] | None:
+        """Every value in order, None when there are infinitely many."""
+
+    @abstractmethod
+    def probes(self) -> Sequence[Scalar]:
+        """Values whose legality implies that of all."""
+
+    @abstractmethod
+    def sample(self, generator: random.Random) -> Scalar:
+        """A value drawn evenly (from a logarithmic range: evenly in the logarithm)."""
+
+    @abstractmethod
+    def to_json(self) -> Any:
+        """The domain as a space file may write it."""
+
+
+@dataclass(frozen=True)
+class Fixed(Domain):
+    """One value: no axis of the search."""
+
+    value: Scalar
+
+    def values(self) -> Sequence[Scalar]:
+        """The value alone."""
+        return (self.value,)
+
+    def probes(self) -> Sequence[Scalar]:
+        """The value alone."""
+        return (self.value,)
+
+    def sample(self, generator: random.Random) -> Scalar:
+        """The value; nothing is drawn."""
+        return self.value
+
+    def to_json(self) -> Any:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Choice(Domain):
+    """Two or more distinct values, whose order means nothing."""
+
+    options: tuple[Scalar, ...]
+
+    def values(self) -> Sequence[Scalar]:
+        """The options as listed."""
+        return self.options
+
+    def probes(self) -> Sequence[Scalar]:
+        """Every option."""
+        return self.options
+
+    def sample(self, generator: random.Random) -> Scalar:
+        """One of the options."""
+        return generator.choice(self.options)
+
+    def to_json(self) -> Any:
+        """`{choice: [...]}`."""
+        return {"choice": list(self.options)}
+
+
+@dataclass(frozen=True)
+class Integer(Domain):
+    """Whole numbers from low to high, both included."""
+
+    low: int
+    high: int
+
+    def values(self) -> Sequence[Scalar]:
+        """All of them, rising."""
+        return range(self.low, self.high + 1)
+
+    def probes(self) -> Sequence[Scalar]:
+        """Both ends."""
+        return (self.low, self.high)
+
+    def sample(self, generator: random.Random) -> Scalar:
+        """One of them."""
+        return generator.randint(self.low, self.high)
+
+    def to_json(self) -> Any:
+        """`{integer: [low, high]}`."""
+        return {"integer": [self.low, self.high]}
+
+
+@dataclass(frozen=True)
+class Interval(Domain):
+    """Numbers from low to high, both included; how they are drawn is left open."""
+
+    low: float
+    high: float
+
+    def values(self) -> None:
+        """Infinitely many."""
+        return
+
+    def probes(self) -> Sequence[Scalar]:
+        """Both ends."""
+        return (self.low, self.high)
+
+    def clipped(self, value: float) -> float:
+        """The value, or the end that rounding made it pass."""
+        return min(self.high, max(self.low, value))
+
+
+@dataclass(frozen=True)
+class Uniform(Interval):
+    """An interval drawn from evenly."""
+
+    def sample(self, generator: random.Random) -> Scalar:
+        """A number of the interval."""
+        return self.clipped(generator.uniform(self.low, self.high))
+
+    def to_json(self) -> Any:
+        """`{uniform: [low, high]}`."""
+        return {"uniform": [self.low, self.high]}
+
+
+@dataclass(frozen=True)
+class LogUniform(Interval):
+    """An interval above 0, drawn from evenly in the logarithm."""
+
+    def sample(self, generator: random.Random) -> Scalar:
+        """A number of the interval."""
+        return self.clipped(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+
+    def to_json(self) -> Any:
+        """`{log_uniform: [low, high]}`."""
+        return {"log_uniform": [self.low, self.high]}
+
+
+def domain_from(field: str, written: object) -> Domain:
+    """The domain that a space file writes: a literal, a list, or a mapping with one of the names.
+
+    Args:
+        field: key path, for the messages.
+        written: what stands there. A list means `choice`; a choice of one value is that value, fixed.
+
+    Raises:
+        InvalidInputError: no domain, or one that is empty, reversed or not finite.
+    """
+    if isinstance(written, list):
+        return _choice(field, written)
+    if not isinstance(written, Mapping):
+        return Fixed(_scalar(field, written))
+    if len(written) != 1:
+        raise InvalidInputError(
+            field=field, received=dict(written), legal=f"a value, a list, or one of {', '.join(NAMES)} alone"
+        )
+    [(name, content)] = written.items()
+    if name not in NAMES:
+        legal = f"one of {', '.join(NAMES)}"
+        raise InvalidInputError(field=field, received=name, legal=legal, remedy=did_you_mean(name, NAMES))
+    return _choice(f"{field}.{name}", content) if name == "choice" else _span(f"{field}.{name}", name, content)
+
+
+def did_you_mean(received: object, legal: Iterable[str]) -> str:
+    """A remedy naming the legal word closest to the one received, empty when none is close."""
+    close = difflib.get_close_matches(str(received), list(legal), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _choice(field: str, content: object) -> Domain:
+    if not isinstance(content, list) or not content:
+        raise InvalidInputError(field=field, received=content, legal="a list of at least one value")
+    options = tuple(_scalar(field, value) for value in content)
+    repeated = [value for index, value in enumerate(options) if value in options[:index]]
+    if repeated:
+        raise InvalidInputError(field=field, received=list(options), legal=f"each value once; {repeated[0]!r} repeats")
+    return Choice(options) if len(options) > 1 else Fixed(options[0])
+
+
+def _span(field: str, name: str, content: object) -> Domain:
+    if name == "integer":
+        low, high = _bounds(field, content, whole=True)
+        return Integer(int(low), int(high))
+    low, high = _bounds(field, content, whole=False)
+    if name == "uniform":
+        return Uniform(low + 0.0, high + 0.0)
+    if low <= 0:
+        raise InvalidInputError(field=field, received=content, legal="bounds above 0")
+    return LogUniform(float(low), float(high))
+
+
+def _bounds(field: str, content: object, *, whole: bool) -> tuple[float, float]:
+    words = "two whole numbers" if whole else "two numbers"
+    numbers = isinstance(content, list) and len(content) == 2 and all(_is_number(n, whole) for n in content)
+    if not numbers or not content[0] < content[1]:  # type: ignore[index]
+        raise InvalidInputError(field=field, received=content, legal=f"{words} [low, high], low below high")
+    return content[0], content[1]  # type: ignore[index]
+
+
+def _is_number(value: object, whole: bool) -> bool:
+    if isinstance(value, int):
+        return is_whole(value) and abs(value) <= LARGEST_WHOLE
+    return not whole and isinstance(value, float) and math.isfinite(value)
+
+
+def _scalar(field: str, value: object) -> Scalar:
+    if isinstance(value, float):
+        # -0.0 is 0.0, in JSON as well.
+        return value + 0.0
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    raise InvalidInputError(field=field, received=value, legal="a number, a word, true, false or null")
+
+
+DATASET = "dataset"
+SCHEME = "curriculum.scheme"
+EPOCHS = "training.epochs"
+ITERATIONS_PER_EPOCH = "training.iterations_per_epoch"
+STOP_AT_DICE = "training.stop_at_dice"
+PDL_FRACTION, PDL_EPOCHS, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_epochs", "curriculum.pdl_metric"
+CURRICULUM_KEYS = ("scheme", *(field.name for field in fields(Axes)))
+TRAINING_KEYS = tuple(field.name for field in fields(TrainingSettings))
+LARGEST_DATASET_ID = 99999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a value for every name amounts to.
+
+    Attributes:
+        dataset: id or name; None when neither the space nor the command line names one.
+        scheme: name of the curriculum; axes: the same with what the space overrides.
+        training: how to train; unset fields are still None.
+    """
+
+    dataset: int | str | None
+    scheme: str
+    axes: Axes
+    training: TrainingSettings
+
+
+def _defaults() -> dict[str, Scalar]:
+    training = {f"training.{field.name}": field.default for field in fields(TrainingSettings)}
+    curriculum: dict[str, Any] = dict.fromkeys(f"curriculum.{key}" for key in CURRICULUM_KEYS)
+    return {DATASET: None, **curriculum, SCHEME: "pgps", **training}
+
+
+DEFAULTS: Mapping[str, Scalar] = _defaults()
+"""Name -> value when the space says nothing. None in `curriculum` is what the scheme has."""
+
+
+def settings_at(values: Mapping[str, Scalar]) -> Settings:
+    """The settings of a full set of values.
+
+    Args:
+        values: one for every name in `DEFAULTS`.
+
+    Raises:
+        InvalidInputError: a value is not legal; `field` is the name without its block.
+    """
+    dataset: Any = values[DATASET]
+    scheme: Any = values[SCHEME]
+    overrides = {key: values[f"curriculum.{key}"] for key in CURRICULUM_KEYS if key != "scheme"}
+    training: Any = {key: values[f"training.{key}"] for key in TRAINING_KEYS}
+    _check_dataset(dataset)
+    return Settings(
+        dataset=dataset,
+        scheme=scheme,
+        axes=named_axes(scheme, **overrides),
+        training=TrainingSettings(**training),
+    )
+
+
+def check_domain(name: str, domain: Domain) -> None:
+    """Raise InvalidInputError if the domain could propose an illegal value."""
+    for probe in domain.probes():
+        try:
+            settings_at({**DEFAULTS, name: probe})
+        except InvalidInputError as error:
+            received = domain.to_json() if isinstance(domain, Interval) else probe
+            raise InvalidInputError(field=name, received=received, legal=error.legal, remedy=error.remedy) from None
+
+
+def check_length(axes: Mapping[str, Domain]) -> None:
+    """Raise InvalidInputError if the longest training that legal domains allow is longer than a curriculum may be."""
+    epochs: Any = max(axes[EPOCHS].probes())  # type: ignore[type-var]
+    iterations: Any = max(axes[ITERATIONS_PER_EPOCH].probes())  # type: ignore[type-var]
+    smallest = Geometry(patch_size=(1,), divisors=(1,), batch_size=1)
+    resolve(smallest, Axes(), epochs=epochs, iterations_per_epoch=iterations)
+
+
+def check_first_phase(axes: Mapping[str, Domain]) -> None:
+    """Check what data curricula the domains allow together.
+
+    Raises:
+        InvalidInputError: a first phase longer than the shortest training, or fractions so near to 0 that no number of
+            cases is enough.
+    """
+    fractions = axes[PDL_FRACTION]
+    if isinstance(fractions, Interval) and fractions.low == 0:
+        legal = "an interval that starts above 0, or a list: next to 0 no case is left"
+        raise InvalidInputError(field=PDL_FRACTION, received=fractions.to_json(), legal=legal)
+    epochs: Any = min(axes[EPOCHS].probes())  # type: ignore[type-var]
+    for pdl_epochs in axes[PDL_EPOCHS].probes():
+        if isinstance(pdl_epochs, int):
+            phase_iterations(pdl_epochs, epochs=epochs, iterations_per_epoch=1)
+
+
+def as_dataset(written: Any) -> Any:
+    """A dataset as given: digits in quotes or on the command line are an id."""
+    return int(written) if isinstance(written, str) and re.fullmatch(r"[0-9]{1,5}", written) else written
+
+
+def _check_dataset(dataset: object) -> None:
+    named = isinstance(dataset, str) and re.fullmatch(r"Dataset[0-9]{3,5}_.+", dataset)
+    numbered = isinstance(dataset, int) and is_whole(dataset) and 1 <= dataset <= LARGEST_DATASET_ID
+    if dataset is not None and not named and not numbered:
+        legal = f"an id from 1 to {LARGEST_DATASET_ID} or a full name such as Dataset004_Hippocampus"
+        raise InvalidInputError(field=DATASET, received=dataset, legal=legal)

@@ -1,0 +1,360 @@
+"""A search space: which settings are fixed and which searched, by what searcher, on what data and machine.
+
+A *point* is a plain dictionary from the names of the searched settings to values. `points` lists those of a grid or of
+a random search; Optuna proposes its own as it goes.
+
+What a study demands of where it runs: each trial's share of a machine.
+
+Defaults that depend on what is prepared: resolved when a study is created, kept in it, and not looked up again.
+
+A second plans file made later then changes nothing, and naming what a default came to is the same study.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from study.common.checks import check_choice, check_count, check_name, check_range
+from study.common.errors import InvalidInputError
+from study.curriculum.schemes import Axes
+from study.nnunet.datasets import DataPaths, find_dataset
+from study.search.domains import (
+    DATASET,
+    DEFAULTS,
+    EPOCHS,
+    ITERATIONS_PER_EPOCH,
+    PDL_FRACTION,
+    PDL_METRIC,
+    STOP_AT_DICE,
+    Choice,
+    Domain,
+    Fixed,
+    Scalar,
+    Settings,
+    as_dataset,
+    check_domain,
+    check_first_phase,
+    check_length,
+    settings_at,
+)
+from study.store.ledger import RESOLVED, recorded_defaults
+from study.store.records import Energy
+from study.store.results import HD95, METRICS, NO_METRICS, NSD, Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a trial gets of the machine. It decides how fast a study is, not what it finds.
+
+    Attributes:
+        cpus: CPU cores of a trial, a fraction allowed; None is a node's cores, shared among its GPUs if it has any.
+        gpus: share of one GPU, 0 to 1; None is one where there are GPUs, else 0.
+        concurrent: most trials at a time; None is as many as fit.
+        data_workers: processes that make batches; None leaves it to the trial.
+        compile_cache: folder on each node where its trainings share compiled kernels; None is the user's cache folder.
+
+    Raises:
+        InvalidInputError: a field is outside its range.
+    """
+
+    cpus: float | None
+    gpus: float | None
+    concurrent: int | None
+    data_workers: int | None
+    compile_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.cpus is not None:
+            check_range("resources.cpus", self.cpus, 0, 1024, above_low=True)
+        if self.gpus is not None:
+            check_range("resources.gpus", self.gpus, 0, 1)
+        if self.concurrent is not None:
+            check_count("resources.concurrent", self.concurrent)
+        if self.data_workers is not None:
+            check_count("resources.data_workers", self.data_workers, least=0)
+        if self.compile_cache is not None and not Path(self.compile_cache).is_absolute():
+            legal = "an absolute path, the same on each node"
+            raise InvalidInputError(field="resources.compile_cache", received=self.compile_cache, legal=legal)
+
+
+Point = dict[str, Scalar]
+
+GRID, RANDOM, OPTUNA = "grid", "random", "optuna"
+SEARCHERS = (GRID, RANDOM, OPTUNA)
+OBJECTIVES: Mapping[str, str] = {
+    "dice": "max",
+    "runtime_seconds": "min",
+    "co2_kg": "min",
+    "energy_kwh": "min",
+    "voxel_share": "min",
+    NSD: "max",
+    HD95: "min",
+}
+"""What a searcher may optimise -> `max` or `min`."""
+METERED_OBJECTIVES = ("co2_kg", "energy_kwh")
+MOST_POINTS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """A study's search space. Defaults are those of the file format, see `document`.
+
+    Attributes:
+        name: label of the study.
+        searcher: `grid`, `random` or `optuna`.
+        trials: number of points; None, for a grid alone, is all.
+        seed: of the searcher.
+        objectives: what Optuna optimises, keys of `OBJECTIVES`; empty for the other searchers.
+        plans: name of nnU-Net's plans, None for the dataset's default.
+        configuration: nnU-Net's, `3d_fullres`.
+        folds, seeds: every point is trained once for each pair; the mean counts.
+        resources: what a trial gets of the machine.
+        energy: how energy is measured.
+        metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
+        axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
+        resolved: what a study's defaults came to when it was created, full dataset name -> plans, in the order of
+            `datasets`; empty before they are, see `resolved_space`.
+
+    Raises:
+        InvalidInputError: a field is outside its range, or a domain could propose an illegal value.
+    """
+
+    name: str
+    searcher: str
+    trials: int | None
+    seed: int
+    objectives: tuple[str, ...]
+    plans: str | None
+    configuration: str
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    resources: Resources
+    energy: Energy
+    axes: Mapping[str, Domain]
+    metrics: Metrics = NO_METRICS
+    resolved: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
+            raise InvalidInputError(field="name", received=self.name, legal="letters, digits and . _ + -")
+        check_choice("searcher", self.searcher, SEARCHERS)
+        check_count("seed", self.seed, least=0)
+        _check_numbers("folds", self.folds)
+        _check_numbers("seeds", self.seeds)
+        for name, domain in self.axes.items():
+            check_domain(name, domain)
+        check_length(self.axes)
+        if self.data_axes:
+            check_first_phase(self.axes)
+        self._check_objectives()
+        self._check_search()
+
+    @property
+    def searched(self) -> dict[str, Domain]:
+        """The axes: settings that are not fixed, in order."""
+        return {name: domain for name, domain in self.axes.items() if not isinstance(domain, Fixed)}
+
+    @property
+    def datasets(self) -> tuple[int | str, ...]:
+        """Ids or names of the datasets, empty when none is named yet."""
+        return tuple(value for value in self.axes[DATASET].probes() if isinstance(value, int | str))
+
+    def plans_of(self, dataset: int | str) -> str | None:
+        """Name of the plans of one of `datasets`, None for the default of what is prepared."""
+        named = dict(zip(map(str, self.datasets), self.resolved.values(), strict=False))
+        return named.get(str(dataset), self.plans)
+
+    @property
+    def data_axes(self) -> list[Axes]:
+        """Data curricula that stand for all that the space may propose: the ends of its fractions, by each metric."""
+        fractions, metrics = (self.axes[name].probes() for name in (PDL_FRACTION, PDL_METRIC))
+        pairs = [_given({"pdl_fraction": f, "pdl_metric": m}) for f, m in itertools.product(fractions, metrics)]
+        return [axes for pair in pairs if (axes := Axes(**pair)).needs_ranking]
+
+    def points(self) -> Iterator[Point]:
+        """The points of a grid or random search, none twice, in an order that depends on the space alone.
+
+        More `trials` add points at the end.
+
+        Raises:
+            InvalidInputError: the searcher is `optuna`, whose points depend on results.
+        """
+        if self.searcher == OPTUNA:
+            raise InvalidInputError(field="searcher", received=OPTUNA, legal="grid or random to list points in advance")
+        points = self._grid() if self.searcher == GRID else self._draws()
+        return itertools.islice(points, self.trials)
+
+    def settings(self, point: Mapping[str, Scalar]) -> Settings:
+        """The settings that a point means.
+
+        Raises:
+            InvalidInputError: the point has other names than the searched ones, or an illegal value.
+        """
+        if set(point) != set(self.searched):
+            legal = "one value for each of " + (", ".join(self.searched) or "no axis")
+            raise InvalidInputError(field="point", received=dict(point), legal=legal)
+        fixed = {name: domain.value for name, domain in self.axes.items() if isinstance(domain, Fixed)}
+        return settings_at({**fixed, **point})
+
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON of all that decides which points there are and what they mean.
+
+        The number of trials and the resources are not part of it, so both may change while a study goes on. Settings
+        left at their default are not listed, so a later version may add more of them.
+        """
+        changed = {n: domain.to_json() for n, domain in self.axes.items() if domain != Fixed(DEFAULTS[n])}
+        return {
+            "searcher": self.searcher,
+            "seed": None if self.searcher == GRID else self.seed,
+            "objectives": list(self.objectives),
+            "plans": self.plans,
+            "configuration": self.configuration,
+            "folds": sorted(self.folds),
+            "seeds": sorted(self.seeds),
+            **{f"energy.{name}": value for name, value in asdict(self.energy).items()},
+            **({"nsd_tolerance_mm": self.metrics.nsd_tolerance_mm} if NSD in self.objectives else {}),
+            **changed,
+            **({RESOLVED: dict(self.resolved)} if self.resolved else {}),
+        }
+
+    def with_overrides(
+        self,
+        *,
+        trials: int | None = None,
+        cpus: float | None = None,
+        gpus: float | None = None,
+        concurrent: int | None = None,
+        data_workers: int | None = None,
+        compile_cache: str | None = None,
+        dataset: int | str | None = None,
+        plans: str | None = None,
+        configuration: str | None = None,
+        folds: tuple[int, ...] | None = None,
+        seeds: tuple[int, ...] | None = None,
+        country: str | None = None,
+        epochs: int | None = None,
+        iterations_per_epoch: int | None = None,
+        stop_at_dice: float | None = None,
+    ) -> SearchSpace:
+        """The same space with what the command line gave; None leaves a field as it is.
+
+        A dataset, epochs, iterations or a Dice to stop at given here are fixed, whatever domain they had.
+
+        Raises:
+            InvalidInputError: as the space itself.
+        """
+        training = {EPOCHS: epochs, ITERATIONS_PER_EPOCH: iterations_per_epoch, STOP_AT_DICE: stop_at_dice}
+        fixed = _given({DATASET: as_dataset(dataset), **training})
+        resources: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
+        resources |= {"data_workers": data_workers, "compile_cache": compile_cache}
+        own = {"trials": trials, "plans": plans, "configuration": configuration, "folds": folds, "seeds": seeds}
+        return replace(
+            self,
+            **_given(own),
+            resources=replace(self.resources, **_given(resources)),
+            energy=replace(self.energy, **_given({"country": country})),
+            axes={**self.axes, **{name: Fixed(value) for name, value in fixed.items()}},
+        )
+
+    def _check_objectives(self) -> None:
+        if self.searcher != OPTUNA:
+            if self.objectives:
+                raise InvalidInputError(
+                    field="objectives", received=list(self.objectives), legal="left out unless the searcher is optuna"
+                )
+            return
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise InvalidInputError(field="objectives", received=list(self.objectives), legal="a list, each one once")
+        for objective in self.objectives:
+            check_choice("objectives", objective, tuple(OBJECTIVES))
+            if objective in METRICS and objective not in self.metrics.names:
+                legal = f"listed under metrics, too: `metrics: [{objective}]`"
+                raise InvalidInputError(field="objectives", received=objective, legal=legal)
+            if objective in METERED_OBJECTIVES and self.energy.meter == "none":
+                legal = "dice, runtime_seconds or voxel_share while energy.meter is none"
+                raise InvalidInputError(field="objectives", received=objective, legal=legal)
+
+    def _check_search(self) -> None:
+        """Whether the searcher can work on these axes, and knows when to stop."""
+        if self.trials is not None or self.searcher != GRID:
+            check_count("trials", self.trials, most=MOST_POINTS)
+        if self.searcher == GRID:
+            self._check_grid()
+            return
+        if isinstance(self.axes[DATASET], Choice):
+            legal = f"one dataset for the searcher {self.searcher}; several are an axis of a grid"
+            raise InvalidInputError(field="datasets", received=list(self.datasets), legal=legal)
+        if not self.searched:
+            legal = "grid while no setting of curriculum or training has a list or domain"
+            raise InvalidInputError(field="searcher", received=self.searcher, legal=legal)
+
+    def _check_grid(self) -> None:
+        for name, domain in self.searched.items():
+            if domain.values() is None:
+                legal = "a value, a list, a choice or integer in a grid"
+                remedy = "list the values, or use the searcher random or optuna"
+                raise InvalidInputError(field=name, received=domain.to_json(), legal=legal, remedy=remedy)
+        if _size(self.searched) > MOST_POINTS:
+            legal = f"a grid of at most {MOST_POINTS} points"
+            raise InvalidInputError(field="searcher", received=GRID, legal=legal, remedy="fix axes, or use random")
+
+    def _grid(self) -> Iterator[Point]:
+        names = list(self.searched)
+        for values in itertools.product(*(domain.values() or () for domain in self.searched.values())):
+            yield dict(zip(names, values, strict=True))
+
+    def _draws(self) -> Iterator[Point]:
+        generator = random.Random(self.seed)
+        axes = self.searched
+        size = _size(axes)
+        seen: set[tuple[Scalar, ...]] = set()
+        while len(seen) < size:
+            point = {name: domain.sample(generator) for name, domain in axes.items()}
+            key = tuple(point.values())
+            if key not in seen:
+                seen.add(key)
+                yield point
+
+
+def _size(axes: Mapping[str, Domain]) -> float:
+    """How many points there are."""
+    values = [domain.values() for domain in axes.values()]
+    return math.prod(math.inf if listed is None else len(listed) for listed in values)
+
+
+def _check_numbers(field: str, numbers: tuple[int, ...]) -> None:
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise InvalidInputError(field=field, received=list(numbers), legal="at least one whole number, each once")
+    for number in numbers:
+        check_count(field, number, least=0)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, Any]) -> SearchSpace:
+    """The space with full names of datasets and plans.
+
+    Args:
+        space: as its file and the command line say it.
+        paths: prepared data.
+        header: of the study if there is one, else empty; what its defaults came to holds.
+
+    Raises:
+        MissingDataError: a dataset or plans are not there.
+    """
+    recorded = recorded_defaults(header)
+    resolved = {}
+    for written in space.datasets:
+        dataset = find_dataset(paths, written)
+        resolved[dataset.name] = dataset.choose_plans(space.plans or recorded.get(dataset.name))
+    return replace(space, resolved=resolved)

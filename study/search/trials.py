@@ -1,0 +1,230 @@
+"""From settings to the specification of a trial: the curricula resolved for a plan, every default filled in.
+
+A specification also needs what lies on disk: the plan of the network, the cases of the fold and, if the training starts
+on some of them, their ranking. `prepared_lookup` reads it from prepared data, each file once; whatever is missing there
+is raised before anything expensive starts.
+
+From a point of a search space to the trials it stands for: one for every fold and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from study.common.errors import InvalidInputError
+from study.curriculum.curriculum import resolve
+from study.curriculum.data_curriculum import DataCurriculum, phase_iterations, resolve_cases
+from study.curriculum.schemes import Axes
+from study.nnunet.datasets import DataPaths, find_dataset
+from study.nnunet.plans import NetworkPlan
+from study.search.domains import Scalar
+from study.search.space import SearchSpace
+from study.store.records import TrainingSettings, TrialSpec
+
+if TYPE_CHECKING:
+    from study.ranking.files import Ranking
+
+
+class Lookup(Protocol):
+    """Finds what specifications need of prepared data. A plain function will do where no cases are ranked."""
+
+    def __call__(
+        self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
+    ) -> tuple[NetworkPlan, str]:
+        """The plan (of the default plans for None), and the SHA-256 of the fold's split."""
+
+
+class RankingLookup(Lookup, Protocol):
+    """A lookup that knows rankings too."""
+
+    def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
+        """The fold's training cases, most dissimilar first."""
+
+
+def make_spec(
+    *,
+    plan: NetworkPlan,
+    split_sha256: str,
+    fold: int,
+    seed: int,
+    scheme: str,
+    axes: Axes,
+    training: TrainingSettings,
+    ranked: Sequence[str] | None = None,
+) -> TrialSpec:
+    """The specification of one training.
+
+    Args:
+        plan: of the network and its dataset.
+        split_sha256: of the fold's training and validation cases.
+        fold: of the dataset's split.
+        seed: of weights and batches, and of the draws of a random order.
+        scheme: name that the axes started from.
+        axes: point of the search space of curricula.
+        training: settings whose unset fields take the default of the optimizer and of the curriculum.
+        ranked: the fold's training cases, most dissimilar first, if `axes.needs_ranking`; see `ranked_cases`.
+
+    Raises:
+        InvalidInputError: fold or seed outside their range; a data curriculum that leaves no case, that is longer than
+            the training, or whose ranking is not given.
+    """
+    curriculum = resolve(
+        plan.geometry,
+        axes,
+        epochs=training.epochs,
+        iterations_per_epoch=training.iterations_per_epoch,
+        seed=seed,
+    )
+    return TrialSpec(
+        dataset=plan.dataset,
+        plans=plan.plans,
+        configuration=plan.configuration,
+        fold=fold,
+        seed=seed,
+        scheme=scheme,
+        axes=axes,
+        curriculum=curriculum,
+        training=training.resolved(constant_patch_size=curriculum.is_constant),
+        plans_sha256=plan.sha256,
+        split_sha256=split_sha256,
+        data=_data_curriculum(axes, ranked, epochs=training.epochs, iterations=curriculum.total_iterations),
+    )
+
+
+def ranked_cases(lookup: Lookup, dataset: int | str, fold: int, axes: Axes) -> Sequence[str] | None:
+    """The fold's training cases in the order that a point of the search space needs, None if it needs none.
+
+    Raises:
+        MissingDataError: nobody has ranked them.
+        InvalidInputError: the ranking is of another dataset, fold or split, or the lookup knows no rankings.
+    """
+    if not axes.needs_ranking:
+        return None
+    find = getattr(lookup, "ranked", None)
+    if find is None:
+        raise _no_ranking(axes)
+    cases: Sequence[str] = find(dataset, fold, axes.pdl_metric)
+    return cases
+
+
+def _data_curriculum(
+    axes: Axes, ranked: Sequence[str] | None, *, epochs: int, iterations: int
+) -> DataCurriculum | None:
+    if not axes.needs_ranking:
+        return None
+    if ranked is None:
+        raise _no_ranking(axes)
+    until_iteration = phase_iterations(axes.pdl_epochs, epochs=epochs, iterations_per_epoch=iterations // epochs)
+    cases = resolve_cases(ranked, axes.pdl_fraction)
+    return None if cases is None else DataCurriculum(cases=cases, until_iteration=until_iteration)
+
+
+def _no_ranking(axes: Axes) -> InvalidInputError:
+    legal = "0 where no ranking of the training cases is looked up"
+    return InvalidInputError(field="pdl_fraction", received=axes.pdl_fraction, legal=legal)
+
+
+def prepared_lookup(paths: DataPaths) -> RankingLookup:
+    """A lookup in prepared data that remembers its answers. A dataset without a split is given nnU-Net's own.
+
+    The lookup raises MissingDataError for a dataset, plans, preprocessed cases, a split or a ranking that is not there,
+    and InvalidInputError for a configuration or fold that the dataset does not have, or a ranking of something else.
+    """
+    return _PreparedLookup(paths)
+
+
+class _PreparedLookup:
+    def __init__(self, paths: DataPaths) -> None:
+        self._paths = paths
+        self._planned, self._found = cache(self._plan), cache(self._find)
+        self._ranking = cache(self._load_ranking)
+
+    def __call__(
+        self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
+    ) -> tuple[NetworkPlan, str]:
+        return self._found(dataset, plans, configuration, fold)
+
+    def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
+        return self._ranking(dataset, fold).most_dissimilar(metric)
+
+    def _plan(self, dataset: int | str, plans: str | None, configuration: str) -> NetworkPlan:
+        prepared = find_dataset(self._paths, dataset)
+        plan = prepared.plan(prepared.choose_plans(plans), configuration)
+        prepared.check_preprocessed(plan)
+        prepared.ensure_splits(plan.data_identifier)
+        return plan
+
+    def _find(self, dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+        plan, prepared = self._planned(dataset, plans, configuration), find_dataset(self._paths, dataset)
+        split = prepared.trainable_split(fold)
+        prepared.check_cases(plan, split)
+        return plan, split.sha256
+
+    def _load_ranking(self, dataset: int | str, fold: int) -> Ranking:
+        from study.ranking.files import load_ranking
+
+        return load_ranking(find_dataset(self._paths, dataset), fold)
+
+
+def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> list[TrialSpec]:
+    """The specifications of a point, folds before seeds.
+
+    Args:
+        space: where the point comes from.
+        point: a value for each searched setting; plain JSON.
+        lookup: finds plans, splits and rankings, see `trials.prepared_lookup`.
+
+    Raises:
+        InvalidInputError: the point does not fit the space, or no dataset is named.
+        StudyError: what the lookup raises.
+    """
+    settings = space.settings(point)
+    if settings.dataset is None:
+        raise _no_dataset()
+    made = []
+    plans = space.plans_of(settings.dataset)
+    for fold in space.folds:
+        plan, split_sha256 = lookup(settings.dataset, plans, space.configuration, fold)
+        ranked = ranked_cases(lookup, settings.dataset, fold, settings.axes)
+        made += [
+            make_spec(
+                plan=plan,
+                split_sha256=split_sha256,
+                fold=fold,
+                seed=seed,
+                scheme=settings.scheme,
+                axes=settings.axes,
+                training=settings.training,
+                ranked=ranked,
+            )
+            for seed in space.seeds
+        ]
+    return made
+
+
+def check_data(space: SearchSpace, lookup: Lookup) -> None:
+    """Look every dataset and fold up once, so that what is missing is known before anything starts.
+
+    Raises:
+        InvalidInputError: no dataset is named, a configuration or fold does not exist, or a share of the training cases
+            leaves none of them.
+        StudyError: what else the lookup raises.
+    """
+    if not space.datasets:
+        raise _no_dataset()
+    for dataset in space.datasets:
+        for fold in space.folds:
+            lookup(dataset, space.plans_of(dataset), space.configuration, fold)
+            for axes in space.data_axes:
+                resolve_cases(ranked_cases(lookup, dataset, fold, axes) or (), axes.pdl_fraction)
+
+
+def _no_dataset() -> InvalidInputError:
+    return InvalidInputError(
+        field="datasets",
+        received=None,
+        legal="a dataset id or name",
+        remedy="give --dataset, or `datasets` in the space",
+    )

@@ -1,0 +1,70 @@
+"""The stock nnU-Net command that predicts with a trial's model, and the variables that show nnU-Net its way."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.store.records import AttemptHeader, TrialSpec
+from study.store.trial_folder import TrialFolder
+
+RESULTS_VARIABLE = "nnUNet_results"
+EXTENSION_VARIABLE = "nnUNet_extTrainer"
+EXTENSION_FOLDER = Path(__file__).resolve().parents[1] / "nnunet_ext"
+TRAINER_NAME = "nnUNetTrainerPGPS"
+# nnU-Net's in the final validation of a training, so that the same model gives the same Dice.
+TILE_STEP_SIZE, CHECKPOINT = 0.5, "checkpoint_final.pth"
+
+
+def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[AttemptHeader] | None = None) -> str:
+    """The stock nnU-Net command that predicts with a trial's model, on the kind of device that trained it.
+
+    Args:
+        folder: of the trial.
+        spec: its specification.
+        attempts: its attempts, where they have been read.
+    """
+    attempts = folder.attempts() if attempts is None else attempts
+    return prediction_with(
+        results=str(folder.results_path.resolve()),
+        extension=shlex.quote(str(EXTENSION_FOLDER)),
+        dataset=spec.dataset,
+        plans=spec.plans,
+        configuration=spec.configuration,
+        fold=spec.fold,
+        mirroring=spec.training.test_time_mirroring,
+        device=attempts[-1].device if attempts else None,
+    )
+
+
+def prediction_with(
+    *,
+    results: str,
+    extension: str,
+    dataset: str,
+    plans: str,
+    configuration: str,
+    fold: int,
+    mirroring: bool,
+    device: str | None,
+) -> str:
+    """The same for a model named by its parts.
+
+    Args:
+        results: the trial's `nnUNet_results`.
+        extension: the folder of the trainer's class, as a shell reads it.
+        dataset: nnU-Net's name.
+        plans: their name.
+        configuration: of those plans.
+        fold: of the trial.
+        mirroring: whether its validation predicted with test-time mirroring.
+        device: `cpu` or `cuda`; None leaves it open.
+    """
+    names = [shlex.quote(name) for name in (dataset, plans, configuration)]
+    return (
+        f"{RESULTS_VARIABLE}={shlex.quote(results)} {EXTENSION_VARIABLE}={extension} "
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {names[0]} -tr {TRAINER_NAME} -p {names[1]} -c {names[2]} "
+        f"-f {fold} -step_size {TILE_STEP_SIZE} -chk {CHECKPOINT}{'' if mirroring else ' --disable_tta'}"
+        f"{f' -device {shlex.quote(device)}' if device else ''}"
+    )

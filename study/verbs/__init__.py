@@ -1,1 +1,0 @@
-"""One module per verb of the command line: EXAMPLES, add_arguments(parser), run(args) -> exit code."""
