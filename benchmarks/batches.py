@@ -22,7 +22,7 @@ DRAW = """
 import hashlib, sys, time
 from pathlib import Path
 import torch
-from study import files
+from study.common import files
 from study.nnunet.batches import Item
 from study.curriculum.schemes import named_axes
 from study.nnunet.datasets import data_paths, find_dataset

@@ -44,7 +44,7 @@ class Clock:
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from study import locks
+from study.store import locks
 say = lambda word: os.write(1, f"{{word}}\\n".encode())
 lock = Path(sys.argv[1])
 {before}

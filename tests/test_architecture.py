@@ -18,7 +18,6 @@ LIGHT_MODULES = [
     "study.store.records",
     "study.store.ledger",
     "study.store.costs",
-    "analysis",
 ]
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -75,7 +75,7 @@ def test_what_json_cannot_hold_is_refused_before_the_old_file_is_touched(tmp_pat
 SLOW_WRITER = """
 import sys, time
 from pathlib import Path
-from study import files
+from study.common import files
 def slow(handle):
     handle.write(b"half")
     handle.flush()

@@ -201,7 +201,7 @@ def test_a_record_of_a_seven_figure_number_counts(lock: Path, clock: Clock) -> N
 HIDDEN = """
 import os, sys
 from pathlib import Path
-from study import holders, locks, sightings
+from study.store import holders, locks
 holders._born = lambda pid: None  # as /proc looks where it hides the processes of others
 os.setuid(65534)
 print(locks.holder(Path(sys.argv[1])) is not None)

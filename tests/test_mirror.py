@@ -255,7 +255,7 @@ from pathlib import Path
 from study.search.mirror import open_mirror
 from study.search.proposers import known_points
 from study.store.ledger import Ledger
-from study.search import space_from
+from study.search.document import space_from
 url, root, document = sys.argv[1:]
 space, ledger = space_from(json.loads(document)), Ledger.open(Path(root))
 mirror, [known] = open_mirror(url, space, ledger), known_points(space, ledger)

@@ -26,7 +26,7 @@ STUDY = """
 import hashlib, json, os, sys, tempfile
 from study.common.process import use_short_temporary_folder
 use_short_temporary_folder()
-from study.cluster import configure_ray
+from study.cluster.local import configure_ray
 configure_ray(address=None)
 import ray
 from ray import tune

@@ -58,7 +58,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from examples import EPOCH, HEADER, RESULT, make_interval
-from study import files, locks
+from study.common import files
+from study.store import locks
 from study.store.trial_folder import TrialFolder
 locks.BEAT_SECONDS = 0.05
 trial = TrialFolder(Path(sys.argv[1]))

@@ -98,7 +98,7 @@ def test_output_that_nobody_can_read_ends_in_no_traceback(study: Path, line: str
 
 def test_a_record_is_never_written_to_where_output_was(tmp_path: Path) -> None:
     """The lowest free descriptor is the next file's: with standard output closed, that of a print."""
-    code = "from study import terminal; terminal.mend_streams(); open('record', 'w'); print('said')"
+    code = "from study.common import terminal; terminal.mend_streams(); open('record', 'w'); print('said')"
     answer = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" <&- >&- 2>&-'], cwd=tmp_path, check=False)
     assert answer.returncode == 0
     assert (tmp_path / "record").read_bytes() == b""
@@ -273,7 +273,7 @@ def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
 
 TWICE = """
 import os, signal, sys
-from study import commandline
+from study.cli import program as commandline
 class Verb:
     EXAMPLES = ""
     add_arguments = staticmethod(lambda parser: None)

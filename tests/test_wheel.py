@@ -71,7 +71,7 @@ def test_a_file_of_the_users_own_comes_first(installed: Path, data: Path, tmp_pa
 
 def test_the_demos_space_is_read_from_any_folder(installed: Path, tmp_path: Path) -> None:
     script = (
-        "import study; from study.search import load_space; from study.cli.demo import SPACE; "
+        "import study; from study.search.document import load_space; from study.cli.demo import SPACE; "
         "print(study.__file__); print(load_space(SPACE).name)"
     )
     environment = {**os.environ, "PYTHONPATH": str(installed / "site"), "PYTHONSAFEPATH": "1"}

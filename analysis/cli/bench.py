@@ -12,7 +12,7 @@ from study.common.checks import check_count
 from study.common.setting import whole
 
 if TYPE_CHECKING:
-    from benchmarks.analysis import FrontBench, ReportBench
+    from benchmarks.reports import FrontBench, ReportBench
 
 EXAMPLES = """  python -m analysis bench front
   python -m analysis bench report --trials 200 --json"""
@@ -44,20 +44,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(benchmark: str, trials: int) -> FrontBench | ReportBench:
-    from benchmarks.analysis import measure_front, measure_report
+    from benchmarks.reports import measure_front, measure_report
 
     with tempfile.TemporaryDirectory(prefix="pgps-bench-") as folder:
         return (measure_front if benchmark == "front" else measure_report)(Path(folder), trials=trials)
 
 
 def _as_json(figures: dict[str, FrontBench | ReportBench]) -> dict[str, object]:
-    from benchmarks.analysis import to_json
+    from benchmarks.reports import to_json
 
     return {benchmark: to_json(one) for benchmark, one in figures.items()}
 
 
 def _text(figures: FrontBench | ReportBench) -> str:
-    from benchmarks.analysis import FrontBench
+    from benchmarks.reports import FrontBench
 
     return _front_text(figures) if isinstance(figures, FrontBench) else _report_text(figures)
 

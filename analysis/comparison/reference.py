@@ -139,7 +139,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 def _text(name: str, file: str) -> str:
     _check(name, REFERENCES)
-    return (files("analysis.comparison.reference") / name / file).read_text(encoding="utf-8")
+    return (files("analysis.comparison") / name / file).read_text(encoding="utf-8")
 
 
 def _check(name: str, legal: Sequence[str]) -> None:

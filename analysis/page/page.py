@@ -118,7 +118,7 @@ def stylesheet() -> str:
 
 
 def _text(name: str) -> str:
-    return (files("analysis") / name).read_text(encoding="utf-8")
+    return (files("analysis.page") / name).read_text(encoding="utf-8")
 
 
 def _cards(data: str) -> str:

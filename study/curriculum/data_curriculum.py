@@ -60,7 +60,7 @@ class DataCurriculum:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self | None:
-        """Inverse of `serialize.record_to_json`; None, as a specification without a data curriculum has it, stays None."""
+        """Inverse of `serialize.record_to_json`; None, of a specification without a data curriculum, stays None."""
         return None if data is None else cls(**data)
 
 

@@ -397,8 +397,8 @@ class AttemptHeader:
         gpu_ids: integer NVML indices that were measured.
         device: `cpu` or `cuda`; data_workers: processes that make batches.
         execution: how each stage was run, in the order of their beginning; empty in records of earlier versions.
-        inputs: what it read besides its specification, see `nnunet.identity`; preprocessed: nnU-Net's folder of it. Neither is
-            known of attempts from before they were recorded.
+        inputs: what it read besides its specification, see `nnunet.identity`; preprocessed: nnU-Net's folder of it.
+            Neither is known of attempts from before they were recorded.
     """
 
     attempt: int
