@@ -26,7 +26,7 @@ from study.common import files
 from study.nnunet.batches import Item
 from study.curriculum.schemes import named_axes
 from study.nnunet.datasets import data_paths, find_dataset
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 from study.search.trials import make_spec, prepared_lookup
 from study.nnunet.task import Task
 from study.nnunet.trainer import nnUNetTrainerPGPS

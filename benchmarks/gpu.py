@@ -20,7 +20,7 @@ from study.common.errors import MachineError
 from study.common.serialize import record_to_json, with_tuples
 from study.nnunet.datasets import DataPaths
 from study.store.readings import CACHE_VARIABLE, worth_compiling
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 
 EVERYTHING, COMPILING = "everything", "compiling"
 CPS = "cps"

@@ -20,7 +20,7 @@ from benchmarks.gpu import CPS, EVERYTHING, StageFigures
 from study.common import files
 from study.nnunet.datasets import DataPaths, PreparedDataset, find_dataset
 from study.store.readings import ALWAYS, NEVER, CompileChoice, StageExecution, fallback_lines
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 
 ITERATIONS, BLOCKS, WARM_UPS = 20, 3, 3
 BATCHES_TIMED = 5

@@ -28,8 +28,9 @@ from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import Axes
 from study.store.ledger import Ledger
 from study.store.readings import MeterInfo, NodeUse, OwnEnergy
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrainingSettings, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
+from study.store.specification import TrainingSettings, TrialSpec
 
 DATASET = "Dataset999_Synthetic"
 GEOMETRY = Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2)

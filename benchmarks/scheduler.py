@@ -23,8 +23,9 @@ from study.run.trial_process import FINISHED, Job
 from study.search.document import load_space
 from study.store.ledger import Ledger
 from study.store.readings import MeterInfo
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 EPOCHS = 3

@@ -30,7 +30,8 @@ from study.run.trial_process import Job
 from study.run.workplace import Workplace
 from study.store.costs import bill
 from study.store.ledger import Ledger
-from study.store.records import Phase, TrialSpec
+from study.store.records import Phase
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 MEMORY_POLL_SECONDS = 0.2

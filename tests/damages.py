@@ -15,7 +15,7 @@ from typing import Any
 from examples import make_spec
 
 from study.common import files
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 Write = Callable[[TrialFolder], object]

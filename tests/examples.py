@@ -14,8 +14,9 @@ from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.schemes import named_axes
 from study.store.readings import MeterInfo
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrainingSettings, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
+from study.store.specification import TrainingSettings, TrialSpec
 from study.store.trial_folder import TrialFolder
 
 BRAIN = Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2)

@@ -28,7 +28,8 @@ from study.run.trial import run_trial
 from study.run.workplace import Workplace
 from study.search.trials import make_spec, prepared_lookup
 from study.store.ledger import Ledger
-from study.store.records import Energy, Phase, TrainingSettings, TrialSpec
+from study.store.records import Phase
+from study.store.specification import Energy, TrainingSettings, TrialSpec
 from study.store.trial_folder import TrialFolder
 
 NUMBER, NAME = 901, "Dataset901_Phantom"

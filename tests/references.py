@@ -21,7 +21,8 @@ from study.common.errors import TrialInterrupted
 from study.nnunet.datasets import DataPaths
 from study.run.trial import run_trial
 from study.store.ledger import Ledger
-from study.store.records import EpochReport, Phase, TrialSpec
+from study.store.records import EpochReport, Phase
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 

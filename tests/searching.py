@@ -20,7 +20,7 @@ from study.search.tpe import TpeProposer
 from study.search.trials import specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 MIN_PATCH, STAGES, GROWTH = "curriculum.min_patch", "curriculum.stages", "curriculum.batch_growth"

@@ -16,6 +16,7 @@ LIGHT_MODULES = [
     "study.curriculum.curriculum",
     "study.nnunet.plans",
     "study.store.records",
+    "study.store.specification",
     "study.store.ledger",
     "study.store.costs",
 ]

@@ -25,8 +25,8 @@ from study.store.audit import audit
 from study.store.costs import bill
 from study.store.holders import STALE_SECONDS
 from study.store.ledger import Ledger
-from study.store.records import TrialSpec
 from study.store.results import TrialResult
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 SPACE = {"name": "damaged"}

@@ -31,7 +31,7 @@ from study.run.meter import (
 from study.store.costs import bill
 from study.store.ledger import Ledger
 from study.store.readings import UNMEASURED, MeterInfo, MeterReading, NodeUse
-from study.store.records import Energy
+from study.store.specification import Energy
 
 NOT_MEASURED = {"cpu": "unmeasured", "gpu": "unmeasured", "ram": "unmeasured"}
 # Settings that would change what is measured, where it goes, or whose carbon it is.

@@ -28,7 +28,7 @@ from study.run.trial_process import FINISHED, Job
 from study.store.costs import bill
 from study.store.ledger import Ledger
 from study.store.readings import StageExecution
-from study.store.records import Energy
+from study.store.specification import Energy
 
 pytestmark = [
     pytest.mark.gpu,

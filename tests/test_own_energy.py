@@ -22,7 +22,8 @@ from study.run.cpu_energy import CpuEnergy, ProcessTree
 from study.run.gpu_energy import ABSENT, BY_USE, EVENLY, MEASURED, UNMEASURED, GpuEnergy, load_nvml
 from study.run.meter import CodeCarbonMeter
 from study.store.readings import NodeUse
-from study.store.records import CostInterval, Energy, Phase
+from study.store.records import CostInterval, Phase
+from study.store.specification import Energy
 
 HOUR = 3600.0
 IDLE_OF_AN_HOUR_KWH = 0.016 * 4 / 16

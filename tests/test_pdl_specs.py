@@ -22,7 +22,7 @@ from study.search.document import space_from
 from study.search.trials import check_data, prepared_lookup, ranked_cases, specs
 from study.search.trials import make_spec as specify
 from study.store.ledger import Ledger
-from study.store.records import TrainingSettings, TrialSpec
+from study.store.specification import TrainingSettings, TrialSpec
 
 DATASET = "Dataset004_Hippocampus"
 LENGTH = {"epochs": 10, "iterations_per_epoch": 50}

@@ -16,16 +16,9 @@ from study.common.errors import InvalidInputError
 from study.common.serialize import record_to_json, sha256_of_json
 from study.curriculum.schemes import ALLOCATIONS, SCHEMES
 from study.store.readings import NodeUse, OwnEnergy, StageExecution
-from study.store.records import (
-    TRIAL_ID_LENGTH,
-    AttemptHeader,
-    CostInterval,
-    EpochReport,
-    Phase,
-    TrainingSettings,
-    TrialSpec,
-)
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
+from study.store.specification import TRIAL_ID_LENGTH, TrainingSettings, TrialSpec
 
 
 def through_json(record: Any) -> Any:

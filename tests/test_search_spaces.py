@@ -13,7 +13,7 @@ from study.nnunet.plans import NetworkPlan
 from study.search.document import BLOCKS, SETTINGS, SpaceDocument, load_space
 from study.search.space import SearchSpace
 from study.search.trials import specs
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 PATHS = sorted(FOLDER.glob("*.yaml"))

@@ -33,7 +33,7 @@ from study.curriculum.curriculum import resolve
 from study.curriculum.schedule import even_spans, whole_epoch_spans
 from study.curriculum.schemes import Axes, named_axes
 from study.search.domains import DEFAULTS
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "search_spaces" / "README.md"
 RECORDS = (Axes, TrainingSettings)

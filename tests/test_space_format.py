@@ -15,7 +15,7 @@ from study.common.errors import InvalidInputError, MissingDataError, StudyError
 from study.curriculum.schemes import Axes
 from study.search.document import load_space, parse_yaml, space_from
 from study.search.domains import Choice, Fixed, Integer, LogUniform, Uniform
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 
 def document(**keys: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from study.curriculum.schemes import Axes, named_axes
 from study.nnunet.datasets import DataPaths
 from study.nnunet.plans import NetworkPlan
 from study.search.trials import make_spec, prepared_lookup
-from study.store.records import TrainingSettings, TrialSpec
+from study.store.specification import TrainingSettings, TrialSpec
 
 HIPPOCAMPUS = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 8), batch_size=9)
 DATASET = "Dataset004_Hippocampus"

@@ -25,7 +25,7 @@ from study.nnunet.compiling import Compiler, hits, use_compile_cache, without_br
 from study.nnunet.steps import read_losses
 from study.nnunet.torch_tools import all_finite, make_optimizer
 from study.store.readings import CACHE_VARIABLE
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 PLAIN = {"background": 0, "one": 1, "two": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}

@@ -20,7 +20,8 @@ from study.run.trial import finished_trial, run_trial
 from study.store.audit import audit_trial
 from study.store.ledger import Ledger
 from study.store.outcomes import objectives
-from study.store.records import EpochReport, TrialSpec
+from study.store.records import EpochReport
+from study.store.specification import TrialSpec
 from study.store.status import rich_table, study_status
 from study.store.trial_folder import TrialFolder, TrialState
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from study.common.errors import InvalidInputError
 from study.curriculum.data_curriculum import smoothed_dice, stopping_epoch
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 CURVES = st.lists(st.none() | st.floats(0, 1), max_size=30)
 

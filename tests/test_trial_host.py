@@ -24,7 +24,8 @@ from study.nnunet.datasets import data_paths
 from study.run.trial_host import Ending, TrialHost, memory_kills
 from study.run.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, Job
 from study.store.ledger import Ledger
-from study.store.records import Energy, Phase, TrialSpec
+from study.store.records import Phase
+from study.store.specification import Energy, TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 LONG = {"optimizer": "adamw", "epochs": 40, "iterations_per_epoch": 20, "validation_batches": 1}

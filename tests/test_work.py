@@ -24,8 +24,8 @@ from study.common.machine import Resources
 from study.run.trial_host import Ending
 from study.run.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
 from study.store.ledger import Ledger
-from study.store.records import Energy
 from study.store.results import Metrics, measured
+from study.store.specification import Energy
 from study.store.trial_folder import TrialFolder, TrialState
 
 Step = Callable[[TrialFolder], Ending]

@@ -22,7 +22,7 @@ from analysis.tables.frame import FINISHED
 from analysis.tables.methods import point_id
 from analysis.tables.points import axes_of, training_of
 from study.common.errors import StudyError
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 COSTS = (

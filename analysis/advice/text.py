@@ -24,7 +24,7 @@ from study.common.setting import settings_of
 from study.common.terminal import say
 from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import SCHEMES, Axes
-from study.store.records import TrainingSettings, TrialSpec
+from study.store.specification import TrainingSettings, TrialSpec
 from study.store.trial_folder import TrialFolder
 
 NNUNET_EPOCHS, NNUNET_ITERATIONS_PER_EPOCH = 1000, 250

@@ -17,7 +17,7 @@ from analysis.comparison.numbers import budget_words, percent
 from analysis.tables.columns import BY_NAME
 from analysis.tables.methods import METHOD_LABELS, OTHER
 from study.common.errors import InvalidInputError
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 FOLLOWS_SCHEME = "foreground_oversampling"
 MATCHED: tuple[str, ...] = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from study.common.setting import Dtype, settings_of
 from study.curriculum.schemes import Axes
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)

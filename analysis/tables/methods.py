@@ -15,7 +15,7 @@ from study.common.serialize import sha256_of_plain
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Stage, resolve
 from study.curriculum.schemes import SCHEMES, Axes
-from study.store.records import TRIAL_ID_LENGTH, TrialSpec
+from study.store.specification import TRIAL_ID_LENGTH, TrialSpec
 
 OTHER = "other"
 PDL = "pdl"

@@ -18,7 +18,7 @@ from analysis.tables.frame import FINISHED
 from analysis.tables.methods import CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
 from study.common.setting import settings_of
 from study.curriculum.schemes import Axes
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 if TYPE_CHECKING:
     from pandas.api.typing import DataFrameGroupBy
@@ -81,7 +81,7 @@ def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
 
 
 def training_of(point: pd.Series[Any]) -> dict[str, Any]:
-    """A point's training settings as plain JSON, named as in `study.store.records.TrainingSettings`."""
+    """A point's training settings as plain JSON, named as in `study.store.specification.TrainingSettings`."""
     return _settings(point, TrainingSettings)
 
 

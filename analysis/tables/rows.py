@@ -20,8 +20,9 @@ from study.common.errors import StudyError
 from study.store.audit import UNFORESEEN, read_trial
 from study.store.costs import Bill, Charge, Entry, bill, scaled, total
 from study.store.readings import MeterInfo
-from study.store.records import TRAINING_PHASES, AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.store.records import TRAINING_PHASES, AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import NSD, TrialResult
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 

@@ -16,7 +16,7 @@ from analysis.tables.columns import BY_NAME
 from analysis.tables.methods import CONSTANT_PATCH
 from study.common.setting import Count, Switch, Words, settings_of
 from study.curriculum.schemes import Axes
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 # Numbers first: an axis of words that splits the points alike is named after them. Stages are told as resolved.
 _CURRICULUM = sorted(

@@ -118,7 +118,7 @@ def _measure_gpu(args: argparse.Namespace, folder: Path) -> GpuBench:
     from study.common.errors import InvalidInputError
     from study.common.machine import resolve_device
     from study.search.trials import make_spec, prepared_lookup
-    from study.store.records import TrainingSettings
+    from study.store.specification import TrainingSettings
 
     instead = "measure a CPU with `bench trial`"
     if args.device == "cpu":
@@ -154,7 +154,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from study.run.trial_process import Job
     from study.search.trials import make_spec, prepared_lookup
     from study.store.ledger import Ledger
-    from study.store.records import Energy, TrainingSettings
+    from study.store.specification import Energy, TrainingSettings
 
     axes = axes_from(args)
     paths, name = _data(args, folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from study.curriculum.table import data_words, rich_table, shortfalls, summary
 from study.search.space import OPTUNA, Point, SearchSpace
 from study.search.trials import Lookup, specs
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 
 if TYPE_CHECKING:
     from study.common.tables import PlainConsole

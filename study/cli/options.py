@@ -12,7 +12,7 @@ from study.common.errors import InvalidInputError
 from study.common.setting import Switch, Words, number, settings_of
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.curriculum.schemes import SCHEMES, Axes, named_axes
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 _DATA_AXES = "pdl_"
 

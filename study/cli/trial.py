@@ -23,8 +23,8 @@ from study.cli.options import (
     training_from,
 )
 from study.common.setting import number, whole
-from study.store.records import METERS, Energy, TrialSpec
 from study.store.results import DEFAULT_TOLERANCE_MM, METRICS, Metrics
+from study.store.specification import METERS, Energy, TrialSpec
 
 EXAMPLES = """\
   python -m study trial --data data --dataset 4 --scheme pgps --out trials

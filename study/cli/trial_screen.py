@@ -18,8 +18,9 @@ from study.run.progress import Progress
 from study.run.trial import FinishedTrial
 from study.store.costs import CostSegment
 from study.store.prediction import predict_command
-from study.store.records import EpochReport, Phase, TrialSpec
+from study.store.records import EpochReport, Phase
 from study.store.results import HD95, NSD
+from study.store.specification import TrialSpec
 
 # Without a terminal one line per so many seconds is printed instead of a bar.
 LINE_INTERVAL_SECONDS = 10.0

@@ -32,7 +32,7 @@ from torch.utils.data import Dataset, Sampler
 from study.curriculum.curriculum import Curriculum, Stage
 from study.curriculum.data_curriculum import DataCurriculum
 from study.nnunet.samples import Cases, StageLoader
-from study.store.records import CONSTANT_FOREGROUND_OVERSAMPLING, AugmentationRule
+from study.store.specification import CONSTANT_FOREGROUND_OVERSAMPLING, AugmentationRule
 
 # nnU-Net widens the crop before rotation and scaling by these, whatever the transform itself draws from.
 _CROP_SCALE_RANGE = (0.85, 1.25)

@@ -20,7 +20,7 @@ from study.nnunet.datasets import NNUNET_PREFIX, PREPARED_VARIABLE, RAW_VARIABLE
 from study.nnunet.plans import NetworkPlan
 from study.store.ledger import Ledger
 from study.store.prediction import RESULTS_VARIABLE
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 FOLDER = "predicted_next_stage"

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from study.common import files
 from study.nnunet.datasets import DataPaths, find_dataset
 from study.store.prediction import TRAINER_NAME
-from study.store.records import TrialSpec
 from study.store.results import HD95, NSD, Measured, Metrics, measured
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 Mask = NDArray[np.bool_]

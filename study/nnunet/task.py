@@ -21,7 +21,8 @@ from study.curriculum.data_curriculum import STALL_SECONDS, DataCurriculum
 from study.curriculum.schemes import named_axes
 from study.nnunet.plans import plan_from_document
 from study.store.readings import CompileChoice, StageExecution, StagePart
-from study.store.records import EpochReport, Phase, TrainingSettings
+from study.store.records import EpochReport, Phase
+from study.store.specification import TrainingSettings
 
 
 class Device(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 
 def weights_sha256(network: torch.nn.Module) -> str:

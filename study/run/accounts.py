@@ -11,7 +11,8 @@ from study.common.machine import Resources
 from study.run.cpu_energy import ProcessTree
 from study.run.meter import make_meter
 from study.store.readings import AT_START, MeterInfo, NodeUse, OwnEnergy
-from study.store.records import CostInterval, Energy, Phase
+from study.store.records import CostInterval, Phase
+from study.store.specification import Energy
 
 _NODE_ENERGY, _CORES = ("cpu_kwh", "gpu_kwh", "ram_kwh"), ("own_cpu_seconds", "cpu_seconds")
 _OWN_ENERGY = [field.name for field in fields(OwnEnergy)]

@@ -23,7 +23,7 @@ from study.common.errors import InvalidInputError
 from study.run import gpu_energy
 from study.run.cpu_energy import CpuEnergy, Sample
 from study.store.readings import UNMEASURED, MeterInfo, MeterReading, OwnEnergy
-from study.store.records import Energy
+from study.store.specification import Energy
 
 WORLD = "world"
 # Seconds between CodeCarbon's own samples of power.

@@ -26,7 +26,8 @@ from study.common.terminal import time_left
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.table import shortfalls
 from study.nnunet.datasets import PreparedDataset
-from study.store.records import EpochReport, Phase, TrialSpec
+from study.store.records import EpochReport, Phase
+from study.store.specification import TrialSpec
 
 LONG_SECONDS = 24 * 3600.0
 FOR_A_CPU = "--optimizer adamw --epochs 10 --iterations-per-epoch 40 --validation-batches 2 --no-mirroring"

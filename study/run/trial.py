@@ -38,8 +38,9 @@ from study.store.audit import audit_trial, check_resumable
 from study.store.costs import Bill, bill
 from study.store.ledger import Ledger
 from study.store.readings import StageExecution
-from study.store.records import AttemptHeader, EpochReport, Phase, TrialSpec
+from study.store.records import AttemptHeader, EpochReport, Phase
 from study.store.results import TrialResult, result_from
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 # A killed process loses at most so much of the bill of its final validation, or a case if that takes longer.

@@ -37,8 +37,9 @@ from study.run.trial import run_trial
 from study.run.workplace import Workplace
 from study.store.ledger import Ledger
 from study.store.locks import EXIT_CODE_OF_LOSS
-from study.store.records import Energy, Phase, TrialSpec
+from study.store.records import Phase
 from study.store.results import NO_METRICS, Metrics
+from study.store.specification import Energy, TrialSpec
 from study.store.trial_folder import TrialFolder
 
 FINISHED, INTERRUPTED, FAILED, BUSY, INFEASIBLE, LOST, DISK_FULL, REFUSED = 0, 3, 4, 5, 6, EXIT_CODE_OF_LOSS, 8, 9

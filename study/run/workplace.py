@@ -11,8 +11,8 @@ from study.curriculum.data_curriculum import STALL_SECONDS
 from study.nnunet.datasets import DataPaths, find_dataset
 from study.nnunet.identity import trial_inputs
 from study.nnunet.paths import check_previous_stage
-from study.store.records import Energy, TrialSpec
 from study.store.results import NO_METRICS, Metrics
+from study.store.specification import Energy, TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,8 @@ from study.search.domains import (
     domain_from,
 )
 from study.search.space import OPTUNA, Resources, SearchSpace
-from study.store.records import Energy
 from study.store.results import DEFAULT_TOLERANCE_MM, Metrics
+from study.store.specification import Energy
 
 # No space needs more; PyYAML reads some ten thousand values a second, and aliases may mean billions.
 MOST_BYTES, MOST_VALUES, DEEPEST, LARGEST = 262_144, 2_000, 20, 2**63

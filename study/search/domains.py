@@ -26,7 +26,7 @@ from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
 from study.curriculum.data_curriculum import phase_iterations
 from study.curriculum.schemes import Axes, named_axes
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 Scalar = str | int | float | bool | None
 NAMES = ("choice", "uniform", "log_uniform", "integer")

@@ -45,8 +45,8 @@ from study.search.domains import (
     settings_at,
 )
 from study.store.ledger import RESOLVED, recorded_defaults
-from study.store.records import Energy
 from study.store.results import HD95, METRICS, NO_METRICS, NSD, Metrics
+from study.store.specification import Energy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from study.nnunet.datasets import DataPaths, find_dataset
 from study.nnunet.plans import NetworkPlan
 from study.search.domains import Scalar
 from study.search.space import SearchSpace
-from study.store.records import TrainingSettings, TrialSpec
+from study.store.specification import TrainingSettings, TrialSpec
 
 if TYPE_CHECKING:
     from study.ranking.files import Ranking

@@ -19,7 +19,7 @@ from study.common.errors import InvalidInputError, LedgerError
 from study.curriculum.data_curriculum import stopping_epoch
 from study.store import locks
 from study.store.ledger import Ledger
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
 from study.store.soundness import (
     epoch_problem,
@@ -29,6 +29,7 @@ from study.store.soundness import (
     result_problem,
     spec_problem,
 )
+from study.store.specification import TrialSpec
 from study.store.trial_folder import ENDINGS, EVENTS_REMEDY, TrialFolder, TrialState, one_per_epoch
 
 _RECORDED = ("attempts", "costs.jsonl", "epochs.jsonl", "result.json")

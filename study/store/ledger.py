@@ -40,7 +40,7 @@ from study.common.checks import check_name
 from study.common.errors import LedgerError
 from study.store import locks
 from study.store.holders import Holder
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, holding
 
 # Keys of a space's identity that may grow, and the one that holds what its defaults came to.

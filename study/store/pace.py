@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from study.store.records import AttemptHeader, CostInterval, Phase, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, Phase
+from study.store.specification import TrialSpec
 
 NOTED_SPREAD = 0.15
 """From this spread between trials of the same work on, every comparison of times says so."""

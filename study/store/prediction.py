@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.store.records import AttemptHeader, TrialSpec
+from study.store.records import AttemptHeader
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 RESULTS_VARIABLE = "nnUNet_results"

@@ -9,8 +9,9 @@ from math import isclose, isfinite
 from typing import Any
 
 from study.curriculum.schemes import SCHEMES
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import METRICS, NSD, Measured, TrialResult, measured
+from study.store.specification import TrialSpec
 
 # What tables of 64-bit numbers can hold.
 LARGEST = 2**63 - 1

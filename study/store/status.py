@@ -17,7 +17,7 @@ from study.store.ledger import Ledger
 from study.store.pace import Work, spread, words, works
 from study.store.prediction import predict_command
 from study.store.readings import fallback_lines
-from study.store.records import TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 if TYPE_CHECKING:

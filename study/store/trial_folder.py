@@ -14,8 +14,9 @@ from study.common import files
 from study.common.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
 from study.common.serialize import record_to_json
 from study.store import locks
-from study.store.records import AttemptHeader, CostInterval, EpochReport, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport
 from study.store.results import TrialResult
+from study.store.specification import TrialSpec
 
 # At most this many characters of a failure's reason are kept: the log has the rest.
 REASON_LENGTH = 500

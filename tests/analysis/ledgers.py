@@ -16,8 +16,9 @@ from study.curriculum.data_curriculum import DataCurriculum
 from study.curriculum.schemes import named_axes
 from study.store.ledger import Ledger
 from study.store.readings import MeterInfo
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase, TrainingSettings, TrialSpec
+from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
+from study.store.specification import TrainingSettings, TrialSpec
 from study.store.trial_folder import TrialFolder
 
 # Finer in the last axis, so that no two schemes resolve to the same stage table.

@@ -21,7 +21,7 @@ from analysis.statistics.tests import holm
 from analysis.tables.columns import Column
 from study.common.errors import InvalidInputError
 from study.store.ledger import Ledger
-from study.store.records import TrainingSettings
+from study.store.specification import TrainingSettings
 
 SETTINGS = TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20)
 

@@ -15,7 +15,7 @@ from analysis.tables.points import average_points, axes_of, training_of
 from study.curriculum.data_curriculum import DataCurriculum
 from study.curriculum.schemes import SCHEMES, Axes
 from study.store.ledger import Ledger
-from study.store.records import TrainingSettings, TrialSpec
+from study.store.specification import TrainingSettings, TrialSpec
 
 FIRST = DataCurriculum(cases=("a", "b"), until_iteration=60)
 

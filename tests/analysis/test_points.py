@@ -14,7 +14,7 @@ from analysis.tables.methods import method_of, point_id
 from analysis.tables.points import average_points, axes_of, training_of
 from study.curriculum.schemes import SCHEMES, Axes
 from study.store.ledger import Ledger
-from study.store.records import TrainingSettings, TrialSpec
+from study.store.specification import TrainingSettings, TrialSpec
 
 
 def points_of(study: Ledger) -> pd.DataFrame:

@@ -29,7 +29,8 @@ from study.common.errors import InvalidInputError, MissingDataError
 from study.curriculum.schemes import SCHEMES
 from study.nnunet.plans import NetworkPlan
 from study.store.ledger import Ledger
-from study.store.records import Phase, TrainingSettings, TrialSpec
+from study.store.records import Phase
+from study.store.specification import TrainingSettings, TrialSpec
 
 RUNTIME = OBJECTIVES["runtime_seconds"]
 

@@ -35,7 +35,8 @@ from analysis.why.cost_bars import AMOUNTS, cost_parts
 from analysis.why.curves import MOST_CURVES, choose_points, curves_of
 from study.store.ledger import Ledger
 from study.store.readings import StagePart
-from study.store.records import Phase, TrainingSettings
+from study.store.records import Phase
+from study.store.specification import TrainingSettings
 
 STEMS = ["importances", "slices", "parallel", "learning_curves", "costs", "costs_by_stage"]
 
