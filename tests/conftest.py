@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -24,6 +25,9 @@ time.tzset()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# A run that was started in the background ignores interrupts, and with it all that its tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples every time, and no deadline: a busy machine is no failure.
 settings.register_profile("study", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("study")

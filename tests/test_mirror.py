@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
-from test_searchers import (
+from searching import (
     FAILED,
     FINISHED,
     INFEASIBLE,

@@ -145,6 +145,7 @@ print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 """
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
     def compile_all() -> tuple[int, int]:

@@ -31,7 +31,7 @@ def test_folders_named_as_modules_do_not_change_the_lint(tmp_path: Path) -> None
         (tmp_path / name).mkdir(exist_ok=True)
     assert lint(tmp_path) == ""
     (tmp_path / "tests" / "broken.py").write_text("import os, study.store.ledger\n")
-    assert "I001" in lint(tmp_path)
+    assert "unsorted-imports" in lint(tmp_path)
 
 
 def names(requirements: list[str]) -> set[str]:

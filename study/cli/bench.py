@@ -157,7 +157,6 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from study.store.specification import Energy, TrainingSettings
 
     axes = axes_from(args)
-    paths, name = _data(args, folder)
     resolve_device(args.device)
     training = TrainingSettings(
         optimizer="adamw",
@@ -167,6 +166,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
         test_time_mirroring=False,
     )
     resources = Resources(device=args.device, data_workers=args.data_workers)
+    paths, name = _data(args, folder)
     plan, split = prepared_lookup(paths)(name, args.plans, args.configuration, 0)
     spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=training)
     ledger = Ledger.create(folder / "study")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from ledgers import complete, finish_trial, make_header, make_interval, make_result, make_spec, start_trial
+from reports import quick_report
 
 from analysis.comparison.compare import compare
 from analysis.fronts.caveats import caveats
 from analysis.fronts.front import pareto_front
 from analysis.page.fronts import fronts
 from analysis.page.papers import papers
-from analysis.page.report import write_report
 from analysis.statistics.evidence import gather
 from study.__main__ import main
 from study.store.ledger import Ledger
@@ -86,7 +86,7 @@ def test_a_spread_of_the_same_work_is_said_beside_fronts_and_comparisons(
     }
     for stem in ("table1", "hypervolume", "attainment_dice_runtime", "pareto_dice_runtime"):
         assert (words in told[stem]) == said, stem
-    assert (words in write_report([study.root], tmp_path / "report").page.read_text()) == said
+    assert (words in quick_report([study.root], tmp_path / "report").page.read_text()) == said
     assert main(["status", str(study.root)]) == 0
     assert (words in " ".join(capsys.readouterr().out.split())) == said
 

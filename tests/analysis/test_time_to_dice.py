@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import finish_trial, make_epochs, make_spec, make_study
+from ledgers import finish_trial, make_spec, make_study
 
 from analysis.comparison.time_to_dice import (
     POSTER_THRESHOLDS,
@@ -97,9 +97,7 @@ def write_pair(study: Ledger, *, fold: int, seconds: tuple[float, float], dice: 
     """CPS and PGPS whose curves are the same over their iterations; seconds are of the whole trainings."""
     for scheme, whole in zip(("cps", "pgps"), seconds, strict=True):
         spec = make_spec(scheme, fold=fold)
-        folder = finish_trial(study, spec, dice=dice, seconds=whole, **(header if scheme == "pgps" else {}))
-        for report in make_epochs(spec, dice=dice, seconds=whole):
-            folder.append_epoch(report)
+        finish_trial(study, spec, dice=dice, seconds=whole, curve=True, **(header if scheme == "pgps" else {}))
 
 
 def test_ratios_pair_folds_and_have_an_interval_from_three_on(tmp_path: Path) -> None:
