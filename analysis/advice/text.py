@@ -175,7 +175,7 @@ def _flags(recipe: Recipe) -> Iterator[str]:
 def _scheme(recipe: Recipe) -> str:
     """The scheme that the axes started from, or one with its way of cropping, which no option sets."""
     names = sorted(SCHEMES, key=lambda name: name != recipe.scheme)
-    return next(name for name in names if SCHEMES[name].shared_crops == recipe.axes.shared_crops)
+    return next(name for name in names if SCHEMES[name].axes.shared_crops == recipe.axes.shared_crops)
 
 
 _SHOWN_COSTS = ("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "voxels")

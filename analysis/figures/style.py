@@ -7,11 +7,13 @@ a page replaces each by a CSS variable of the same name, so that it follows ligh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import matplotlib as mpl
+
+from analysis.tables.methods import METHOD_LABELS, OTHER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +48,20 @@ LINES = tuple(
 """Of several fronts in one figure, from dark to light: matplotlib's cividis, which any eyes tell apart."""
 
 
+Marker: TypeAlias = str | tuple[int, Literal[1], int]
+"""Of matplotlib: a letter, or a star by its number of points."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodStyle:
     """Colour, matplotlib marker and relative area of a method's points."""
 
     paint: Paint
-    marker: str
+    marker: Marker
     area: float = 1.0
 
 
-METHOD_STYLES: Mapping[str, MethodStyle] = {
+_STYLES: Mapping[str, MethodStyle] = {
     "cps": MethodStyle(paint=Paint(name="cps", light="#3f4650", dark="#d0d5db"), marker="s", area=0.85),
     "pgps": MethodStyle(paint=Paint(name="pgps", light="#0072b2", dark="#4a9be0"), marker="o"),
     "pgps+": MethodStyle(paint=Paint(name="pgps-plus", light="#d55e00", dark="#f28a3d"), marker="P", area=1.15),
@@ -71,9 +77,25 @@ METHOD_STYLES: Mapping[str, MethodStyle] = {
     "pdl+performance": MethodStyle(paint=Paint(name="pdl-performance", light="#ed0c46", dark="#b34b02"), marker=">"),
     "pdl+other": MethodStyle(paint=Paint(name="pdl-searched", light="#5a02b2", dark="#29ffad"), marker="8", area=0.9),
 }
+SPARE_STYLES = (
+    MethodStyle(paint=Paint(name="spare-1", light="#000078", dark="#488460"), marker=(4, 1, 0), area=1.6),
+    MethodStyle(paint=Paint(name="spare-2", light="#a80090", dark="#901890"), marker=(6, 1, 0), area=1.4),
+    MethodStyle(paint=Paint(name="spare-3", light="#54783c", dark="#78b46c"), marker=(3, 1, 0), area=1.6),
+    MethodStyle(paint=Paint(name="spare-4", light="#9c3c00", dark="#f030b4"), marker=(8, 1, 0), area=1.4),
+)
+"""For methods that have no style of their own."""
+
+
+def styles_of(methods: Iterable[str]) -> dict[str, MethodStyle]:
+    """The style of each method: its own, the next spare one, or when those are used up that of searched curricula."""
+    spare = iter(SPARE_STYLES)
+    return {method: _STYLES.get(method) or next(spare, _STYLES[OTHER]) for method in methods}
+
+
+METHOD_STYLES: Mapping[str, MethodStyle] = styles_of(METHOD_LABELS)
 """Style of each method, in the order of legends."""
 
-_METHOD_PAINTS = (style.paint for style in METHOD_STYLES.values())
+_METHOD_PAINTS = dict.fromkeys(style.paint for style in METHOD_STYLES.values())
 PAINTS: tuple[Paint, ...] = (INK, MUTED, RULE, GRID, SHADE, SURFACE, *LINES, *_METHOD_PAINTS)
 """Every colour in use; no two are the same."""
 

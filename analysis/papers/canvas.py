@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import METHOD_STYLES, MUTED, SURFACE, Layout
+from analysis.figures.style import METHOD_STYLES, MUTED, SURFACE, Layout, Marker
 from analysis.fronts.caveats import estimated_parts, words_of
 from analysis.tables.contention import sentences as contention
 from analysis.tables.methods import METHOD_LABELS
@@ -127,7 +127,7 @@ def _write(figure: Figure, from_top: float, text: str, **style: Any) -> None:
     figure.text(_MARGIN / width, 1 - from_top / height, text, va="top", **{"linespacing": 1.35, **style})
 
 
-def _handle(marker: str, face: str, edge: str, label: str, size: float) -> Line2D:
+def _handle(marker: Marker, face: str, edge: str, label: str, size: float) -> Line2D:
     return Line2D(
         [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge, markersize=size, label=label
     )

@@ -1,4 +1,4 @@
-"""Which published method a trained curriculum is, by its stage table and not by the name it was started from.
+"""Which named method a trained curriculum is, by its stage table and not by the name it was started from.
 
 A training that starts on some of the cases follows the data curriculum (PDL) beside that of its patches: `pdl` with a
 constant patch, `pdl+pgps` with the patches of PGPS, and so on.
@@ -21,15 +21,7 @@ OTHER = "other"
 PDL = "pdl"
 CONSTANT = "cps"
 _KEPT = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
-_PATCH_LABELS = {
-    CONSTANT: "CPS",
-    "pgps": "PGPS",
-    "pgps+": "PGPS+",
-    "rpss": "RPSS",
-    "efficiency": "Efficiency",
-    "performance": "Performance",
-    OTHER: "Searched",
-}
+_PATCH_LABELS = {**{name: scheme.label for name, scheme in SCHEMES.items()}, OTHER: "Searched"}
 
 
 def with_data_curriculum(method: str) -> str:
@@ -44,13 +36,13 @@ METHOD_LABELS = {
         for name, label in _PATCH_LABELS.items()
     },
 }
-"""Names for people, in the order of legends. `Searched` is every curriculum that no publication names."""
+"""Names for people, in the order of legends. `Searched` is every curriculum without a name."""
 CONSTANT_PATCH = (CONSTANT, PDL)
 """Methods whose patch does not grow."""
 
 
 def method_of(spec: TrialSpec) -> str:
-    """The published scheme with this very stage table at the same budget and allocation, else `other`.
+    """The named scheme with this very stage table at the same budget and allocation, else `other`.
 
     A point of the search space that happens to resolve to constant patch size is CPS. Where several schemes resolve to
     the same table, the one that the trial was started from is taken. See the module's text for PDL.
@@ -111,10 +103,10 @@ def _is_scheme(spec: TrialSpec, name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _axes(name: str, *kept: Any) -> Axes:
-    return replace(SCHEMES[name], **dict(zip(_KEPT, kept, strict=True)))
+    return replace(SCHEMES[name].axes, **dict(zip(_KEPT, kept, strict=True)))
 
 
 @lru_cache(maxsize=4096)
 def _stages(geometry: Geometry, axes: Axes, epochs: int, iterations_per_epoch: int) -> tuple[Stage, ...]:
-    """Of a published scheme, which thousands of trials are compared with."""
+    """Of a named scheme, which thousands of trials are compared with."""
     return resolve(geometry, axes, epochs=epochs, iterations_per_epoch=iterations_per_epoch).stages

@@ -1,4 +1,4 @@
-"""The axes of the space of curricula, each said once, and the published curricula as points of it."""
+"""The axes of the space of curricula, each said once, and the named curricula as points of it."""
 
 from __future__ import annotations
 
@@ -144,16 +144,32 @@ class Axes:
         return 0 < self.pdl_fraction < 1
 
 
-SCHEMES: Mapping[str, Axes] = {
-    "cps": Axes(min_patch=1.0),
-    "pgps": Axes(),
-    "pgps+": Axes(batch_growth=STEPWISE),
-    "rpss": Axes(order="random"),
-    "efficiency": Axes(chain="smallest-first", chain_start="one-voxel", shared_crops=True),
-    "performance": Axes(chain="smallest-first", chain_start="one-voxel", batch_growth=1.0, shared_crops=True),
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """A curriculum with a name.
+
+    Attributes:
+        label: its name for people.
+        axes: the point of the space that it is.
+        source: who published it.
+    """
+
+    label: str
+    axes: Axes
+    source: str
+
+
+MICCAI, FOLLOW_UP = "MICCAI 2024", "arXiv 2510.23241"
+_ONE_VOXEL = Axes(chain="smallest-first", chain_start="one-voxel", shared_crops=True)
+SCHEMES: Mapping[str, Scheme] = {
+    "cps": Scheme(label="CPS", axes=Axes(min_patch=1.0), source="constant patch size: conventional training"),
+    "pgps": Scheme(label="PGPS", axes=Axes(), source=f"{MICCAI}, section 2.2"),
+    "pgps+": Scheme(label="PGPS+", axes=Axes(batch_growth=STEPWISE), source=f"{MICCAI}, section 2.3"),
+    "rpss": Scheme(label="RPSS", axes=Axes(order="random"), source=f"random patch sizes; {MICCAI}, section 3.1"),
+    "efficiency": Scheme(label="Efficiency", axes=_ONE_VOXEL, source=FOLLOW_UP),
+    "performance": Scheme(label="Performance", axes=replace(_ONE_VOXEL, batch_growth=1.0), source=FOLLOW_UP),
 }
-"""The published curricula as points of the space: constant patch size, PGPS, PGPS+, random patch size sampling (MICCAI
-2024, sections 2.2, 2.3 and 3.1), Efficiency and Performance (arXiv 2510.23241)."""
+"""The curricula with a name, in the order of legends. One more needs nothing but a line here."""
 
 
 def named_axes(scheme: str, **overrides: Any) -> Axes:
@@ -164,4 +180,4 @@ def named_axes(scheme: str, **overrides: Any) -> Axes:
     """
     check_choice("scheme", scheme, tuple(SCHEMES))
     given = {name: value for name, value in overrides.items() if value is not None}
-    return replace(SCHEMES[scheme], **given)
+    return replace(SCHEMES[scheme].axes, **given)

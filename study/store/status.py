@@ -314,7 +314,7 @@ def _scheme(row: TrialStatus) -> str:
     if row.axes is None:
         return "-"
     named = SCHEMES.get(row.scheme)
-    changed = {name: value for name, value in vars(row.axes).items() if named and value != getattr(named, name)}
+    changed = {name: value for name, value in vars(row.axes).items() if named and value != getattr(named.axes, name)}
     # Without a part of the cases to start on, the other keys of the data curriculum are idle.
     hidden = ("budget", "allocation", *(() if row.axes.needs_ranking else ("pdl_fraction", "pdl_epochs", "pdl_metric")))
     shown = [f"{name}={_short(value)}" for name, value in changed.items() if name not in hidden]

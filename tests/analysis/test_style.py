@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.figures.style import METHOD_STYLES, SURFACE
+from analysis.figures.style import METHOD_STYLES, SPARE_STYLES, SURFACE, styles_of
+from analysis.tables.methods import METHOD_LABELS
 
 Array = NDArray[np.float64]
 # Machado, Oliveira, Fernandes 2009, severity 1: what of linear red, green and blue is seen.
@@ -20,6 +21,7 @@ SIGHTS = {
 }
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 WHITE = np.array([0.9505, 1.0, 1.089])
+STYLES = styles_of([*METHOD_LABELS, "new", "pdl+new", "another", "pdl+another"])
 # In CIE Lab; a difference of 2.3 is just noticeable.
 LEAST_DIFFERENCE, LEAST_CONTRAST = 10.0, 2.2
 
@@ -39,7 +41,7 @@ def lab(colour: str, sight: str) -> Array:
 @pytest.mark.parametrize("sight", SIGHTS)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_two_methods_look_alike(theme: str, sight: str) -> None:
-    colours = {method: lab(getattr(style.paint, theme), sight) for method, style in METHOD_STYLES.items()}
+    colours = {method: lab(getattr(style.paint, theme), sight) for method, style in STYLES.items()}
     alike = {
         pair: distance
         for pair in combinations(colours, 2)
@@ -49,17 +51,23 @@ def test_no_two_methods_look_alike(theme: str, sight: str) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("method", METHOD_STYLES)
+@pytest.mark.parametrize("method", STYLES)
 def test_every_method_stands_out_from_the_page(method: str, theme: str) -> None:
-    light, dark = sorted(
-        (XYZ[1] @ linear(getattr(p, theme)) for p in (METHOD_STYLES[method].paint, SURFACE)), reverse=True
-    )
+    light, dark = sorted((XYZ[1] @ linear(getattr(p, theme)) for p in (STYLES[method].paint, SURFACE)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= LEAST_CONTRAST
 
 
 def test_markers_differ_too() -> None:
-    markers = [style.marker for style in METHOD_STYLES.values()]
+    markers = [style.marker for style in STYLES.values()]
     assert len(set(markers)) == len(markers)
+
+
+def test_a_method_without_a_style_gets_the_next_spare_one_and_published_ones_keep_theirs() -> None:
+    more = styles_of([*METHOD_LABELS, "new", "pdl+new"])
+    assert {method: more[method] for method in METHOD_LABELS} == METHOD_STYLES
+    assert (more["new"], more["pdl+new"]) == SPARE_STYLES[:2]
+    last = styles_of(map(str, range(len(SPARE_STYLES) + 1)))
+    assert last[str(len(SPARE_STYLES))] == METHOD_STYLES["other"]
 
 
 def test_colours_that_look_alike_would_be_noticed() -> None:
