@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,28 +33,57 @@ from study.common.errors import InvalidInputError
 from study.common.setting import Setting, documentation, settings_of
 from study.curriculum.curriculum import resolve
 from study.curriculum.schedule import even_spans, whole_epoch_spans
-from study.curriculum.schemes import Axes, named_axes
-from study.search.domains import DEFAULTS
+from study.curriculum.schemes import SCHEMES, Axes, named_axes
+from study.search.domains import DEFAULTS, SCHEME
 from study.store.specification import TrainingSettings
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "search_spaces" / "README.md"
+REPOSITORY = Path(__file__).resolve().parent.parent
+KEYS, README = REPOSITORY / "search_spaces" / "README.md", REPOSITORY / "README.md"
 RECORDS = (Axes, TrainingSettings)
 SETTINGS = [(record, name) for record in RECORDS for name in settings_of(record)]
 
 
-def documented(text: str) -> str:
-    """The document with its tables of settings as the definitions have them."""
-    for record in RECORDS:
-        rows = rf"(?:^\| `(?:{'|'.join(settings_of(record))})` \|.*\n)+"
-        made = documentation(record).replace("\\", r"\\") + "\n"
-        text = re.sub(rows, made, text, count=1, flags=re.MULTILINE)
-    return text
+def documented(document: Path) -> str:
+    """A document with its tables of settings, schemes and searchers as the definitions have them."""
+    text = document.read_text(encoding="utf-8")
+    if document == KEYS:
+        for record in RECORDS:
+            text = with_rows(text, settings_of(record), documentation(record))
+        return with_rows(text, ["scheme"], scheme_row())
+    for name, each in settings_of(Axes).items():
+        # README shows some of the axes, in an order of its own.
+        text = with_rows(text, [name], f"| `{name}` | {each.kind.legal} | {each.meaning} |")
+    return with_rows(text, SCHEMES, "\n".join(map(scheme_documentation, SCHEMES)))
+
+
+def with_rows(text: str, names: Iterable[str], made: str) -> str:
+    """The text with other rows in place of the first that follow each other and begin with some of the names."""
+    rows = rf"(?:^\| `(?:{'|'.join(map(re.escape, names))})` \|.*\n)+"
+    return re.sub(rows, lambda _: made + "\n", text, count=1, flags=re.MULTILINE)
+
+
+def scheme_row() -> str:
+    names = ", ".join(f"`{name}`" for name in SCHEMES)
+    return f"| `scheme` | {names} | `{DEFAULTS[SCHEME]}` | where the settings below start from |"
+
+
+def scheme_documentation(name: str) -> str:
+    scheme = SCHEMES[name]
+    axes = [
+        f"`{axis}: {json.dumps(value).strip(chr(34))}`"
+        for axis, value in vars(scheme.axes).items()
+        if value != getattr(Axes(), axis)
+    ]
+    return f"| `{name}` | {scheme.label} | {', '.join(axes) or 'the defaults'} | {scheme.source} |"
 
 
 def test_the_documentation_is_made_of_the_definitions() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert text == documented(text)
-    assert all(f"| `{name}` |" in text for _, name in SETTINGS)
+    for document in (KEYS, README):
+        assert document.read_text(encoding="utf-8") == documented(document)
+    assert all(f"| `{name}` |" in KEYS.read_text(encoding="utf-8") for _, name in SETTINGS)
+    assert all(
+        f"| `{name}` | {scheme.label} |" in README.read_text(encoding="utf-8") for name, scheme in SCHEMES.items()
+    )
 
 
 @pytest.mark.parametrize(("record", "name"), SETTINGS)
@@ -146,4 +177,5 @@ def test_a_setting_without_an_option_is_in_no_command() -> None:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(documented(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    for each in (KEYS, README):
+        each.write_text(documented(each), encoding="utf-8")

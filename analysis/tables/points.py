@@ -26,27 +26,19 @@ if TYPE_CHECKING:
     Groups: TypeAlias = DataFrameGroupBy[Any, Any]
 
 # Settings worth a word in a point's summary when they differ between the points of a dataset, and how they read.
+_TOLD = {
+    name: each.told for record in (Axes, TrainingSettings) for name, each in settings_of(record).items() if each.told
+}
 _TOLD_IF_DIFFERENT = {
     "plans": "{}",
     "configuration": "{}",
-    "budget": "budget {:.0%}",
-    "allocation": "{} allocation",
-    "optimizer": "{}",
-    "initial_learning_rate": "rate {:g}",
-    "momentum": "momentum {:g}",
-    "weight_decay": "decay {:g}",
-    "epochs": "{} epochs",
-    "iterations_per_epoch": "{} iterations per epoch",
-    "foreground_oversampling": "{:.0%} foreground",
-    "growth": "stages growing by {:g}",
-    "stop_at_dice": "to Dice {:g}",
-    "augmentation": "augmentation {}",
+    **{name: words for name, words in _TOLD.items() if not name.startswith("pdl_")},
 }
 # The same of the data curriculum, where there is one.
 _TOLD_OF_PDL = {
-    "pdl_fraction": "{:.0%} of the cases first",
+    "pdl_fraction": _TOLD["pdl_fraction"],
     "pdl_iterations": "for {} iterations",
-    "pdl_metric": "by {}",
+    "pdl_metric": _TOLD["pdl_metric"],
 }
 # Its default follows from whether the patch size is constant, so it is told only where it differs within a method.
 _FOLLOWS_METHOD = "foreground_oversampling"

@@ -203,6 +203,7 @@ class Setting:
         option: on the command line; None where there is none. A switch's option turns it from its default.
         bare: its value where the option is given without one.
         logarithmic: whether a ratio means more than a difference.
+        told: how a point's summary says it where points differ in it, `budget {:.0%}`; empty where it does not.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Setting:
     option: str | None
     bare: str | None
     logarithmic: bool
+    told: str
 
     def words(self, value: Any) -> list[str]:
         """The option as a command gives it; nothing where leaving it out says the same for ever."""
@@ -243,9 +245,10 @@ def setting(
     option: str | None = "",
     bare: str | None = None,
     logarithmic: bool = False,
+    told: str = "",
 ) -> Any:
     """The field of a frozen dataclass that holds a setting; see `Setting`."""
-    told = {
+    said = {
         "kind": kind,
         "label": label,
         "meaning": meaning,
@@ -255,8 +258,9 @@ def setting(
         "option": option,
         "bare": bare,
         "logarithmic": logarithmic,
+        "told": told,
     }
-    return field(default=default, metadata={_KEY: told})
+    return field(default=default, metadata={_KEY: said})
 
 
 @cache
@@ -264,9 +268,9 @@ def settings_of(record: Any) -> Mapping[str, Setting]:
     """The settings of a dataclass by name, in its order."""
     found = {}
     for each in fields(record):
-        told = dict(each.metadata[_KEY])
-        option = f"--{each.name.replace('_', '-')}" if told["option"] == "" else told["option"]
-        found[each.name] = Setting(**{**told, "name": each.name, "default": each.default, "option": option})
+        said = dict(each.metadata[_KEY])
+        option = f"--{each.name.replace('_', '-')}" if said["option"] == "" else said["option"]
+        found[each.name] = Setting(**{**said, "name": each.name, "default": each.default, "option": option})
     return found
 
 

@@ -80,6 +80,7 @@ class Axes:
         "longer late stages, below 0 longer early ones; every stage keeps one iteration (with `reference`, one epoch). "
         "Idle in random order",
         shown_default="scheme",
+        told="stages growing by {:g}",
     )
     shared_crops: bool = setting(
         False,
@@ -103,12 +104,14 @@ class Axes:
         Number(low=SMALLEST_BUDGET, high=1),
         "Budget",
         "share of the iterations of each epoch; epochs stay, so the learning rate still falls to zero",
+        told="budget {:.0%}",
     )
     allocation: Allocation = setting(
         "even",
         Words(words=ALLOCATIONS),
         "Allocation",
         "iterations to stages: to one iteration, or whole epochs as in the published code",
+        told="{} allocation",
     )
     pdl_fraction: float = setting(
         0.0,
@@ -117,6 +120,7 @@ class Axes:
         "share of the training cases, most dissimilar, to start on; 0 is all (PDL)",
         details="share of the training cases that the training starts on, the most dissimilar ones (PDL); 0 or 1 is "
         "all of them throughout (CDL). An interval of it starts above 0",
+        told="{:.0%} of the cases first",
     )
     pdl_epochs: int | float = setting(
         DEFAULT_EPOCHS,
@@ -133,6 +137,7 @@ class Axes:
         "Ranked by",
         "measure of similarity that orders the cases; `mean-rank` is ours",
         details="what the cases are ranked by; `mean-rank` is ours, the mean of the ranks by MSE, SSIM and UQI",
+        told="by {}",
     )
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class TrainingSettings:
         "Optimizer",
         "SGD with Nesterov momentum, or AdamW",
         details="SGD with Nesterov momentum, as nnU-Net; AdamW learns in far fewer iterations",
+        told="{}",
     )
     initial_learning_rate: float | None = setting(
         None,
@@ -58,6 +59,7 @@ class TrainingSettings:
         details="start of the polynomial decay",
         shown_default="`sgd` 1e-2, `adamw` 3e-3",
         logarithmic=True,
+        told="rate {:g}",
     )
     momentum: float | None = setting(
         None,
@@ -65,17 +67,19 @@ class TrainingSettings:
         "Momentum",
         "of SGD, or the first beta of AdamW",
         shown_default="`sgd` 0.99, `adamw` 0.9",
+        told="momentum {:g}",
     )
     weight_decay: float = setting(
-        3e-5, Number(low=0, high=10), "Weight decay", "as the optimizer defines it", logarithmic=True
+        3e-5, Number(low=0, high=10), "Weight decay", "as the optimizer defines it", logarithmic=True, told="decay {:g}"
     )
-    epochs: int = setting(1000, Count(), "Epochs", "steps of the learning rate")
+    epochs: int = setting(1000, Count(), "Epochs", "steps of the learning rate", told="{} epochs")
     iterations_per_epoch: int = setting(
         250,
         Count(),
         "Iterations per epoch",
         "at full budget",
         details="at full budget; epochs × iterations may be ten million at most",
+        told="{} iterations per epoch",
     )
     foreground_oversampling: float | None = setting(
         None,
@@ -84,6 +88,7 @@ class TrainingSettings:
         "of samples centred on foreground",
         details="share of samples centred on foreground",
         shown_default="0.33 for constant patch size, else 0.5",
+        told="{:.0%} foreground",
     )
     validation_every_epochs: int = setting(
         1,
@@ -128,6 +133,7 @@ class TrainingSettings:
         "PDL poster, whose Dice is of the validation set. The learning rate falls as if nothing ended; the "
         "final validation follows as usual",
         shown_default="`null`",
+        told="to Dice {:g}",
     )
     augmentation: AugmentationRule = setting(
         "full-patch",
@@ -138,6 +144,7 @@ class TrainingSettings:
         "patch, so that stages differ in sizes alone; or anew for each stage's patch, as the published code "
         "does. On the Decathlon's pancreas task the two differ in 18.6 % of PGPS' iterations, on patches "
         "that are nowhere flat in none",
+        told="augmentation {}",
     )
 
     def __post_init__(self) -> None:
