@@ -74,7 +74,8 @@ def _add_settings(
             group.add_argument(each.option, dest=name, action="store_const", const=turned, help=f"not {each.meaning}")
             continue
         words = f": {', '.join(each.kind.words)}" if isinstance(each.kind, Words) else ""
-        told = f" (default: {each.shown_default.replace('`', '')})" if defaults else ""
+        default = each.shown_default.replace("`", "").replace("null", "none")
+        told = f" (default: {default})" if defaults else ""
         optional: dict[str, Any] = {"nargs": "?", "const": each.bare} if each.bare else {}
         text = f"{each.meaning.replace('`', '')}{words}{told}".replace("%", "%%")
         group.add_argument(
