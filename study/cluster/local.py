@@ -1,10 +1,6 @@
-"""The study on Ray Tune; the only package that imports ray.
+"""Ray on this machine or at an address: its variables, its token, and whether anything answers before Ray is asked.
 
-`allotment` decides what a trial gets of a node, `searchers` proposes points, `work` is what happens inside a Tune
-trial, `tuning` is Tune's loop, `driver` puts them together and stops cleanly. Ray Tune's own experiment state is never
-read back: the ledger decides what is done.
-
-Whether something answers at a cluster's address: asked before Ray is, which would go on asking for minutes.
+Ray would go on asking for minutes.
 """
 
 from __future__ import annotations

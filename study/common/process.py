@@ -1,6 +1,6 @@
 """Temporary folders: one of this user's alone whose path leaves room for sockets, whose addresses end at 107 bytes.
 
-Requests to stop that come as signals, one of which is often sent twice: to a process and to its group.
+And requests to stop that come as signals, one of which is often sent twice: to a process and to its group.
 """
 
 from __future__ import annotations

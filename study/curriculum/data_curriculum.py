@@ -1,16 +1,15 @@
 """The data curriculum: which training cases an iteration may draw (Progressive Deep Learning, PDL).
 
 A training starts on the cases that are most dissimilar from the others and goes on with all of them (AAPM 2020; Choi et
-al., Med Phys 2023;50:5075). Which cases an
-iteration may draw depends on its index alone, like its patch size, so the two curricula combine freely and a resumed
-training needs to know nothing else. How similar cases are is for the ranking to say; only its order arrives here.
+al., Med Phys 2023;50:5075). Which cases an iteration may draw depends on its index alone, like its patch size, so the
+two curricula combine freely and a resumed training needs to know nothing else. How similar cases are is for the ranking
+to say; only its order arrives here.
 
-When a training may end before its last epoch: as soon as its smoothed validation Dice reaches a target.
-
-The validation Dice is the mean foreground pseudo Dice over the fixed validation batches, patches of the full size. That
-is not the criterion of the PDL poster, whose Dice is of the validation set. Single
-evaluations jump, so it is smoothed: the mean of the last three. The decision is a function of the evaluations alone,
-so the trainer that takes it, one that resumes, and whoever checks the records later come to the same.
+And when a training may end before its last epoch: as soon as its smoothed validation Dice reaches a target. That Dice
+is the mean foreground pseudo Dice over the fixed validation batches, patches of the full size, not the criterion of the
+PDL poster, whose Dice is of the validation set. Single evaluations jump, so it is the mean of the last three. The
+decision is a function of the evaluations alone, so the trainer that takes it, one that resumes, and whoever checks the
+records later come to the same.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 They run in other processes. A file appears whole or not at all, so what is there after a kill is done.
 
-The same function over many items in several processes, which end with the one that started them.
-
-What a ranking will cost: how many registrations and comparisons, and a time from one of each, timed here and now.
+`run_all` calls one over many items in several processes, which end with the one that started them. `cost` says how many
+registrations and comparisons a ranking needs, and how long they take, from one of each, timed here and now.
 """
 
 from __future__ import annotations
