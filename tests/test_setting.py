@@ -34,6 +34,7 @@ from study.common.setting import Setting, documentation, settings_of
 from study.curriculum.curriculum import resolve
 from study.curriculum.schedule import even_spans, whole_epoch_spans
 from study.curriculum.schemes import SCHEMES, Axes, named_axes
+from study.search.algorithms import SEARCHERS
 from study.search.domains import DEFAULTS, SCHEME
 from study.store.specification import TrainingSettings
 
@@ -49,7 +50,7 @@ def documented(document: Path) -> str:
     if document == KEYS:
         for record in RECORDS:
             text = with_rows(text, settings_of(record), documentation(record))
-        return with_rows(text, ["scheme"], scheme_row())
+        return with_rows(with_rows(text, ["scheme"], scheme_row()), ["searcher"], searcher_row())
     for name, each in settings_of(Axes).items():
         # README shows some of the axes, in an order of its own.
         text = with_rows(text, [name], f"| `{name}` | {each.kind.legal} | {each.meaning} |")
@@ -65,6 +66,11 @@ def with_rows(text: str, names: Iterable[str], made: str) -> str:
 def scheme_row() -> str:
     names = ", ".join(f"`{name}`" for name in SCHEMES)
     return f"| `scheme` | {names} | `{DEFAULTS[SCHEME]}` | where the settings below start from |"
+
+
+def searcher_row() -> str:
+    names, meanings = ", ".join(f"`{name}`" for name in SEARCHERS), "; ".join(s.meaning for s in SEARCHERS.values())
+    return f"| `searcher` | {names} | required | {meanings} |"
 
 
 def scheme_documentation(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.curriculum.table import data_words, rich_table, shortfalls, summary
-from study.search.space import OPTUNA, Point, SearchSpace
+from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.specification import TrialSpec
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def show(space: SearchSpace, lookup: Lookup) -> int:
-    """Print every trial of a grid or random search, once; of Optuna's, the domains it will draw from."""
+    """Print every trial of points known in advance, once; of others, the domains they will be drawn from."""
     from study.common.tables import PlainConsole
 
     console = PlainConsole()
-    if space.searcher == OPTUNA:
-        console.print(f"{space.trials} points proposed by {OPTUNA} as results come in, from")
+    if space.method.points is None:
+        console.print(f"{space.trials} points proposed by {space.searcher} as results come in, from")
         for name, domain in space.searched.items():
             console.print(f"  {name}: {domain.to_json()}")
         return 0

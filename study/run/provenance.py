@@ -26,7 +26,7 @@ from study.nnunet.identity import (
 )
 from study.nnunet.plans import NetworkPlan
 from study.ranking.files import load_ranking
-from study.search.space import OPTUNA, SearchSpace
+from study.search.space import SearchSpace
 from study.store.ledger import Ledger
 
 _KEY = "provenance"
@@ -62,7 +62,7 @@ class Provenance:
         Raises:
             StudyError: the data is not there.
         """
-        searching = {"optuna": metadata.version("optuna")} if space.searcher == OPTUNA else {}
+        searching = {name: metadata.version(name) for name in space.method.libraries}
         inputs: dict[str, str] = {}
         sizes = {}
         for dataset, plan in _planned(space, paths):

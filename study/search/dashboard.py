@@ -21,10 +21,11 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from study.common.errors import LedgerError, MachineError
+from study.search.algorithms import SEARCHERS
 from study.search.document import space_from
 from study.search.mirror import Mirror, open_mirror
 from study.search.proposers import known_points
-from study.search.space import GRID, SearchSpace
+from study.search.space import SearchSpace
 from study.store.ledger import Ledger
 
 REFRESH_SECONDS = 3.0
@@ -153,7 +154,7 @@ def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
     if "dataset" in space:
         dataset = space["dataset"]
         document["datasets"] = dataset["choice"] if isinstance(dataset, Mapping) else [dataset]
-    if space["searcher"] != GRID:
+    if not SEARCHERS[space["searcher"]].whole:
         document["trials"] = max(1, len(ledger.points()))
     return document
 

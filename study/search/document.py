@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 
 from study.common import files
 from study.common.errors import InvalidInputError, MissingDataError
+from study.search.algorithms import ADAPTIVE
 from study.search.domains import (
     CURRICULUM_KEYS,
     DATASET,
@@ -36,7 +37,7 @@ from study.search.domains import (
     did_you_mean,
     domain_from,
 )
-from study.search.space import OPTUNA, Resources, SearchSpace
+from study.search.space import Resources, SearchSpace
 from study.store.results import DEFAULT_TOLERANCE_MM, Metrics
 from study.store.specification import Energy
 
@@ -271,7 +272,7 @@ def space_from(document: object) -> SearchSpace:
 
 def _objectives(document: SpaceDocument) -> tuple[str, ...]:
     if document.objectives is None:
-        return DEFAULT_OBJECTIVES if document.searcher == OPTUNA else ()
+        return DEFAULT_OBJECTIVES if document.searcher in ADAPTIVE else ()
     return tuple(document.objectives)
 
 

@@ -1,4 +1,4 @@
-"""Which proposer a space has, and that of grid and random searches, whose points are known in advance.
+"""The proposer of a space, and that of searchers whose points are known in advance.
 
 Of points that stand for the same trials the first alone is trained: the others would wait for it in its way. They are
 recorded in their turn, as are points whose trials have finished already, so that the ledger holds every listed point.
@@ -10,9 +10,10 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 from study.search.proposers import KnownPoint, Proposal, Proposer, known_points, outcome_of
-from study.search.space import OPTUNA, Point, SearchSpace
+from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
@@ -33,12 +34,11 @@ def make_proposer(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_i
     """
     _extend(space, ledger, lookup)
     known = known_points(space, ledger)
-    if space.searcher == OPTUNA:
-        # Lists need no Optuna, which takes a second to load.
-        from study.search.tpe import TpeProposer
-
-        return TpeProposer(space, ledger, known, lookup, retry_infeasible=retry_infeasible)
-    return ListProposer(space, ledger, known, lookup, retry_infeasible=retry_infeasible)
+    # By name: lists need no Optuna, which takes a second to load.
+    made: Proposer = resolve_name(space.method.proposer)(
+        space, ledger, known, lookup, retry_infeasible=retry_infeasible
+    )
+    return made
 
 
 def _extend(space: SearchSpace, ledger: Ledger, lookup: Lookup) -> None:

@@ -1,7 +1,7 @@
 """A search space: which settings are fixed and which searched, by what searcher, on what data and machine.
 
-A *point* is a plain dictionary from the names of the searched settings to values. `points` lists those of a grid or of
-a random search; Optuna proposes its own as it goes.
+A *point* is a plain dictionary from the names of the searched settings to values. `points` lists those that are known
+in advance; Optuna proposes its own as it goes.
 
 What a study demands of where it runs: each trial's share of a machine.
 
@@ -13,8 +13,6 @@ A second plans file made later then changes nothing, and naming what a default c
 from __future__ import annotations
 
 import itertools
-import math
-import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +23,7 @@ from study.common.checks import check_choice, check_count, check_name, check_ran
 from study.common.errors import InvalidInputError
 from study.curriculum.schemes import Axes
 from study.nnunet.datasets import DataPaths, find_dataset
+from study.search.algorithms import ADAPTIVE, LISTED, SEARCHERS, Searcher, size_of
 from study.search.domains import (
     DATASET,
     DEFAULTS,
@@ -86,8 +85,6 @@ class Resources:
 
 Point = dict[str, Scalar]
 
-GRID, RANDOM, OPTUNA = "grid", "random", "optuna"
-SEARCHERS = (GRID, RANDOM, OPTUNA)
 OBJECTIVES: Mapping[str, str] = {
     "dice": "max",
     "runtime_seconds": "min",
@@ -108,7 +105,7 @@ class SearchSpace:
 
     Attributes:
         name: label of the study.
-        searcher: `grid`, `random` or `optuna`.
+        searcher: a key of `algorithms.SEARCHERS`.
         trials: number of points; None, for a grid alone, is all.
         seed: of the searcher.
         objectives: what Optuna optimises, keys of `OBJECTIVES`; empty for the other searchers.
@@ -145,7 +142,7 @@ class SearchSpace:
         check_name("name", self.name)
         if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name):
             raise InvalidInputError(field="name", received=self.name, legal="letters, digits and . _ + -")
-        check_choice("searcher", self.searcher, SEARCHERS)
+        check_choice("searcher", self.searcher, tuple(SEARCHERS))
         check_count("seed", self.seed, least=0)
         _check_numbers("folds", self.folds)
         _check_numbers("seeds", self.seeds)
@@ -179,18 +176,23 @@ class SearchSpace:
         pairs = [_given({"pdl_fraction": f, "pdl_metric": m}) for f, m in itertools.product(fractions, metrics)]
         return [axes for pair in pairs if (axes := Axes(**pair)).needs_ranking]
 
+    @property
+    def method(self) -> Searcher:
+        """How it is searched."""
+        return SEARCHERS[self.searcher]
+
     def points(self) -> Iterator[Point]:
-        """The points of a grid or random search, none twice, in an order that depends on the space alone.
+        """The points that are known in advance, none twice, in an order that depends on the space alone.
 
         More `trials` add points at the end.
 
         Raises:
-            InvalidInputError: the searcher is `optuna`, whose points depend on results.
+            InvalidInputError: the searcher's points depend on results.
         """
-        if self.searcher == OPTUNA:
-            raise InvalidInputError(field="searcher", received=OPTUNA, legal="grid or random to list points in advance")
-        points = self._grid() if self.searcher == GRID else self._draws()
-        return itertools.islice(points, self.trials)
+        if self.method.points is None:
+            legal = f"{' or '.join(LISTED)} to list points in advance"
+            raise InvalidInputError(field="searcher", received=self.searcher, legal=legal)
+        return itertools.islice(self.method.points(self.searched, self.seed), self.trials)
 
     def settings(self, point: Mapping[str, Scalar]) -> Settings:
         """The settings that a point means.
@@ -213,7 +215,7 @@ class SearchSpace:
         changed = {n: domain.to_json() for n, domain in self.axes.items() if domain != Fixed(DEFAULTS[n])}
         return {
             "searcher": self.searcher,
-            "seed": None if self.searcher == GRID else self.seed,
+            "seed": self.seed if self.method.seeded else None,
             "objectives": list(self.objectives),
             "plans": self.plans,
             "configuration": self.configuration,
@@ -265,11 +267,10 @@ class SearchSpace:
         )
 
     def _check_objectives(self) -> None:
-        if self.searcher != OPTUNA:
+        if self.searcher not in ADAPTIVE:
             if self.objectives:
-                raise InvalidInputError(
-                    field="objectives", received=list(self.objectives), legal="left out unless the searcher is optuna"
-                )
+                legal = f"left out unless the searcher is {' or '.join(ADAPTIVE)}"
+                raise InvalidInputError(field="objectives", received=list(self.objectives), legal=legal)
             return
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise InvalidInputError(field="objectives", received=list(self.objectives), legal="a list, each one once")
@@ -284,9 +285,9 @@ class SearchSpace:
 
     def _check_search(self) -> None:
         """Whether the searcher can work on these axes, and knows when to stop."""
-        if self.trials is not None or self.searcher != GRID:
+        if self.trials is not None or not self.method.whole:
             check_count("trials", self.trials, most=MOST_POINTS)
-        if self.searcher == GRID:
+        if self.method.whole:
             self._check_grid()
             return
         if isinstance(self.axes[DATASET], Choice):
@@ -302,32 +303,11 @@ class SearchSpace:
                 legal = "a value, a list, a choice or integer in a grid"
                 remedy = "list the values, or use the searcher random or optuna"
                 raise InvalidInputError(field=name, received=domain.to_json(), legal=legal, remedy=remedy)
-        if _size(self.searched) > MOST_POINTS:
+        if size_of(self.searched) > MOST_POINTS:
             legal = f"a grid of at most {MOST_POINTS} points"
-            raise InvalidInputError(field="searcher", received=GRID, legal=legal, remedy="fix axes, or use random")
-
-    def _grid(self) -> Iterator[Point]:
-        names = list(self.searched)
-        for values in itertools.product(*(domain.values() or () for domain in self.searched.values())):
-            yield dict(zip(names, values, strict=True))
-
-    def _draws(self) -> Iterator[Point]:
-        generator = random.Random(self.seed)
-        axes = self.searched
-        size = _size(axes)
-        seen: set[tuple[Scalar, ...]] = set()
-        while len(seen) < size:
-            point = {name: domain.sample(generator) for name, domain in axes.items()}
-            key = tuple(point.values())
-            if key not in seen:
-                seen.add(key)
-                yield point
-
-
-def _size(axes: Mapping[str, Domain]) -> float:
-    """How many points there are."""
-    values = [domain.values() for domain in axes.values()]
-    return math.prod(math.inf if listed is None else len(listed) for listed in values)
+            raise InvalidInputError(
+                field="searcher", received=self.searcher, legal=legal, remedy="fix axes, or use random"
+            )
 
 
 def _check_numbers(field: str, numbers: tuple[int, ...]) -> None:
