@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -98,7 +97,7 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
         assert (summary["study_name"], summary["directions"]) == ("hippo", ["maximize", "minimize", "minimize"])
         shown = detail(url)
         assert shown["objective_names"] == OBJECTIVES
-        assert [trial["state"] for trial in shown["trials"]] == ["Complete", "Pruned", "Fail"]
+        assert [trial["state"] for trial in shown["trials"]] == ["Complete", "Pruned", "Fail", "Waiting"]
         values = shown["trials"][0]["values"]
         [outcome] = [one.outcome for one in known(study) if one.outcome.state is FINISHED]
         assert values == [outcome.values[name] for name in OBJECTIVES]
@@ -106,6 +105,8 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
             assert page.status == 200 and b"<html" in page.read().lower()
         assert {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()} == before
         [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
+        with study.trial(last.trial_ids[0]).locked():
+            eventually(lambda: detail(url)["trials"][3]["state"] == "Running")
         end(study, SPACE, last, FINISHED)
         eventually(lambda: [t["state"] for t in detail(url)["trials"]].count("Complete") == 2)
         process.send_signal(signal.SIGTERM)
@@ -123,12 +124,12 @@ def test_ctrl_c_ends_it_as_a_matter_of_course_and_a_named_storage_stays(study: L
     url = f"sqlite:///{tmp_path / 'kept.db'}"
     for _ in range(2):
         with served(study.root, "--storage", url) as (process, address):
-            assert len(detail(address)["trials"]) == 3
+            assert len(detail(address)["trials"]) == 4
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
     kept = optuna.load_study(study_name="hippo", storage=url)
-    assert (len(kept.trials), kept.metric_names) == (3, OBJECTIVES)
+    assert (len(kept.trials), kept.metric_names) == (4, OBJECTIVES)
 
 
 @pytest.mark.parametrize("document", [OPTUNA_SPACE, {**RANDOM_SPACE, "trials": 3}, GRID_SPACE])
@@ -144,16 +145,13 @@ def test_several_datasets_are_an_axis(tmp_path: Path) -> None:
     assert searched_space(ledger_of(space, tmp_path / "study")).searched == space.searched
 
 
-def test_a_refresh_writes_only_when_the_ledger_has_changed(study: Ledger, tmp_path: Path) -> None:
-    journal = tmp_path / "journal.log"
-    dashboard = Dashboard(ledger=study, storage=str(journal))
-    written = journal.stat().st_size
-    dashboard.refresh()
-    assert journal.stat().st_size == written
+def test_the_study_is_rebuilt_only_when_the_ledger_has_changed(study: Ledger) -> None:
+    dashboard = Dashboard(ledger=study)
+    assert not dashboard.refresh()
     [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
     end(study, SPACE, last, FINISHED)
-    dashboard.refresh()
-    assert journal.stat().st_size > written
+    assert dashboard.refresh()
+    assert dashboard.study.trials[3].state is optuna.trial.TrialState.COMPLETE
 
 
 def one_line_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -177,22 +175,16 @@ def test_what_cannot_be_shown_is_one_line(study: Ledger, tmp_path: Path, capsys:
     assert "ledger schema 99" in one_line_of(capsys, study.root)
 
 
-def test_a_storage_of_another_study_is_refused(
-    study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_storage_that_cannot_be_used_is_told_before_anything_is_served(
+    study: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    storage = tmp_path / "shared.log"
-    Dashboard(ledger=study, storage=str(storage))
-    namesake = ledger_of(SPACE, tmp_path / "elsewhere" / "hippo")
-    assert "another study named 'hippo'" in one_line_of(capsys, namesake.root, "--port", 0, "--storage", storage)
+    assert "cannot be used" in one_line_of(capsys, study.root, "--port", 0, "--storage", "/no/such/folder/a.log")
 
 
-def test_a_running_study_may_be_showing_itself_in_a_storage_that_is_there(
-    study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    storage = tmp_path / "mirror.log"
-    storage.touch()
-    with study.locked():
-        assert f"process {os.getpid()}" in one_line_of(capsys, study.root, "--storage", storage)
+def test_run_says_what_shows_a_study_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path / "nowhere.yaml"), "--optuna-storage", "sqlite:///a.db"]) == 2
+    instead, error = capsys.readouterr().err.splitlines()
+    assert "python -m study dashboard" in instead and error.startswith("error: ")
 
 
 def test_another_host_is_warned_of(study: Ledger) -> None:

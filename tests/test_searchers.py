@@ -28,7 +28,7 @@ from searching import (
 from study.cluster.searcher import LOST, PointSearcher, reported
 from study.common.errors import StudyError
 from study.search import tpe
-from study.search.tpe import verdict
+from study.search.optuna_study import ending_of
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
 from study.store.trial_folder import TrialState
@@ -64,7 +64,7 @@ MEASURED = {"dice": 0.8, "runtime_seconds": 20.0, "co2_kg": 0.4, "voxel_share": 
 def test_what_optuna_is_told_of_an_outcome(
     told: Outcome, state: OptunaState, values: list[float] | None, reason: str | None
 ) -> None:
-    given_verdict = verdict(told, OBJECTIVES)
+    given_verdict = ending_of(told, OBJECTIVES)
     assert (given_verdict.state, given_verdict.values, given_verdict.reason) == (state, values, reason)
 
 

@@ -1,13 +1,10 @@
-"""`dashboard`: optuna-dashboard on a storage that is rebuilt from the ledger."""
+"""`dashboard`: optuna-dashboard on an Optuna study that is rebuilt from the ledger."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from study.buckets.storage import is_url, place
 from study.common.setting import whole
@@ -32,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="keep the Optuna storage: sqlite:///FILE, another database, or a journal file (default: a temporary one)",
+        help="write the Optuna study there too, at the start and at the end: sqlite:///FILE, another database, or a "
+        "journal file",
     )
 
 
@@ -47,47 +45,31 @@ def run(args: argparse.Namespace) -> int:
         ledger = Ledger.open(folder)
         _check_storage(args.storage, ledger)
         from study.search.dashboard import LOOPBACK, Dashboard, address, listen
+        from study.search.optuna_study import keep
 
-        server = listen(args.host, args.port)
-        with server, _storage(args.storage) as storage:
+        with listen(args.host, args.port) as server:
             with PlainConsole(stderr=True).status("Reading trials"):
                 dashboard = Dashboard(
                     ledger=ledger,
-                    storage=storage,
                     update=(lambda: None) if view is None else view.refresh,
                     complain=lambda line: print(line, file=sys.stderr, flush=True),
                 )
+            if args.storage is not None:
+                keep(dashboard.study, args.storage)
             if args.host not in LOOPBACK:
                 print(f"warning: whoever reaches {args.host} sees this study; it asks for no password", file=sys.stderr)
             where = f"{address(server, args.host)}  (Ctrl-C ends it)"
             dashboard.serve(server, ready=lambda: print(where, flush=True))
+            if args.storage is not None:
+                keep(dashboard.study, args.storage)
     return 0
 
 
 def _check_storage(storage: str | None, ledger: Ledger) -> None:
-    """Raise LedgerError where a running study may be showing itself."""
+    """Raise LedgerError for a file that would be part of the study."""
     from study.common.errors import LedgerError
 
-    if storage is None:
+    if storage is None or (is_url(storage) and not storage.startswith(SQLITE)):
         return
-    is_file = storage.startswith(SQLITE) or not is_url(storage)
-    file = Path(storage.removeprefix(SQLITE)).resolve() if is_file else None
-    if file is not None and file.is_relative_to(ledger.root.resolve()):
+    if Path(storage.removeprefix(SQLITE)).resolve().is_relative_to(ledger.root.resolve()):
         raise LedgerError(f"--storage {storage} is inside the study folder, which is only read; name another place")
-    runner = ledger.runner()
-    if runner is not None and (file is None or file.exists()):
-        raise LedgerError(
-            f"the study is being run by {runner}, who may mirror it into --storage; name a new file, or leave it out"
-        )
-
-
-@contextmanager
-def _storage(given: str | None) -> Iterator[str]:
-    """Where the Optuna study is written: as given, else a file that goes with the dashboard."""
-    if given is not None:
-        yield given
-        return
-    from study.buckets.view import scratch
-
-    with TemporaryDirectory(prefix="pgps-dashboard-", dir=scratch(), ignore_cleanup_errors=True) as folder:
-        yield str(Path(folder, "study.log"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import is_url, place
 from study.cli.options import absolute, add_data_option, add_stall_option, stall_seconds_of
+from study.common import terminal
 from study.common.setting import number, whole
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ SOME_FAILED = 1
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 # Where Ray unpacks the working directory of a submitted job; it goes with the job.
 JOB_FOLDER = "runtime_resources"
+NO_STORAGE = "--optuna-storage is gone: `python -m study dashboard DIR` shows a study live, its --storage keeps a copy"
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -64,11 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_stall_option(faults, "end a training that makes no progress for so long")
     faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
-    parser.add_argument(
-        "--optuna-storage",
-        metavar="URL",
-        help="mirror an Optuna search for optuna-dashboard: sqlite:///FILE, another database, or a journal file",
-    )
+    parser.add_argument("--optuna-storage", help=argparse.SUPPRESS)
     space.add_argument("--trials", type=whole, metavar="N", help="number of points")
     space.add_argument("--dataset", metavar="ID|NAME")
     space.add_argument("--plans", metavar="NAME")
@@ -95,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     from study.search.space import resolved_space
     from study.search.trials import check_data, prepared_lookup
 
+    if args.optuna_storage is not None:
+        terminal.complain(NO_STORAGE)
     space = load(args)
     check_country(space.energy.country)
     paths = data_paths(args.data)
@@ -113,7 +113,6 @@ def run(args: argparse.Namespace) -> int:
         _outside_job_folder(args.out),
         address=args.address or os.environ.get(ADDRESS_VARIABLE) or None,
         previous_stage=_previous_stage(space, args),
-        optuna_storage=args.optuna_storage,
         patience={
             "retries": args.retries,
             "stall_seconds": stall_seconds_of(args),

@@ -41,7 +41,6 @@ from study.common.process import Requests
 from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, Job
-from study.search.mirror import open_mirror
 from study.search.searchers import make_proposer
 from study.search.space import SearchSpace
 from study.search.trials import prepared_lookup
@@ -65,7 +64,6 @@ class Run:
         address: of a Ray cluster, None for one of our own on this machine.
         previous_stage: for cascades.
         patience: with faults.
-        optuna_storage: where to mirror an Optuna search for its dashboard, None for nowhere.
         on_begin: told how many trials are to be brought to their end, before the first one starts.
         on_refresh: called about once a second while trials run.
         say: told in one line what a user should know.
@@ -78,7 +76,6 @@ class Run:
     address: str | None = None
     previous_stage: Path | None = None
     patience: Patience = DEFAULT_PATIENCE
-    optuna_storage: str | None = None
     on_begin: Callable[[int], None] = lambda _: None
     on_refresh: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda _: None
@@ -107,8 +104,7 @@ def run_study(run: Run) -> list[str]:
             run.say(found(rows, new=proposer.untrained))
         if not proposer.remaining:
             return []
-        mirror = open_mirror(run.optuna_storage, run.space, run.ledger) if run.optuna_storage else None
-        search = PointSearcher(proposer, mirror)
+        search = PointSearcher(proposer)
         run.say("starting Ray" if run.address is None else f"joining Ray at {run.address}")
         with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
             # Ray has put its own handlers in their place.
@@ -125,10 +121,7 @@ def run_study(run: Run) -> list[str]:
             allotment = allot(run.space.resources, nodes())
             signals.check()
             run.on_begin(proposer.unfinished)
-            lost = _fit(run, search, allotment, stop_file, signals)
-        if mirror and mirror.trouble:
-            run.say(mirror.trouble)
-        return lost
+            return _fit(run, search, allotment, stop_file, signals)
 
 
 @contextmanager

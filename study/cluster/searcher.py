@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.tune.search import Searcher
 
@@ -18,9 +18,6 @@ from study.search.proposers import Proposer
 from study.search.space import OBJECTIVES
 from study.store.outcomes import Outcome
 from study.store.trial_folder import TrialState
-
-if TYPE_CHECKING:
-    from study.search.mirror import Mirror
 
 LOST = "lost with its worker"
 STATES = {state.value for state in TrialState}
@@ -31,13 +28,11 @@ class PointSearcher(Searcher):
 
     Args:
         proposer: decides what is trained.
-        mirror: an Optuna storage that shows the study, if one is wanted.
     """
 
-    def __init__(self, proposer: Proposer, mirror: Mirror | None = None) -> None:
+    def __init__(self, proposer: Proposer) -> None:
         super().__init__()
         self._proposer = proposer
-        self._mirror = mirror
         self._numbers: dict[str, int] = {}
         self._failure: StudyError | None = None
 
@@ -70,10 +65,7 @@ class PointSearcher(Searcher):
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
-        reached = reported(None if error else result)
-        self._proposer.tell(number, reached)
-        if self._mirror is not None:
-            self._mirror.told(number, reached)
+        self._proposer.tell(number, reported(None if error else result))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what a study is resumed from."""
@@ -86,8 +78,6 @@ class PointSearcher(Searcher):
         if proposal is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = proposal.number
-        if self._mirror is not None:
-            self._mirror.proposed(proposal)
         return {"number": proposal.number, "point": dict(proposal.point)}
 
 

@@ -1,8 +1,7 @@
-"""optuna-dashboard on a study: a storage is rebuilt from the ledger, kept up with it, and served to browsers.
+"""optuna-dashboard on a study: Optuna's study is rebuilt in memory whenever the ledger has changed, and served.
 
 The ledger is only read, so a study may be looked at while it runs, by anybody who can read its folder. What is shown is
-a copy: whatever somebody changes or deletes in the dashboard changes nothing of the study. Points appear when all of
-their trials have ended.
+a copy: whatever somebody changes, notes or deletes in the dashboard changes nothing of the study and is soon gone.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from types import FrameType
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
+
 from study.common.errors import LedgerError, MachineError
 from study.search.algorithms import SEARCHERS
 from study.search.document import space_from
-from study.search.mirror import Mirror, open_mirror
-from study.search.proposers import known_points
+from study.search.optuna_study import rebuilt
 from study.search.space import SearchSpace
 from study.store.ledger import Ledger
 
@@ -37,35 +37,37 @@ _AS_THEY_ARE = ("searcher", "objectives", "plans", "configuration", "folds", "se
 
 @dataclass(kw_only=True)
 class Dashboard:
-    """A study and the storage that shows it.
+    """A study and Optuna's view of it.
 
     Args:
         ledger: of the study; only read.
-        storage: URL of a relational database or path of a journal file; nobody else may write to this study in it.
         update: fetches a study that is elsewhere before it is read again; raises StudyError.
-        complain: told in a line why the storage is behind.
+        complain: told in a line why what is shown is behind.
+
+    Attributes:
+        study: as it was when the ledger was last read.
     """
 
     ledger: Ledger
-    storage: str
     update: Callable[[], None] = lambda: None
     complain: Callable[[str], None] = lambda _: None
-    _mirror: Mirror = field(init=False)
+    study: optuna.Study = field(init=False)
     _space: SearchSpace = field(init=False)
     _seen: object = None
 
     def __post_init__(self) -> None:
         self._space = searched_space(self.ledger)
-        self._seen = self._signature()
-        self._mirror = open_mirror(self.storage, self._space, self.ledger)
+        self.refresh()
 
-    def refresh(self) -> None:
-        """Show what the ledger knows by now."""
+    def refresh(self) -> bool:
+        """Show what the ledger knows by now; returns whether that is anything new."""
         self.update()
         signature = self._signature()
-        if signature != self._seen:
-            self._mirror.reconcile(known_points(self._space, self.ledger))
-            self._seen = signature
+        if signature == self._seen:
+            return False
+        self.study = rebuilt(self._space, self.ledger)
+        self._seen = signature
+        return True
 
     def serve(self, server: WSGIServer, *, ready: Callable[[], None] = lambda: None) -> None:
         """Answer browsers until Ctrl-C or SIGTERM, refreshing meanwhile.
@@ -74,11 +76,9 @@ class Dashboard:
             server: as `listen` gives it; closed in the end.
             ready: called when browsers are answered and signals are heeded.
         """
-        from optuna_dashboard import wsgi
-
-        server.set_app(wsgi(self.storage))
+        self._show(server)
         over = threading.Event()
-        keeper = threading.Thread(target=self._keep_up, args=(over,), daemon=True)
+        keeper = threading.Thread(target=self._keep_up, args=(server, over), daemon=True)
         with server, _ended_by_signals(server):
             keeper.start()
             ready()
@@ -86,11 +86,17 @@ class Dashboard:
         over.set()
         keeper.join()
 
-    def _keep_up(self, over: threading.Event) -> None:
+    def _show(self, server: WSGIServer) -> None:
+        from optuna_dashboard import wsgi
+
+        server.set_app(wsgi(self.study._storage))
+
+    def _keep_up(self, server: WSGIServer, over: threading.Event) -> None:
         trouble = ""
         while not over.wait(REFRESH_SECONDS):
             try:
-                self.refresh()
+                if self.refresh():
+                    self._show(server)
                 trouble = ""
             except Exception as error:  # what is shown may be behind, and the next look may succeed
                 said, trouble = trouble, " ".join(f"{type(error).__name__}: {error}".split())

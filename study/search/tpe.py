@@ -3,13 +3,6 @@
 The study holds one trial per point in order of number, also those that are being trained (the sampler counts them as
 poor for now, so that trials that run side by side differ). A sampler lives for one proposal, its seed made from the
 space's seed, the number and the try: nothing but the ledger decides what comes next.
-
-A study in Optuna's terms: distributions for domains, directions for objectives, trial states for outcomes.
-
-finished                             COMPLETE, with a value for each objective
-finished, an objective unmeasured    FAIL
-infeasible                           PRUNED: ranked behind everything complete, so it is kept away from
-failed, lost or interrupted          FAIL: nothing is known of the point
 """
 
 from __future__ import annotations
@@ -18,85 +11,20 @@ import hashlib
 import itertools
 import math
 import random
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.study import StudyDirection
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from study.common.errors import InvalidInputError
-from study.search.domains import Choice, Domain, Integer, LogUniform, Uniform
+from study.search.optuna_study import directions, distributions, ending_of, silence_optuna
 from study.search.proposers import KnownPoint, Proposal, Proposer, damaged
-from study.search.space import OBJECTIVES, Point, SearchSpace
+from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
-from study.store.trial_folder import TrialState
-
-DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """How a trial of Optuna ends.
-
-    Attributes:
-        state: COMPLETE, PRUNED or FAIL.
-        values: one for each objective if it is complete, else None.
-        reason: why it is not complete, in one line.
-    """
-
-    state: OptunaState
-    values: list[float] | None = None
-    reason: str | None = None
-
-
-def verdict(outcome: Outcome, objectives: Sequence[str]) -> Verdict:
-    """How Optuna's trial of a point ends that came to this outcome."""
-    if outcome.state is TrialState.INFEASIBLE:
-        return Verdict(state=OptunaState.PRUNED, reason=outcome.reason or "infeasible")
-    if outcome.state is not TrialState.FINISHED:
-        return Verdict(state=OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
-    values = [outcome.values.get(name, math.nan) for name in objectives]
-    unmeasured = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
-    if unmeasured:
-        return Verdict(state=OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
-    return Verdict(state=OptunaState.COMPLETE, values=values)
-
-
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Name -> distribution of the searched settings, in their order."""
-    return {name: _distribution(domain) for name, domain in space.searched.items()}
-
-
-def directions(objectives: Sequence[str]) -> list[StudyDirection]:
-    """Of each objective."""
-    return [DIRECTIONS[OBJECTIVES[name]] for name in objectives]
-
-
-def silence_optuna() -> None:
-    """Have Optuna keep what it says of itself to itself; its errors stay."""
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    # Version 6 is to lose an argument of the sampler; see `tpe`.
-    warnings.filterwarnings("ignore", category=FutureWarning, message="`gamma`")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.options)
-    if isinstance(domain, Integer):
-        return IntDistribution(domain.low, domain.high)
-    if isinstance(domain, LogUniform):
-        return FloatDistribution(domain.low, domain.high, log=True)
-    if isinstance(domain, Uniform):
-        return FloatDistribution(domain.low, domain.high)
-    raise InvalidInputError(field="domain", received=domain, legal="choice, integer, uniform or log_uniform")
-
 
 # How often the sampler is asked for one proposal before points are drawn evenly instead.
 TRIES = 20
@@ -144,8 +72,8 @@ class TpeProposer(Proposer):
         return len(self._again) + max(0, (self._space.trials or 0) - self._recorded)
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Tell the sampler what a proposal came to; see `optuna_terms`."""
-        ending = verdict(outcome, self._space.objectives)
+        """Tell the sampler what a proposal came to; see `optuna_study`."""
+        ending = ending_of(outcome, self._space.objectives)
         self.study.tell(self._optuna_numbers.pop(number), ending.values, state=ending.state)
 
     def _record(self, point: Point, trial_ids: tuple[str, ...]) -> Proposal:

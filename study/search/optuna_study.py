@@ -1,0 +1,224 @@
+"""The Optuna study of a ledger: rebuilt from its points whenever it is looked at, and never what a search goes on from.
+
+In Optuna's terms: distributions for domains, directions for objectives, trial states for outcomes.
+
+finished                             COMPLETE, with a value for each objective
+finished, an objective unmeasured    FAIL
+infeasible                           PRUNED: ranked behind everything complete, so it is kept away from
+failed, lost or interrupted          FAIL: nothing is known of the point
+being trained                        RUNNING, with the curve so far
+neither, in a rebuilt study          WAITING: the command that runs the study trains it
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from study.common.errors import InvalidInputError, LedgerError, MachineError, StudyError
+from study.search.domains import Choice, Domain, Integer, LogUniform, Uniform
+from study.search.proposers import KnownPoint, known_points
+from study.search.space import OBJECTIVES, SearchSpace
+from study.store.ledger import Ledger
+from study.store.outcomes import Outcome
+from study.store.trial_folder import TrialFolder, TrialState
+
+# Shown of lists, which optimise nothing: what every training has.
+OBJECTIVES_OF_LISTS = ("dice", "runtime_seconds")
+# How long a database may be in somebody else's hands.
+LOCK_SECONDS = 10.0
+SETTLED = (TrialState.FINISHED, TrialState.INFEASIBLE, TrialState.FAILED)
+NUMBER, TRIAL_IDS, REASON, STUDY = "point number", "trial ids", "reason", "study"
+_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a trial of Optuna ends.
+
+    Attributes:
+        state: COMPLETE, PRUNED or FAIL.
+        values: one for each objective if it is complete, else None.
+        reason: why it is not complete, in one line.
+    """
+
+    state: OptunaState
+    values: list[float] | None = None
+    reason: str | None = None
+
+
+def ending_of(outcome: Outcome, objectives: Sequence[str]) -> Ending:
+    """How Optuna's trial of a point ends that came to this outcome."""
+    if outcome.state is TrialState.INFEASIBLE:
+        return Ending(state=OptunaState.PRUNED, reason=outcome.reason or "infeasible")
+    if outcome.state is not TrialState.FINISHED:
+        return Ending(state=OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
+    values = [outcome.values.get(name, math.nan) for name in objectives]
+    unmeasured = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
+    if unmeasured:
+        return Ending(state=OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
+    return Ending(state=OptunaState.COMPLETE, values=values)
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Name -> distribution of the searched settings, in their order."""
+    return {name: _distribution(domain) for name, domain in space.searched.items()}
+
+
+def directions(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Of each objective."""
+    return [_DIRECTIONS[OBJECTIVES[name]] for name in objectives]
+
+
+def silence_optuna() -> None:
+    """Have Optuna keep what it says of itself to itself; its errors stay."""
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # Version 6 is to lose an argument of the sampler; see `tpe`.
+    warnings.filterwarnings("ignore", category=FutureWarning, message="`gamma`")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.options)
+    if isinstance(domain, Integer):
+        return IntDistribution(domain.low, domain.high)
+    if isinstance(domain, LogUniform):
+        return FloatDistribution(domain.low, domain.high, log=True)
+    if isinstance(domain, Uniform):
+        return FloatDistribution(domain.low, domain.high)
+    raise InvalidInputError(field="domain", received=domain, legal="choice, integer, uniform or log_uniform")
+
+
+def rebuilt(space: SearchSpace, ledger: Ledger) -> optuna.Study:
+    """The study in memory, named as the space; a trial for each point of the ledger, in order of number.
+
+    Trials have their own times, the mean curve of their folds and seeds as intermediate values, and as user attributes
+    the point's number, its trials in the ledger, and why they are not complete.
+
+    Raises:
+        LedgerError: a record is damaged or belongs to another space.
+    """
+    silence_optuna()
+    objectives = space.objectives or OBJECTIVES_OF_LISTS
+    study = optuna.create_study(study_name=space.name, directions=directions(objectives))
+    study.set_metric_names(list(objectives))
+    study.set_user_attr(STUDY, ledger.header()["created_at"])
+    settings = distributions(space)
+    for one in known_points(space, ledger):
+        study.add_trial(_trial(one, [ledger.trial(name) for name in one.proposal.trial_ids], settings, objectives))
+    return study
+
+
+def _trial(
+    one: KnownPoint,
+    folders: Sequence[TrialFolder],
+    settings: dict[str, BaseDistribution],
+    objectives: Sequence[str],
+) -> FrozenTrial:
+    ending = _ending(one.outcome, folders, objectives)
+    attributes: dict[str, Any] = {NUMBER: one.proposal.number, TRIAL_IDS: list(one.proposal.trial_ids)}
+    trial: FrozenTrial = optuna.trial.create_trial(
+        state=ending.state,
+        values=ending.values,
+        params=one.proposal.point,
+        distributions=settings,
+        user_attrs=attributes | ({} if ending.reason is None else {REASON: ending.reason}),
+        intermediate_values=_curve(folders),
+    )
+    times = [datetime.fromtimestamp(event["time"]) for folder in folders for event in folder.events()]
+    if times and ending.state is not OptunaState.WAITING:
+        trial.datetime_start = min(times)
+        trial.datetime_complete = max(times) if ending.state.is_finished() else None
+    return trial
+
+
+def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> Ending:
+    """How a point stands; what has not ended is being trained, or waits until the study is run again."""
+    if any(folder.state() is TrialState.RUNNING for folder in folders):
+        return Ending(state=OptunaState.RUNNING)
+    return ending_of(outcome, objectives) if outcome.state in SETTLED else Ending(state=OptunaState.WAITING)
+
+
+def _curve(folders: Sequence[TrialFolder]) -> dict[int, float]:
+    """Pseudo Dice by epoch, counted from one: the mean of the trials that were evaluated then."""
+    values: dict[int, list[float]] = {}
+    for folder in folders:
+        for report in folder.epochs():
+            if report.pseudo_dice is not None:
+                values.setdefault(report.epoch + 1, []).append(report.pseudo_dice)
+    return {epoch: fmean(found) for epoch, found in sorted(values.items())}
+
+
+def keep(study: optuna.Study, url: str) -> None:
+    """Write a rebuilt study to a storage, in place of an earlier copy of it.
+
+    Args:
+        study: as `rebuilt` makes it.
+        url: of a relational database (`sqlite:///study.db`), or the path of a journal file.
+
+    Raises:
+        LedgerError: the storage holds another study of that name.
+        MachineError: it is locked, unreachable or unreadable.
+    """
+    name = study.study_name
+    with _told_clearly(url):
+        storage = _storage(url)
+        if name in optuna.get_all_study_names(storage):
+            earlier = optuna.load_study(study_name=name, storage=storage)
+            if earlier.user_attrs.get(STUDY) != study.user_attrs[STUDY]:
+                where = f"the Optuna storage {_without_password(url)}"
+                raise LedgerError(f"{where} holds another study named {name!r}; name another one")
+            optuna.delete_study(study_name=name, storage=storage)
+        optuna.copy_study(from_study_name=name, from_storage=study._storage, to_storage=storage)
+
+
+def _storage(url: str) -> BaseStorage:
+    if "://" not in url:
+        return JournalStorage(JournalFileBackend(url))
+    arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {}
+    return RDBStorage(url, engine_kwargs=arguments)
+
+
+@contextmanager
+def _told_clearly(url: str) -> Iterator[None]:
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        raise MachineError(
+            f"the Optuna storage {_without_password(url)} cannot be used ({_reason(error)}); "
+            "name another one, or leave it out: the dashboard needs none"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost error in one line: those around it are SQLAlchemy's and Optuna's."""
+    cause = error.__cause__ or getattr(error, "orig", None)
+    if cause is not None:
+        return _reason(cause)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True) if "://" in url else url
+    except ArgumentError:
+        return "given"
