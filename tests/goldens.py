@@ -26,7 +26,6 @@ from study.__main__ import main as run_verb
 from study.common import files
 from study.common.errors import TrialInterrupted
 from study.common.machine import cpu_name
-from study.curriculum.schemes import SCHEMES
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.identity import EARLIER_CODE
 from study.nnunet.plans import NetworkPlan
@@ -95,7 +94,7 @@ def trial_ids() -> dict[str, str]:
         {"stop_at_dice": 0.8},
     ]
     made = [
-        *(make_spec(scheme) for scheme in SCHEMES),
+        *(make_spec(scheme) for scheme in ("cps", "pgps", "pgps+", "rpss", "efficiency", "performance")),
         *(make_spec("pgps", **point) for point in axes),
         *(make_spec("pgps+", training=setting) for setting in settings),
     ]

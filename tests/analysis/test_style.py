@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.figures.style import METHOD_STYLES, SPARE_STYLES, SURFACE, styles_of
-from analysis.tables.methods import METHOD_LABELS
 
 Array = NDArray[np.float64]
 # Machado, Oliveira, Fernandes 2009, severity 1: what of linear red, green and blue is seen.
@@ -21,7 +20,7 @@ SIGHTS = {
 }
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 WHITE = np.array([0.9505, 1.0, 1.089])
-STYLES = styles_of([*METHOD_LABELS, "new", "pdl+new", "another", "pdl+another"])
+STYLES = {**METHOD_STYLES, **{style.paint.name: style for style in SPARE_STYLES if style not in METHOD_STYLES.values()}}
 # In CIE Lab; a difference of 2.3 is just noticeable.
 LEAST_DIFFERENCE, LEAST_CONTRAST = 10.0, 2.2
 
@@ -63,8 +62,9 @@ def test_markers_differ_too() -> None:
 
 
 def test_a_method_without_a_style_gets_the_next_spare_one_and_published_ones_keep_theirs() -> None:
-    more = styles_of([*METHOD_LABELS, "new", "pdl+new"])
-    assert {method: more[method] for method in METHOD_LABELS} == METHOD_STYLES
+    own = {method: style for method, style in METHOD_STYLES.items() if style not in SPARE_STYLES}
+    more = styles_of([*own, "new", "pdl+new"])
+    assert {method: more[method] for method in own} == own
     assert (more["new"], more["pdl+new"]) == SPARE_STYLES[:2]
     last = styles_of(map(str, range(len(SPARE_STYLES) + 1)))
     assert last[str(len(SPARE_STYLES))] == METHOD_STYLES["other"]
