@@ -7,8 +7,11 @@ import json
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _AS_THEY_ARE = frozenset((str, int, bool, type(None)))
 
 
@@ -25,8 +28,7 @@ def sha256_of_json(data: Any) -> str:
 
 def sha256_of_plain(data: Any) -> str:
     """The same of data that is plain already."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(data).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -45,6 +47,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def made_of(cls: type[_T], data: Mapping[str, Any]) -> _T:
+    """`cls(**data)` of a frozen dataclass that checks nothing, field by field only where not all are given.
+
+    A hundred thousand of them are read at a time, and a frozen one's own `__init__` takes three times as long.
+    """
+    if not isinstance(data, dict) or data.keys() != cls.__dataclass_fields__.keys():  # type: ignore[attr-defined]
+        return cls(**data)
+    made = object.__new__(cls)
+    vars(made).update(data)
+    return made
 
 
 def with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from study.common.checks import check_count, check_range
-from study.common.serialize import with_tuples
+from study.common.serialize import made_of, with_tuples
 from study.curriculum.chain import Geometry, Size, patch_chain
 from study.curriculum.schedule import (
     ALTERNATING,
@@ -154,7 +154,7 @@ class Curriculum:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `serialize.record_to_json`."""
         geometry = Geometry(**with_tuples(data["geometry"]))
-        stages = tuple(Stage(**with_tuples(stage)) for stage in data["stages"])
+        stages = tuple(made_of(Stage, with_tuples(stage)) for stage in data["stages"])
         return cls(**{**data, "geometry": geometry, "stages": stages})
 
 

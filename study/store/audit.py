@@ -22,10 +22,10 @@ from study.store.ledger import Ledger
 from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
 from study.store.soundness import (
-    epoch_problem,
+    epochs_problem,
     event_problem,
     header_problem,
-    interval_problem,
+    intervals_problem,
     result_problem,
     spec_problem,
 )
@@ -57,7 +57,7 @@ def audit(ledger: Ledger) -> None:
     with reading_many():
         for folder in _folders(ledger):
             _check_unless_busy(folder)
-            if of_a_space and folder.trial_id not in named and _has(folder, "spec.json") and not folder.by_hand:
+            if of_a_space and folder.trial_id not in named and folder.has("spec.json") and not folder.by_hand:
                 raise LedgerError(
                     f"{ledger.root / 'points.jsonl'} has lost lines: none names trial {folder.trial_id}; restore it "
                     f"from a backup or, if somebody made that trial by hand, make an empty file "
@@ -71,7 +71,7 @@ def audit_trial(folder: TrialFolder) -> None:
     Raises:
         LedgerError: a file is damaged.
     """
-    if _has(folder, "spec.json"):
+    if folder.has("spec.json"):
         _check(folder, _read(folder))
     else:
         _check_nothing_recorded(folder)
@@ -104,7 +104,7 @@ def read_trial(folder: TrialFolder) -> Records:
     Raises:
         LedgerError: the trial is unreadable; which file is damaged, and how, in one line.
     """
-    if not _has(folder, "spec.json"):
+    if not folder.has("spec.json"):
         _check_nothing_recorded(folder)
     records = _read(folder)
     try:
@@ -138,10 +138,10 @@ def folders(ledger: Ledger) -> list[TrialFolder]:
 
 def begun(folder: TrialFolder) -> int | None:
     """When a trial was specified, in ns; 0 for one that has lost its specification, None where nothing is recorded."""
-    stamp = files.stamp(folder.path / "spec.json")
+    stamp = files.stamp(f"{folder.path}/spec.json")
     if stamp is not None:
         return stamp[0]
-    return 0 if any(_has(folder, name) for name in _RECORDED) else None
+    return 0 if any(folder.has(name) for name in _RECORDED) else None
 
 
 def _read(folder: TrialFolder) -> Records:
@@ -176,20 +176,30 @@ def _check_soundness(folder: TrialFolder, records: Records) -> None:
     spec = records.spec
     for number, header in enumerate(records.attempts):
         _refuse(folder, f"attempts/{number:03d}.json", header_problem(header))
-    stages = len(spec.curriculum.stages)
-    seen: set[object] = set()
-    for line, interval in enumerate(records.intervals, start=1):
-        problem = interval_problem(interval, stages)
-        _refuse(folder, "costs.jsonl", problem and f"line {line} has {problem}")
-        written = (interval.attempt, interval.phase, interval.iteration_stop, interval.started_at, interval.seconds)
-        _refuse(folder, "costs.jsonl", f"line {line} is there twice" if written in seen else None)
-        seen.add(written)
-    for report in records.epochs:
-        problem = epoch_problem(report, spec)
-        _refuse(folder, "epochs.jsonl", problem and f"epoch {report.epoch} {problem}")
+    # All at a time, and one by one only where something is wrong.
+    stages, intervals = len(spec.curriculum.stages), records.intervals
+    if intervals_problem(intervals, stages) or len({*map(_written, intervals)}) < len(intervals):
+        _refuse_lines(folder, intervals, stages)
+    if epochs_problem(records.epochs, spec):
+        for report in records.epochs:
+            problem = epochs_problem([report], spec)
+            _refuse(folder, "epochs.jsonl", problem and f"epoch {report.epoch} {problem}")
     wrong = None if records.result is None else result_problem(records.result, spec)
     if wrong:
         _bad_result(folder, wrong)
+
+
+def _refuse_lines(folder: TrialFolder, intervals: Sequence[CostInterval], stages: int) -> None:
+    seen: set[object] = set()
+    for line, interval in enumerate(intervals, start=1):
+        problem = intervals_problem([interval], stages)
+        _refuse(folder, "costs.jsonl", problem and f"line {line} has {problem}")
+        _refuse(folder, "costs.jsonl", f"line {line} is there twice" if _written(interval) in seen else None)
+        seen.add(_written(interval))
+
+
+def _written(interval: CostInterval) -> tuple[object, ...]:
+    return (interval.attempt, interval.phase, interval.iteration_stop, interval.started_at, interval.seconds)
 
 
 def _check_order(folder: TrialFolder, lines: Sequence[EpochReport], attempts: Sequence[AttemptHeader]) -> None:
@@ -290,7 +300,7 @@ def _check_unless_busy(folder: TrialFolder) -> None:
 
 def _check_nothing_recorded(folder: TrialFolder) -> None:
     for name in _RECORDED:
-        if _has(folder, name):
+        if folder.has(name):
             raise LedgerError(f"{folder.path / 'spec.json'} is not there and the trial has begun; {folder.remedy}")
 
 
@@ -359,10 +369,6 @@ def _check_whole_bill(
     ]
     if told and told[-1] != len(intervals):
         _damaged(folder, "costs.jsonl", f"it has {len(intervals)} of {told[-1]} lines")
-
-
-def _has(folder: TrialFolder, name: str) -> bool:
-    return (folder.path / name).exists()
 
 
 def _refuse(folder: TrialFolder, name: str, problem: str | None) -> None:

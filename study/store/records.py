@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
-from study.common.serialize import with_tuples
+from study.common.serialize import made_of, with_tuples
 from study.store.readings import MeterInfo, NodeUse, OwnEnergy, StageExecution, StagePart, own_from_json, use_from_json
 
 
@@ -60,7 +60,7 @@ class EpochReport:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json` of any record here."""
-        return cls(**with_tuples(data))
+        return made_of(cls, with_tuples(data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,8 @@ class CostInterval:
         """Inverse of `to_json`."""
         nested = {"own": own_from_json(data.get("own")), "use": use_from_json(data.get("use"))}
         parts = tuple(StagePart(**part) for part in data.get("parts", ()))
-        return cls(**{**data, **nested, "phase": _PHASES.get(data["phase"]) or Phase(data["phase"]), "parts": parts})
+        phase = _PHASES.get(data["phase"]) or Phase(data["phase"])
+        return made_of(cls, {"reasons": {}, **data, **nested, "phase": phase, "parts": parts})
 
     def by_stage(self) -> list[tuple[int | None, int, float]]:
         """Stages with their iterations and share of the time; energy is shared likewise."""
@@ -158,4 +159,4 @@ class AttemptHeader:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
         execution = tuple(StageExecution(**stage) for stage in data.get("execution", ()))
-        return cls(**{**with_tuples(data), "meter": MeterInfo(**data["meter"]), "execution": execution})
+        return made_of(cls, {**with_tuples(data), "meter": made_of(MeterInfo, data["meter"]), "execution": execution})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -116,11 +116,11 @@ class TrialResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        read = cls(**data)
-        if not isinstance(read.remarks, list | tuple):
+        remarks = data.get("remarks", ())
+        if not isinstance(remarks, list | tuple):
             raise TypeError("remarks are no list")
         metrics = {name: Measured(**one) for name, one in data.get("metrics", {}).items()}
-        return replace(read, metrics=metrics, remarks=tuple(read.remarks))
+        return cls(**{**data, "metrics": metrics, "remarks": tuple(remarks)})
 
 
 def result_from(

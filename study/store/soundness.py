@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isclose, isfinite
 from typing import Any
 
@@ -22,7 +21,7 @@ _SHA256_LENGTH, _HEXADECIMAL = 64, frozenset("0123456789abcdef")
 _MOST_SECONDS, _MOST_KWH, _MOST_KG_PER_KWH, _MOST_MM = 1e8, 1e6, 100.0, 1e6
 _DICE_TOLERANCE = 1e-6
 _WORDS, _WHOLE, _NUMBERS = frozenset((str,)), frozenset((int,)), frozenset((int, float))
-# In JSON, outside of words.
+# In plain data as Python writes it, outside of words.
 _LONG_NUMBER = re.compile(r"[ \[]-?\d{19}")
 
 
@@ -34,7 +33,7 @@ def spec_problem(spec: TrialSpec) -> str | None:
     if spec.scheme not in SCHEMES:
         return f"there is no scheme {spec.scheme!r}"
     plain = spec.to_json()
-    largest = _largest_integer(plain) if _LONG_NUMBER.search(json.dumps(plain)) else 0
+    largest = _largest_integer(plain) if _LONG_NUMBER.search(repr(plain)) else 0
     return f"it has the number {largest}, larger than any seed or count" if abs(largest) > LARGEST else None
 
 
@@ -74,46 +73,47 @@ def _reasons(header: AttemptHeader) -> list[object]:
     return [one.reason for one in header.execution]
 
 
-def interval_problem(interval: CostInterval, stages: int) -> str | None:
-    """What is wrong with an interval of a curriculum of so many stages, None if nothing is."""
-    amounts = [interval.seconds, interval.started_at]
-    energies = [kwh for kwh in (interval.cpu_kwh, interval.gpu_kwh, interval.ram_kwh) if kwh is not None]
-    if interval.own is not None:
-        energies += [kwh for kwh in vars(interval.own).values() if kwh is not None]
-    amounts += energies
-    if interval.use is not None:
-        amounts += [interval.use.own_cpu_seconds, interval.use.cpu_seconds]
-        if interval.use.trials is not None and not (_are_whole(interval.use.trials) and interval.use.trials):
-            return "values of another kind"
-    if not (_are_whole(interval.attempt, interval.iteration_start, interval.iteration_stop) and _are_amounts(*amounts)):
+def intervals_problem(intervals: Sequence[CostInterval], stages: int) -> str | None:
+    """What is wrong with intervals of a curriculum of so many stages, None if nothing is; of one, what it is."""
+    owns, uses = ([one for i in intervals if (one := getattr(i, name)) is not None] for name in ("own", "use"))
+    energies = [kwh for i in intervals for kwh in (i.cpu_kwh, i.gpu_kwh, i.ram_kwh) if kwh is not None]
+    energies += [kwh for own in owns for kwh in vars(own).values() if kwh is not None]
+    seconds, times = [i.seconds for i in intervals], [i.started_at for i in intervals]
+    amounts = [*seconds, *times, *energies, *(s for use in uses for s in (use.own_cpu_seconds, use.cpu_seconds))]
+    trials = [use.trials for use in uses if use.trials is not None]
+    whole = [number for i in intervals for number in (i.attempt, i.iteration_start, i.iteration_stop)]
+    trained = [i for i in intervals if i.iteration_stop != i.iteration_start]
+    if not (_are_whole(*whole, *trials) and all(trials) and _are_amounts(*amounts)):
         return "values of another kind"
-    if interval.iteration_stop < interval.iteration_start or interval.started_at > _LAST_SECOND:
+    if any(i.iteration_stop < i.iteration_start for i in trained) or max(times, default=0) > _LAST_SECOND:
         return "values of another kind"
-    if interval.seconds > _MOST_SECONDS or max(energies, default=0.0) > _MOST_KWH:
-        return f"{interval.seconds!r} s and {max(energies, default=0.0)!r} kWh"
-    if interval.phase is not Phase.TRAINING and interval.iteration_stop > interval.iteration_start:
-        return f"iterations of {interval.phase.value}"
-    if interval.stage is not None and not (_are_whole(interval.stage) and interval.stage < stages):
-        return f"stage {interval.stage!r} of {stages}"
-    if not _is_of_words(interval.reasons):
+    if max(seconds, default=0) > _MOST_SECONDS or max(energies, default=0) > _MOST_KWH:
+        return f"{max(seconds)!r} s and {max(energies, default=0.0)!r} kWh"
+    if other := next((i.phase for i in trained if i.phase is not Phase.TRAINING), None):
+        return f"iterations of {other.value}"
+    numbers = [i.stage for i in intervals if i.stage is not None]
+    if not (_are_whole(*numbers) and max(numbers, default=-1) < stages):
+        return f"stage {numbers[0]!r} of {stages}"
+    if not all(_is_of_words(i.reasons) for i in intervals):
         return "values of another kind"
-    return _parts_problem(interval, stages) or _share_problem(interval)
+    problems = (_parts_problem(i, stages) or _share_problem(i) for i in intervals if i.parts or i.own)
+    return next(filter(None, problems), None)
 
 
-def epoch_problem(report: EpochReport, spec: TrialSpec) -> str | None:
-    """What is wrong with the report of an epoch, None if nothing is."""
-    stages, dice = spec.curriculum.stages, (report.pseudo_dice, *report.pseudo_dice_per_class)
-    if not all(value is None or (_are_amounts(value) and value <= 1) for value in dice):
-        return f"has the Dice {next(v for v in dice if v is not None and not (_are_amounts(v) and v <= 1))!r}"
-    losses = [loss for loss in (report.training_loss, report.validation_loss) if loss is not None]
-    whole = (report.epoch, report.iteration, report.stage, report.batch_size, report.voxels, *report.patch_size)
-    if not (
-        _are_whole(*whole) and _are_numbers(*losses) and _are_amounts(report.learning_rate, report.training_seconds)
-    ):
+def epochs_problem(reports: Sequence[EpochReport], spec: TrialSpec) -> str | None:
+    """What is wrong with reports of epochs, None if nothing is; of one, what it is."""
+    stages, dice = len(spec.curriculum.stages), [d for r in reports for d in (r.pseudo_dice, *r.pseudo_dice_per_class)]
+    known = [value for value in dice if value is not None]
+    if not _are_dice(*known):
+        return f"has the Dice {next(value for value in known if not _are_dice(value))!r}"
+    losses = [loss for r in reports for loss in (r.training_loss, r.validation_loss) if loss is not None]
+    whole = [n for r in reports for n in (r.epoch, r.iteration, r.stage, r.batch_size, r.voxels, *r.patch_size)]
+    amounts = [amount for r in reports for amount in (r.learning_rate, r.training_seconds)]
+    if not (_are_whole(*whole) and _are_numbers(*losses) and _are_amounts(*amounts)):
         return "has values of another kind"
-    if report.epoch >= spec.training.epochs:
+    if any(r.epoch >= spec.training.epochs for r in reports):
         return f"is beyond the {spec.training.epochs} specified"
-    return f"has stage {report.stage} of {len(stages)}" if report.stage >= len(stages) else None
+    return next((f"has stage {r.stage} of {stages}" for r in reports if r.stage >= stages), None)
 
 
 def result_problem(result: TrialResult, spec: TrialSpec) -> str | None:
@@ -223,15 +223,15 @@ def _dice_problem(result: TrialResult) -> str | None:
     columns = {label: [classes.get(label) for classes in by_case.values()] for label in labels}
     if labels and labels != result.dice_per_class.keys():
         return "its classes are others by case than in the mean"
-    means: list[tuple[str, float | None, Iterable[float | None]]] = [
-        ("its Dice", result.dice, result.dice_per_class.values()),
-        *((f"Dice of case {case}", result.dice_per_case[case], classes.values()) for case, classes in by_case.items()),
-        *((f"Dice of class {label}", result.dice_per_class[label], column) for label, column in columns.items()),
+    means: list[tuple[str, str, float | None, Iterable[float | None]]] = [
+        ("its Dice", "", result.dice, result.dice_per_class.values()),
+        *(("Dice of case ", case, result.dice_per_case[case], classes.values()) for case, classes in by_case.items()),
+        *(("Dice of class ", label, result.dice_per_class[label], column) for label, column in columns.items()),
     ]
-    for name, mean, values in means:
+    for kind, name, mean, values in means:
         known = [value for value in values if value is not None]
-        if known and (mean is None or not isclose(mean, sum(known) / len(known), abs_tol=_DICE_TOLERANCE)):
-            return f"{name} {mean!r} is not the mean of its parts"
+        if known and (mean is None or abs(mean - sum(known) / len(known)) > _DICE_TOLERANCE):
+            return f"{kind}{name} {mean!r} is not the mean of its parts"
     return None
 
 

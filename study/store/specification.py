@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal, Self
+from functools import cached_property, lru_cache
+from typing import Any, Literal, Self, TypeVar
 
 from study.common.checks import check_choice, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
@@ -33,6 +33,7 @@ DEFAULT_MOMENTA: Mapping[str, float] = {"sgd": 0.99, "adamw": 0.9}
 CONSTANT_FOREGROUND_OVERSAMPLING = 0.33
 CURRICULUM_FOREGROUND_OVERSAMPLING = 0.5
 TRIAL_ID_LENGTH = 12
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,15 +273,31 @@ class TrialSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        return cls(
-            **{
-                **data,
-                "axes": Axes(**data["axes"]),
-                "curriculum": Curriculum.from_json(data["curriculum"]),
-                "training": TrainingSettings(**data["training"]),
-                "data": DataCurriculum.from_json(data.get("data")),
-            }
-        )
+        parts = {
+            "axes": _settings(Axes, data["axes"]),
+            "curriculum": Curriculum.from_json(data["curriculum"]),
+            "training": _settings(TrainingSettings, data["training"]),
+            "data": DataCurriculum.from_json(data.get("data")),
+        }
+        made = cls(**{**data, **parts})
+        # As it is written, but for what has defaults or several forms.
+        table = {**data["curriculum"], **record_to_json({**vars(made.curriculum), "stages": ()})}
+        table["stages"] = data["curriculum"]["stages"]
+        vars(made)["_plain"] = {**data, **record_to_json({**parts, "curriculum": None}), "curriculum": table}
+        return made
+
+
+def _settings(cls: type[_T], values: Mapping[str, Any]) -> _T:
+    """Settings, checked once: thousands of trials have the same."""
+    try:
+        return _checked(cls, **values)  # type: ignore[no-any-return,arg-type]
+    except TypeError:  # a list, say, which the check refuses in its own words
+        return cls(**values)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _checked(cls: Any, **values: Any) -> Any:
+    return cls(**values)
 
 
 def _given(value: float | None, default: float) -> float:

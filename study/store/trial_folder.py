@@ -69,7 +69,11 @@ class TrialFolder:
     @property
     def by_hand(self) -> bool:
         """Whether somebody made the trial without the study's searcher."""
-        return (self.path / "by_hand").exists()
+        return self.has("by_hand")
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a record."""
+        return files.is_there(f"{self.path}/{name}")
 
     def spec(self) -> TrialSpec:
         """The specification."""
@@ -78,7 +82,7 @@ class TrialFolder:
 
     def state(self) -> TrialState:
         """The state now: a result means finished, a held lock running, else what the last event says."""
-        if (self.path / "result.json").exists():
+        if self.has("result.json"):
             return TrialState.FINISHED
         if locks.holder(self.locks_path) is not None:
             return TrialState.RUNNING
@@ -89,16 +93,20 @@ class TrialFolder:
 
     def result_stamp(self) -> tuple[int, int] | None:
         """Of the result, None without one."""
-        return files.stamp(self.path / "result.json")
+        return files.stamp(f"{self.path}/result.json")
 
     def signature(self) -> tuple[object, ...]:
         """Differs from an earlier one when something has been written meanwhile, a heart-beat aside."""
-        return tuple(files.stamp(self.path / name) for name in ("events.jsonl", "costs.jsonl", "result.json", "locks"))
+        return tuple(
+            files.stamp(f"{self.path}/{name}") for name in ("events.jsonl", "costs.jsonl", "result.json", "locks")
+        )
 
     def result(self) -> TrialResult | None:
         """The result, None before the trial finished."""
-        path, remedy = self.path / "result.json", "delete it, and the same command validates the trial again"
-        return files.load_document(path, TrialResult.from_json, remedy) if path.exists() else None
+        if not self.has("result.json"):
+            return None
+        remedy = "delete it, and the same command validates the trial again"
+        return files.load_document(self.path / "result.json", TrialResult.from_json, remedy)
 
     def attempts(self) -> list[AttemptHeader]:
         """Headers of all attempts, in order."""
@@ -202,7 +210,11 @@ class TrialFolder:
         return self.path / "attempts" / f"{attempt:03d}.json"
 
     def _attempt_paths(self) -> list[Path]:
-        found = (path for path in (self.path / "attempts").glob("*.json") if not files.is_temporary(path.name))
+        place = self.path / "attempts"
+        try:
+            found = [path for path in place.iterdir() if path.suffix == ".json" and not files.is_temporary(path.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         return sorted(found, key=lambda path: (len(path.name), path.name))
 
     def _last_event(self) -> dict[str, Any] | None:
