@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +23,7 @@ LIGHT_MODULES = [
     "study.store.costs",
 ]
 REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 @cache
@@ -90,3 +93,16 @@ def test_only_the_cluster_imports_ray() -> None:
 
 def test_imports_inside_functions_are_found() -> None:
     assert imports("def f():\n    from ray.tune import Tuner\n    import os.path") == {"ray", "os"}
+
+
+def test_the_picture_of_the_rooms_is_the_contract() -> None:
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [layer for each in contracts["contracts"] for layer in each.get("layers", ())]
+    assert re.findall(r"^│ ([a-z.| ]+?) *│", PAGE, flags=re.MULTILINE) == layers
+
+
+def test_the_page_of_the_architecture_names_what_there_is() -> None:
+    named = re.findall(r"`((?:study|analysis|benchmarks)(?:\.\w+)+|tests/\w+\.py)`", PAGE)
+    files = [REPOSITORY / (name if "/" in name else name.replace(".", "/")) for name in named]
+    assert len(files) > 60
+    assert [str(file) for file in files if not (file.exists() or file.with_suffix(".py").exists())] == []

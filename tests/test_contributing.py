@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from study import __version__
+from study.nnunet.identity import TRAINING_VERSION
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARTS = ["study", "analysis", "search_spaces", "benchmarks", "tests", "pyproject.toml", "README.md"]
 BLOCKS = re.compile(
@@ -57,3 +60,10 @@ def test_an_example_applies_and_does_what_it_says(name: str, tmp_path: Path) -> 
     done = shell(commands, folder)
     assert done.returncode == 0, done.stderr
     assert plain(done.stdout) == plain(printed), done.stderr
+
+
+def test_the_changelog_knows_this_version_and_what_trains() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(.+?)\]", text, flags=re.MULTILINE)
+    assert versions[:1] == ["Unreleased"] and __version__ in versions
+    assert re.search(r"`run` refuses such a study by name\. It is (\d+)\.", text).group(1) == str(TRAINING_VERSION)

@@ -38,10 +38,14 @@ def elsewhere(installed: Path, folder: Path, *words: str) -> subprocess.Complete
 
 def test_every_file_of_the_packages_is_in_it(installed: Path) -> None:
     sources = subprocess.run(
-        ["git", "ls-files", "study", "analysis"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+        ["git", "ls-files", "study", "analysis", "benchmarks"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.splitlines()
     missing = [name for name in sources if not (installed / "site" / name).is_file()]
-    assert missing == [] and {"study/py.typed", "analysis/py.typed"} <= set(sources)
+    assert missing == [] and {"study/py.typed", "analysis/py.typed", "benchmarks/py.typed"} <= set(sources)
     assert sorted(path.name for path in (installed / "site/study/search_spaces").iterdir()) == SPACES
     (entries,) = (installed / "site").glob("*.dist-info/entry_points.txt")
     parsed = ConfigParser()
