@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from study.cli.program import Program
+from study.cli.program import CommandLine
 
-PROGRAM = Program(
+PROGRAM = CommandLine(
     name="python -m analysis",
     description="From a study's ledger to Pareto fronts, tables and a page.",
     package="analysis.cli",
@@ -23,7 +23,7 @@ PROGRAM = Program(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; see `Program.run`."""
+    """Run one verb; see `CommandLine.run`."""
     return PROGRAM.run(arguments)
 
 

@@ -19,7 +19,7 @@ from study.common.machine import cpu_name, hostname, usable_cores
 from study.nnunet.datasets import DataPaths
 from study.nnunet.identity import recorded_versions
 from study.run.trial_host import Ending
-from study.run.trial_process import FINISHED, Job
+from study.run.trial_process import FINISHED, TrialJob
 from study.search.document import load_space
 from study.store.ledger import Ledger
 from study.store.readings import MeterInfo
@@ -117,7 +117,7 @@ def reduce_times(
     )
 
 
-def train_nothing(folder: TrialFolder, job: Job, patience: object) -> Ending:
+def train_nothing(folder: TrialFolder, job: TrialJob, patience: object) -> Ending:
     """Stands in for the training: same records, a Dice that is a plain function of the specification."""
     spec = folder.spec()
     with folder.locked():
@@ -155,7 +155,7 @@ def _look(board: Any) -> None:
     board.rows()
 
 
-def _header(attempt: int, job: Job) -> AttemptHeader:
+def _header(attempt: int, job: TrialJob) -> AttemptHeader:
     return AttemptHeader(
         attempt=attempt,
         started_at=time.time(),

@@ -26,7 +26,7 @@ from study.nnunet.paths import nnunet_environment
 from study.run.progress import Progress
 from study.run.trial import run_trial
 from study.run.trial_host import TrialHost
-from study.run.trial_process import Job
+from study.run.trial_process import TrialJob
 from study.run.workplace import Workplace
 from study.store.costs import bill
 from study.store.ledger import Ledger
@@ -88,7 +88,7 @@ class _Recorder(Progress):
         self.rows.append({**{name: getattr(report, name) for name in names}, "at": time.time()})
 
 
-def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBench:
+def measure(spec: TrialSpec, ledger: Ledger, job: TrialJob, output: Path) -> TrialBench:
     """Run a trial once and measure it, then two short ones after each other as a worker of a study does.
 
     Args:
@@ -116,7 +116,7 @@ def measure(spec: TrialSpec, ledger: Ledger, job: Job, output: Path) -> TrialBen
     return replace(figures, first_of_worker_seconds=first, next_of_worker_seconds=following, batch_cpu_ms=batch_cpu_ms)
 
 
-def worker_starts(spec: TrialSpec, ledger: Ledger, job: Job) -> tuple[float, float]:
+def worker_starts(spec: TrialSpec, ledger: Ledger, job: TrialJob) -> tuple[float, float]:
     """Seconds from handing a trial to a worker to its training loop, for the worker's first trial and its second.
 
     Each trial is the given one with a seed of its own, and is stopped as soon as it trains.
@@ -126,7 +126,7 @@ def worker_starts(spec: TrialSpec, ledger: Ledger, job: Job) -> tuple[float, flo
         return first, _start_seconds(host, replace(spec, seed=spec.seed + 2), ledger, job)
 
 
-def _start_seconds(host: TrialHost, spec: TrialSpec, ledger: Ledger, job: Job) -> float:
+def _start_seconds(host: TrialHost, spec: TrialSpec, ledger: Ledger, job: TrialJob) -> float:
     folder = ledger.add(spec)
     stop_file = ledger.root / f".stop-{spec.trial_id}"
     training_after: list[float] = []
@@ -168,7 +168,7 @@ def reduce_rows(
 
 def main() -> None:
     """Run the job of the command line and write its iterations."""
-    job, output = Job.from_json(sys.argv[1]), Path(sys.argv[2])
+    job, output = TrialJob.from_json(sys.argv[1]), Path(sys.argv[2])
     ledger = Ledger.open(Path(job.study))
     recorder = _Recorder()
     folder = ledger.trial(job.trial_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from study.cli.program import Program
+from study.cli.program import CommandLine
 
 VERBS = {
     "demo": "run the embedded study: made-up data, six trials, a Pareto plot",
@@ -25,7 +25,7 @@ VERBS = {
     "bench": "measure start-up, overhead and stage changes",
     "doctor": "what will be used here and what is missing",
 }
-PROGRAM = Program(
+PROGRAM = CommandLine(
     name="python -m study",
     description="A hyperparameter study of Progressive Growing of Patch Size on nnU-Net v2.",
     package="study.cli",
@@ -35,7 +35,7 @@ PROGRAM = Program(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; see `Program.run`."""
+    """Run one verb; see `CommandLine.run`."""
     return PROGRAM.run(arguments)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from study.common import files
 from study.common.errors import TrialInterrupted
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.curriculum.schemes import named_axes
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
@@ -72,12 +72,12 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 def prepare_phantoms(root: Path) -> None:
     from study.nnunet.prepare import prepare
-    from study.nnunet.prepare.sources import Recipe, raw_source
+    from study.nnunet.prepare.sources import PlansRecipe, raw_source
 
     paths = data_paths(root)
     assert paths.raw is not None
     raw = write_phantom_dataset(paths.raw, name=NAME, cases=CASES)
-    recipe = Recipe(configurations=(FULL, FLAT_2D), plans_name="PlannedPlans", small=SmallPlan(max_features=16))
+    recipe = PlansRecipe(configurations=(FULL, FLAT_2D), plans_name="PlannedPlans", small=SmallPlan(max_features=16))
     dataset = prepare(raw_source(raw, NUMBER), paths, recipe, workers=1).dataset
     planned = files.read_json(dataset.folder / "PlannedPlans.json")
     for name, patch in ((CUBE, CUBE_PATCH), (FLAT, FLAT_PATCH)):
@@ -254,7 +254,7 @@ def spec_of(
 
 def workplace(paths: DataPaths, *, data_workers: int = 0, energy: Energy = UNMETERED, device: str = "cpu") -> Workplace:
     """One thread of the CPU, and the GPU if that is the device."""
-    resources = Resources(device=device, cpus=1, data_workers=data_workers)
+    resources = MachineShare(device=device, cpus=1, data_workers=data_workers)
     return Workplace(data=paths, resources=resources, energy=energy)
 
 

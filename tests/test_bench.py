@@ -12,9 +12,9 @@ from prepared import NAME, UNMETERED, spec_of
 from benchmarks.trial import measure, reduce_rows
 from study.__main__ import main
 from study.common.errors import TrialFailedError
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.nnunet.datasets import data_paths
-from study.run.trial_process import Job
+from study.run.trial_process import TrialJob
 from study.store.ledger import Ledger
 from study.store.trial_folder import TrialState
 
@@ -80,14 +80,14 @@ def test_a_faster_first_iteration_is_a_negative_cost() -> None:
     assert figures.stage_change_iterations == pytest.approx(-0.5)
 
 
-def job_for(ledger: Ledger, trial_id: str, data: Path) -> Job:
+def job_for(ledger: Ledger, trial_id: str, data: Path) -> TrialJob:
     paths = data_paths(data)
-    return Job(
+    return TrialJob(
         study=str(ledger.root),
         trial_id=trial_id,
         raw=str(paths.raw),
         preprocessed=str(paths.preprocessed),
-        resources=Resources(device="cpu", cpus=1, data_workers=0),
+        resources=MachineShare(device="cpu", cpus=1, data_workers=0),
         energy=UNMETERED,
         previous_stage=None,
         stop_file="",

@@ -17,14 +17,14 @@ from references import kill_and_resume, resumed_from
 from test_trainer import Notes
 
 from study.common.errors import InfeasibleTrialError
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.nnunet.cuda_steps import CudaSteps
 from study.nnunet.datasets import data_paths
 from study.nnunet.steps import StockSteps
 from study.nnunet.trainer import nnUNetTrainerPGPS
 from study.run.trial import run_trial
 from study.run.trial_host import Ending, TrialHost
-from study.run.trial_process import FINISHED, Job
+from study.run.trial_process import FINISHED, TrialJob
 from study.store.costs import bill
 from study.store.ledger import Ledger
 from study.store.readings import StageExecution
@@ -250,12 +250,12 @@ def test_the_energy_of_a_gpu_is_charged(data: Path, tmp_path: Path) -> None:
 def test_two_trainings_share_a_gpu(data: Path, tmp_path: Path) -> None:
     paths, ledger = data_paths(data), Ledger.create(tmp_path / "study")
     folders = [ledger.add(spec_of(paths, seed=seed)) for seed in (0, 1)]
-    job = Job(
+    job = TrialJob(
         study=str(ledger.root),
         trial_id="",
         raw=str(paths.raw),
         preprocessed=str(paths.preprocessed),
-        resources=Resources(device="cuda", cpus=1, gpus=0.5, data_workers=1, concurrent_trials=2),
+        resources=MachineShare(device="cuda", cpus=1, gpus=0.5, data_workers=1, concurrent_trials=2),
         energy=Energy(meter="none"),
         previous_stage=None,
         stop_file=str(tmp_path / "stop"),

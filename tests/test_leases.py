@@ -15,7 +15,7 @@ from buckets import elsewhere, put_lock
 from locking import Clock
 
 from study.buckets import view
-from study.buckets.archive import Commit, CommitName, Depot, Document
+from study.buckets.archive import Archive, Commit, CommitName, Document
 from study.buckets.lease import holder_of, leased
 from study.buckets.shared_ledger import study_ledger
 from study.buckets.storage import Storage
@@ -58,8 +58,8 @@ def test_a_lock_that_another_machine_renewed_just_now_is_respected(storage: Stor
 
 
 def test_a_lock_that_nobody_renews_is_taken_over(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.store.holders.STALE_SECONDS", -1e9)
-    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("study.buckets.lease.STALE_SECONDS", -1e9)
+    monkeypatch.setattr("study.buckets.lease.BEAT_SECONDS", 0.01)
     put_lock(storage, 3, elsewhere())
     with leased(storage, "locks/study", on_loss=lambda: None) as lease:
         assert lease.number == 4
@@ -92,7 +92,7 @@ def test_of_many_who_want_a_lock_at_once_never_two_have_it(storage: Storage) -> 
 
 
 def test_who_was_taken_over_notices_at_the_next_beat(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("study.buckets.lease.BEAT_SECONDS", 0.01)
     noticed = threading.Event()
     with leased(storage, "locks/study", on_loss=noticed.set) as lease:
         put_lock(storage, lease.number + 1, elsewhere())
@@ -101,7 +101,7 @@ def test_who_was_taken_over_notices_at_the_next_beat(storage: Storage, monkeypat
 
 
 def test_a_holder_renews_its_record(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("study.buckets.lease.BEAT_SECONDS", 0.01)
     with leased(storage, "locks/study") as lease:
         before, renewed = storage.read(lease.key), None
         while renewed in (None, before):
@@ -111,9 +111,9 @@ def test_a_holder_renews_its_record(storage: Storage, monkeypatch: pytest.Monkey
 
 
 def test_a_number_is_above_those_of_all_commits(storage: Storage) -> None:
-    depot = Depot(storage=storage)
-    depot.put(Commit(name=CommitName(number=5, serial=2), documents={}, models={}))
-    with leased(storage, depot.locks, at_least=depot.next_number) as lease:
+    archive = Archive(storage=storage)
+    archive.put(Commit(name=CommitName(number=5, serial=2), documents={}, models={}))
+    with leased(storage, archive.locks, at_least=archive.next_number) as lease:
         assert lease.number == 6
 
 
@@ -130,8 +130,8 @@ def test_a_reader_whose_clock_differs_sees_who_lives(
         pass
     for name in ("alive", "dead"):
         documents = {"spec.json": Document(content=b'{"made": "up"}', mtime_ns=0)}
-        depot = Depot(storage=storage, name=name)
-        depot.put(Commit(name=CommitName(number=1, serial=1), documents=documents, models={}))
+        archive = Archive(storage=storage, name=name)
+        archive.put(Commit(name=CommitName(number=1, serial=1), documents=documents, models={}))
 
     def beat(*names: str) -> None:
         for name in names:

@@ -25,14 +25,14 @@ from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.plans import SmallPlan
 from study.nnunet.prepare import Preparation, prepare
-from study.nnunet.prepare.process import Progress
-from study.nnunet.prepare.sources import Recipe, Source, msd_source, raw_source
+from study.nnunet.prepare.process import PreparationProgress
+from study.nnunet.prepare.sources import PlansRecipe, RawFolder, msd_source, raw_source
 from study.nnunet.prepare.steps import step_count
 from study.store.locks import held
 
 SMALL = SmallPlan(max_features=8, patch_size=(32, 32, 32))
 # What the `data` fixture was prepared with.
-PREPARED = Recipe(configurations=("3d_fullres", "2d"), plans_name="PlannedPlans", small=SmallPlan(max_features=16))
+PREPARED = PlansRecipe(configurations=("3d_fullres", "2d"), plans_name="PlannedPlans", small=SmallPlan(max_features=16))
 
 
 class Steps:
@@ -42,7 +42,7 @@ class Steps:
         self.names: list[str] = []
         self._stop_at = stop_at
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: PreparationProgress) -> None:
         if progress.step not in self.names:
             self.names.append(progress.step)
         assert progress.done <= progress.cases
@@ -54,7 +54,7 @@ class Steps:
         return [name.split()[0] for name in self.names]
 
 
-def run(source: Source, paths: DataPaths, recipe: Recipe, steps: Steps) -> Preparation:
+def run(source: RawFolder, paths: DataPaths, recipe: PlansRecipe, steps: Steps) -> Preparation:
     return prepare(source, paths, recipe, workers=2, report=steps)
 
 
@@ -62,7 +62,7 @@ def run(source: Source, paths: DataPaths, recipe: Recipe, steps: Steps) -> Prepa
 
 
 def test_a_raw_dataset_is_refused_corrected_interrupted_and_prepared(raw: Path, paths: DataPaths) -> None:
-    source, recipe = raw_source(raw), Recipe(small=SMALL)
+    source, recipe = raw_source(raw), PlansRecipe(small=SMALL)
     label = raw / "labelsTr" / "phantom_003.nii.gz"
     sound = label.read_bytes()
     rewrite(label, with_label_seven)
@@ -101,10 +101,10 @@ def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: 
     cases = ["001", "003", "004", "006", "007"]
     task = poor_download(shared_data / "Task04_Hippocampus", tmp_path / "Task04_Hippo_campus", cases)
     steps = Steps()
-    done = run(msd_source(task), paths, Recipe(), steps)
+    done = run(msd_source(task), paths, PlansRecipe(), steps)
     assert done.dataset.name == "Dataset004_Hippocampus"
     assert steps.kinds == ["starting", "converting", "verifying", "measuring", "planning", "preprocessing"]
-    assert len(steps.names) <= step_count(Recipe())
+    assert len(steps.names) <= step_count(PlansRecipe())
     assert "z-score" in " ".join(done.notes)
     assert_complete(done, cases=5)
     assert done.dataset.plans_names() == ["nnUNetPlans"]
@@ -114,7 +114,7 @@ def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: 
     # A small plan beside it takes over the preprocessed cases.
     preprocessed = modified(done.dataset.folder / "nnUNetPlans_3d_fullres")
     steps = Steps()
-    smaller = run(msd_source(task), paths, Recipe(small=SmallPlan(max_features=64)), steps)
+    smaller = run(msd_source(task), paths, PlansRecipe(small=SmallPlan(max_features=64)), steps)
     assert steps.kinds == ["starting", "planning"]
     assert modified(done.dataset.folder / "nnUNetPlans_3d_fullres") == preprocessed
     assert smaller.dataset.plans_names() == ["nnUNetPlans", "nnUNetPlansSmall"]
@@ -125,7 +125,7 @@ def test_a_real_download_is_converted_and_prepared(shared_data: Path, tmp_path: 
     # Another image in the download makes it another dataset.
     (task / "imagesTr" / "more_0.nii.gz").touch()
     with pytest.raises(DataIntegrityError, match=r"was not made from .*Task04_Hippo_campus as it is now"):
-        run(msd_source(task), paths, Recipe(), Steps())
+        run(msd_source(task), paths, PlansRecipe(), Steps())
 
 
 def poor_download(task: Path, folder: Path, cases: list[str]) -> Path:
@@ -163,12 +163,12 @@ def modified(folder: Path) -> dict[str, int]:
 # ---------------------------------------------------------------------------------------- what is already prepared
 
 
-def prepared_source(data: Path) -> Source:
+def prepared_source(data: Path) -> RawFolder:
     return raw_source(data_paths(data).raw / NAME)  # type: ignore[operator]
 
 
 def test_the_order_of_configurations_does_not_matter(data: Path) -> None:
-    recipe = Recipe(configurations=("2d", "3d_fullres"), plans_name=PREPARED.plans_name, small=PREPARED.small)
+    recipe = PlansRecipe(configurations=("2d", "3d_fullres"), plans_name=PREPARED.plans_name, small=PREPARED.small)
     assert prepare(prepared_source(data), data_paths(data), recipe).already_done
 
 
@@ -183,7 +183,7 @@ def test_the_order_of_configurations_does_not_matter(data: Path) -> None:
     ],
 )
 def test_other_options_under_the_same_name_are_refused(data: Path, other: dict[str, Any]) -> None:
-    recipe = Recipe(**{**vars(PREPARED), **other})
+    recipe = PlansRecipe(**{**vars(PREPARED), **other})
     with pytest.raises(InvalidInputError, match=r"--plans-name: received 'PlannedPlans', legal is a name not in use"):
         prepare(prepared_source(data), data_paths(data), recipe)
 
@@ -197,9 +197,9 @@ def test_plans_that_nnunet_made_by_itself_are_used(data: Path, tmp_path: Path) -
         (theirs / name).symlink_to(mine / name)
     plans = {**files.read_json(mine / "PlannedPlans.json"), "plans_name": "nnUNetPlans"}
     files.write_json(theirs / "nnUNetPlans.json", plans)
-    assert prepare(source, paths, Recipe()).already_done
+    assert prepare(source, paths, PlansRecipe()).already_done
     with pytest.raises(InvalidInputError, match=r"planner ExperimentPlanner \(asked for nnUNetPlannerResEncL\)"):
-        prepare(source, paths, Recipe(planner="nnUNetPlannerResEncL", plans_name="nnUNetPlans"))
+        prepare(source, paths, PlansRecipe(planner="nnUNetPlannerResEncL", plans_name="nnUNetPlans"))
 
 
 def test_images_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_two_preparations_of_a_dataset_do_not_mix(raw: Path, paths: DataPaths) -
 
 
 def test_a_process_that_dies_is_one_line(raw: Path, paths: DataPaths) -> None:
-    def kill(progress: Progress) -> None:
+    def kill(progress: PreparationProgress) -> None:
         for process in multiprocessing.active_children():
             process.kill()
 
@@ -273,7 +273,7 @@ def test_a_process_that_dies_is_one_line(raw: Path, paths: DataPaths) -> None:
 )
 def test_recipes_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        Recipe(**settings)
+        PlansRecipe(**settings)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_recipes_that_cannot_be_are_refused(settings: dict[str, Any], message: s
     ],
 )
 def test_plans_are_named(settings: dict[str, Any], plans: str, planned_as: str) -> None:
-    recipe = Recipe(**settings)
+    recipe = PlansRecipe(**settings)
     assert (recipe.plans, recipe.planned_as) == (plans, planned_as)
 
 

@@ -20,8 +20,8 @@ from study.common.errors import InvalidInputError, MachineError, MissingDataErro
 from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
 from study.ranking.files import PAIRS, RECORD, TABLE, read_table
-from study.ranking.make import Made, Progress, make_ranking
-from study.ranking.order import Settings
+from study.ranking.make import Made, RankingProgress, make_ranking
+from study.ranking.order import RankingSettings
 from study.store.locks import held
 
 Array = NDArray[np.float32]
@@ -40,8 +40,8 @@ def phantoms() -> dict[str, Array]:
     return {**cases, "stranger": noisy(anatomy(seed=9), 9)}
 
 
-def settings(**changes: str) -> Settings:
-    return Settings(plans=PLANS, configuration=FULL, **changes)
+def settings(**changes: str) -> RankingSettings:
+    return RankingSettings(plans=PLANS, configuration=FULL, **changes)
 
 
 def content(made: Made) -> dict[str, bytes]:
@@ -168,7 +168,7 @@ def test_channels_are_ranked_together(tmp_path: Path) -> None:
 
 
 def test_the_number_of_workers_changes_nothing(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[RankingProgress] = []
     again = make_ranking(dataset, 0, settings(), workers=3, rankings=tmp_path, report=seen.append)
     assert not again.already_done
     assert content(again) == content(made)
@@ -192,11 +192,11 @@ import sys
 from pathlib import Path
 from study.nnunet.datasets import data_paths, find_dataset
 from study.ranking.make import make_ranking
-from study.ranking.order import Settings
+from study.ranking.order import RankingSettings
 
 if __name__ == "__main__":
     dataset = find_dataset(data_paths(Path(sys.argv[1])), sys.argv[2])
-    settings = Settings(plans="nnUNetPlans", configuration="3d_fullres")
+    settings = RankingSettings(plans="nnUNetPlans", configuration="3d_fullres")
     aligned = Path(sys.argv[3], sys.argv[2], "fold_0", "work", "aligned")
 
     def halt(_):
@@ -228,7 +228,7 @@ def test_a_killed_ranking_goes_on_where_it_was(made: Made, root: Path, tmp_path:
     said: list[str] = []
     looked: list[dict[str, int]] = []
 
-    def look(progress: Progress) -> None:
+    def look(progress: RankingProgress) -> None:
         if progress.step == "comparing cases":
             looked.append({path.name: path.stat().st_mtime_ns for path in aligned.glob("[!.]*.npz")})
 

@@ -12,7 +12,7 @@ from rankable import SHAPE, anatomy, noisy
 
 from study.common.errors import DataIntegrityError
 from study.curriculum.data_curriculum import METRICS
-from study.ranking.files import MEAN_RANK, MEASURES, Pair, RankedCase
+from study.ranking.files import MEAN_RANK, MEASURES, CasePair, RankedCase
 from study.ranking.images import CaseImage
 from study.ranking.order import Placement, ranked
 from study.ranking.survey import MEDOID, CaseSurvey, lay_out, medoid, survey
@@ -22,9 +22,9 @@ ALIKE = {"mse": 1.0, "psnr": 30.0, "ssim": 0.9, "uqi": 0.8}
 APART = {"mse": 5.0, "psnr": 20.0, "ssim": 0.4, "uqi": 0.2}
 
 
-def pair(first: str, second: str, values: Mapping[str, float | None]) -> Pair:
+def pair(first: str, second: str, values: Mapping[str, float | None]) -> CasePair:
     reasons = {measure: "some reason" for measure in MEASURES if values[measure] is None}
-    return Pair(first=first, second=second, values=values, reasons=reasons)
+    return CasePair(first=first, second=second, values=values, reasons=reasons)
 
 
 def placed(*cases: str) -> list[Placement]:

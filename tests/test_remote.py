@@ -17,7 +17,7 @@ from buckets import elsewhere, put_lock
 from examples import HEADER, make_spec
 
 from study.buckets import view
-from study.buckets.archive import Commit, CommitName, Committer, Depot, Document, Model, snapshot, unpack
+from study.buckets.archive import Archive, Commit, CommitName, Committer, Document, Model, snapshot, unpack
 from study.buckets.lease import leased
 from study.buckets.storage import Storage, StorageError, is_url, place
 from study.store.ledger import Ledger
@@ -81,24 +81,24 @@ def test_a_put_that_breaks_off_puts_nothing(storage: Storage) -> None:
 def test_numbers_beyond_six_figures_count_as_numbers(
     storage: Storage, tmp_path: Path, lower: tuple[int, int], higher: tuple[int, int]
 ) -> None:
-    depot, documents = Depot(storage=storage, name="trial"), {}
+    archive, documents = Archive(storage=storage, name="trial"), {}
     for number, serial in (higher, lower):
         text = json.dumps([number, serial]).encode()
         documents = {"spec.json": Document(content=text, mtime_ns=0)}
-        depot.put(Commit(name=CommitName(number=number, serial=serial), documents=documents, models={}))
-    assert [(name.number, name.serial) for name in depot.commits()] == [lower, higher]
-    latest = depot.latest()
+        archive.put(Commit(name=CommitName(number=number, serial=serial), documents=documents, models={}))
+    assert [(name.number, name.serial) for name in archive.commits()] == [lower, higher]
+    latest = archive.latest()
     assert latest is not None
     assert json.loads(latest.documents["spec.json"].content) == list(higher)
     assert (view.View(storage, tmp_path)._newest())["trial"] == latest.name
-    with leased(storage, depot.locks, at_least=depot.next_number) as lease:
+    with leased(storage, archive.locks, at_least=archive.next_number) as lease:
         assert lease.number == higher[0] + 1
         put_lock(storage, lease.number - 1, elsewhere(), "trial")
         assert not lease.is_lost()
-        committer = Committer(depot, lease.number, _serial=999_999)
+        committer = Committer(archive, lease.number, _serial=999_999)
         (tmp_path / "spec.json").write_bytes(SPEC_TEXT)
         commit(committer, tmp_path)
-        assert [str(name) for name in depot.commits()] == [f"{lease.number:06d}-1000000"]
+        assert [str(name) for name in archive.commits()] == [f"{lease.number:06d}-1000000"]
 
 
 def test_attempts_beyond_three_and_six_figures_are_in_order(tmp_path: Path) -> None:
@@ -179,15 +179,15 @@ def test_a_snapshot_fits_together_while_somebody_writes(folder: Path) -> None:
 
 
 def test_a_commit_is_unpacked_as_it_was(storage: Storage, folder: Path, tmp_path: Path) -> None:
-    depot = Depot(storage=storage, name="trial")
-    commit(Committer(depot, 1), folder)
-    found, copy = depot.latest(), tmp_path / "copy"
+    archive = Archive(storage=storage, name="trial")
+    commit(Committer(archive, 1), folder)
+    found, copy = archive.latest(), tmp_path / "copy"
     assert found is not None
     (copy / "attempts").mkdir(parents=True)
     (copy / "attempts" / "001.json").write_text("of another way")
     (copy / "log.txt").write_text("stays")
     unpack(found, copy, durable=False)
-    assert depot.fetch(found, copy)
+    assert archive.fetch(found, copy)
     files = {str(path.relative_to(copy)): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     assert files == {
         "spec.json": SPEC_TEXT,
@@ -201,8 +201,8 @@ def test_a_commit_is_unpacked_as_it_was(storage: Storage, folder: Path, tmp_path
 
 
 def test_only_what_changed_is_put_and_what_was_replaced_goes(storage: Storage, folder: Path) -> None:
-    depot = Depot(storage=storage, name="trial")
-    committer, place_of = Committer(depot, 2), folder / "results" / "d" / "fold_0"
+    archive = Archive(storage=storage, name="trial")
+    committer, place_of = Committer(archive, 2), folder / "results" / "d" / "fold_0"
     first = commit(committer, folder)
     (place_of / "checkpoint_latest.pth").rename(place_of / "checkpoint_previous.pth")
     (place_of / "checkpoint_latest.pth").write_bytes(b"newer")
@@ -215,49 +215,49 @@ def test_only_what_changed_is_put_and_what_was_replaced_goes(storage: Storage, f
     # A rename puts nothing.
     assert second.models["results/d/fold_0/checkpoint_previous.pth"] == old
     assert plans == first.models["results/d/plans.json"]
-    assert sorted(depot.model_keys()) == sorted([old.key, new.key, plans.key])
-    assert depot.commits() == [second.name]
+    assert sorted(archive.model_keys()) == sorted([old.key, new.key, plans.key])
+    assert archive.commits() == [second.name]
     (place_of / "checkpoint_previous.pth").unlink()
     commit(committer, folder)
-    assert old.key not in depot.model_keys()
+    assert old.key not in archive.model_keys()
 
 
 def test_who_lost_the_lock_cannot_undo_a_commit(storage: Storage, folder: Path) -> None:
-    depot = Depot(storage=storage, name="trial")
-    late, successor = Committer(depot, 1), Committer(depot, 2)
+    archive = Archive(storage=storage, name="trial")
+    late, successor = Committer(archive, 1), Committer(archive, 2)
     commit(late, folder)
     (folder / "costs.jsonl").write_bytes(b"of the successor")
     commit(successor, folder)
     (folder / "costs.jsonl").write_bytes(b"late")
     (folder / "results" / "d" / "fold_0" / "checkpoint_latest.pth").write_bytes(b"late")
     commit(late, folder)
-    found = depot.latest()
+    found = archive.latest()
     assert found is not None
     assert found.documents["costs.jsonl"].content == b"of the successor"
-    assert {model.key for model in found.models.values()} <= set(depot.model_keys())
+    assert {model.key for model in found.models.values()} <= set(archive.model_keys())
 
 
 def test_models_that_changed_in_the_storage_are_not_believed(storage: Storage, folder: Path, tmp_path: Path) -> None:
-    depot = Depot(storage=storage, name="trial")
-    made = commit(Committer(depot, 1), folder)
+    archive = Archive(storage=storage, name="trial")
+    made = commit(Committer(archive, 1), folder)
     storage.write(made.models["results/d/plans.json"].key, b"[]")
     with pytest.raises(StorageError, match=r"plans\.json is damaged: it is not what was put there"):
-        depot.fetch(made, tmp_path / "copy")
+        archive.fetch(made, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("path", ["../spec.json", "/etc/passwd", "results/../../x", "unknown.json"])
 def test_a_commit_cannot_write_outside_its_folder(storage: Storage, path: str) -> None:
-    depot = Depot(storage=storage, name="trial")
+    archive = Archive(storage=storage, name="trial")
     model = {path: Model(key="k", sha256="")}
     document = {path: Document(content=b"", mtime_ns=0)}
     for serial, (documents, models) in enumerate([(document, {}), ({}, model)], start=1):
-        depot.put(Commit(name=CommitName(number=1, serial=serial), documents=documents, models=models))
+        archive.put(Commit(name=CommitName(number=1, serial=serial), documents=documents, models=models))
         with pytest.raises(StorageError, match="is no file of a study; restore it from a backup"):
-            depot.latest()
+            archive.latest()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x1f\x8b\x08\x00"])
 def test_a_damaged_commit_is_named(storage: Storage, content: bytes) -> None:
     storage.write("records/study/000001-000001.json.gz", content)
     with pytest.raises(StorageError, match=r"records/study/000001-000001\.json\.gz is damaged: .*restore it"):
-        Depot(storage=storage).latest()
+        Archive(storage=storage).latest()

@@ -15,8 +15,8 @@ import pytest
 from buckets import Bucket, environment, needs_moto
 from prepared import SHORT, final_weights, spec_of, train, workplace
 
-from study.buckets.archive import Depot
-from study.buckets.checkout import RemoteWorkshop
+from study.buckets.archive import Archive
+from study.buckets.checkout import RemoteCheckout
 from study.buckets.shared_ledger import post_stop, study_ledger, trouble_here
 from study.buckets.storage import Storage, StorageError
 from study.buckets.view import SCRATCH_VARIABLE, viewed
@@ -56,9 +56,9 @@ def made(storage: Storage) -> Storage:
 
 def work(storage: Storage, data: Path, *, after: int | None) -> TrialFolder:
     """Train a trial here until an iteration, or to its final validation."""
-    workshop = RemoteWorkshop(storage.url, waits=False)
-    ledger, spec = Ledger.open(workshop.study), spec_of(data_paths(data))
-    with workshop.checked_out(ledger.add(spec)):
+    checkout = RemoteCheckout(storage.url, waits=False)
+    ledger, spec = Ledger.open(checkout.study), spec_of(data_paths(data))
+    with checkout.checked_out(ledger.add(spec)):
         return train(spec, ledger, workplace(data_paths(data)), after=after)
 
 
@@ -90,12 +90,12 @@ def test_a_scratch_copy_that_is_ahead_of_the_storage_is_kept(storage: Storage, d
     """As after a kill between a checkpoint and its commit, on a machine that is still there."""
     made(storage)
     work(storage, data, after=10)
-    workshop = RemoteWorkshop(storage.url)
-    folder = train(spec_of(data_paths(data)), Ledger.open(workshop.study), workplace(data_paths(data)), after=20)
-    before = Depot(storage=storage, name=folder.trial_id).latest()
-    with workshop.checked_out(folder):
+    checkout = RemoteCheckout(storage.url)
+    folder = train(spec_of(data_paths(data)), Ledger.open(checkout.study), workplace(data_paths(data)), after=20)
+    before = Archive(storage=storage, name=folder.trial_id).latest()
+    with checkout.checked_out(folder):
         assert folder.attempts()[-1].resumed_from_iteration == 10
-    after = Depot(storage=storage, name=folder.trial_id).latest()
+    after = Archive(storage=storage, name=folder.trial_id).latest()
     assert before is not None
     assert after is not None
     assert "attempts/001.json" not in before.documents
@@ -105,7 +105,7 @@ def test_a_scratch_copy_that_is_ahead_of_the_storage_is_kept(storage: Storage, d
 def test_a_trial_is_trained_by_one_process(storage: Storage, data: Path) -> None:
     made(storage)
     spec = spec_of(data_paths(data))
-    first, second = RemoteWorkshop(storage.url, waits=False), RemoteWorkshop(storage.url, waits=False)
+    first, second = RemoteCheckout(storage.url, waits=False), RemoteCheckout(storage.url, waits=False)
     folder = Ledger.open(first.study).add(spec)
     with (
         first.checked_out(folder),
@@ -118,7 +118,7 @@ def test_a_trial_is_trained_by_one_process(storage: Storage, data: Path) -> None
 def test_who_waits_for_a_trial_ends_when_the_study_is_stopped(storage: Storage, data: Path) -> None:
     with study_ledger(storage.url) as ledger:
         post_stop(ledger, Path("a-run"))
-        first, second = RemoteWorkshop(storage.url), RemoteWorkshop(storage.url, "a-run")
+        first, second = RemoteCheckout(storage.url), RemoteCheckout(storage.url, "a-run")
         folder = Ledger.open(first.study).add(spec_of(data_paths(data)))
         with first.checked_out(folder), pytest.raises(TrialInterrupted), second.checked_out(folder):
             pass
@@ -129,8 +129,8 @@ def test_a_training_is_told_that_the_study_is_stopped(
 ) -> None:
     monkeypatch.setattr("study.buckets.checkout.STOP_POLL_SECONDS", 0.05)
     with study_ledger(storage.url) as ledger:
-        workshop = RemoteWorkshop(storage.url, "a-run")
-        with workshop.checked_out(Ledger.open(workshop.study).add(spec_of(data_paths(data)))) as stop_file:
+        checkout = RemoteCheckout(storage.url, "a-run")
+        with checkout.checked_out(Ledger.open(checkout.study).add(spec_of(data_paths(data)))) as stop_file:
             assert not stop_file.exists()
             post_stop(ledger, Path("a-run"))
             deadline = time.monotonic() + 600
@@ -148,18 +148,18 @@ def test_a_storage_that_goes_away_loses_nothing(
 ) -> None:
     made(storage)
     monkeypatch.setattr("study.buckets.storage.PAUSES_SECONDS", (0.01, 0.01))
-    workshop = RemoteWorkshop(storage.url)
-    ledger, spec = Ledger.open(workshop.study), spec_of(data_paths(data))
+    checkout = RemoteCheckout(storage.url)
+    ledger, spec = Ledger.open(checkout.study), spec_of(data_paths(data))
     folder = ledger.add(spec)
     with ExitStack() as stack:
-        with pytest.raises(StorageError, match="nothing is lost: ") as error, workshop.checked_out(folder):
+        with pytest.raises(StorageError, match="nothing is lost: ") as error, checkout.checked_out(folder):
             train(spec, ledger, workplace(data_paths(data)), after=10)
             stack.enter_context(pytest.MonkeyPatch.context()).setattr(Storage, "put", _away)
         assert str(folder.path) in str(error.value)
         assert "does not answer; trying again in" in folder.log_path.read_text()
-    with workshop.checked_out(folder):
+    with checkout.checked_out(folder):
         assert folder.cost_intervals()[-1].iteration_stop == 10
-    found = Depot(storage=storage, name=folder.trial_id).latest()
+    found = Archive(storage=storage, name=folder.trial_id).latest()
     assert found is not None
     assert any(path.endswith(".pth") for path in found.models)
 

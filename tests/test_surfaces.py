@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from prepared import spec_of, workplace
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from study.buckets.checkout import RemoteWorkshop
+from study.buckets.checkout import RemoteCheckout
 from study.buckets.shared_ledger import study_ledger
 from study.buckets.view import SCRATCH_VARIABLE, viewed
 from study.common import files
@@ -185,9 +185,9 @@ def test_a_finished_trial_in_object_storage_is_measured_later(
         pass
     for machine, metrics in (("first", NO_METRICS), ("second", at(1)), ("third", at(1))):
         monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path / machine))
-        workshop = RemoteWorkshop(url, waits=False)
-        ledger = Ledger.open(workshop.study)
-        with workshop.checked_out(ledger.add(spec), metrics):
+        checkout = RemoteCheckout(url, waits=False)
+        ledger = Ledger.open(checkout.study)
+        with checkout.checked_out(ledger.add(spec), metrics):
             run_trial(spec, ledger, replace(workplace(paths), metrics=metrics))
         with viewed(url) as view:
             [folder] = view.ledger.trials()

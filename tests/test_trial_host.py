@@ -19,22 +19,22 @@ from examples import finish, make_spec
 from prepared import CUBE, FULL, NAME, final_weights, plans_document, spec_of, train, workplace
 
 from study.common import files
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.nnunet.datasets import data_paths
 from study.run.trial_host import Ending, TrialHost, memory_kills
-from study.run.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, Job
+from study.run.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, TrialJob
 from study.store.ledger import Ledger
 from study.store.records import Phase
 from study.store.specification import Energy, TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 LONG = {"optimizer": "adamw", "epochs": 40, "iterations_per_epoch": 20, "validation_batches": 1}
-JOB = Job(
+JOB = TrialJob(
     study="/studies/one",
     trial_id="0123456789ab",
     raw="/data/raw",
     preprocessed="/data/preprocessed",
-    resources=Resources(device="cuda", cpus=2.5, gpus=0.5, data_workers=3, concurrent_trials=4),
+    resources=MachineShare(device="cuda", cpus=2.5, gpus=0.5, data_workers=3, concurrent_trials=4),
     energy=Energy(country="FRA", pue=1.2),
     previous_stage="/data/previous",
     stop_file="/studies/one/.stop",
@@ -47,16 +47,16 @@ def host() -> Iterator[TrialHost]:
         yield host
 
 
-def trial_for(spec: TrialSpec, root: Path, data: Path | None = None) -> tuple[TrialFolder, Job]:
+def trial_for(spec: TrialSpec, root: Path, data: Path | None = None) -> tuple[TrialFolder, TrialJob]:
     """A trial that is still to be trained; without `data` on data that is not there."""
     folder = Ledger.create(root / "study").add(spec)
     paths = data_paths(root / "nowhere" if data is None else data)
-    job = Job(
+    job = TrialJob(
         study=str(root / "study"),
         trial_id=spec.trial_id,
         raw=str(paths.raw),
         preprocessed=str(paths.preprocessed),
-        resources=Resources(device="cpu", cpus=1, data_workers=0),
+        resources=MachineShare(device="cpu", cpus=1, data_workers=0),
         energy=Energy(meter="none"),
         previous_stage=None,
         stop_file=str(root / "stop"),
@@ -82,11 +82,11 @@ class Told:
         return int(self.said[0]["started"])
 
 
-@pytest.mark.parametrize("job", [JOB, replace(JOB, raw=None, previous_stage=None, resources=Resources())])
-def test_a_job_travels_as_a_line(job: Job) -> None:
+@pytest.mark.parametrize("job", [JOB, replace(JOB, raw=None, previous_stage=None, resources=MachineShare())])
+def test_a_job_travels_as_a_line(job: TrialJob) -> None:
     text = job.to_json()
     assert "\n" not in text
-    assert Job.from_json(text) == job
+    assert TrialJob.from_json(text) == job
 
 
 def test_a_job_names_its_workplace() -> None:

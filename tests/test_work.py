@@ -20,9 +20,9 @@ from studies import WAIT_SECONDS
 from study.cluster import tuning as work
 from study.cluster.tuning import Assignment, Patience, bring_to_end
 from study.common.errors import DiskFullError, TrialInterrupted
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.run.trial_host import Ending
-from study.run.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, Job
+from study.run.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, TrialJob
 from study.store.ledger import Ledger
 from study.store.results import Metrics, measured
 from study.store.specification import Energy
@@ -44,7 +44,7 @@ class Script:
         self._steps = steps
         self.made = 0
 
-    def __call__(self, folder: TrialFolder, job: Job, patience: Patience) -> Ending:
+    def __call__(self, folder: TrialFolder, job: TrialJob, patience: Patience) -> Ending:
         step = self._steps[min(self.made, len(self._steps) - 1)]
         self.made += 1
         return step(folder)
@@ -94,13 +94,13 @@ def assignment(script: Script, **patience: Any) -> Assignment:
     return Assignment(space=nothing, data=nothing, template=nothing, patience=Patience(**patience), attempt=script)
 
 
-def job_for(folder: TrialFolder) -> Job:
-    return Job(
+def job_for(folder: TrialFolder) -> TrialJob:
+    return TrialJob(
         study=str(folder.path.parent.parent),
         trial_id=folder.trial_id,
         raw=None,
         preprocessed="/nowhere",
-        resources=Resources(device="cpu", cpus=1),
+        resources=MachineShare(device="cpu", cpus=1),
         energy=Energy(meter="none"),
         previous_stage=None,
         stop_file=str(folder.path.parent.parent / "stop"),
@@ -122,7 +122,7 @@ def test_a_finished_trial_is_attempted_once_more_to_measure_what_it_lacks(folder
     for _ in range(2):
         assert bring_to_end(folder, job, assignment(measuring)) is TrialState.FINISHED
     assert measuring.made == 1
-    assert Job.from_json(job.to_json()) == job
+    assert TrialJob.from_json(job.to_json()) == job
     assert job.workplace().metrics == job.metrics
 
 

@@ -11,7 +11,7 @@ from study.common.errors import InvalidInputError, MissingDataError
 
 if TYPE_CHECKING:
     from analysis.comparison.compare import Comparison
-    from analysis.comparison.reference import Source
+    from analysis.comparison.reference import Publication
     from analysis.tables.format import Table as TextTable
 
 EXAMPLES = """  python -m analysis compare studies/hippo --baseline cps --against pgps,pgps+
@@ -115,7 +115,7 @@ def something(comparison: Comparison) -> Comparison:
     return comparison
 
 
-def _about(source: Source, contradictions: list[str]) -> list[str]:
+def _about(source: Publication, contradictions: list[str]) -> list[str]:
     return [
         f"{source.name}: {source.citation}. {'; '.join(source.files.values())}. Measured on {source.hardware}.",
         *source.remarks,
@@ -141,11 +141,11 @@ def _print(comparison: Comparison, remarks: list[str]) -> None:
 
 def print_table(title: str, text: TextTable) -> None:
     """Print a table in the terminal, as wide as it allows."""
-    from study.common.tables import Column, blocks, fits, fitting_table, wide_console
+    from study.common.tables import TextColumn, blocks, fits, fitting_table, wide_console
 
     console = wide_console()
     columns = [
-        Column(heading=heading, cells=cells, right=numeric)
+        TextColumn(heading=heading, cells=cells, right=numeric)
         for heading, numeric, cells in zip(text.headings, text.numeric, zip(*text.rows, strict=True), strict=True)
     ]
     if fits(columns, console.width):

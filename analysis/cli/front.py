@@ -119,7 +119,7 @@ def _whole(value: Any) -> int | None:
 
 def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     from analysis.tables.format import readable, without_empty
-    from study.common.tables import Column, blocks, fits, fitting_table, wide_console
+    from study.common.tables import TextColumn, blocks, fits, fitting_table, wide_console
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]
@@ -128,7 +128,7 @@ def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     names = ["number", *groups, "summary", *values, "probability", "folds", "n_seeds", "trial_ids"]
     text, console = readable(best, names), wide_console()
     columns = [
-        Column(heading=heading, cells=cells, right=numeric, keep=name in (*KEPT, *groups, *objectives))
+        TextColumn(heading=heading, cells=cells, right=numeric, keep=name in (*KEPT, *groups, *objectives))
         for name, heading, numeric, cells in zip(
             names, text.headings, text.numeric, zip(*text.rows, strict=True), strict=True
         )

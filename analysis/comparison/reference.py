@@ -32,7 +32,7 @@ _SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Publication:
     """Where published numbers come from.
 
     Attributes:
@@ -72,7 +72,7 @@ def load(name: str) -> Evidence:
     return Evidence(tables=tables_of({}), points=points)
 
 
-def source(name: str) -> Source:
+def source(name: str) -> Publication:
     """The origin of a publication's numbers.
 
     Raises:
@@ -80,7 +80,7 @@ def source(name: str) -> Source:
     """
     facts = _facts(name)
     words = {key: facts[key] for key in ("title", "authors", "venue", "arxiv", "url", "hardware")}
-    return Source(name=name, **words, files=facts["files"], remarks=tuple(facts["remarks"]["general"]))
+    return Publication(name=name, **words, files=facts["files"], remarks=tuple(facts["remarks"]["general"]))
 
 
 def table1(name: str) -> pd.DataFrame:

@@ -32,7 +32,7 @@ _HALO = {"facecolor": SURFACE.light, "edgecolor": "none", "alpha": 0.8, "pad": 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class Coordinate:
     """One coordinate: places of the points from 0 to 1, and words at some places."""
 
     label: str
@@ -74,12 +74,12 @@ def parallel_coordinates(
     return figure
 
 
-def _letters(sheet: Sheet, scales: Sequence[Scale]) -> int:
+def _letters(sheet: Sheet, scales: Sequence[Coordinate]) -> int:
     """How many letters fit between two coordinates side by side."""
     return max(8, int(sheet.panel_width / max(1, len(scales) - 0.4) / 0.072))
 
 
-def _axis_scale(axis: VaryingAxis, front: Front) -> Scale:
+def _axis_scale(axis: VaryingAxis, front: Front) -> Coordinate:
     places = positions(axis, front.points)
     if axis.numeric:
         scaled = np.log10(places) if axis.logarithmic else places
@@ -87,14 +87,14 @@ def _axis_scale(axis: VaryingAxis, front: Front) -> Scale:
     words = axis.categories
     span = max(1, len(words) - 1)
     within = np.round(places)
-    return Scale(
+    return Coordinate(
         label=axis.label,
         places=np.clip((within + _SPREAD * (places - within)) / span, 0, 1),
         ticks=[(place / span, word) for place, word in enumerate(words)],
     )
 
 
-def _result_scale(front: Front, name: str) -> Scale:
+def _result_scale(front: Front, name: str) -> Coordinate:
     column = BY_NAME[name]
     scale = reading_scale(column.unit, front.points[name].max())
     values = front.points[name].to_numpy(dtype=float) * scale.factor
@@ -107,14 +107,14 @@ def _short(value: float, decimals: int | None) -> str:
     return f"{value / 1e6:.3g} M" if decimals is None and value >= 1e6 else number(value, decimals)
 
 
-def _numeric(label: str, values: NDArray[np.float64], ends: Sequence[str]) -> Scale:
+def _numeric(label: str, values: NDArray[np.float64], ends: Sequence[str]) -> Coordinate:
     low, high = float(values.min()), float(values.max())
     if high == low:
-        return Scale(label=label, places=np.full(len(values), 0.5), ticks=[(0.5, ends[0])])
-    return Scale(label=label, places=(values - low) / (high - low), ticks=[(0.0, ends[0]), (1.0, ends[1])])
+        return Coordinate(label=label, places=np.full(len(values), 0.5), ticks=[(0.5, ends[0])])
+    return Coordinate(label=label, places=(values - low) / (high - low), ticks=[(0.0, ends[0]), (1.0, ends[1])])
 
 
-def _draw_lines(panel: Axes, front: Front, scales: Sequence[Scale], *, across: bool) -> None:
+def _draw_lines(panel: Axes, front: Front, scales: Sequence[Coordinate], *, across: bool) -> None:
     steps = np.arange(len(scales), dtype=float)
     table = np.stack([scale.places for scale in scales], axis=1)
     best = front.points["non_dominated"].to_numpy(dtype=bool)
@@ -130,7 +130,7 @@ def _draw_lines(panel: Axes, front: Front, scales: Sequence[Scale], *, across: b
             )
 
 
-def _draw_scale(panel: Axes, place: int, scale: Scale, *, across: bool, letters: int) -> None:
+def _draw_scale(panel: Axes, place: int, scale: Coordinate, *, across: bool, letters: int) -> None:
     if across:
         panel.plot([place, place], [0, 1], color=RULE.light, lw=1.2, zorder=2)
         label = textwrap.fill(scale.label.replace(" [", "\u00a0["), letters)

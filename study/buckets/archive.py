@@ -172,7 +172,7 @@ class Commit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Depot:
+class Archive:
     """One trial's place in the storage, or that of the study."""
 
     storage: Storage
@@ -264,11 +264,11 @@ class Committer:
     """Commits a folder again and again under one lock, putting only the model files that have changed.
 
     Args:
-        depot: where to.
+        archive: where to.
         number: of the lock, which the caller holds.
     """
 
-    depot: Depot
+    archive: Archive
     number: int
     _serial: int = 0
     _puts: int = 0
@@ -291,27 +291,27 @@ class Committer:
             documents=found.documents,
             models={path: model for path, (_, model) in self._put.items()},
         )
-        self.depot.put(commit)
+        self.archive.put(commit)
         self._forget_others(commit)
         return commit
 
     def _put_model(self, path: str, handle: IO[bytes]) -> Model:
         # Its own path when it is put for the first time; one that no commit can name otherwise.
-        key, digest = f"{self.depot.model_prefix(self.number)}/{path}", hashlib.sha256()
+        key, digest = f"{self.archive.model_prefix(self.number)}/{path}", hashlib.sha256()
         if path in self._put:
             self._puts += 1
             key = f"{key}.{self._puts}"
-        self.depot.storage.put(key, _hashed(pieces_of(handle), digest))
+        self.archive.storage.put(key, _hashed(pieces_of(handle), digest))
         return Model(key=key, sha256=digest.hexdigest())
 
     def _forget_others(self, commit: Commit) -> None:
-        for name in self.depot.commits():
+        for name in self.archive.commits():
             if name < commit.name:
-                self.depot.forget(name)
+                self.archive.forget(name)
         needed = {model.key for model in commit.models.values()}
-        for key in self.depot.model_keys():
+        for key in self.archive.model_keys():
             if key not in needed and int(key.split("/")[2]) <= self.number:
-                self.depot.storage.delete(key)
+                self.archive.storage.delete(key)
 
 
 def unpack(commit: Commit, folder: Path, *, durable: bool) -> None:

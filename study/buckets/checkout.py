@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from study.buckets.archive import Commit, Committer, Depot, Stamp, snapshot, stamps, unpack
+from study.buckets.archive import Archive, Commit, Committer, Stamp, snapshot, stamps, unpack
 from study.buckets.lease import Lease, leased
 from study.buckets.shared_ledger import stop_key, study_ledger
 from study.buckets.storage import Storage, StorageError, tried, url_of
@@ -50,16 +50,18 @@ class Pusher:
     """A context in which a trial's scratch copy is committed; the last time on leaving it.
 
     Args:
-        depot: where to.
+        archive: where to.
         number: of the trial's lock, which the caller holds.
         folder: the scratch copy.
         stop_file: made to stop the training.
         stop_key: key of the object that says so, None for none.
     """
 
-    def __init__(self, depot: Depot, number: int, folder: TrialFolder, stop_file: Path, stop_key: str | None) -> None:
-        self._depot, self._folder = depot, folder
-        self._committer = Committer(depot, number)
+    def __init__(
+        self, archive: Archive, number: int, folder: TrialFolder, stop_file: Path, stop_key: str | None
+    ) -> None:
+        self._archive, self._folder = archive, folder
+        self._committer = Committer(archive, number)
         self._stop_file, self._stop_key = stop_file, stop_key
         self._committed: dict[str, Stamp] = {}
         self._log_size = 0
@@ -97,7 +99,7 @@ class Pusher:
         while self._stop_key is not None and not self._end.wait(STOP_POLL_SECONDS):
             # A storage that is away cannot say so.
             with suppress(StudyError, OSError):
-                if self._depot.storage.read(self._stop_key) is not None:
+                if self._archive.storage.read(self._stop_key) is not None:
                     self._stop_file.touch()
 
     def _push(self) -> None:
@@ -114,7 +116,7 @@ class Pusher:
         with suppress(FileNotFoundError):
             content = self._folder.log_path.read_bytes()
             if len(content) != self._log_size:
-                self._depot.storage.write(self._depot.log, content)
+                self._archive.storage.write(self._archive.log, content)
                 self._log_size = len(content)
 
     def _give_up_after(self, seconds: float) -> None:
@@ -147,7 +149,7 @@ FETCH_TRIES = 5
 KEPT = ("spec.json", "by_hand", "locks")
 
 
-class Workshop:
+class Checkout:
     """A study folder as it is, on storage that all nodes share.
 
     Args:
@@ -171,7 +173,7 @@ class Workshop:
         return text
 
 
-class RemoteWorkshop(Workshop):
+class RemoteCheckout(Checkout):
     """This machine's scratch copy of a study in object storage.
 
     Args:
@@ -182,7 +184,7 @@ class RemoteWorkshop(Workshop):
 
     def __init__(self, url: str, stop: str | None = None, *, waits: bool = True) -> None:
         self._storage, self._stop, self._waits = Storage(url), stop, waits
-        commit = tried(Depot(storage=self._storage).latest)
+        commit = tried(Archive(storage=self._storage).latest)
         if commit is None:
             raise LedgerError(f"no study at {url}")
         root = scratch_copy(url, commit)
@@ -191,50 +193,50 @@ class RemoteWorkshop(Workshop):
 
     @contextmanager
     def checked_out(self, folder: TrialFolder, metrics: Metrics = NO_METRICS) -> Iterator[Path]:
-        """See `Workshop.checked_out`; what was done is committed before this ends.
+        """See `Checkout.checked_out`; what was done is committed before this ends.
 
         Raises:
             TrialInterrupted: the study is being stopped while another process still has the trial.
             TrialBusyError: another process has the trial, and this one does not wait.
             StorageError: the storage cannot be read, or the last commit not be put; the scratch copy has everything.
         """
-        depot = Depot(storage=self._storage, name=folder.trial_id)
+        archive = Archive(storage=self._storage, name=folder.trial_id)
         stop_file = self.study / f"{self._stop_file.name}-{folder.trial_id}"
         with ExitStack() as stack:
-            if not self._is_done(depot, folder, metrics):
-                lease = self._taken(depot, folder, stack)
-                self._bring(depot, folder)
+            if not self._is_done(archive, folder, metrics):
+                lease = self._taken(archive, folder, stack)
+                self._bring(archive, folder)
                 stack.callback(stop_file.unlink, missing_ok=True)
-                stack.enter_context(Pusher(depot, lease.number, folder, stop_file, self._stop_key))
+                stack.enter_context(Pusher(archive, lease.number, folder, stop_file, self._stop_key))
             yield stop_file
         if folder.result() is not None:
             _make_room(folder)
 
     def named(self, text: str, folder: TrialFolder) -> str:
-        """The text with the storage's names; see `Depot.named`."""
-        depot = Depot(storage=self._storage, name=folder.trial_id)
-        return depot.named(text, folder.path, depot.next_number() - 1)
+        """The text with the storage's names; see `Archive.named`."""
+        archive = Archive(storage=self._storage, name=folder.trial_id)
+        return archive.named(text, folder.path, archive.next_number() - 1)
 
     @property
     def _stop_key(self) -> str | None:
         return None if self._stop is None else stop_key(self._stop)
 
-    def _is_done(self, depot: Depot, folder: TrialFolder, metrics: Metrics) -> bool:
+    def _is_done(self, archive: Archive, folder: TrialFolder, metrics: Metrics) -> bool:
         """Whether there is nothing to train and nothing to measure; its records are then at hand, its models not."""
-        commit = tried(depot.latest)
+        commit = tried(archive.latest)
         if commit is None or not commit.is_finished:
             return False
         _make_room(folder)
         unpack(commit, folder.path, durable=True)
         return not metrics.lacking_in(folder.result())
 
-    def _taken(self, depot: Depot, folder: TrialFolder, stack: ExitStack) -> Lease:
+    def _taken(self, archive: Archive, folder: TrialFolder, stack: ExitStack) -> Lease:
         """The trial's lock, and nobody left who trains in this machine's scratch copy of it."""
         while True:
             busy: object = locks.holder(folder.locks_path)
             if busy is None:
                 try:
-                    held = leased(self._storage, depot.locks, at_least=depot.next_number, on_takeover=folder.note)
+                    held = leased(self._storage, archive.locks, at_least=archive.next_number, on_takeover=folder.note)
                     return stack.enter_context(held)
                 except LockedError as error:
                     busy = error
@@ -249,32 +251,32 @@ class RemoteWorkshop(Workshop):
             raise TrialInterrupted("the study is being stopped")
         time.sleep(WAIT_SECONDS)
 
-    def _bring(self, depot: Depot, folder: TrialFolder) -> None:
+    def _bring(self, archive: Archive, folder: TrialFolder) -> None:
         """Make the scratch copy the newest commit, unless it went on from that; only who holds the lock does."""
         for _ in range(FETCH_TRIES):
-            commit = tried(depot.latest)
+            commit = tried(archive.latest)
             basis = basis_of(folder)
             if (None if commit is None else str(commit.name)) == basis:
                 return
             _empty(folder)
             if commit is None:
                 return
-            if self._fetch(depot, commit, folder):
+            if self._fetch(archive, commit, folder):
                 return
         raise StorageError(f"{self._storage.url}: models of trial {folder.trial_id} that its records name are missing")
 
-    def _fetch(self, depot: Depot, commit: Commit, folder: TrialFolder) -> bool:
+    def _fetch(self, archive: Archive, commit: Commit, folder: TrialFolder) -> bool:
         unpack(commit, folder.path, durable=True)
-        log = self._storage.read(depot.log)
+        log = self._storage.read(archive.log)
         if log is not None:
             folder.log_path.write_bytes(log)
-        if not tried(lambda: depot.fetch(commit, folder.path)):
+        if not tried(lambda: archive.fetch(commit, folder.path)):
             return False
         set_basis(folder, str(commit.name))
         return True
 
 
-def workshop_of_one(where: Path | str) -> Workshop:
+def checkout_of_one(where: Path | str) -> Checkout:
     """Where a trial without a search is trained, its study made if absent; a trial that is being trained is refused.
 
     Args:
@@ -286,10 +288,10 @@ def workshop_of_one(where: Path | str) -> Workshop:
     """
     url = url_of(where)
     with study_ledger(where) as ledger:
-        return Workshop(ledger.root, ledger.root / ".stop") if url is None else RemoteWorkshop(url, waits=False)
+        return Checkout(ledger.root, ledger.root / ".stop") if url is None else RemoteCheckout(url, waits=False)
 
 
-def open_workshop(url: str | None, study: str, stop_file: str) -> Workshop:
+def open_checkout(url: str | None, study: str, stop_file: str) -> Checkout:
     """Where this machine trains: the study folder itself, or a scratch copy of what is in object storage.
 
     Args:
@@ -298,8 +300,8 @@ def open_workshop(url: str | None, study: str, stop_file: str) -> Workshop:
         stop_file: likewise.
     """
     if url is None:
-        return Workshop(Path(study), Path(stop_file))
-    return RemoteWorkshop(url, Path(stop_file).name)
+        return Checkout(Path(study), Path(stop_file))
+    return RemoteCheckout(url, Path(stop_file).name)
 
 
 def scratch_copy(url: str, study: Commit) -> Path:

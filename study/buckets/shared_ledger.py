@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study.buckets.archive import Committer, Depot, snapshot
+from study.buckets.archive import Archive, Committer, snapshot
 from study.buckets.lease import leased
 from study.buckets.storage import Storage, StorageError, tried, url_of
 from study.buckets.view import REFRESH_SECONDS, View, url_named, viewed
@@ -115,7 +115,7 @@ def trouble_here(url: str) -> str | None:
     try:
         storage = Storage(url)
         storage.check_writable()
-        if Depot(storage=storage).latest() is None:
+        if Archive(storage=storage).latest() is None:
             return f"{url} is another storage there: the study is not in it"
     except StudyError as error:
         return str(error)
@@ -161,10 +161,10 @@ def _make(view: View, space: Mapping[str, Any] | None) -> None:
 
 @contextmanager
 def _study_lock(storage: Storage, on_takeover: Callable[[str], None]) -> Iterator[Committer]:
-    depot = Depot(storage=storage)
+    archive = Archive(storage=storage)
     try:
-        with leased(storage, depot.locks, at_least=depot.next_number, on_takeover=on_takeover) as lease:
-            yield Committer(depot, lease.number)
+        with leased(storage, archive.locks, at_least=archive.next_number, on_takeover=on_takeover) as lease:
+            yield Committer(archive, lease.number)
     except LockedError as error:
         raise LedgerError(
             f"{storage.url} is being run by {error}; stop that one first, or name another --out"

@@ -69,7 +69,7 @@ class StorageError(MachineError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class StoredObject:
     """An object as a listing shows it: bytes, and seconds since the epoch by the storage's clock when it was put."""
 
     size: int
@@ -135,7 +135,7 @@ class Storage:
             raise StorageError(f"{self.url} does not give back what was put; is it one storage for all?")
         self.delete(key)
 
-    def entries(self, prefix: str) -> dict[str, Entry]:
+    def entries(self, prefix: str) -> dict[str, StoredObject]:
         """Everything whose key begins with a prefix and a slash, by key."""
         from pyarrow import fs
 
@@ -144,7 +144,7 @@ class Storage:
             infos = self._client.get_file_info(selector)
         start = len(self._root) + 1
         return {
-            info.path[start:]: Entry(size=info.size, modified=_seconds(info.mtime))
+            info.path[start:]: StoredObject(size=info.size, modified=_seconds(info.mtime))
             for info in infos
             if info.type == fs.FileType.File and not info.path.endswith(".part")
         }

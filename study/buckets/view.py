@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from study.buckets.archive import CommitName, Depot, commit_name, unpack
+from study.buckets.archive import Archive, CommitName, commit_name, unpack
 from study.buckets.lease import Record, records
 from study.buckets.storage import STUDY, Storage, url_of
 from study.common.errors import LedgerError, MachineError
@@ -76,10 +76,10 @@ class View:
         self._refreshed = time.monotonic()
 
     def named(self, text: str, trial_id: str) -> str:
-        """A text about a trial with the storage's names instead of this folder's; see `Depot.named`."""
+        """A text about a trial with the storage's names instead of this folder's; see `Archive.named`."""
         commit = self._known.get(trial_id)
-        depot = Depot(storage=self.storage, name=trial_id)
-        return depot.named(text, self._folder(trial_id), None if commit is None else commit.number)
+        archive = Archive(storage=self.storage, name=trial_id)
+        return archive.named(text, self._folder(trial_id), None if commit is None else commit.number)
 
     def _newest(self) -> dict[str, CommitName]:
         newest: dict[str, CommitName] = {}
@@ -90,7 +90,7 @@ class View:
         return newest
 
     def _fetch(self, name: str) -> None:
-        commit = Depot(storage=self.storage, name=name).latest()
+        commit = Archive(storage=self.storage, name=name).latest()
         if commit is not None:
             unpack(commit, self._folder(name), durable=False)
             self._known[name] = commit.name

@@ -150,8 +150,8 @@ def _data(args: argparse.Namespace, folder: Path) -> tuple[DataPaths, str]:
 
 def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from benchmarks.trial import measure
-    from study.common.machine import Resources, resolve_device
-    from study.run.trial_process import Job
+    from study.common.machine import MachineShare, resolve_device
+    from study.run.trial_process import TrialJob
     from study.search.trials import make_spec, prepared_lookup
     from study.store.ledger import Ledger
     from study.store.specification import Energy, TrainingSettings
@@ -165,12 +165,12 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
         validation_batches=2,
         test_time_mirroring=False,
     )
-    resources = Resources(device=args.device, data_workers=args.data_workers)
+    resources = MachineShare(device=args.device, data_workers=args.data_workers)
     paths, name = _data(args, folder)
     plan, split = prepared_lookup(paths)(name, args.plans, args.configuration, 0)
     spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=training)
     ledger = Ledger.create(folder / "study")
-    job = Job(
+    job = TrialJob(
         study=str(ledger.root),
         trial_id=spec.trial_id,
         raw=None if paths.raw is None else str(paths.raw),

@@ -52,14 +52,14 @@ def prepare_phantoms(folder: Path) -> DataPaths:
     from study.nnunet.phantom import NAME, write_phantom_dataset
     from study.nnunet.plans import SmallPlan
     from study.nnunet.prepare import prepare
-    from study.nnunet.prepare.sources import Recipe, raw_source
+    from study.nnunet.prepare.sources import PlansRecipe, raw_source
 
     paths = data_paths(folder)
     assert paths.raw is not None
     raw = paths.raw / NAME
     if not (raw / "dataset.json").exists():
         write_phantom_dataset(paths.raw)
-    recipe = Recipe(small=SmallPlan(patch_size=PATCH_SIZE, max_features=MAX_FEATURES, batch_size=BATCH_SIZE))
+    recipe = PlansRecipe(small=SmallPlan(patch_size=PATCH_SIZE, max_features=MAX_FEATURES, batch_size=BATCH_SIZE))
     with progress_bar(recipe) as report:
         prepare(raw_source(raw, None), paths, recipe, report=report)
     return paths

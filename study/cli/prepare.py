@@ -17,8 +17,8 @@ from study.nnunet.plans import DEFAULT_BATCH_SIZE, SmallPlan
 
 if TYPE_CHECKING:
     from study.nnunet.prepare import Preparation
-    from study.nnunet.prepare.process import Progress
-    from study.nnunet.prepare.sources import Recipe, Source
+    from study.nnunet.prepare.process import PreparationProgress
+    from study.nnunet.prepare.sources import PlansRecipe, RawFolder
 
 EXAMPLES = """\
   # a task of the Medical Segmentation Decathlon, nnU-Net's default plan
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def progress_bar(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(recipe: PlansRecipe) -> Iterator[Callable[[PreparationProgress], None]]:
     """One bar on the terminal for all steps of a preparation; yields what `prepare` reports to."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -76,7 +76,7 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("checking", total=step_count(recipe), cases="")
 
-        def report(progress: Progress) -> None:
+        def report(progress: PreparationProgress) -> None:
             share = progress.done / progress.cases if progress.cases else 0.0
             cases = f"{progress.done} of {progress.cases} cases" if progress.cases else ""
             bar.update(task, description=progress.step, completed=progress.index + share, cases=cases)
@@ -84,21 +84,21 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
-def _source(args: argparse.Namespace) -> Source:
+def _source(args: argparse.Namespace) -> RawFolder:
     from study.nnunet.prepare.sources import msd_source, raw_source
 
     number = None if args.id is None else need_whole("--id", args.id)
     return msd_source(args.msd, number) if args.msd is not None else raw_source(args.raw, number)
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
-    from study.nnunet.prepare.sources import Recipe
+def _recipe(args: argparse.Namespace) -> PlansRecipe:
+    from study.nnunet.prepare.sources import PlansRecipe
 
     given = {"planner": args.planner, "plans_name": args.plans_name, "configurations": args.configurations}
     given = {name: value for name, value in given.items() if value is not None}
     if args.configurations is not None:
         given["configurations"] = tuple(dict.fromkeys(args.configurations))
-    return Recipe(small=_small_plan(args), **given)
+    return PlansRecipe(small=_small_plan(args), **given)
 
 
 def _small_plan(args: argparse.Namespace) -> SmallPlan | None:
@@ -111,7 +111,7 @@ def _small_plan(args: argparse.Namespace) -> SmallPlan | None:
     )
 
 
-def _print(done: Preparation, recipe: Recipe, data: Path | None) -> None:
+def _print(done: Preparation, recipe: PlansRecipe, data: Path | None) -> None:
     dataset = done.dataset
     print(f"{dataset.name} was already prepared" if done.already_done else f"{dataset.name} is prepared", end="")
     print(", nothing to do" if done.already_done else f", in {done.seconds:.0f} s")
@@ -126,7 +126,7 @@ def _print(done: Preparation, recipe: Recipe, data: Path | None) -> None:
     say(f"next: {_next_command(done, recipe, data)}")
 
 
-def _next_command(done: Preparation, recipe: Recipe, data: Path | None) -> str:
+def _next_command(done: Preparation, recipe: PlansRecipe, data: Path | None) -> str:
     # nnU-Net's 250,000 iterations of SGD would take weeks on a CPU.
     from study.common.machine import resolve_device
     from study.run.progress import FOR_A_CPU

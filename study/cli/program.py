@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class CommandLine:
     """A command line.
 
     Attributes:

@@ -17,7 +17,7 @@ from study.common.terminal import say
 from study.curriculum.data_curriculum import DEFAULT_METRIC, METRICS
 
 if TYPE_CHECKING:
-    from study.ranking.make import Made, Progress
+    from study.ranking.make import Made, RankingProgress
     from study.ranking.work import Spread
 
 LISTED_CASES = 5
@@ -65,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
     from study.nnunet.datasets import data_paths, find_dataset
     from study.ranking.files import FOLDER
     from study.ranking.make import make_ranking
-    from study.ranking.order import Settings
+    from study.ranking.order import RankingSettings
     from study.ranking.picture import draw, is_drawn
 
     check_choice("--metric", args.metric, METRICS)
     workers = usable_cores() if args.workers is None else need_whole("--workers", args.workers)
     dataset = find_dataset(data_paths(args.data), args.dataset)
-    settings = Settings(
+    settings = RankingSettings(
         plans=dataset.choose_plans(args.plans),
         configuration=args.configuration,
         transform=args.transform,
@@ -109,7 +109,7 @@ def _spread(address: str | None, folder: Path) -> Iterator[tuple[Spread | None, 
 
 
 @contextmanager
-def _terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+def _terminal() -> Iterator[tuple[Callable[[RankingProgress], None], Callable[[str], None]]]:
     """One bar on the terminal; yields what `make_ranking` reports to and what it says its lines to."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -128,7 +128,7 @@ def _terminal() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], No
     ) as bar:
         tasks = dict[str, int]()
 
-        def report(progress: Progress) -> None:
+        def report(progress: RankingProgress) -> None:
             if progress.step not in tasks:
                 tasks[progress.step] = bar.add_task(progress.step, total=progress.total)
             bar.update(tasks[progress.step], completed=progress.done)  # type: ignore[arg-type]

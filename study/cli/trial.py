@@ -90,9 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: Metrics) -> int:
-    from study.buckets.checkout import workshop_of_one
+    from study.buckets.checkout import checkout_of_one
     from study.cli.trial_screen import TerminalProgress, as_json, as_text
-    from study.common.machine import Resources, resolve_device
+    from study.common.machine import MachineShare, resolve_device
     from study.common.terminal import output_to, say
     from study.nnunet.datasets import data_paths, find_dataset
     from study.nnunet.identity import check_neighbours
@@ -106,7 +106,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
     dataset = find_dataset(paths, args.dataset)
     workplace = Workplace(
         data=paths,
-        resources=Resources(
+        resources=MachineShare(
             device=args.device, cpus=args.cpus, data_workers=args.data_workers, compile_cache=args.compile_cache
         ),
         energy=energy,
@@ -115,19 +115,19 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
         stall_seconds=stall_seconds_of(args),
     )
     resolve_device(args.device)
-    workshop = workshop_of_one(args.out)
-    ledger = Ledger(workshop.study)
+    checkout = checkout_of_one(args.out)
+    ledger = Ledger(checkout.study)
     check_neighbours(ledger, ledger.trials(), inputs_of(spec, workplace))
     folder, cases = ledger.add(spec, by_hand=True), len(dataset.split(spec.fold).validation)
     stop = StopRequest()
     with (
-        workshop.checked_out(folder, metrics),
+        checkout.checked_out(folder, metrics),
         _stopping_on_signals(stop),
         output_to(folder.log_path) as terminal,
         TerminalProgress(terminal, cases) as progress,
     ):
         trial = run_trial(spec, ledger, workplace, progress=progress, stop=stop)
-    say(workshop.named(json.dumps(as_json(trial)) if args.json else as_text(trial), folder))
+    say(checkout.named(json.dumps(as_json(trial)) if args.json else as_text(trial), folder))
     return 0
 
 

@@ -24,7 +24,7 @@ from ray import tune
 from study.buckets.shared_ledger import post_stop, url_of_ledger
 from study.cluster.nodes import check_nodes, connected, nodes
 from study.cluster.searcher import PointSearcher
-from study.cluster.shares import Allotment, allot
+from study.cluster.shares import Shares, allot
 from study.cluster.tuning import (
     DEFAULT_PATIENCE,
     Assignment,
@@ -36,11 +36,11 @@ from study.cluster.tuning import (
     train_in_process,
 )
 from study.common.errors import DiskFullError, TrialInterrupted
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.common.process import Requests
 from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
-from study.run.trial_process import STOP_GRACE_SECONDS, Job
+from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
 from study.search.searchers import make_proposer
 from study.search.space import SearchSpace
 from study.search.trials import prepared_lookup
@@ -118,10 +118,10 @@ def run_study(run: Run) -> list[str]:
                     previous_stage=run.previous_stage,
                     url=url_of_ledger(run.ledger),
                 )
-            allotment = allot(run.space.resources, nodes())
+            shares = allot(run.space.resources, nodes())
             signals.check()
             run.on_begin(proposer.unfinished)
-            return _fit(run, search, allotment, stop_file, signals)
+            return _fit(run, search, shares, stop_file, signals)
 
 
 @contextmanager
@@ -135,9 +135,9 @@ def _stop_file(root: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _fit(run: Run, search: PointSearcher, allotment: Allotment, stop_file: Path, signals: _Signals) -> list[str]:
+def _fit(run: Run, search: PointSearcher, shares: Shares, stop_file: Path, signals: _Signals) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="pgps-tune-", ignore_cleanup_errors=True) as folder:
-        thread = TuneThread(lambda end: _tuner(run, search, allotment, stop_file, Path(folder), end))
+        thread = TuneThread(lambda end: _tuner(run, search, shares, stop_file, Path(folder), end))
         try:
             thread.start()
             while thread.is_alive() and not signals.received and not thread.full_disk:
@@ -154,19 +154,19 @@ def _fit(run: Run, search: PointSearcher, allotment: Allotment, stop_file: Path,
 def _tuner(
     run: Run,
     search: PointSearcher,
-    allotment: Allotment,
+    shares: Shares,
     stop_file: Path,
     folder: Path,
     end: EndOnRequest,
 ) -> tune.Tuner:
     trainable = tune.with_resources(
-        tune.with_parameters(run_point, assignment=_assignment(run, allotment, stop_file)),
-        {"cpu": allotment.cpus, "gpu": allotment.gpus},
+        tune.with_parameters(run_point, assignment=_assignment(run, shares, stop_file)),
+        {"cpu": shares.cpus, "gpu": shares.gpus},
     )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=search, num_samples=search.remaining, max_concurrent_trials=allotment.in_total, reuse_actors=True
+            search_alg=search, num_samples=search.remaining, max_concurrent_trials=shares.in_total, reuse_actors=True
         ),
         # Tune's own folder is a scheduler's memory, never read back: it goes with the run.
         run_config=tune.RunConfig(
@@ -179,16 +179,16 @@ def _tuner(
     )
 
 
-def _assignment(run: Run, allotment: Allotment, stop_file: Path) -> Assignment:
-    resources = Resources(
-        device=allotment.device,
-        cpus=allotment.cpus,
-        gpus=allotment.gpus or None,
+def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
+    resources = MachineShare(
+        device=shares.device,
+        cpus=shares.cpus,
+        gpus=shares.gpus or None,
         data_workers=run.space.resources.data_workers,
-        concurrent_trials=allotment.per_node,
+        concurrent_trials=shares.per_node,
         compile_cache=run.space.resources.compile_cache,
     )
-    template = Job(
+    template = TrialJob(
         study=str(run.ledger.root.resolve()),
         trial_id="",
         raw=None if run.data.raw is None else str(run.data.raw),

@@ -23,7 +23,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allotment:
+class Shares:
     """Cores and share of a GPU of one trial, and how many trials fit on a node and in the whole cluster at a time."""
 
     cpus: float
@@ -47,8 +47,8 @@ def local_node(asked: Resources) -> Node:
     return Node(cpus=usable_cores(), gpus=gpus)
 
 
-def allot(asked: Resources, nodes: Sequence[Node]) -> Allotment:
-    """The allotment of every trial.
+def allot(asked: Resources, nodes: Sequence[Node]) -> Shares:
+    """What of a node every trial gets.
 
     Args:
         asked: resources of the space; None leaves a number to the nodes.
@@ -67,7 +67,7 @@ def allot(asked: Resources, nodes: Sequence[Node]) -> Allotment:
             f"{largest.cpus:g} CPUs and {largest.gpus:g} GPUs; use --cpus and --gpus (--gpus 0 trains on the CPU)"
         )
     limit = asked.concurrent or sum(counts)
-    return Allotment(cpus=cpus, gpus=gpus, per_node=min(limit, max(counts)), in_total=min(limit, sum(counts)))
+    return Shares(cpus=cpus, gpus=gpus, per_node=min(limit, max(counts)), in_total=min(limit, sum(counts)))
 
 
 def _share(nodes: Sequence[Node], gpus: float) -> float:

@@ -24,12 +24,12 @@ from typing import Any
 from ray import tune
 from ray.tune.execution import class_cache
 
-from study.buckets.checkout import open_workshop
+from study.buckets.checkout import open_checkout
 from study.common.errors import DiskFullError, LedgerError, StudyError, TrialInterrupted
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.nnunet.datasets import DataPaths
 from study.run.trial_host import Ending, TrialHost
-from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, Job
+from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, TrialJob
 from study.search.space import SearchSpace
 from study.search.trials import prepared_lookup, specs
 from study.store.ledger import Ledger
@@ -61,10 +61,10 @@ class Patience:
 
 
 DEFAULT_PATIENCE = Patience()
-Attempt = Callable[[TrialFolder, Job, Patience], Ending]
+Attempt = Callable[[TrialFolder, TrialJob, Patience], Ending]
 
 
-def train_in_process(folder: TrialFolder, job: Job, patience: Patience) -> Ending:
+def train_in_process(folder: TrialFolder, job: TrialJob, patience: Patience) -> Ending:
     """One attempt at a trial, in a process forked from this worker's server of trainings."""
     return _host(patience.stall_seconds).run(job, folder.log_path)
 
@@ -84,7 +84,7 @@ class Assignment:
 
     space: SearchSpace
     data: DataPaths
-    template: Job
+    template: TrialJob
     patience: Patience
     attempt: Attempt
     url: str | None = None
@@ -103,13 +103,13 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     """
     os.umask(assignment.umask)
     template = assignment.template
-    workshop = open_workshop(assignment.url, template.study, template.stop_file)
-    ledger = Ledger.open(workshop.study)
+    checkout = open_checkout(assignment.url, template.study, template.stop_file)
+    ledger = Ledger.open(checkout.study)
     folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], prepared_lookup(assignment.data))]
     try:
         for folder in folders:
-            with workshop.checked_out(folder, template.metrics) as stop:
-                job = replace(template, study=str(workshop.study), trial_id=folder.trial_id, stop_file=str(stop))
+            with checkout.checked_out(folder, template.metrics) as stop:
+                job = replace(template, study=str(checkout.study), trial_id=folder.trial_id, stop_file=str(stop))
                 state = bring_to_end(folder, job, assignment)
             if state is not TrialState.FINISHED:
                 break
@@ -126,7 +126,7 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     tune.report({OUTCOME: reached.state.value, REASON: reached.reason, **reached.values})
 
 
-def bring_to_end(folder: TrialFolder, job: Job, assignment: Assignment) -> TrialState:
+def bring_to_end(folder: TrialFolder, job: TrialJob, assignment: Assignment) -> TrialState:
     """Train one trial until it has finished, is infeasible, or has failed too often; returns which.
 
     While another process works on the trial, this one waits: a process that lost its worker may still be writing its
@@ -180,7 +180,7 @@ def _reached(folder: TrialFolder) -> int:
     return max((interval.iteration_stop for interval in folder.cost_intervals()), default=0)
 
 
-def _check_not_stopped(job: Job) -> None:
+def _check_not_stopped(job: TrialJob) -> None:
     if Path(job.stop_file).exists():
         raise TrialInterrupted("the study is being stopped")
 
@@ -190,7 +190,7 @@ def pause_seconds(faults: int) -> float:
     return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(faults, 1000))
 
 
-def _pause(job: Job, seconds: float) -> None:
+def _pause(job: TrialJob, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         _check_not_stopped(job)

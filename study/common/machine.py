@@ -18,7 +18,7 @@ MOST_OF_A_NODE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class MachineShare:
     """What a trial is allotted.
 
     Attributes:

@@ -25,7 +25,7 @@ GAP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class TextColumn:
     """A column of a table.
 
     Attributes:
@@ -57,7 +57,7 @@ class Column:
         return len(self.cells) > 1 and len({str(cell) for cell in self.cells}) == 1
 
 
-def fitting_table(columns: Sequence[Column], width: int, **options: Any) -> Table:
+def fitting_table(columns: Sequence[TextColumn], width: int, **options: Any) -> Table:
     """A table no wider than a terminal. What goes first says the same in every row, then what is farthest right.
 
     Args:
@@ -72,7 +72,7 @@ def fitting_table(columns: Sequence[Column], width: int, **options: Any) -> Tabl
     from rich.table import Table
     from rich.text import Text
 
-    shown, constant, left_out = list(columns), list[Column](), list[Column]()
+    shown, constant, left_out = list(columns), list[TextColumn](), list[TextColumn]()
     for given_up in (constant, left_out):
         # Columns that are kept take more lines before one that tells rows apart is left out.
         while _width(shown, full=given_up is constant) > width:
@@ -100,7 +100,7 @@ def fitting_table(columns: Sequence[Column], width: int, **options: Any) -> Tabl
     return table
 
 
-def _shared(columns: Sequence[Column], width: int) -> list[int]:
+def _shared(columns: Sequence[TextColumn], width: int) -> list[int]:
     """Letters for each column: what is too much is taken from those that may take more lines, the most spare first."""
     widths = [column.full_width for column in columns]
     for place in sorted(range(len(columns)), key=lambda n: columns[n].least_width - widths[n]):
@@ -109,12 +109,12 @@ def _shared(columns: Sequence[Column], width: int) -> list[int]:
     return widths
 
 
-def fits(columns: Sequence[Column], width: int, *, full: bool = True) -> bool:
+def fits(columns: Sequence[TextColumn], width: int, *, full: bool = True) -> bool:
     """Whether a terminal of so many letters shows all columns, each row in one line or, if not full, in several."""
     return _width(columns, full=full) <= width
 
 
-def blocks(columns: Sequence[Column]) -> Iterator[str]:
+def blocks(columns: Sequence[TextColumn]) -> Iterator[str]:
     """Lines of rows whose table is too wide: a value a line, an empty line after each row."""
     width = max(len(column.heading) for column in columns)
     for row in zip(*(column.cells for column in columns), strict=True):
@@ -124,7 +124,7 @@ def blocks(columns: Sequence[Column]) -> Iterator[str]:
         yield ""
 
 
-def _width(columns: Sequence[Column], *, full: bool) -> int:
+def _width(columns: Sequence[TextColumn], *, full: bool) -> int:
     widths = [column.full_width if full else column.least_width for column in columns]
     return sum(widths) + GAP * (len(widths) - 1)
 

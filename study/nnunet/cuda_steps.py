@@ -34,7 +34,7 @@ MOST_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class GpuProgram:
     """GPU work on tensors of fixed shapes, run as it is or, with a graph, replayed over static inputs and outputs."""
 
     work: Callable[..., Tensors]
@@ -72,7 +72,7 @@ class CudaSteps:
         self._compiler = Compiler(trainer.network, trainer._build_loss, shapes=len(self._curriculum.stages))
         self._loss = without_branches(trainer.loss)
         self._capturing, self._copying = torch.cuda.Stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._programs: dict[int | None, Program] = {}
+        self._programs: dict[int | None, GpuProgram] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._in_flight: deque[torch.cuda.Event] = deque()
 
@@ -177,7 +177,7 @@ class CudaSteps:
 
     # --- programs --------------------------------------------------------------------------------------------------
 
-    def _training_program(self, stage: int, inputs: Tensors, iteration: int) -> Program:
+    def _training_program(self, stage: int, inputs: Tensors, iteration: int) -> GpuProgram:
         row = self._curriculum.stages[stage]
         if self._curriculum.random_draws:
             left = row.iterations * (1 - iteration / self._curriculum.total_iterations)
@@ -186,7 +186,7 @@ class CudaSteps:
         compiles = self._compiles(row.voxels_per_iteration, int(left))
         return self._program(stage, self._training_work, inputs, compiles=compiles)
 
-    def _validation_program(self, inputs: Tensors, iteration: int) -> Program:
+    def _validation_program(self, inputs: Tensors, iteration: int) -> GpuProgram:
         geometry, settings = self._curriculum.geometry, self._settings
         rounds = settings.epochs * (1 - iteration / self._curriculum.total_iterations)
         left = int(rounds / settings.validation_every_epochs * settings.validation_batches)
@@ -201,7 +201,7 @@ class CudaSteps:
         )
         return choice == ALWAYS or pays
 
-    def _program(self, stage: int | None, work_of: Any, inputs: Tensors, *, compiles: bool) -> Program:
+    def _program(self, stage: int | None, work_of: Any, inputs: Tensors, *, compiles: bool) -> GpuProgram:
         """Compile if that is wished and possible, capture if possible, and announce what came of it."""
         started = time.perf_counter()
         torch.backends.cudnn.benchmark = False
@@ -239,7 +239,7 @@ class CudaSteps:
             return None
         return work
 
-    def _captured(self, work: Any, inputs: Tensors, reasons: list[str]) -> Program:
+    def _captured(self, work: Any, inputs: Tensors, reasons: list[str]) -> GpuProgram:
         graph = torch.cuda.CUDAGraph()
         # A loader's thread pins memory meanwhile: that is its own affair.
         recording = torch.cuda.graph(graph, pool=self._pool, stream=self._capturing, capture_error_mode="thread_local")
@@ -254,8 +254,8 @@ class CudaSteps:
                 raise
             torch.cuda.synchronize()
             reasons.append(f"not captured: {one_line(error)}")
-            return Program(work=work)
-        return Program(work=work, graph=graph, inputs=inputs, outputs=outputs)
+            return GpuProgram(work=work)
+        return GpuProgram(work=work, graph=graph, inputs=inputs, outputs=outputs)
 
     def _warm_up(self, work: Callable[..., Tensors], inputs: Tensors) -> None:
         """Run it on the capturing stream, leaving no trace in running statistics."""

@@ -98,7 +98,7 @@ class Stretch:
         )
 
 
-class Interval:
+class Stopwatch:
     """Any work: closing reports the seconds since it was last closed, and starts again."""
 
     def __init__(self, report: Callable[[float], None]) -> None:

@@ -55,7 +55,7 @@ class RankedCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class CasePair:
     """One comparison.
 
     Attributes:
@@ -152,7 +152,7 @@ def write_rows(folder: Path, rows: Sequence[RankedCase]) -> None:
     _write_table(folder / TABLE, [asdict(row) for row in rows], columns)
 
 
-def write_pairs(folder: Path, pairs: Sequence[Pair]) -> None:
+def write_pairs(folder: Path, pairs: Sequence[CasePair]) -> None:
     """Write the comparisons that a ranking rests on; see `write_rows`."""
     columns = {"first": "string", "second": "string", **dict.fromkeys(MEASURES, "float64")}
     _write_table(folder / PAIRS, [{"first": p.first, "second": p.second, **p.values} for p in pairs], columns)

@@ -22,12 +22,12 @@ from study.common.checks import check_count
 from study.common.errors import LockedError, MachineError
 from study.nnunet.datasets import PreparedDataset
 from study.ranking import files as stored
-from study.ranking.files import Pair, Ranking, load_ranking
-from study.ranking.order import OTHERS, Request, Settings, checked, is_there, ranked
-from study.ranking.survey import Layout, case_folder, lay_out
+from study.ranking.files import CasePair, Ranking, load_ranking
+from study.ranking.order import OTHERS, RankingSettings, Request, checked, is_there, ranked
+from study.ranking.survey import CommonLayout, case_folder, lay_out
 from study.ranking.work import (
     Block,
-    Job,
+    RankingJob,
     Spread,
     align_case,
     blocks_of_all,
@@ -48,7 +48,7 @@ WORK, LOCK = "work", ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class RankingProgress:
     """How far a ranking is: what is being done, how many pieces of it are done, and how many there are."""
 
     step: str
@@ -75,12 +75,12 @@ class Made:
 def make_ranking(
     dataset: PreparedDataset,
     fold: int,
-    settings: Settings,
+    settings: RankingSettings,
     *,
     workers: int = 1,
     spread: Spread | None = None,
     rankings: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[RankingProgress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Made:
     """Rank the training cases of a fold, or find that they are ranked.
@@ -90,7 +90,7 @@ def make_ranking(
     Args:
         dataset: the prepared dataset.
         fold: of its splits_final.json; its validation cases are never opened.
-        settings: see `Settings`.
+        settings: see `RankingSettings`.
         workers: processes; the result is the same with any number of them.
         spread: does the pieces of work instead of processes here.
         rankings: folder for rankings; `rankings` beside the preprocessed data unless given.
@@ -146,11 +146,11 @@ def _make(
     task: Request,
     workers: int,
     spread: Spread,
-    report: Callable[[Progress], None],
+    report: Callable[[RankingProgress], None],
     say: Callable[[str], None],
 ) -> None:
     cases = task.cases
-    job = Job(
+    job = RankingJob(
         cases=case_folder(task.dataset, task.plan),
         work=task.folder / WORK,
         transform=task.settings.transform,
@@ -195,23 +195,23 @@ def _step(
     items: Sequence[Any],
     total: int,
     spread: Spread,
-    report: Callable[[Progress], None],
+    report: Callable[[RankingProgress], None],
 ) -> None:
     before = total - len(items)
-    spread(function, items, lambda done: report(Progress(step=name, done=before + done, total=total)))
+    spread(function, items, lambda done: report(RankingProgress(step=name, done=before + done, total=total)))
 
 
 def _missing(cases: Sequence[str], path: Callable[[str], Path]) -> list[str]:
     return [case for case in cases if not path(case).exists()]
 
 
-def _blocks(settings: Settings, cases: Sequence[str], reference: str) -> list[Block]:
+def _blocks(settings: RankingSettings, cases: Sequence[str], reference: str) -> list[Block]:
     return blocks_of_all(cases) if settings.compare == OTHERS else blocks_of_reference(cases, reference)
 
 
-def _write(task: Request, job: Job, layout: Layout, cases: Sequence[str], blocks: Sequence[Block]) -> None:
+def _write(task: Request, job: RankingJob, layout: CommonLayout, cases: Sequence[str], blocks: Sequence[Block]) -> None:
     placed = [load_placement(job, case) for case in cases]
-    pairs: list[Pair] = sorted(
+    pairs: list[CasePair] = sorted(
         (pair for block in blocks for pair in load_block(job, block)), key=lambda pair: (pair.first, pair.second)
     )
     rows = ranked([placement for placement, _ in placed], pairs, both_sides=task.settings.compare == OTHERS)

@@ -21,7 +21,7 @@ from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, Split
 from study.nnunet.plans import NetworkPlan
 from study.ranking import files as stored
-from study.ranking.files import MEAN_RANK, MEASURES, Pair, RankedCase, Values
+from study.ranking.files import MEAN_RANK, MEASURES, CasePair, RankedCase, Values
 from study.ranking.registration import TRANSFORMS
 from study.ranking.survey import MEDOID
 
@@ -41,7 +41,7 @@ class Placement:
 
 
 def ranked(
-    placements: Sequence[Placement], pairs: Sequence[Pair], *, both_sides: bool = True
+    placements: Sequence[Placement], pairs: Sequence[CasePair], *, both_sides: bool = True
 ) -> tuple[RankedCase, ...]:
     """The rows of a ranking, by metric in the order of `METRICS`, then by rank.
 
@@ -63,7 +63,7 @@ def ranked(
     )
 
 
-def _row(placement: Placement, metric: str, value: float | None, rank: int, pairs: Sequence[Pair]) -> RankedCase:
+def _row(placement: Placement, metric: str, value: float | None, rank: int, pairs: Sequence[CasePair]) -> RankedCase:
     undefined = _why_undefined(placement.case, metric, pairs) if value is None else ""
     return RankedCase(
         case=placement.case,
@@ -75,7 +75,7 @@ def _row(placement: Placement, metric: str, value: float | None, rank: int, pair
     )
 
 
-def _means(cases: Iterable[str], pairs: Iterable[Pair], measure: str, both_sides: bool) -> dict[str, float | None]:
+def _means(cases: Iterable[str], pairs: Iterable[CasePair], measure: str, both_sides: bool) -> dict[str, float | None]:
     found: dict[str, list[float]] = {case: [] for case in cases}
     for pair in pairs:
         value = pair.values[measure]
@@ -115,7 +115,7 @@ def _key(metric: str, value: float | None) -> float:
     return -value if metric in _HIGH_IS_DISSIMILAR else value
 
 
-def _why_undefined(case: str, metric: str, pairs: Iterable[Pair]) -> str:
+def _why_undefined(case: str, metric: str, pairs: Iterable[CasePair]) -> str:
     measure = RANKED_TOGETHER[0] if metric == MEAN_RANK else metric
     reasons = (pair.reasons[measure] for pair in pairs if case in (pair.first, pair.second) and measure in pair.reasons)
     return f"{metric} undefined: {next(reasons, _NOT_COMPARED)}"
@@ -128,7 +128,7 @@ _REMEDY = "remove that folder to rank again, or give --out DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class RankingSettings:
     """What decides a ranking besides the data.
 
     Attributes:
@@ -161,7 +161,7 @@ class Request:
     fold: int
     split: Split
     plan: NetworkPlan
-    settings: Settings
+    settings: RankingSettings
     rankings: Path | None
 
     @property
@@ -186,7 +186,7 @@ class Request:
         }
 
 
-def checked(dataset: PreparedDataset, fold: int, settings: Settings, rankings: Path | None) -> Request:
+def checked(dataset: PreparedDataset, fold: int, settings: RankingSettings, rankings: Path | None) -> Request:
     """A request that can be fulfilled; see `make_ranking` for errors."""
     plan = dataset.plan(settings.plans, settings.configuration)
     dataset.check_preprocessed(plan)

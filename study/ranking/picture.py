@@ -21,7 +21,7 @@ from study.nnunet.datasets import PreparedDataset
 from study.ranking.files import MEAN_RANK, PAIRS, PICTURE, RankedCase, read_table
 from study.ranking.make import Made
 from study.ranking.similarity import GridImage
-from study.ranking.survey import CaseFolder, Layout, case_folder
+from study.ranking.survey import CaseFolder, CommonLayout, case_folder
 from study.ranking.work import lay_on_grid
 
 SHOWN_CASES = 6
@@ -108,13 +108,13 @@ def _panels(made: Made, dataset: PreparedDataset, rows: Sequence[RankedCase], me
     ]
 
 
-def _laid(cases: CaseFolder, layout: Layout, case: str, record: Mapping[str, Any]) -> GridImage:
+def _laid(cases: CaseFolder, layout: CommonLayout, case: str, record: Mapping[str, Any]) -> GridImage:
     transform, parameters = record["settings"]["transform"], record["transforms"].get(case, ())
     return lay_on_grid(cases, layout, case, transform=transform, parameters=parameters)
 
 
-def _layout(data: Mapping[str, Any]) -> Layout:
-    return Layout(
+def _layout(data: Mapping[str, Any]) -> CommonLayout:
+    return CommonLayout(
         reference=data["reference"],
         dropped_axes=tuple(data["dropped_axes"]),
         factors=tuple(data["factors"]),

@@ -57,7 +57,7 @@ class GridImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Similarity:
     """What two images have in common.
 
     Attributes:
@@ -69,7 +69,7 @@ class Comparison:
     reasons: Mapping[str, str]
 
 
-def compare(first: GridImage, second: GridImage, data_ranges: Sequence[float]) -> Comparison:
+def compare(first: GridImage, second: GridImage, data_ranges: Sequence[float]) -> Similarity:
     """Compare two images on one grid.
 
     Args:
@@ -163,10 +163,10 @@ def _bounding_box(overlap: Mask) -> tuple[slice, ...]:
     return box
 
 
-def _comparison(channels: Sequence[Mapping[str, float | None]], reasons: Mapping[str, str]) -> Comparison:
+def _comparison(channels: Sequence[Mapping[str, float | None]], reasons: Mapping[str, str]) -> Similarity:
     """The mean over channels that have a value, and the reasons of measures that have none."""
     values = {measure: _mean([channel[measure] for channel in channels]) for measure in MEASURES}
-    return Comparison(
+    return Similarity(
         values=values, reasons={measure: reasons[measure] for measure in MEASURES if values[measure] is None}
     )
 

@@ -134,7 +134,7 @@ class CaseSurvey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class CommonLayout:
     """What all comparisons of a ranking have in common.
 
     Attributes:
@@ -160,7 +160,7 @@ def survey(case: CaseImage) -> CaseSurvey:
     )
 
 
-def lay_out(surveys: Mapping[str, CaseSurvey], reference: str) -> Layout:
+def lay_out(surveys: Mapping[str, CaseSurvey], reference: str) -> CommonLayout:
     """Settle what all comparisons have in common.
 
     Args:
@@ -176,7 +176,7 @@ def lay_out(surveys: Mapping[str, CaseSurvey], reference: str) -> Layout:
     chosen = _medoid_of(surveys) if reference == MEDOID else reference
     dropped = _flat_axes([found.shape for found in surveys.values()])
     kept = [axis for axis in range(len(surveys[chosen].shape)) if axis not in dropped]
-    return Layout(
+    return CommonLayout(
         reference=chosen,
         dropped_axes=dropped,
         factors=shrink_factors(

@@ -29,12 +29,12 @@ import numpy as np
 from study.common import files
 from study.common.errors import MachineError
 from study.common.machine import usable_cores
-from study.ranking.files import Pair
+from study.ranking.files import CasePair
 from study.ranking.images import Centred, centred, on_grid
 from study.ranking.order import Placement
 from study.ranking.registration import NONE, REFERENCE, Alignment, align, kept_transform
 from study.ranking.similarity import GridImage, compare
-from study.ranking.survey import CaseFolder, CaseSurvey, Layout, survey
+from study.ranking.survey import CaseFolder, CaseSurvey, CommonLayout, survey
 
 _T = TypeVar("_T")
 Spread = Callable[[Callable[[Any], None], Sequence[Any], Callable[[int], None]], None]
@@ -107,7 +107,7 @@ BLOCK_CASES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RankingJob:
     """What every piece of work needs.
 
     Attributes:
@@ -140,18 +140,18 @@ class Block:
     pairs: tuple[tuple[str, str], ...]
 
 
-def survey_case(job: Job, case: str) -> None:
+def survey_case(job: RankingJob, case: str) -> None:
     """Look at a case; see `survey` for what is kept."""
     _save(job.survey_path(case), survey(job.cases.read(case)).arrays())
 
 
-def load_survey(job: Job, case: str) -> CaseSurvey:
+def load_survey(job: RankingJob, case: str) -> CaseSurvey:
     """What `survey_case` left."""
     with _loaded(job.survey_path(case)) as arrays:
         return CaseSurvey.from_arrays(arrays)
 
 
-def align_case(job: Job, layout: Layout, case: str) -> None:
+def align_case(job: RankingJob, layout: CommonLayout, case: str) -> None:
     """Bring a case onto the common grid; see `align`."""
     reference = _centred(job.cases, layout, layout.reference)
     if case == layout.reference:
@@ -170,7 +170,7 @@ def align_case(job: Job, layout: Layout, case: str) -> None:
     _save(job.aligned_path(case), contents)
 
 
-def load_alignment(job: Job, case: str) -> Alignment:
+def load_alignment(job: RankingJob, case: str) -> Alignment:
     """What `align_case` left."""
     with _loaded(job.aligned_path(case)) as arrays:
         return Alignment(
@@ -181,38 +181,38 @@ def load_alignment(job: Job, case: str) -> Alignment:
         )
 
 
-def load_off_mm(job: Job, case: str) -> tuple[float, float] | None:
+def load_off_mm(job: RankingJob, case: str) -> tuple[float, float] | None:
     """How far the centres of a case's classes were from the reference's before and after; None without labels."""
     with _loaded(job.aligned_path(case)) as arrays:
         before, after = (float(distance) for distance in arrays["off_mm"])
         return None if math.isnan(before) else (before, after)
 
 
-def load_placement(job: Job, case: str) -> tuple[Placement, tuple[float, ...]]:
+def load_placement(job: RankingJob, case: str) -> tuple[Placement, tuple[float, ...]]:
     """How a case came onto the common grid, and the parameters of its transform."""
     with _loaded(job.aligned_path(case)) as arrays:
         placement = Placement(case=case, registration=str(arrays["registration"]), reason=str(arrays["reason"]))
         return placement, tuple(float(p) for p in arrays["parameters"])
 
 
-def compare_block(job: Job, layout: Layout, block: Block) -> None:
+def compare_block(job: RankingJob, layout: CommonLayout, block: Block) -> None:
     """Compare the pairs of a block."""
     images = {case: load_alignment(job, case).image for case in sorted({case for pair in block.pairs for case in pair})}
     files.write_json(job.block_path(block), [_compared(images, pair, layout) for pair in block.pairs])
 
 
-def load_block(job: Job, block: Block) -> list[Pair]:
+def load_block(job: RankingJob, block: Block) -> list[CasePair]:
     """What `compare_block` left."""
-    return [Pair(**pair) for pair in files.read_json(job.block_path(block))]
+    return [CasePair(**pair) for pair in files.read_json(job.block_path(block))]
 
 
-def read_centred(cases: CaseFolder, layout: Layout, case: str) -> Centred:
+def read_centred(cases: CaseFolder, layout: CommonLayout, case: str) -> Centred:
     """A case as it is registered: flat axes dropped, coarsened, centred."""
     return centred(cases.read(case).without(layout.dropped_axes), layout.factors)
 
 
 def lay_on_grid(
-    cases: CaseFolder, layout: Layout, case: str, *, transform: str, parameters: Sequence[float]
+    cases: CaseFolder, layout: CommonLayout, case: str, *, transform: str, parameters: Sequence[float]
 ) -> GridImage:
     """A case on the common grid by the transform that its registration found."""
     reference = _centred(cases, layout, layout.reference)
@@ -244,7 +244,7 @@ def blocks_of_reference(cases: Sequence[str], reference: str) -> list[Block]:
 
 
 @lru_cache(maxsize=1)
-def _centred(cases: CaseFolder, layout: Layout, case: str) -> Centred:
+def _centred(cases: CaseFolder, layout: CommonLayout, case: str) -> Centred:
     return read_centred(cases, layout, case)
 
 
@@ -252,10 +252,10 @@ def _on_own_grid(reference: Centred) -> GridImage:
     return on_grid(reference, reference.defined, kept_transform("", len(reference.shape), ()))
 
 
-def _compared(images: dict[str, GridImage], pair: tuple[str, str], layout: Layout) -> dict[str, Any]:
+def _compared(images: dict[str, GridImage], pair: tuple[str, str], layout: CommonLayout) -> dict[str, Any]:
     first, second = pair
     found = compare(images[first], images[second], layout.data_ranges)
-    return asdict(Pair(first=first, second=second, values=dict(found.values), reasons=dict(found.reasons)))
+    return asdict(CasePair(first=first, second=second, values=dict(found.values), reasons=dict(found.reasons)))
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
@@ -268,7 +268,7 @@ def _loaded(path: Path) -> Iterator[Any]:
         yield arrays
 
 
-def cost(job: Job, layout: Layout, cases: Sequence[str], blocks: Sequence[Block], workers: int) -> str:
+def cost(job: RankingJob, layout: CommonLayout, cases: Sequence[str], blocks: Sequence[Block], workers: int) -> str:
     """What is to be done, and about how long it takes, from one registration and one comparison that are timed."""
     to_align = [
         case for case in [case for case in cases if not job.aligned_path(case).exists()] if case != layout.reference
@@ -283,7 +283,7 @@ def cost(job: Job, layout: Layout, cases: Sequence[str], blocks: Sequence[Block]
     )
 
 
-def _registration_seconds(job: Job, layout: Layout, to_align: Sequence[str]) -> float:
+def _registration_seconds(job: RankingJob, layout: CommonLayout, to_align: Sequence[str]) -> float:
     """Of the first case there is to register, which is done then."""
     if not job.aligned_path(layout.reference).exists():
         align_case(job, layout, layout.reference)
@@ -294,7 +294,7 @@ def _registration_seconds(job: Job, layout: Layout, to_align: Sequence[str]) -> 
     return time.perf_counter() - started
 
 
-def _comparison_seconds(job: Job, layout: Layout, cases: Sequence[str]) -> float:
+def _comparison_seconds(job: RankingJob, layout: CommonLayout, cases: Sequence[str]) -> float:
     """Of the reference with a case, the second time, when libraries are loaded."""
     other = next(case for case in cases if case != layout.reference and job.aligned_path(case).exists())
     seconds = math.inf

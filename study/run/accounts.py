@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.run.cpu_energy import ProcessTree
 from study.run.meter import make_meter
 from study.store.readings import AT_START, MeterInfo, NodeUse, OwnEnergy
@@ -27,7 +27,7 @@ class Accounts:
         helpers: processes that work for the trial and are no children of this one.
     """
 
-    def __init__(self, resources: Resources, energy: Energy, helpers: Sequence[int]) -> None:
+    def __init__(self, resources: MachineShare, energy: Energy, helpers: Sequence[int]) -> None:
         self.started_at, self._started = time.time(), time.perf_counter()
         self._processes = ProcessTree(helpers)
         gpus = 1.0 if resources.gpus is None else resources.gpus

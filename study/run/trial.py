@@ -29,7 +29,7 @@ from study.nnunet.failures import disk_full, out_of_memory
 from study.nnunet.identity import check_trial_inputs, deciding_versions, recorded_versions, version_changes
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure
-from study.nnunet.task import Interval, Parts
+from study.nnunet.task import Parts, Stopwatch
 from study.run import preloaded
 from study.run.accounts import Accounts
 from study.run.progress import Progress, StopRequest, remarks
@@ -125,7 +125,7 @@ class _Attempt:
         self._progress, self._stop = progress, stop
         self._index = len(folder.attempts())
         self._accounts = Accounts(workplace.resources, workplace.energy, preloaded.helpers())
-        self._validation: Interval | None = None
+        self._validation: Stopwatch | None = None
         self._header: AttemptHeader | None = None
         self._inputs: dict[str, str] = {}
         self._remarks: tuple[str, ...] = ()
@@ -313,7 +313,7 @@ class _Attempt:
 
     def _validate(self, trainer: Any, checksum: str) -> TrialResult:
         self._progress.phase(Phase.FINAL_VALIDATION)
-        self._validation = Interval(lambda seconds: self._record_validation(trainer.iteration, seconds))
+        self._validation = Stopwatch(lambda seconds: self._record_validation(trainer.iteration, seconds))
         try:
             trainer.perform_actual_validation()
             return self._measured(trainer, checksum)

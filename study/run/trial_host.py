@@ -22,7 +22,7 @@ from typing import Any
 
 from study.common.process import temporary_variables
 from study.nnunet.datasets import NNUNET_PREFIX
-from study.run.trial_process import FAILED, INFEASIBLE, STOP_GRACE_SECONDS, TOLD_CODES, Job
+from study.run.trial_process import FAILED, INFEASIBLE, STOP_GRACE_SECONDS, TOLD_CODES, TrialJob
 
 Told = Callable[[dict[str, Any]], None]
 MEMORY_EVENTS = "memory.events"
@@ -60,7 +60,7 @@ class TrialHost:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, job: Job, log: Path, told: Told = lambda _: None) -> Ending:
+    def run(self, job: TrialJob, log: Path, told: Told = lambda _: None) -> Ending:
         """Train the job's trial until its process ends.
 
         Args:

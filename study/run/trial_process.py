@@ -29,7 +29,7 @@ from study.common.errors import (
     TrialFailedError,
     TrialInterrupted,
 )
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.common.terminal import output_to
 from study.nnunet.datasets import DataPaths
 from study.run.progress import Progress, StopRequest
@@ -53,7 +53,7 @@ STOP_GRACE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrialJob:
     """What the process is told.
 
     Attributes:
@@ -69,7 +69,7 @@ class Job:
     trial_id: str
     raw: str | None
     preprocessed: str
-    resources: Resources
+    resources: MachineShare
     energy: Energy
     previous_stage: str | None
     stop_file: str
@@ -80,10 +80,10 @@ class Job:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
+    def from_json(cls, text: str) -> TrialJob:
         """Inverse of `to_json`."""
         data: dict[str, Any] = json.loads(text)
-        records = {"resources": Resources, "energy": Energy, "metrics": Metrics}
+        records = {"resources": MachineShare, "energy": Energy, "metrics": Metrics}
         return cls(**{**data, **{name: record(**data[name]) for name, record in records.items()}})
 
     def workplace(self) -> Workplace:
@@ -138,7 +138,7 @@ class Speaker(Progress):
             os.write(self._pipe, line.encode())
 
 
-def run_job(job: Job, progress: Progress) -> int:
+def run_job(job: TrialJob, progress: Progress) -> int:
     """Train the job's trial in this process; the exit code says how it ended."""
     ledger = Ledger.open(Path(job.study))
     folder = ledger.trial(job.trial_id)
@@ -169,7 +169,7 @@ def _exit_code(error: StudyError, folder: TrialFolder) -> int:
     return REFUSED
 
 
-def _stop_on_request(job: Job) -> StopRequest:
+def _stop_on_request(job: TrialJob) -> StopRequest:
     stop = StopRequest()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.signal)

@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 
 from study.run import preloaded
-from study.run.trial_process import Job, Speaker, run_job
+from study.run.trial_process import Speaker, TrialJob, run_job
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     os.dup2(2, 1)
     _preload()
     while line := _read_line(0):
-        _tell(pipe, ended=_train(Job.from_json(line), pipe))
+        _tell(pipe, ended=_train(TrialJob.from_json(line), pipe))
 
 
 def _preload() -> None:
@@ -34,7 +34,7 @@ def _preload() -> None:
     preloaded.start()
 
 
-def _train(job: Job, pipe: int) -> int:
+def _train(job: TrialJob, pipe: int) -> int:
     pid = os.fork()
     if pid == 0:
         _child(job, pipe)
@@ -48,7 +48,7 @@ def _train(job: Job, pipe: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _child(job: Job, pipe: int) -> None:
+def _child(job: TrialJob, pipe: int) -> None:
     code = 1
     try:
         with suppress(OSError):

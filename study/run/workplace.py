@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.common.errors import LedgerError
-from study.common.machine import Resources
+from study.common.machine import MachineShare
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.nnunet.datasets import DataPaths, find_dataset
 from study.nnunet.identity import trial_inputs
@@ -29,7 +29,7 @@ class Workplace:
     """
 
     data: DataPaths
-    resources: Resources = field(default_factory=Resources)
+    resources: MachineShare = field(default_factory=MachineShare)
     energy: Energy = field(default_factory=Energy)
     previous_stage: Path | None = None
     metrics: Metrics = NO_METRICS

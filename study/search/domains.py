@@ -258,7 +258,7 @@ LARGEST_DATASET_ID = 99999
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class PointSettings:
     """What a value for every name amounts to.
 
     Attributes:
@@ -283,7 +283,7 @@ DEFAULTS: Mapping[str, Scalar] = _defaults()
 """Name -> value when the space says nothing. None in `curriculum` is what the scheme has."""
 
 
-def settings_at(values: Mapping[str, Scalar]) -> Settings:
+def settings_at(values: Mapping[str, Scalar]) -> PointSettings:
     """The settings of a full set of values.
 
     Args:
@@ -297,7 +297,7 @@ def settings_at(values: Mapping[str, Scalar]) -> Settings:
     overrides = {key: values[f"curriculum.{key}"] for key in CURRICULUM_KEYS if key != "scheme"}
     training: Any = {key: values[f"training.{key}"] for key in TRAINING_KEYS}
     _check_dataset(dataset)
-    return Settings(
+    return PointSettings(
         dataset=dataset,
         scheme=scheme,
         axes=named_axes(scheme, **overrides),

@@ -49,7 +49,7 @@ _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class OptunaEnding:
     """How a trial of Optuna ends.
 
     Attributes:
@@ -63,17 +63,17 @@ class Ending:
     reason: str | None = None
 
 
-def ending_of(outcome: Outcome, objectives: Sequence[str]) -> Ending:
+def ending_of(outcome: Outcome, objectives: Sequence[str]) -> OptunaEnding:
     """How Optuna's trial of a point ends that came to this outcome."""
     if outcome.state is TrialState.INFEASIBLE:
-        return Ending(state=OptunaState.PRUNED, reason=outcome.reason or "infeasible")
+        return OptunaEnding(state=OptunaState.PRUNED, reason=outcome.reason or "infeasible")
     if outcome.state is not TrialState.FINISHED:
-        return Ending(state=OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
+        return OptunaEnding(state=OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
     values = [outcome.values.get(name, math.nan) for name in objectives]
     unmeasured = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
     if unmeasured:
-        return Ending(state=OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
-    return Ending(state=OptunaState.COMPLETE, values=values)
+        return OptunaEnding(state=OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
+    return OptunaEnding(state=OptunaState.COMPLETE, values=values)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -149,11 +149,11 @@ def _trial(
     return trial
 
 
-def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> Ending:
+def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> OptunaEnding:
     """How a point stands; what has not ended is being trained, or waits until the study is run again."""
     if any(folder.state() is TrialState.RUNNING for folder in folders):
-        return Ending(state=OptunaState.RUNNING)
-    return ending_of(outcome, objectives) if outcome.state in SETTLED else Ending(state=OptunaState.WAITING)
+        return OptunaEnding(state=OptunaState.RUNNING)
+    return ending_of(outcome, objectives) if outcome.state in SETTLED else OptunaEnding(state=OptunaState.WAITING)
 
 
 def _curve(folders: Sequence[TrialFolder]) -> dict[int, float]:

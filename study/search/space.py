@@ -35,8 +35,8 @@ from study.search.domains import (
     Choice,
     Domain,
     Fixed,
+    PointSettings,
     Scalar,
-    Settings,
     as_dataset,
     check_domain,
     check_first_phase,
@@ -194,7 +194,7 @@ class SearchSpace:
             raise InvalidInputError(field="searcher", received=self.searcher, legal=legal)
         return itertools.islice(self.method.points(self.searched, self.seed), self.trials)
 
-    def settings(self, point: Mapping[str, Scalar]) -> Settings:
+    def settings(self, point: Mapping[str, Scalar]) -> PointSettings:
         """The settings that a point means.
 
         Raises:

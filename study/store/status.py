@@ -162,12 +162,12 @@ _COLUMNS = (
 
 def rich_table(rows: Sequence[TrialStatus], width: int) -> Table:
     """The lines as a table for a terminal of so many letters."""
-    from study.common.tables import Column, fitting_table
+    from study.common.tables import TextColumn, fitting_table
 
     cells = list(zip(*map(_cells, rows), strict=True)) or [()] * len(_COLUMNS)
     return fitting_table(
         [
-            Column(heading=heading, cells=column, right=right, keep=keep)
+            TextColumn(heading=heading, cells=column, right=right, keep=keep)
             for (heading, right, keep), column in zip(_COLUMNS, cells, strict=True)
         ],
         width,

@@ -23,19 +23,28 @@ from study.nnunet.datasets import (
     find_dataset,
     too_few_cases,
 )
-from study.nnunet.prepare.process import Progress, run_job
+from study.nnunet.prepare.process import PreparationProgress, run_job
 from study.nnunet.prepare.sources import (
-    Recipe,
-    Source,
+    PlansRecipe,
+    RawFolder,
     is_converted_from,
     is_inventory,
     msd_source,
     raw_source,
     read_record,
 )
-from study.nnunet.prepare.steps import SPLITS, Job, preprocessed_cases, step_count
+from study.nnunet.prepare.steps import SPLITS, PreparationJob, preprocessed_cases, step_count
 
-__all__ = ["Preparation", "Progress", "Recipe", "Source", "msd_source", "prepare", "raw_source", "step_count"]
+__all__ = [
+    "PlansRecipe",
+    "Preparation",
+    "PreparationProgress",
+    "RawFolder",
+    "msd_source",
+    "prepare",
+    "raw_source",
+    "step_count",
+]
 
 # nnU-Net's own number of processes.
 MOST_DEFAULT_WORKERS = 8
@@ -61,12 +70,12 @@ class Preparation:
 
 
 def prepare(
-    source: Source,
+    source: RawFolder,
     paths: DataPaths,
-    recipe: Recipe | None = None,
+    recipe: PlansRecipe | None = None,
     *,
     workers: int | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[PreparationProgress], None] = lambda progress: None,
 ) -> Preparation:
     """Prepare a dataset, or find that it is prepared.
 
@@ -85,7 +94,7 @@ def prepare(
         MissingDataError: nnU-Net's raw folder is not known.
         MachineError: a folder cannot be written, nnU-Net broke, or another preparation of the dataset is at work.
     """
-    started, recipe, notes = time.perf_counter(), recipe or Recipe(), list[str]()
+    started, recipe, notes = time.perf_counter(), recipe or PlansRecipe(), list[str]()
     workers = min(MOST_DEFAULT_WORKERS, usable_cores()) if workers is None else workers
     check_count("--workers", workers)
     job = _checked_job(source, paths, recipe, workers)
@@ -102,10 +111,10 @@ def prepare(
     )
 
 
-def _checked_job(source: Source, paths: DataPaths, recipe: Recipe, workers: int) -> Job:
+def _checked_job(source: RawFolder, paths: DataPaths, recipe: PlansRecipe, workers: int) -> PreparationJob:
     if paths.raw is None:
         raise MissingDataError(f"preparing needs nnU-Net's raw folder: give --data DIR or set {RAW_VARIABLE}")
-    job = Job(source=source, raw=paths.raw, preprocessed=paths.preprocessed, recipe=recipe, workers=workers)
+    job = PreparationJob(source=source, raw=paths.raw, preprocessed=paths.preprocessed, recipe=recipe, workers=workers)
     _check_id(job)
     _check_source(job)
     _check_recipe(job)
@@ -113,7 +122,7 @@ def _checked_job(source: Source, paths: DataPaths, recipe: Recipe, workers: int)
     return job
 
 
-def _check_id(job: Job) -> None:
+def _check_id(job: PreparationJob) -> None:
     number = dataset_id(job.source.dataset)
     for root in (job.raw, job.preprocessed):
         # nnU-Net takes every name that begins so for the id: 100 is also that of Dataset1000.
@@ -123,14 +132,14 @@ def _check_id(job: Job) -> None:
             raise InvalidInputError(field="--id", received=number, legal=legal)
 
 
-def _check_cases(job: Job) -> None:
+def _check_cases(job: PreparationJob) -> None:
     """Refuse what cannot be split into folds before hours of preprocessing."""
     splits, cases = job.folder / SPLITS, job.source.case_count()
     if cases < FOLDS and not splits.exists():
         raise too_few_cases(job.source.dataset, cases, splits)
 
 
-def _check_source(job: Job) -> None:
+def _check_source(job: PreparationJob) -> None:
     """Refuse when the name stands for other images, or for other versions of them."""
     source, target = job.source, job.raw_folder
     remedy = f"give a free --id, or remove {target} and {job.folder}"
@@ -145,7 +154,7 @@ def _check_source(job: Job) -> None:
         raise DataIntegrityError(f"{target} has changed since it was prepared; {remedy}")
 
 
-def _check_recipe(job: Job) -> None:
+def _check_recipe(job: PreparationJob) -> None:
     """Refuse when plans of that name exist and are others."""
     recipe, path = job.recipe, job.folder / f"{job.recipe.plans}.json"
     if not path.exists():
@@ -163,7 +172,7 @@ def _check_recipe(job: Job) -> None:
         raise InvalidInputError(field="--plans-name", received=recipe.plans, legal=legal)
 
 
-def _is_done(job: Job) -> bool:
+def _is_done(job: PreparationJob) -> bool:
     """Whether plans, preprocessed cases and splits are there; a split that is missing is written."""
     if not (job.folder / f"{job.recipe.plans}.json").exists():
         return False
@@ -177,7 +186,7 @@ def _is_done(job: Job) -> bool:
     return True
 
 
-def _make_folders(job: Job) -> None:
+def _make_folders(job: PreparationJob) -> None:
     for folder in (job.folder, *(() if job.raw_folder.exists() else (job.raw,))):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 from study.common.errors import LockedError, MachineError, StudyError
 from study.nnunet.datasets import NNUNET_PREFIX
-from study.nnunet.prepare.steps import Job, Step, run_steps
+from study.nnunet.prepare.steps import PreparationJob, Step, run_steps
 from study.store import locks
 
 LOG_NAME, LOCK_NAME = "pgps_prepare.log", "pgps_prepare.locks"
@@ -30,7 +30,7 @@ LOOK_INTERVAL_SECONDS = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class PreparationProgress:
     """How far a preparation is: the index of the step at work, its name, cases done and to do (0 when unknown)."""
 
     index: int
@@ -39,7 +39,7 @@ class Progress:
     cases: int
 
 
-def run_job(job: Job, report: Callable[[Progress], None], note: Callable[[str], None]) -> None:
+def run_job(job: PreparationJob, report: Callable[[PreparationProgress], None], note: Callable[[str], None]) -> None:
     """Run a preparation's steps in a new process and wait for it.
 
     Args:
@@ -70,10 +70,10 @@ def run_job(job: Job, report: Callable[[Progress], None], note: Callable[[str], 
         _end(process)
 
 
-def _follow(messages: Connection, report: Callable[[Progress], None], note: Callable[[str], None]) -> None:
+def _follow(messages: Connection, report: Callable[[PreparationProgress], None], note: Callable[[str], None]) -> None:
     index, step = 0, Step(name="starting nnU-Net")
     while True:
-        report(Progress(index=index, step=step.name, done=step.cases_done(), cases=step.cases))
+        report(PreparationProgress(index=index, step=step.name, done=step.cases_done(), cases=step.cases))
         if messages.poll(LOOK_INTERVAL_SECONDS):
             message = messages.recv()
             if message is None:
@@ -95,7 +95,7 @@ def _end(process: Any) -> None:
     process.close()
 
 
-def _work(job: Job, messages: Connection) -> None:
+def _work(job: PreparationJob, messages: Connection) -> None:
     """What the new process does: the last message is None, or the error that ended it."""
     os.setsid()
     log = job.folder / LOG_NAME

@@ -43,7 +43,7 @@ PLANS_OF_PLANNER: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class PlansRecipe:
     """Which plans are made, and which of their configurations are preprocessed.
 
     Attributes:
@@ -119,7 +119,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class RawFolder:
     """A folder with images and labels.
 
     Attributes:
@@ -142,7 +142,7 @@ class Source:
         return len(listed) if listed is not None else sum(1 for _ in _visible(self.folder / "labelsTr"))
 
 
-def msd_source(folder: Path, number: int | None = None) -> Source:
+def msd_source(folder: Path, number: int | None = None) -> RawFolder:
     """A task of the Medical Segmentation Decathlon.
 
     Args:
@@ -163,7 +163,7 @@ def msd_source(folder: Path, number: int | None = None) -> Source:
     return source
 
 
-def raw_source(folder: Path, number: int | None = None) -> Source:
+def raw_source(folder: Path, number: int | None = None) -> RawFolder:
     """A raw dataset of nnU-Net's.
 
     Args:
@@ -200,7 +200,7 @@ def is_inventory(recorded: str, folder: Path) -> bool:
     )
 
 
-def is_converted_from(raw_folder: Path, source: Source) -> bool:
+def is_converted_from(raw_folder: Path, source: RawFolder) -> bool:
     """Whether a raw dataset was made from this Decathlon task as it is now."""
     marker = raw_folder / MARKER_NAME
     return marker.exists() and is_inventory(files.read_json(marker).get("inventory", ""), source.folder)
@@ -231,7 +231,7 @@ def _fingerprint_of(path: Path) -> list[object]:
     return [found.st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
-def link(source: Source, raw_root: Path) -> None:
+def link(source: RawFolder, raw_root: Path) -> None:
     """Make a raw dataset visible in nnU-Net's raw folder."""
     target = raw_root / source.dataset
     if target.exists() and target.resolve() == source.folder:
@@ -240,7 +240,7 @@ def link(source: Source, raw_root: Path) -> None:
     target.symlink_to(source.folder, target_is_directory=True)
 
 
-def convert(source: Source, raw_root: Path, *, workers: int, note: Note) -> None:
+def convert(source: RawFolder, raw_root: Path, *, workers: int, note: Note) -> None:
     """Convert a Decathlon task with nnU-Net's converter. nnU-Net's raw folder is set for the duration by the caller.
 
     Args:
@@ -261,12 +261,12 @@ def convert(source: Source, raw_root: Path, *, workers: int, note: Note) -> None
     shutil.rmtree(aside)
 
 
-def conversion_folder(raw_root: Path, source: Source) -> Path:
+def conversion_folder(raw_root: Path, source: RawFolder) -> Path:
     """Where a task is while it is being converted."""
     return raw_root / f".preparing-{source.dataset}"
 
 
-def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int | None) -> Source:
+def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int | None) -> RawFolder:
     folder = _checked_folder(f"--{kind}", given)
     # Of the path as given: a link's target may have any name.
     folder_name = given.expanduser().absolute().name
@@ -280,7 +280,7 @@ def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int 
     if kind == "msd" or not match:
         # nnU-Net's converter splits the name at underscores.
         name = re.sub(r"[^A-Za-z0-9]", "", name) or "Task"
-    return Source(kind=kind, folder=folder, dataset=f"Dataset{number:03d}_{name}")
+    return RawFolder(kind=kind, folder=folder, dataset=f"Dataset{number:03d}_{name}")
 
 
 def _checked_folder(option: str, given: Path) -> Path:
@@ -295,7 +295,7 @@ def _checked_folder(option: str, given: Path) -> Path:
     return folder
 
 
-def _staged_task(source: Source, parent: Path, note: Note) -> Path:
+def _staged_task(source: RawFolder, parent: Path, note: Note) -> Path:
     """A folder of links with all that nnU-Net's converter insists on, which many downloads lack."""
     task = parent / f"Task{dataset_id(source.dataset):03d}_{source.dataset.split('_', 1)[1]}"
     task.mkdir(parents=True)

@@ -27,8 +27,8 @@ from study.nnunet.integrity import oddities, training_cases, verify_dataset
 from study.nnunet.plans import inherited, small_plans
 from study.nnunet.prepare.sources import (
     PLANS_OF_PLANNER,
-    Recipe,
-    Source,
+    PlansRecipe,
+    RawFolder,
     conversion_folder,
     convert,
     inventory,
@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PreparationJob:
     """One preparation.
 
     Attributes:
@@ -66,10 +66,10 @@ class Job:
         workers: processes.
     """
 
-    source: Source
+    source: RawFolder
     raw: Path
     preprocessed: Path
-    recipe: Recipe
+    recipe: PlansRecipe
     workers: int
 
     @property
@@ -98,7 +98,7 @@ class Job:
         return self.aside_root / self.source.dataset
 
 
-def run_steps(job: Job, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
+def run_steps(job: PreparationJob, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
     """Prepare a dataset, passing over what is already there.
 
     Args:
@@ -124,7 +124,7 @@ def run_steps(job: Job, begin: Callable[[Step], None], note: Callable[[str], Non
     shutil.rmtree(job.aside_root)
 
 
-def step_count(recipe: Recipe) -> int:
+def step_count(recipe: PlansRecipe) -> int:
     """How many steps begin at most: start, raw dataset, verify, fingerprint, plan, one per configuration."""
     return 5 + len(recipe.configurations)
 
@@ -147,7 +147,7 @@ def _planner_class(name: str) -> Any:
     return found
 
 
-def _make_raw_dataset(job: Job, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
+def _make_raw_dataset(job: PreparationJob, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
     if job.source.kind == "raw":
         link(job.source, job.raw)
         return
@@ -160,7 +160,7 @@ def _make_raw_dataset(job: Job, begin: Callable[[Step], None], note: Callable[[s
         convert(job.source, job.raw, workers=job.workers, note=note)
 
 
-def _set_aside(job: Job) -> None:
+def _set_aside(job: PreparationJob) -> None:
     """Start with an empty folder aside that knows what is already prepared."""
     os.environ[RAW_VARIABLE], os.environ[PREPARED_VARIABLE] = str(job.raw), str(job.aside_root)
     shutil.rmtree(job.aside_root, ignore_errors=True)
@@ -170,7 +170,7 @@ def _set_aside(job: Job) -> None:
             shutil.copyfile(job.folder / name, job.aside / name)
 
 
-def _verify(job: Job, begin: Callable[[Step], None], note: Callable[[str], None], cases: int) -> None:
+def _verify(job: PreparationJob, begin: Callable[[Step], None], note: Callable[[str], None], cases: int) -> None:
     verified = read_record(job.folder).get("inventory")
     if verified is not None and is_inventory(verified, job.raw_folder):
         return
@@ -184,7 +184,7 @@ def _verify(job: Job, begin: Callable[[Step], None], note: Callable[[str], None]
     write_record(job.folder, inventory=current, source={"kind": job.source.kind, "folder": str(job.source.folder)})
 
 
-def _forget(job: Job) -> None:
+def _forget(job: PreparationJob) -> None:
     """Drop what an unfinished preparation made from images that have changed since."""
     for path in (*job.aside.iterdir(), *job.folder.iterdir()):
         if path.is_dir():
@@ -193,7 +193,7 @@ def _forget(job: Job) -> None:
             path.unlink()
 
 
-def _fingerprint(job: Job, begin: Callable[[Step], None], cases: int) -> None:
+def _fingerprint(job: PreparationJob, begin: Callable[[Step], None], cases: int) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 
     if (job.folder / FINGERPRINT).exists():
@@ -205,7 +205,7 @@ def _fingerprint(job: Job, begin: Callable[[Step], None], cases: int) -> None:
     copied.replace(job.folder / FINGERPRINT)
 
 
-def _plan(job: Job, planner: Any, begin: Callable[[Step], None]) -> dict[str, Any]:
+def _plan(job: PreparationJob, planner: Any, begin: Callable[[Step], None]) -> dict[str, Any]:
     """Plans that already exist, or new ones; the preprocessor finds them aside."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 
@@ -224,7 +224,7 @@ def _plan(job: Job, planner: Any, begin: Callable[[Step], None]) -> dict[str, An
 
 
 def _preprocess(
-    job: Job, plans: Mapping[str, Any], configuration: str, begin: Callable[[Step], None], cases: list[str]
+    job: PreparationJob, plans: Mapping[str, Any], configuration: str, begin: Callable[[Step], None], cases: list[str]
 ) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 
@@ -241,7 +241,7 @@ def _preprocess(
         _move(part, job.folder / part.name)
 
 
-def _install(job: Job, plans: Mapping[str, Any], seconds: float) -> None:
+def _install(job: PreparationJob, plans: Mapping[str, Any], seconds: float) -> None:
     """Put the small files in place, the plans last, and note what was made."""
     for name in (SPLITS, DESCRIPTION):
         if (job.aside / name).exists() and not (job.folder / name).exists():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.cluster.local import check_address
-from study.cluster.shares import Allotment, Node, allot, local_node
+from study.cluster.shares import Node, Shares, allot, local_node
 from study.common.errors import InvalidInputError, MachineError
 from study.common.machine import usable_cores
 from study.search.space import Resources
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[Resources, list[Node], tuple[float, float, int, int]]] = 
 @pytest.mark.parametrize("case", CASES)
 def test_allotments(case: str) -> None:
     wish, machines, (cpus, gpus, per_node, in_total) = CASES[case]
-    expected = Allotment(cpus=cpus, gpus=gpus, per_node=per_node, in_total=in_total)
+    expected = Shares(cpus=cpus, gpus=gpus, per_node=per_node, in_total=in_total)
     assert allot(wish, machines) == expected
     assert expected.device == ("cuda" if gpus else "cpu")
 
@@ -91,16 +91,16 @@ WISHES = st.builds(
 MACHINES = st.lists(st.builds(Node, cpus=st.integers(0, 128), gpus=st.integers(0, 8)), min_size=1, max_size=5)
 
 
-def held(node: Node, allotment: Allotment) -> int:
+def held(node: Node, shares: Shares) -> int:
     """Trials that a node holds, by giving them out one at a time."""
     free_cpus, free_gpus, trials = node.cpus + 1e-6, [1 + 1e-6] * int(node.gpus), 0
-    while free_cpus >= allotment.cpus:
-        if allotment.gpus:
-            gpu = next((i for i, free in enumerate(free_gpus) if free >= allotment.gpus), None)
+    while free_cpus >= shares.cpus:
+        if shares.gpus:
+            gpu = next((i for i, free in enumerate(free_gpus) if free >= shares.gpus), None)
             if gpu is None:
                 break
-            free_gpus[gpu] -= allotment.gpus
-        free_cpus -= allotment.cpus
+            free_gpus[gpu] -= shares.gpus
+        free_cpus -= shares.cpus
         trials += 1
     return trials
 
@@ -108,28 +108,28 @@ def held(node: Node, allotment: Allotment) -> int:
 @given(WISHES, MACHINES)
 def test_nothing_is_given_twice(wish: Resources, machines: list[Node]) -> None:
     try:
-        allotment = allot(wish, machines)
+        shares = allot(wish, machines)
     except MachineError:
         gpus = float(any(node.gpus for node in machines)) if wish.gpus is None else wish.gpus
-        least = Allotment(cpus=wish.cpus or 1.0, gpus=gpus, per_node=1, in_total=1)
+        least = Shares(cpus=wish.cpus or 1.0, gpus=gpus, per_node=1, in_total=1)
         assert not any(held(node, least) for node in machines)
         return
-    holds = [held(node, allotment) for node in machines]
-    assert 1 <= allotment.per_node <= max(holds)
-    assert allotment.per_node <= allotment.in_total <= sum(holds)
+    holds = [held(node, shares) for node in machines]
+    assert 1 <= shares.per_node <= max(holds)
+    assert shares.per_node <= shares.in_total <= sum(holds)
     if wish.concurrent is None:
-        assert (allotment.per_node, allotment.in_total) == (max(holds), sum(holds))
-    assert allotment.in_total <= (wish.concurrent or allotment.in_total)
+        assert (shares.per_node, shares.in_total) == (max(holds), sum(holds))
+    assert shares.in_total <= (wish.concurrent or shares.in_total)
 
 
 @given(WISHES, MACHINES)
 def test_what_is_asked_for_is_given(wish: Resources, machines: list[Node]) -> None:
     try:
-        allotment = allot(wish, machines)
+        shares = allot(wish, machines)
     except MachineError:
         return
-    assert wish.cpus in (None, allotment.cpus)
-    assert wish.gpus in (None, allotment.gpus)
+    assert wish.cpus in (None, shares.cpus)
+    assert wish.gpus in (None, shares.gpus)
 
 
 def test_this_machine_without_its_gpus() -> None:
