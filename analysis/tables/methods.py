@@ -7,6 +7,7 @@ constant patch, `pdl+pgps` with the patches of PGPS, and so on.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -93,12 +94,17 @@ def stage_table(spec: TrialSpec) -> str:
 def _is_scheme(spec: TrialSpec, name: str) -> bool:
     axes = _axes(name, *(getattr(spec.axes, field) for field in _KEPT))
     if spec.curriculum.random_draws or axes.order == "random":
-        # Random tables differ by their draws, so the axes are compared, but for the one that is idle there.
-        return axes == replace(spec.axes, growth=axes.growth)
+        # Random tables differ by their draws, so what is drawn from is compared.
+        drawn_from = _stages(spec.curriculum.geometry, axes, 1, 1)
+        return axes.order == spec.axes.order and _shapes(drawn_from) == _shapes(spec.curriculum.stages)
     training = spec.training
     return _stages(spec.curriculum.geometry, axes, training.epochs, training.iterations_per_epoch) == (
         spec.curriculum.stages
     )
+
+
+def _shapes(stages: Iterable[Stage]) -> list[tuple[Any, ...]]:
+    return [(stage.patch_size, stage.batch_size, stage.crops_per_volume) for stage in stages]
 
 
 @lru_cache(maxsize=4096)

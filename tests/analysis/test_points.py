@@ -106,7 +106,11 @@ def test_the_method_follows_from_the_table_not_from_the_name() -> None:
     assert method_of(make_spec("performance", batch_growth=0.0)) == "efficiency"
     for axes in ({"stages": 3}, {"min_patch": 0.4}, {"order": "shrinking"}, {"batch_growth": 0.5}):
         assert method_of(make_spec("pgps", **axes)) == "other"
-    assert method_of(make_spec("rpss", stages=3)) == "other"
+    for axes in ({"stages": 3}, {"min_patch": 0.4}, {"batch_growth": 1.0}, {"chain": "smallest-first"}):
+        assert method_of(make_spec("rpss", **axes)) == "other"
+    # What is idle in random order, or more stages than there are, draws from the same sizes.
+    for axes in ({"growth": 2.0}, {"stages": 100}, {"allocation": "reference"}, {"budget": 0.1}):
+        assert method_of(make_spec("rpss", **axes)) == "rpss"
 
 
 def test_the_summary_names_the_curriculum_and_what_differs(tmp_path: Path) -> None:
