@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from study.common.errors import InvalidInputError, MissingDataError, StudyError
 from study.curriculum.schemes import Axes
+from study.search.algorithms import SEARCHERS
 from study.search.document import load_space, parse_yaml, space_from
 from study.search.domains import Choice, Fixed, Integer, LogUniform, Uniform
 from study.store.specification import TrainingSettings
@@ -157,7 +158,7 @@ REFUSED = [
     (document(plans=3), "plans: received 3", "a word"),
     # ranges of the study
     (document(name="a b"), "name: received 'a b'", "letters"),
-    (document(searcher="gird"), "searcher: received 'gird'", "grid, random, optuna"),
+    (document(searcher="gird"), "searcher: received 'gird'", ", ".join(SEARCHERS)),
     (document(trials=0), "trials: received 0", "from 1 to 100000"),
     (document(seed=-1), "seed: received -1", "at least 0"),
     (document(folds=[]), "folds: received []", "each once"),

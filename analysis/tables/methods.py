@@ -21,7 +21,8 @@ from study.store.specification import TRIAL_ID_LENGTH, TrialSpec
 OTHER = "other"
 PDL = "pdl"
 CONSTANT = "cps"
-_KEPT = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
+BESIDE_SCHEME = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
+"""Axes that make no other scheme of one."""
 _PATCH_LABELS = {**{name: scheme.label for name, scheme in SCHEMES.items()}, OTHER: "Searched"}
 
 
@@ -92,7 +93,7 @@ def stage_table(spec: TrialSpec) -> str:
 
 
 def _is_scheme(spec: TrialSpec, name: str) -> bool:
-    axes = _axes(name, *(getattr(spec.axes, field) for field in _KEPT))
+    axes = _axes(name, *(getattr(spec.axes, field) for field in BESIDE_SCHEME))
     if spec.curriculum.random_draws or axes.order == "random":
         # Random tables differ by their draws, so what is drawn from is compared.
         drawn_from = _stages(spec.curriculum.geometry, axes, 1, 1)
@@ -109,7 +110,7 @@ def _shapes(stages: Iterable[Stage]) -> list[tuple[Any, ...]]:
 
 @lru_cache(maxsize=4096)
 def _axes(name: str, *kept: Any) -> Axes:
-    return replace(SCHEMES[name].axes, **dict(zip(_KEPT, kept, strict=True)))
+    return replace(SCHEMES[name].axes, **dict(zip(BESIDE_SCHEME, kept, strict=True)))
 
 
 @lru_cache(maxsize=4096)

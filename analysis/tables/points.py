@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.tables.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
 from analysis.tables.frame import FINISHED
-from analysis.tables.methods import CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
+from analysis.tables.methods import BESIDE_SCHEME, CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
 from study.common.setting import settings_of
 from study.curriculum.schemes import Axes
 from study.store.specification import TrainingSettings
@@ -34,6 +34,9 @@ _TOLD_IF_DIFFERENT = {
     "configuration": "{}",
     **{name: words for name, words in _TOLD.items() if not name.startswith("pdl_")},
 }
+# Those that the name of a scheme says.
+_OF_SCHEME = set(settings_of(Axes)) - set(BESIDE_SCHEME)
+_SEARCHED = (OTHER, with_data_curriculum(OTHER))
 # The same of the data curriculum, where there is one.
 _TOLD_OF_PDL = {
     "pdl_fraction": _TOLD["pdl_fraction"],
@@ -143,12 +146,13 @@ def _differing(points: pd.DataFrame) -> list[str]:
 
 def _setting_words(point: Mapping[Any, Any], names: Iterable[str]) -> list[str]:
     words = {**_TOLD_IF_DIFFERENT, **({} if pd.isna(point["pdl_iterations"]) else _TOLD_OF_PDL)}
+    if point["method"] not in _SEARCHED:
+        words = {name: said for name, said in words.items() if name not in _OF_SCHEME}
     return [words[name].format(point[name]) for name in names if name in words and not pd.isna(point[name])]
 
 
 def _curriculum_words(point: Mapping[Any, Any]) -> str:
-    searched = (OTHER, with_data_curriculum(OTHER))
-    if point["method"] not in searched:
+    if point["method"] not in _SEARCHED:
         return METHOD_LABELS[point["method"]]
     stages = json.loads(point["stage_table"])
     first, batches = stages[0]["patch_size"], [stage["batch_size"] for stage in stages]

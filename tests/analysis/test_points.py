@@ -121,6 +121,15 @@ def test_the_summary_names_the_curriculum_and_what_differs(tmp_path: Path) -> No
     assert {"CPS", "PGPS+", "3 stages from 32×32×12"} <= set(points_of(single)["summary"])
 
 
+def test_an_axis_that_a_scheme_fixes_is_told_of_searched_curricula_alone(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for spec in (make_spec("cps"), make_spec("rpss"), make_spec("pgps", growth=2.0)):
+        finish_trial(study, spec, dice=0.8, seconds=30)
+    summaries = points_of(study)["summary"].tolist()
+    assert summaries[:2] == ["CPS", "RPSS"]
+    assert summaries[2] == "19 stages from 16×8×4, stages growing by 2"
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_axes_and_training_come_back_as_they_went_in(tmp_path: Path, scheme: str) -> None:
     study = Ledger.create(tmp_path / "study")
