@@ -31,8 +31,7 @@ from study.nnunet.identity import EARLIER_CODE
 from study.nnunet.plans import NetworkPlan
 from study.run.trial import run_trial
 from study.search.document import space_from
-from study.search.proposers import Proposer
-from study.search.searchers import make_proposer
+from study.search.proposers import Proposer, make_proposer
 from study.search.trials import specs
 from study.store.ledger import Ledger
 from study.store.outcomes import outcome

@@ -13,8 +13,7 @@ from examples import BRAIN, HEADER, METER, complete, make_interval
 from study.common.errors import InvalidInputError
 from study.nnunet.plans import NetworkPlan
 from study.search.document import space_from
-from study.search.proposers import Proposal, Proposer
-from study.search.searchers import make_proposer
+from study.search.proposers import Proposal, Proposer, make_proposer
 from study.search.space import Point, SearchSpace
 from study.search.tpe import TpeProposer
 from study.search.trials import specs

@@ -38,7 +38,7 @@ from study.common.errors import InvalidInputError, LedgerError
 from study.nnunet.plans import NetworkPlan
 from study.search import tpe
 from study.search.document import space_from
-from study.search.searchers import make_proposer
+from study.search.proposers import make_proposer
 from study.search.space import Point, SearchSpace
 from study.search.trials import specs
 from study.store.ledger import Ledger

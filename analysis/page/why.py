@@ -14,12 +14,26 @@ from analysis.statistics.evidence import Evidence
 from analysis.tables.format import Table
 from analysis.tables.frame import FINISHED
 from analysis.tables.units import amount, counted
-from analysis.why import words
-from analysis.why.cost_bars import cost_bars, cost_parts
-from analysis.why.curves import choose_points, curves_of, learning_curves, trial_curves
-from analysis.why.importances import FEWEST_POINTS, importance_bars, importances, target_label
-from analysis.why.parallel import parallel_coordinates
-from analysis.why.slices import MOST_AXES, slices
+from analysis.why.cost_bars import (
+    about_costs,
+    about_stages,
+    cause_table,
+    cost_bars,
+    cost_parts,
+    costs_in_words,
+    stage_table,
+)
+from analysis.why.curves import about_curves, choose_points, curves_in_words, curves_of, learning_curves, trial_curves
+from analysis.why.importances import (
+    FEWEST_POINTS,
+    about_importances,
+    importance_bars,
+    importances,
+    importances_in_words,
+    target_label,
+)
+from analysis.why.parallel import about_parallel, parallel_coordinates, parallel_in_words
+from analysis.why.slices import MOST_AXES, about_slices, slices, slices_in_words
 from analysis.why.varying import varying_axes
 
 INTRO = (
@@ -77,12 +91,12 @@ class _Dataset:
             return
         shares = importances(points, self.axes, self.objectives)
         labels = {axis.name: axis.label for axis in self.axes}
-        notes = [*words.about_importances(len(points), self.axes), *self._caveats()]
+        notes = [*about_importances(len(points), self.axes), *self._caveats()]
         yield Exhibit(
             stem=f"importances{self.suffix}",
             heading=f"Which axis matters{self.where}",
             draw=lambda layout: importance_bars(shares, labels, subject=self.subject, notes=notes, layout=layout),
-            alt=words.importances_in_words(shares, labels),
+            alt=importances_in_words(shares, labels),
             notes=notes,
             data=shares.assign(label=shares["axis"].map(labels)),
             table=_importance_table(shares, labels),
@@ -97,22 +111,22 @@ class _Dataset:
             self._miss("Slices and parallel coordinates", "they need an axis on which configurations differ")
             return
         shown = self.axes[:MOST_AXES]
-        about = [*words.about_slices(self.pair, shown, len(self.axes)), *caveats(self.pair)]
+        about = [*about_slices(self.pair, shown, len(self.axes)), *caveats(self.pair)]
         yield Exhibit(
             stem=f"slices{self.suffix}",
             heading=f"Dice and cost along each axis{self.where}",
             draw=lambda layout: slices(self.pair, shown, subject=self.subject, notes=about, layout=layout),
-            alt=words.slices_in_words(self.pair, shown),
+            alt=slices_in_words(self.pair, shown),
             notes=about,
         )
-        notes = [*words.about_parallel(self.front), *self._caveats()]
+        notes = [*about_parallel(self.front), *self._caveats()]
         yield Exhibit(
             stem=f"parallel{self.suffix}",
             heading=f"All points, axis by axis{self.where}",
             draw=lambda layout: parallel_coordinates(
                 self.front, shown, subject=self.subject, notes=notes, layout=layout
             ),
-            alt=words.parallel_in_words(self.front, shown),
+            alt=parallel_in_words(self.front, shown),
             notes=notes,
         )
 
@@ -123,14 +137,14 @@ class _Dataset:
             self._miss("Learning curves", "no finished trial recorded its epochs with an online validation")
             return
         means, singles = curves_of(points, trials, epochs), trial_curves(points, trials, epochs)
-        notes = [*words.about_curves(points, means), *self._caveats()]
+        notes = [*about_curves(points, means), *self._caveats()]
         yield Exhibit(
             stem=f"learning_curves{self.suffix}",
             heading=f"Learning curves{self.where}",
             draw=lambda layout: learning_curves(
                 points, means, singles, subject=self.subject, notes=notes, layout=layout
             ),
-            alt=words.curves_in_words(points, means),
+            alt=curves_in_words(points, means),
             notes=notes,
             data=means.merge(points[["point_id", "summary"]], on="point_id"),
         )
@@ -142,24 +156,24 @@ class _Dataset:
             return
         if parts.causes["co2_kg"].isna().any():
             self._miss("CO₂ by cause", "energy was not measured in every finished trial")
-        notes = [*words.about_costs(parts), *self._unfinished(), *self._caveats()]
+        notes = [*about_costs(parts), *self._unfinished(), *self._caveats()]
         yield Exhibit(
             stem=f"costs{self.suffix}",
             heading=f"Where the cost went{self.where}",
             draw=lambda layout: cost_bars(parts, subject=self.subject, notes=notes, layout=layout),
-            alt=words.costs_in_words(parts),
+            alt=costs_in_words(parts),
             notes=notes,
             data=parts.causes,
-            table=words.cause_table(parts),
+            table=cause_table(parts),
             caption="Mean cost of a finished trial by cause",
         )
         if len(parts.stages):
             yield Exhibit(
                 stem=f"costs_by_stage{self.suffix}",
                 heading=f"Cost by stage{self.where}",
-                notes=words.about_stages(parts),
+                notes=about_stages(parts),
                 data=parts.stages,
-                table=words.stage_table(parts),
+                table=stage_table(parts),
                 caption="Mean cost of the training iterations of a finished trial by stage",
             )
 

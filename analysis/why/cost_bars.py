@@ -24,9 +24,10 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.encodings import belongs_to
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
+from analysis.tables.format import MISSING, Table
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.units import Scale, label_with_unit, number, reading_scale
+from analysis.tables.units import Scale, amount, label_with_unit, number, reading_scale
 from analysis.why.sheet import Sheet
 
 CAUSES: Mapping[str, str] = {
@@ -277,3 +278,99 @@ def _training_pieces(
         return [(whole, 1.0)]
     step = (1.0 - _PALEST) / (len(amounts) - 1)
     return [(float(width), _PALEST + step * stage) for stage, width in enumerate(amounts)]
+
+
+def about_costs(parts: CostParts) -> list[str]:
+    """How to read costs by cause."""
+    sentences = [
+        "Means over the finished trials of a scheme; Dice and cost of the fronts count training and online "
+        "validation alone."
+    ]
+    if parts.causes["budget"].isna().any():
+        sentences.append("Trials of all budgets are averaged.")
+    waste = parts.causes.loc[parts.causes["cause"] == "waste", "seconds"].sum()
+    if waste:
+        sentences.append("Waste is work that was lost to an interruption and done again.")
+    else:
+        sentences.append("No finished trial had to do work again.")
+    return sentences
+
+
+def costs_in_words(parts: CostParts) -> str:
+    """The figure of costs in words."""
+    totals = parts.causes.groupby("group", sort=False)["seconds"].sum()
+    trained = parts.causes[parts.causes["cause"] == "training"].set_index("group")["seconds"]
+    each = [f"{group} {amount(t, 's')}, {trained[str(group)] / t:.0%} training" for group, t in totals.items() if t]
+    return f"Stacked bars, mean time of a finished trial: {'; '.join(each)}."
+
+
+def about_stages(parts: CostParts) -> list[str]:
+    """How to read costs by stage."""
+    left_out = [group for group in parts.groups if group not in set(parts.stages["group"])]
+    sentences = [
+        "Training iterations alone, each counted once: no validation, set-up or waste. The table has the largest "
+        "budget of each scheme, its CSV file all of them."
+    ]
+    if left_out:
+        why = "several stage tables, or random orders in ledgers of before"
+        sentences.append(f"Not listed, because of {why}: {', '.join(left_out)}.")
+    return sentences
+
+
+def cause_table(parts: CostParts) -> Table:
+    """Costs by cause for people: a row per group."""
+    wide = parts.causes.pivot(index="group", columns="cause", values="seconds").loc[parts.groups, list(CAUSES)]
+    scale = _scale("s", parts.causes["seconds"])
+    carbon = parts.causes.groupby("group", sort=False)["co2_kg"].agg(lambda values: values.sum(skipna=False))
+    trials = parts.causes.groupby("group", sort=False)["n_trials"].first()
+    kilograms = _scale("kg", carbon)
+    headings = [label_with_unit(label, scale.unit) for label in (*CAUSES.values(), "Total time")]
+    rows = [
+        (
+            group,
+            str(trials[group]),
+            *(number(value * scale.factor) for value in (*wide.loc[group], wide.loc[group].sum())),
+            MISSING if pd.isna(carbon[group]) else number(carbon[group] * kilograms.factor),
+        )
+        for group in parts.groups
+    ]
+    return Table(
+        headings=("Scheme", "Trials", *headings, label_with_unit("Total CO₂", kilograms.unit)),
+        numeric=(False, *(True for _ in range(len(headings) + 2))),
+        rows=tuple(rows),
+        points=tuple(parts.points[group] for group in parts.groups),
+    )
+
+
+def stage_table(parts: CostParts) -> Table:
+    """Costs by stage for people: a row per stage of each scheme, at its largest budget."""
+    largest = parts.stages.groupby("method")["budget"].transform("max")
+    stages = parts.stages[(parts.stages["budget"] == largest) | largest.isna()]
+    scales = {name: _scale(unit, stages[name]) for name, unit in AMOUNTS.items()}
+    labels = {"seconds": "Time", "energy_kwh": "Energy", "co2_kg": "CO₂"}
+    names = [name for name in AMOUNTS if stages[name].notna().any()]
+    rows = [
+        (
+            row["group"],
+            str(row["stage"] + 1),
+            row["patch_size"],
+            str(row["batch_size"]),
+            str(row["iterations"]),
+            *(MISSING if pd.isna(row[name]) else number(row[name] * scales[name].factor) for name in names),
+            number(row["seconds"] / row["iterations"] * 1000),
+        )
+        for _, row in stages.iterrows()
+    ]
+    amounts = [label_with_unit(labels[name], scales[name].unit) for name in names]
+    return Table(
+        headings=("Scheme", "Stage", "Patch size", "Batch size", "Iterations", *amounts, "Time per iteration [ms]"),
+        numeric=(False, True, False, *(True for _ in range(len(amounts) + 3))),
+        rows=tuple(rows),
+        points=tuple(parts.points[group] for group in stages["group"]),
+    )
+
+
+def _scale(unit: str, amounts: pd.Series[float]) -> Scale:
+    """The unit for a table whose amounts differ much: that of the middle one."""
+    known = amounts[amounts > 0]
+    return reading_scale(unit, float(known.median()) if len(known) else 0.0)

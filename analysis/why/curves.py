@@ -179,3 +179,28 @@ def _draw(
     panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value:g}")
     panel.set_xlabel(label_with_unit(_LABELS.get(name, column.label), scale.unit))
+
+
+def about_curves(points: pd.DataFrame, means: pd.DataFrame) -> list[str]:
+    """How to read learning curves, and whose they are."""
+    budget = float(points["budget"].max())
+    sentences = [
+        f"Drawn are the best configuration of each scheme at a budget of {budget:.0%} or little less, then others of "
+        f"the front there, at most {MOST_CURVES}: {'; '.join(short_names(points))}.",
+        "Pseudo Dice is that of a few fixed validation batches at the full patch, not of whole cases: it is not the "
+        "Dice of the final validation.",
+    ]
+    if (means["n_trials"] > 1).any():
+        sentences.append("Thick lines are means over folds and seeds, thin lines single trials.")
+    if means.groupby("point_id")["stage"].nunique().gt(1).any():
+        sentences.append("Strokes on a line: the first epoch that ends in a new stage; none for random orders.")
+    if means["co2_kg"].isna().all():
+        sentences.append("Not drawn against CO₂, because energy was not measured.")
+    return sentences
+
+
+def curves_in_words(points: pd.DataFrame, means: pd.DataFrame) -> str:
+    """The figure of learning curves in words."""
+    last = means.groupby("point_id")["pseudo_dice"].last()
+    ends = [f"{n} {last[p]:.3f}" for n, p in zip(short_names(points), points["point_id"], strict=True)]
+    return f"Pseudo Dice while trainings went on, at the end: {'; '.join(ends)}."

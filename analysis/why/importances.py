@@ -223,3 +223,34 @@ def _draw(axes: Axes, shares: pd.DataFrame, order: Sequence[str]) -> None:
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.grid(False, axis="y")
+
+
+# Below this, importances are named as weak.
+_ENOUGH_POINTS = 50
+
+
+def about_importances(n_points: int, axes: Sequence[VaryingAxis]) -> list[str]:
+    """How to read importances."""
+    best = math.ceil(best_share(n_points) * n_points)
+    sentences = [
+        f"{FANOVA}: share of the variance over all points that an axis explains by itself. {PED_ANOVA}: how much the "
+        f"values of the best {best} of {n_points} points differ from those of all; for the front, of the points "
+        "nearest to it. They answer different questions, so they may disagree.",
+        "Each sums to 1, so an importance says nothing of how large the effect is; see the slices.",
+    ]
+    if n_points < _ENOUGH_POINTS:
+        sentences.append(f"{n_points} points are few: small importances, and their order, may be chance.")
+    joint = [axis.label for axis in axes if axis.together]
+    if joint:
+        sentences.append(f"Always changed together, so told apart by nothing here: {'; '.join(joint)}.")
+    return sentences
+
+
+def importances_in_words(shares: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """The figure of importances in words."""
+    parts = []
+    for (target, evaluator), rows in shares.groupby(["target", "evaluator"], sort=False):
+        top = rows.iloc[int(rows["importance"].to_numpy().argmax())]
+        parts.append(f"{target_label(str(target))} by {evaluator}: {labels[top['axis']]} {top['importance']:.2f}")
+    axes = "1 axis" if len(labels) == 1 else f"{len(labels)} axes"
+    return f"Bar chart, importance of {axes}. Largest: {'; '.join(parts)}."

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
 from analysis.fronts.front import Front
 from analysis.tables.columns import BY_NAME
-from analysis.tables.units import label_with_unit, number, reading_scale
+from analysis.tables.units import counted, label_with_unit, number, reading_scale
 from analysis.why.sheet import Sheet, method_handles
 from analysis.why.slices import positions
 from analysis.why.varying import VaryingAxis
@@ -169,3 +169,23 @@ def _frame(panel: Axes, count: int, *, across: bool) -> None:
     else:
         panel.set_xlim(-0.02, 1.02)
         panel.set_ylim(-count + 0.55, 0.7)
+
+
+def about_parallel(front: Front) -> list[str]:
+    """How to read parallel coordinates."""
+    names = [objective.label for objective in front.objectives]
+    return [
+        "Each line is one point, through its settings and what came of them; larger values are further up, on a "
+        "narrow screen further to the right.",
+        f"Strong lines are on the front of {', '.join(names[:-1])} and {names[-1]}.",
+    ]
+
+
+def parallel_in_words(front: Front, shown: Sequence[VaryingAxis]) -> str:
+    """The figure of parallel coordinates in words."""
+    best = front.best.iloc[[0, -1]] if len(front.best) else front.best
+    ends = " and ".join(f"{row['summary']} with Dice {row['dice']:.3f}" for _, row in best.iterrows())
+    return (
+        f"Parallel coordinates of {counted(len(front.points), 'point')} over "
+        f"{', '.join(axis.label.lower() for axis in shown)}, Dice and costs. At the ends of the front: {ends}."
+    )

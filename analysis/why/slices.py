@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from analysis.figures.encodings import dice_floor, limit_dice
 from analysis.figures.style import INK, METHOD_STYLES, RC, SURFACE, Layout, MethodStyle
 from analysis.fronts.front import Front
-from analysis.tables.units import Scale, label_with_unit, reading_scale
+from analysis.tables.units import Scale, counted, label_with_unit, reading_scale
 from analysis.why.sheet import Sheet, front_handle, method_handles
 from analysis.why.varying import VaryingAxis
 
@@ -172,3 +172,25 @@ def _hide_ticks_below(panel: Axes, floor: float) -> None:
     least = floor + 0.06 * (high - low) if floor > 0 else 0.0
     panel.set_yticks([tick for tick in panel.get_yticks() if least <= tick <= min(1.0, high)])
     panel.set_ylim(low, high)
+
+
+def about_slices(front: Front, shown: Sequence[VaryingAxis], n_axes: int) -> list[str]:
+    """How to read slices."""
+    sentences = [
+        "Each panel shows one axis and hides the others: points above each other differ in those.",
+        f"In a ring: on the front of Dice and {front.objectives[1].label.lower()}.",
+    ]
+    if any(not axis.numeric for axis in shown):
+        sentences.append("Points of a category are spread sideways so that none hides another.")
+    if n_axes > len(shown):
+        sentences.append(f"{n_axes - len(shown)} more axes vary and are not drawn.")
+    return sentences
+
+
+def slices_in_words(front: Front, shown: Sequence[VaryingAxis]) -> str:
+    """The figure of slices in words."""
+    names = ", ".join(axis.label.lower() for axis in shown)
+    return (
+        f"Scatter plots of Dice and {front.objectives[1].label.lower()} of {counted(len(front.points), 'point')} "
+        f"against {names}; {int(front.points['non_dominated'].sum())} of them are on the front."
+    )

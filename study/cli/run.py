@@ -18,7 +18,9 @@ from study.common.setting import number, whole
 if TYPE_CHECKING:
     from study.common.tables import PlainConsole
     from study.nnunet.datasets import DataPaths
-    from study.search.space import SearchSpace
+    from study.search.space import Point, SearchSpace
+    from study.search.trials import Lookup
+    from study.store.specification import TrialSpec
     from study.store.status import TrialStatus
 
 EXAMPLES = """\
@@ -101,9 +103,7 @@ def run(args: argparse.Namespace) -> int:
     space = resolved_space(space, paths, _header(args.out))
     check_data(space, prepared_lookup(paths))
     if args.dry_run:
-        from study.cli.dry_run import show
-
-        return show(space, prepared_lookup(paths))
+        return _show(space, prepared_lookup(paths))
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
     check_count("--retries", args.retries, least=0, most=1000)
@@ -251,3 +251,39 @@ def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None
         plans = dataset.choose_plans(space.plans_of(name))
         folder = previous_stage_folder(dataset, plans, space.configuration, args.previous_stage)
     return folder
+
+
+def _show(space: SearchSpace, lookup: Lookup) -> int:
+    """Print every trial of points known in advance, once; of others, the domains they will be drawn from."""
+    from study.common.tables import PlainConsole
+    from study.search.trials import specs
+
+    console = PlainConsole()
+    if space.method.points is None:
+        console.print(f"{space.trials} points proposed by {space.searcher} as results come in, from")
+        for name, domain in space.searched.items():
+            console.print(f"  {name}: {domain.to_json()}")
+        return 0
+    seen: set[str] = set()
+    for point in space.points():
+        for spec in specs(space, point, lookup):
+            _show_trial(console, point, spec, known=spec.trial_id in seen)
+            seen.add(spec.trial_id)
+    console.print(f"{len(seen)} trials")
+    return 0
+
+
+def _show_trial(console: PlainConsole, point: Point, spec: TrialSpec, *, known: bool) -> None:
+    from study.curriculum.table import data_words, rich_table, shortfalls, summary
+
+    searched = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in point.items())
+    title = f"trial {spec.trial_id}  {spec.dataset}  fold {spec.fold}  seed {spec.seed}  {searched}"
+    if known:
+        console.print(f"{title}: the same trial as above")
+        return
+    console.print(title, rich_table(spec.curriculum), summary(spec.curriculum), sep="\n")
+    if spec.data is not None:
+        console.print(f"data: {data_words(spec.axes, spec.data)}")
+    for note in shortfalls(spec.curriculum, spec.axes):
+        console.print(f"note: {note}")
+    console.print()

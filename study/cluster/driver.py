@@ -41,7 +41,7 @@ from study.common.process import Requests
 from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
-from study.search.searchers import make_proposer
+from study.search.proposers import make_proposer
 from study.search.space import SearchSpace
 from study.search.trials import prepared_lookup
 from study.store.audit import audit

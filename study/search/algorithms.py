@@ -33,7 +33,7 @@ class Searcher:
 
     meaning: str
     points: Callable[[Domains, int], Points] | None = None
-    proposer: str = "study.search.searchers:ListProposer"
+    proposer: str = "study.search.proposers:ListProposer"
     whole: bool = False
     seeded: bool = True
     libraries: tuple[str, ...] = ()

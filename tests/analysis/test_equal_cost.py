@@ -9,9 +9,9 @@ import pytest
 from ledgers import finish_trial, make_points, make_spec, make_study
 
 from analysis.__main__ import main
+from analysis.cli.power import power, power_sentences
 from analysis.comparison.compare import compare
 from analysis.comparison.equal_cost import equal_cost, equal_cost_sentences, equal_cost_table
-from analysis.comparison.power import power, power_sentences
 from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.tests import smallest_difference
 from analysis.tables.frame import tables_of
