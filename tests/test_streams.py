@@ -287,9 +287,9 @@ class Verb:
             os.write(1, b"cleaning\\n")
             signal.sigtimedwait([signal.SIGUSR1], 60)
             os.write(1, b"cleaned\\n")
-commandline.Program._module = lambda self, name: Verb
+commandline.CommandLine._module = lambda self, name: Verb
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-sys.exit(commandline.Program(name="x", description="", package="", verbs={"do": "do"}).run(["do"]))
+sys.exit(commandline.CommandLine(name="x", description="", package="", verbs={"do": "do"}).run(["do"]))
 """
 
 
