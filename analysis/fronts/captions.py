@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.figures.encodings import MANY_FOLDS, dice_floor
 from analysis.fronts.caveats import caveats, left_out
 from analysis.fronts.front import Front
 from analysis.statistics.intervals import cautions, dice_bars, unseen_failures
@@ -63,6 +62,8 @@ def subject(points: pd.DataFrame) -> str:
 
 def notes(front: Front) -> list[str]:
     """Sentences that belong below the figure: what to beware of, and how to read it."""
+    from analysis.figures.encodings import MANY_FOLDS
+
     sentences = [*caveats(front), *left_out(front), *_about_bars(front.points)]
     if front.by == "hardware":
         sentences.append("Each line is the front of one kind of hardware: compare costs within it.")
@@ -77,6 +78,8 @@ def notes(front: Front) -> list[str]:
 
 def drawn_floor(points: pd.DataFrame) -> float:
     """Where the Dice axis of some points with their bars starts."""
+    from analysis.figures.encodings import dice_floor  # with matplotlib, which words do without
+
     low, high = dice_bars(points)
     return dice_floor(points.assign(dice_min=low, dice_max=high))
 

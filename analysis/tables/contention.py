@@ -100,17 +100,24 @@ def _counts(trial: Mapping[Any, Any]) -> Iterator[tuple[str, int]]:
     if trial["order"] == "random":
         yield _shape(trial["stage_table"], pd.NA), int(total)
         return
-    for number, stage in enumerate(json.loads(trial["stage_table"])):
-        count = min(stage["iterations"], int(total) - stage["first_iteration"])
+    for shape, first, iterations in _stages(trial["stage_table"]):
+        count = min(iterations, int(total) - first)
         if count > 0:
-            yield _shape(trial["stage_table"], number), count
+            yield shape, count
 
 
-@lru_cache(maxsize=4096)
 def _shape(stage_table: str, stage: Any) -> str:
-    stages = json.loads(stage_table)
-    chosen = stages if pd.isna(stage) else [stages[int(stage)]]
-    return " ".join(f"{'×'.join(map(str, one['patch_size']))}/{one['batch_size']}" for one in chosen)
+    stages = _stages(stage_table)
+    return " ".join(shape for shape, _, _ in stages) if pd.isna(stage) else stages[int(stage)][0]
+
+
+@lru_cache(maxsize=16384)
+def _stages(stage_table: str) -> list[tuple[str, int, int]]:
+    """Shape, first iteration and iterations of each stage."""
+    return [
+        (f"{'×'.join(map(str, one['patch_size']))}/{one['batch_size']}", one["first_iteration"], one["iterations"])
+        for one in json.loads(stage_table)
+    ]
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.tables.columns import TABLES, Column, dtypes
-from analysis.tables.rows import UNREADABLE, trial_rows
+from analysis.tables.rows import UNREADABLE, Row, trial_rows
 from study.common import files
 from study.common.errors import LedgerError
 from study.common.setting import Dtype
@@ -25,6 +25,7 @@ from study.store.ledger import Ledger
 __all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
 FINISHED = "finished"
 KEY = ["study", "trial_id"]
+_ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +58,26 @@ def read_studies(folders: Sequence[Path]) -> Tables:
     values: dict[str, dict[str, list[Any]]] = {
         name: {column.name: [] for column in columns} for name, columns in TABLES.items()
     }
+    waiting: dict[str, list[Row]] = {name: [] for name in TABLES}
     with reading_many():
         for study, ledger in _ledgers(folders):
             for folder in _trials(ledger):
-                key = {"study": study, "trial_id": folder.trial_id}
                 for name, rows in trial_rows(folder).items():
-                    for column, cells in values[name].items():
-                        cells += [key[column]] * len(rows) if column in key else [row.get(column) for row in rows]
+                    for row in rows:
+                        row.update(study=study, trial_id=folder.trial_id)
+                    waiting[name] += rows
+                    if len(waiting[name]) >= _ROWS_AT_ONCE:
+                        _move(waiting[name], values[name])
+    for name, rows in waiting.items():
+        _move(rows, values[name])
     return tables_of(values)
+
+
+def _move(rows: list[Row], values: Mapping[str, list[Any]]) -> None:
+    """Put rows into the columns of their table; of millions at a time, as dictionaries, there would be gigabytes."""
+    for column, cells in values.items():
+        cells += [row.get(column) for row in rows]
+    rows.clear()
 
 
 def tables_of(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> Tables:

@@ -93,15 +93,19 @@ def stage_table(spec: TrialSpec) -> str:
 
 
 def _is_scheme(spec: TrialSpec, name: str) -> bool:
-    axes = _axes(name, *(getattr(spec.axes, field) for field in BESIDE_SCHEME))
+    kept = {field: getattr(spec.axes, field) for field in BESIDE_SCHEME}
+    axes = _axes(name, *kept.values())
     if spec.curriculum.random_draws or axes.order == "random":
         # Random tables differ by their draws, so what is drawn from is compared.
         drawn_from = _stages(spec.curriculum.geometry, axes, 1, 1)
         return axes.order == spec.axes.order and _shapes(drawn_from) == _shapes(spec.curriculum.stages)
-    training = spec.training
-    return _stages(spec.curriculum.geometry, axes, training.epochs, training.iterations_per_epoch) == (
-        spec.curriculum.stages
-    )
+    stages, geometry = spec.curriculum.stages, spec.curriculum.geometry
+    length = (spec.training.epochs, spec.training.iterations_per_epoch)
+    # Budgets are many and share their sizes, unless a training is too short for all of them.
+    whole = _stages(geometry, _axes(name, *{**kept, "budget": 1.0}.values()), *length)
+    if len(whole) <= spec.curriculum.total_iterations and _shapes(whole) != _shapes(stages):
+        return False
+    return _stages(geometry, axes, *length) == stages
 
 
 def _shapes(stages: Iterable[Stage]) -> list[tuple[Any, ...]]:

@@ -72,10 +72,6 @@ Row = dict[str, Any]
 UNREADABLE = "unreadable"
 FOREGROUND = "foreground"
 _OF_THE_NODE = ("estimated", "measured")
-_EPOCH_FIELDS = (
-    *("epoch", "iteration", "stage", "batch_size", "learning_rate", "training_loss", "validation_loss"),
-    *("pseudo_dice", "voxels", "training_seconds"),
-)
 
 
 def trial_rows(folder: TrialFolder) -> dict[str, list[Row]]:
@@ -261,7 +257,7 @@ def _epoch_rows(reports: Sequence[EpochReport], priced: Sequence[Entry]) -> Iter
     energy, carbon = spent_by([report.iteration for report in reports], priced)
     for report, kwh, kg in zip(reports, energy, carbon, strict=True):
         yield {
-            **{name: getattr(report, name) for name in _EPOCH_FIELDS},
+            **vars(report),
             "patch_size": "×".join(map(str, report.patch_size)),
             "energy_kwh": kwh,
             "co2_kg": kg,

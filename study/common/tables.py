@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -40,21 +41,37 @@ class TextColumn:
     right: bool = False
     keep: bool = False
 
-    @property
+    @cached_property
     def full_width(self) -> int:
         """Letters it takes in one line."""
         return max(len(self.heading), *(len(str(cell)) for cell in self.cells), 0)
 
-    @property
+    @cached_property
     def least_width(self) -> int:
         """Letters of its longest word if it may take more lines."""
         words = [word for cell in (self.heading, *self.cells) for word in str(cell).split()]
         return max(map(len, words), default=0) if self.keep else self.full_width
 
-    @property
+    @cached_property
     def is_constant(self) -> bool:
         """Whether every one of several rows says the same."""
         return len(self.cells) > 1 and len({str(cell) for cell in self.cells}) == 1
+
+
+def fitting(columns: Sequence[TextColumn], width: int) -> tuple[list[TextColumn], str]:
+    """The columns that a table no wider than a terminal has, and what to say of those left out; see `fitting_table`."""
+    shown, constant, left_out = list(columns), list[TextColumn](), list[TextColumn]()
+    for given_up in (constant, left_out):
+        # Columns that are kept take more lines before one that tells rows apart is left out.
+        while _width(shown, full=given_up is constant) > width:
+            spare = [column for column in shown if not column.keep and (column.is_constant or given_up is left_out)]
+            if not spare:
+                break
+            shown.remove(spare[-1])
+            given_up.insert(0, spare[-1])
+    told = [f"every row: {', '.join(f'{c.heading} {c.cells[0]}' for c in constant)}"] if constant else []
+    told += [f"left out at {width} letters: {', '.join(c.heading for c in left_out)}"] if left_out else []
+    return shown, "; ".join(told)
 
 
 def fitting_table(columns: Sequence[TextColumn], width: int, **options: Any) -> Table:
@@ -72,18 +89,8 @@ def fitting_table(columns: Sequence[TextColumn], width: int, **options: Any) -> 
     from rich.table import Table
     from rich.text import Text
 
-    shown, constant, left_out = list(columns), list[TextColumn](), list[TextColumn]()
-    for given_up in (constant, left_out):
-        # Columns that are kept take more lines before one that tells rows apart is left out.
-        while _width(shown, full=given_up is constant) > width:
-            spare = [column for column in shown if not column.keep and (column.is_constant or given_up is left_out)]
-            if not spare:
-                break
-            shown.remove(spare[-1])
-            given_up.insert(0, spare[-1])
-    told = [f"every row: {', '.join(f'{c.heading} {c.cells[0]}' for c in constant)}"] if constant else []
-    told += [f"left out at {width} letters: {', '.join(c.heading for c in left_out)}"] if left_out else []
-    caption = Text("; ".join(told)) if told else None
+    shown, told = fitting(columns, width)
+    caption = Text(told) if told else None
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=caption, caption_justify="left", **options
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
 
+from study.common.serialize import made_of
 from study.store.readings import OwnEnergy
 from study.store.records import TRAINING_PHASES, AttemptHeader, CostInterval, Phase
 
@@ -162,7 +163,9 @@ def bill(
 
 def total(charges: Iterable[Charge]) -> Charge:
     """Sum of charges; a part unmeasured in one is unmeasured in the sum."""
-    rows = list(charges)
+    rows = [charge for charge in charges if charge is not _NOTHING] or [_NOTHING]
+    if len(rows) == 1:
+        return rows[0]
     return Charge(
         seconds=sum(c.seconds for c in rows),
         cpu_kwh=_sum([c.cpu_kwh for c in rows]),
@@ -176,7 +179,7 @@ def total(charges: Iterable[Charge]) -> Charge:
 def _entry(interval: CostInterval, header: AttemptHeader, rate: float, lost_from: int | None) -> Entry:
     charge = _charge(interval, header, rate)
     waste = scaled(charge, _lost_share(interval, lost_from))
-    return Entry(interval=interval, header=header, charge=charge, waste=waste)
+    return made_of(Entry, {"interval": interval, "header": header, "charge": charge, "waste": waste})
 
 
 def _segment(header: AttemptHeader, rows: Sequence[Entry]) -> CostSegment:
@@ -218,7 +221,7 @@ def unmeasured_reasons(attempts: Sequence[AttemptHeader], intervals: Sequence[Co
     """Why parts of the energy (`cpu`, `gpu`, `ram`) are unmeasured, as far as the ledger says."""
     told = [{"gpu": _UNNAMED_GPU} for header in attempts if _is_unnamed(header)]
     told += [dict(header.meter.reasons) for header in attempts]
-    told += [dict(interval.reasons) for interval in intervals]
+    told += [dict(interval.reasons) for interval in intervals if interval.reasons]
     return {part: reason for reasons in reversed(told) for part, reason in reasons.items()}
 
 
@@ -227,14 +230,15 @@ def _charge(interval: CostInterval, header: AttemptHeader, rate: float) -> Charg
     cpu = _sum((own.cpu_kwh, own.idle_cpu_kwh)) if interval.own else own.cpu_kwh
     gpu = None if _is_unnamed(header) else own.gpu_kwh
     energy = _sum((cpu, gpu, own.ram_kwh))
-    return Charge(
-        seconds=interval.seconds,
-        cpu_kwh=cpu,
-        gpu_kwh=gpu,
-        ram_kwh=own.ram_kwh,
-        co2_kg=_times(energy, rate),
-        idle_cpu_kwh=own.idle_cpu_kwh,
-    )
+    charge = {
+        "seconds": interval.seconds,
+        "cpu_kwh": cpu,
+        "gpu_kwh": gpu,
+        "ram_kwh": own.ram_kwh,
+        "co2_kg": _times(energy, rate),
+        "idle_cpu_kwh": own.idle_cpu_kwh,
+    }
+    return made_of(Charge, charge)
 
 
 def _by_share(interval: CostInterval, header: AttemptHeader) -> OwnEnergy:

@@ -33,17 +33,20 @@ def works(
     spec: TrialSpec, attempts: Sequence[AttemptHeader], intervals: Iterable[CostInterval]
 ) -> dict[tuple[object, ...], Work]:
     """Shape -> what a trial trained of it; a curriculum that draws a size for each iteration has one shape."""
-    hardware = {(header.cpu_name, header.gpu_names, header.device) for header in attempts}
+    hardware = frozenset((header.cpu_name, header.gpu_names, header.device) for header in attempts)
     sizes = [(stage.patch_size, stage.batch_size) for stage in spec.curriculum.stages]
-    found: dict[tuple[object, ...], Work] = defaultdict(Work)
+    place = (spec.dataset, spec.plans, spec.configuration, hardware)
+    parts: dict[object, list[CostInterval]] = defaultdict(list)
     for interval in intervals:
         if interval.phase is Phase.TRAINING:
-            shape = tuple(sizes) if interval.stage is None else sizes[interval.stage]
-            key = (spec.dataset, spec.plans, spec.configuration, frozenset(hardware), shape)
-            iterations = interval.iteration_stop - interval.iteration_start
-            before = found[key]
-            found[key] = Work(seconds=before.seconds + interval.seconds, iterations=before.iterations + iterations)
+            parts[tuple(sizes) if interval.stage is None else sizes[interval.stage]].append(interval)
+    found = {(*place, shape): _work(mine) for shape, mine in parts.items()}
     return {key: work for key, work in found.items() if work.iterations >= LEAST_ITERATIONS}
+
+
+def _work(intervals: Sequence[CostInterval]) -> Work:
+    iterations = sum(interval.iteration_stop - interval.iteration_start for interval in intervals)
+    return Work(seconds=sum((interval.seconds for interval in intervals), start=0.0), iterations=iterations)
 
 
 def spread(trials: Iterable[Mapping[tuple[object, ...], Work]]) -> float:

@@ -94,7 +94,7 @@ def intervals_problem(intervals: Sequence[CostInterval], stages: int) -> str | N
     numbers = [i.stage for i in intervals if i.stage is not None]
     if not (_are_whole(*numbers) and max(numbers, default=-1) < stages):
         return f"stage {numbers[0]!r} of {stages}"
-    if not all(_is_of_words(i.reasons) for i in intervals):
+    if not all(_is_of_words(i.reasons) for i in intervals if i.reasons != {}):
         return "values of another kind"
     problems = (_parts_problem(i, stages) or _share_problem(i) for i in intervals if i.parts or i.own)
     return next(filter(None, problems), None)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study.common.errors import StudyError
+from study.common.terminal import visible
 from study.curriculum.schemes import Axes
 from study.curriculum.table import size_text
 from study.store import locks
@@ -22,9 +23,8 @@ from study.store.trial_folder import TrialFolder, TrialState
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
-    from study.common.tables import PlainConsole
+    from study.common.tables import PlainConsole, TextColumn
 
 STATE_STYLES = {
     TrialState.FINISHED: "green",
@@ -111,7 +111,7 @@ class StatusBoard:
     def rows(self) -> list[TrialStatus]:
         """A line per trial, oldest first; one that does not pass the audit is unreadable, with the reason."""
         folders = self._folders()
-        locks.look(folder.locks_path for folder in folders if not self._is_settled(folder))
+        locks.look(folder.locks_path for folder in folders if not folder.has("result.json"))
         with reading_many():
             return [self._row(folder) for folder in folders]
 
@@ -162,30 +162,38 @@ _COLUMNS = (
 
 def rich_table(rows: Sequence[TrialStatus], width: int) -> Table:
     """The lines as a table for a terminal of so many letters."""
-    from study.common.tables import TextColumn, fitting_table
+    from rich.text import Text
+
+    from study.common.tables import fitting_table
+
+    columns = _columns(rows)
+    states = [Text(row.state.value, style=STATE_STYLES[row.state]) for row in rows]
+    return fitting_table([replace(one, cells=states) if one.heading == "state" else one for one in columns], width)
+
+
+def _columns(rows: Sequence[TrialStatus]) -> list[TextColumn]:
+    from study.common.tables import TextColumn
 
     cells = list(zip(*map(_cells, rows), strict=True)) or [()] * len(_COLUMNS)
-    return fitting_table(
-        [
-            TextColumn(heading=heading, cells=column, right=right, keep=keep)
-            for (heading, right, keep), column in zip(_COLUMNS, cells, strict=True)
-        ],
-        width,
-    )
+    return [
+        TextColumn(heading=heading, cells=column, right=right, keep=keep)
+        for (heading, right, keep), column in zip(_COLUMNS, cells, strict=True)
+    ]
 
 
 def print_table(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
     """Print the lines as a table; rich, which lays out some hundred lines a second, does so for short ones alone."""
-    table = rich_table(rows, console.width)
+    from study.common.tables import fitting
+
     if len(rows) <= MOST_LAID_OUT:
-        console.print(table)
+        console.print(rich_table(rows, console.width))
         return
-    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-    widths = [max(map(len, cells)) for cells in columns]
-    right = [column.justify == "right" for column in table.columns]
-    for cells in zip(*columns, strict=True):
-        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
-        console.file.write(f"{'   '.join(padded)[: console.width].rstrip()}\n")
+    columns, told = fitting(_columns(rows), console.width)
+    form = "   ".join(f"{{:{'>' if column.right else '<'}{column.full_width}}}" for column in columns)
+    lines = [[column.heading for column in columns], *zip(*(column.cells for column in columns), strict=True)]
+    for cells in lines:
+        console.file.write(f"{visible(form.format(*cells))[: console.width].rstrip()}\n")
+    console.print(told) if told else None
 
 
 def last_ones(rows: Sequence[TrialStatus], height: int) -> list[TrialStatus]:
@@ -329,14 +337,12 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _cells(row: TrialStatus) -> list[str | Text]:
-    from rich.text import Text
-
+def _cells(row: TrialStatus) -> list[str]:
     # Marked: a trial that ended where its Dice was reached, and the pseudo Dice that stands in before the validation.
     dice = f"{row.dice:.4f}" if row.dice is not None else "-" if row.pseudo_dice is None else f"~{row.pseudo_dice:.3f}"
     return [
         row.trial_id,
-        Text(row.state.value, style=STATE_STYLES[row.state]),
+        row.state.value,
         _scheme(row),
         dice,
         f"{row.runtime_seconds:.1f}",
