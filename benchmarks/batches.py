@@ -28,7 +28,7 @@ from study.curriculum.schemes import named_axes
 from study.nnunet.datasets import data_paths, find_dataset
 from study.store.specification import TrainingSettings
 from study.search.trials import make_spec, prepared_lookup
-from study.nnunet.task import Task
+from study.nnunet.training_job import TrainingJob
 from study.nnunet.trainer import nnUNetTrainerPGPS
 
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=scheme, a
 dataset = find_dataset(paths, name)
 document = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
 trainer = nnUNetTrainerPGPS(document, spec.configuration, 0, dataset.description, torch.device("cpu"))
-trainer.attach(Task(curriculum=spec.curriculum, settings=spec.training, seed=0))
+trainer.attach(TrainingJob(curriculum=spec.curriculum, settings=spec.training, seed=0))
 trainer.initialize()
 batches, stages = trainer.make_batches(), spec.curriculum.stages
 ends = (stages[0], stages[-1])

@@ -71,7 +71,7 @@ class _Measurement:
 
     def _stage(self, scheme: str, index: int) -> StageFigures:
         trainer = self._trainer(scheme)
-        stage = trainer.task.curriculum.stages[index]
+        stage = trainer.job.curriculum.stages[index]
         batch, batch_cpu_ms = self._batch(trainer, stage)
         eager_ms, first_eager, eager_peak, _ = self._timed(trainer, index, batch, compiles=None)
         captured_ms, capture, peak, notes = self._timed(trainer, index, batch, compiles=NEVER)
@@ -98,7 +98,7 @@ class _Measurement:
 
     def _compiled(self, scheme: str, index: int) -> tuple[float | None, float | None, float | None, list[str]]:
         trainer = self._trainer(scheme)
-        batch, _ = self._batch(trainer, trainer.task.curriculum.stages[index])
+        batch, _ = self._batch(trainer, trainer.job.curriculum.stages[index])
         ms, seconds, peak, notes = self._timed(trainer, index, batch, compiles=ALWAYS)
         broken = any("not compiled" in note for note in notes)
         return (None, None, None, notes) if broken else (ms, seconds, peak, notes)
@@ -112,14 +112,14 @@ class _Measurement:
         torch, executions = self._torch, list[StageExecution]()
         torch.backends.cudnn.benchmark = compiles is None
         if compiles is not None:
-            settings = replace(trainer.task.settings, compile_network=compiles)
-            trainer.task = replace(trainer.task, settings=settings)
+            settings = replace(trainer.job.settings, compile_network=compiles)
+            trainer.job = replace(trainer.job, settings=settings)
         steps = StockSteps(trainer) if compiles is None else make_steps(trainer, executions.append)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
         started = time.perf_counter()
-        first_iteration = trainer.task.curriculum.stages[index].first_iteration
+        first_iteration = trainer.job.curriculum.stages[index].first_iteration
 
         def iterate() -> None:
             steps.train(index, batch)
@@ -171,7 +171,7 @@ class _Measurement:
         from study.nnunet.failures import one_line
 
         torch, ours = self._torch, self._trainer(CPS)
-        batch, _ = self._batch(ours, ours.task.curriculum.stages[0])
+        batch, _ = self._batch(ours, ours.job.curriculum.stages[0])
         del ours
         self._trainers.clear()
         torch._dynamo.reset()
@@ -198,15 +198,15 @@ class _Measurement:
 def _make_trainer(spec: TrialSpec, dataset: PreparedDataset, scheme: str) -> Any:
     from study.curriculum.curriculum import resolve
     from study.curriculum.schemes import named_axes
-    from study.nnunet.task import Task
     from study.nnunet.trainer import nnUNetTrainerPGPS
+    from study.nnunet.training_job import TrainingJob
 
     curriculum, settings = spec.curriculum, spec.training
     if scheme != spec.scheme:
         length = {"epochs": settings.epochs, "iterations_per_epoch": spec.iterations_per_epoch}
         curriculum = resolve(spec.curriculum.geometry, named_axes(scheme), **length)
     trainer = nnUNetTrainerPGPS(*_arguments(spec, dataset))
-    trainer.attach(Task(curriculum=curriculum, settings=settings, seed=0))
+    trainer.attach(TrainingJob(curriculum=curriculum, settings=settings, seed=0))
     trainer.initialize()
     trainer.network.train()
     return trainer

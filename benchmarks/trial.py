@@ -182,15 +182,15 @@ def _batch_cpu_ms(folder: TrialFolder, workplace: Workplace) -> list[float]:
     import torch
 
     from study.nnunet.batches import Item
-    from study.nnunet.task import Task
     from study.nnunet.trainer import nnUNetTrainerPGPS
+    from study.nnunet.training_job import TrainingJob
 
     spec = folder.spec()
     dataset = find_dataset(workplace.data, spec.dataset)
     plans = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
     with nnunet_environment(folder, workplace.data, processes=1):
         trainer = nnUNetTrainerPGPS(plans, spec.configuration, spec.fold, dataset.description, torch.device("cpu"))
-        trainer.attach(Task(curriculum=spec.curriculum, settings=spec.training, seed=spec.seed))
+        trainer.attach(TrainingJob(curriculum=spec.curriculum, settings=spec.training, seed=spec.seed))
         batches = trainer.make_batches()
 
         def drawn_ms(iteration: int) -> float:

@@ -180,14 +180,14 @@ MakeTrainer = Callable[..., Any]
 
 @pytest.fixture
 def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
-    """Builds a trainer for what `spec_of` takes, no network yet; without a scheme it has no task.
+    """Builds a trainer for what `spec_of` takes, no network yet; without a scheme it has no job.
 
     It trains on the phantoms, or on a variant of them if given one.
     """
     import torch
 
-    from study.nnunet.task import SilentObserver, Task
     from study.nnunet.trainer import nnUNetTrainerPGPS
+    from study.nnunet.training_job import SilentObserver, TrainingJob
 
     phantoms = data_paths(data)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
@@ -212,7 +212,7 @@ def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if scheme is not None:
             what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
             made.attach(
-                Task(
+                TrainingJob(
                     curriculum=what.curriculum,
                     data=what.data,
                     settings=what.training,

@@ -30,8 +30,8 @@ from study.nnunet.transforms import RepeatableBlur, make_repeatable
 
 
 def curriculum_of(trainer: nnUNetTrainerPGPS) -> Curriculum:
-    assert trainer.task is not None
-    return trainer.task.curriculum
+    assert trainer.job is not None
+    return trainer.job.curriculum
 
 
 def same(one: Batch, other: Batch) -> bool:

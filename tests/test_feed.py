@@ -21,9 +21,9 @@ from study.__main__ import main
 from study.common.errors import NoBatchError, TrialInterrupted
 from study.nnunet.batches import Schedule
 from study.nnunet.feed import make_feed
-from study.nnunet.task import IterationReport, SilentObserver
 from study.nnunet.torch_tools import cpu_threads
 from study.nnunet.trainer import nnUNetTrainerPGPS
+from study.nnunet.training_job import IterationReport, SilentObserver
 from study.store.ledger import Ledger
 from study.store.trial_folder import TrialState
 
@@ -127,7 +127,7 @@ def train_until_it_waits(make_trainer: MakeTrainer, then: Callable[[Any], None],
     workers, stall_seconds = settings.pop("workers"), settings.pop("stall_seconds", float("inf"))
     watcher = Watcher(after=3, then=lambda: then(trainer), stops=stall_seconds == float("inf"))
     trainer = make_trainer("pgps", observer=watcher, training=LENGTH, **settings)
-    trainer.task = replace(trainer.task, data_workers=workers, stall_seconds=stall_seconds)
+    trainer.job = replace(trainer.job, data_workers=workers, stall_seconds=stall_seconds)
     with pytest.raises((NoBatchError, TrialInterrupted)) as ending:
         trainer.run_training()
     return trainer, ending.value

@@ -17,7 +17,7 @@ def test_a_forecast_leaves_weights_and_random_state_alone(make_trainer: Any) -> 
     trainer = make_trainer("pgps")
     trainer.initialize()
     weights = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
-    state, curriculum = torch.get_rng_state(), trainer.task.curriculum
+    state, curriculum = torch.get_rng_state(), trainer.job.curriculum
     whole = training_seconds(trainer, curriculum, 0)
     assert whole > 0
     assert training_seconds(trainer, curriculum, curriculum.total_iterations) == 0

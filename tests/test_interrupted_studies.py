@@ -238,7 +238,7 @@ def test_the_study_can_be_reported(interrupted: Interrupted, tmp_path: Path) -> 
     from analysis.page.fronts import fronts
     from analysis.page.report import write_report
 
-    report = write_report([interrupted.ledger.root], tmp_path / "report", chapters=[fronts])
+    report = write_report([interrupted.ledger.root], tmp_path / "report", sections=[fronts])
     assert sorted(report.trials["trial_id"]) == trial_ids(interrupted)
     assert report.trials["co2_kg"].gt(0).all()
     assert report.page.is_file()

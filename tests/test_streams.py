@@ -188,7 +188,7 @@ from study.store.ledger import Ledger
 from study.nnunet.plans import read_plan
 root = Path(sys.argv[1])
 plan = read_plan(root.parent / "plans.json", "3d_fullres")
-report = write_report([root], root.parent / "report", chapters=())
+report = write_report([root], root.parent / "report", sections=())
 [name] = set(report.trials["study"])
 assert sys.flags.utf8_mode == 0
 print(ascii([name, sys.getfilesystemencoding(), len(plan.geometry.patch_size), str(report.page)]))

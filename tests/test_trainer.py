@@ -18,9 +18,9 @@ from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import named_axes
 from study.nnunet.batches import Item
 from study.nnunet.plans import plan_from_document
-from study.nnunet.task import IterationReport, Parts, SilentObserver
 from study.nnunet.torch_tools import cpu_threads, weights_sha256
 from study.nnunet.trainer import nnUNetTrainerPGPS
+from study.nnunet.training_job import IterationReport, Parts, SilentObserver
 from study.store.records import EpochReport, Phase
 
 
@@ -86,8 +86,8 @@ def test_without_a_task_it_is_the_published_method(make_trainer: MakeTrainer, da
     trainer.initialize()
     document = plans_document(data)
     plan = plan_from_document(document, document["configurations"], FULL)
-    assert trainer.task is not None
-    assert trainer.task.curriculum == resolve(plan.geometry, named_axes("pgps", allocation="reference"))
+    assert trainer.job is not None
+    assert trainer.job.curriculum == resolve(plan.geometry, named_axes("pgps", allocation="reference"))
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
         1000,
         250,
@@ -95,7 +95,7 @@ def test_without_a_task_it_is_the_published_method(make_trainer: MakeTrainer, da
     )
     assert type(trainer.optimizer) is torch.optim.SGD
     assert trainer.oversample_foreground_percent == 0.5
-    assert trainer.task.settings.test_time_mirroring
+    assert trainer.job.settings.test_time_mirroring
 
 
 def foreground_samples(trainer: nnUNetTrainerPGPS) -> float:
@@ -129,8 +129,8 @@ def trained(make_trainer: MakeTrainer) -> tuple[nnUNetTrainerPGPS, Notes]:
 
 def test_a_training_from_first_to_last_iteration(trained: tuple[nnUNetTrainerPGPS, Notes]) -> None:
     trainer, notes = trained
-    assert trainer.task is not None
-    curriculum = trainer.task.curriculum
+    assert trainer.job is not None
+    curriculum = trainer.job.curriculum
     assert trainer.is_trained
     assert [report.iteration for report in notes.iterations] == list(range(24))
     assert [report.stage for report in notes.iterations] == [curriculum.stage_index(i) for i in range(24)]
@@ -140,8 +140,8 @@ def test_a_training_from_first_to_last_iteration(trained: tuple[nnUNetTrainerPGP
 
 
 def _check_epochs(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
-    assert trainer.task is not None
-    epochs, curriculum = notes.epochs, trainer.task.curriculum
+    assert trainer.job is not None
+    epochs, curriculum = notes.epochs, trainer.job.curriculum
     assert [(report.epoch, report.iteration) for report in epochs] == [(0, 8), (1, 16), (2, 24)]
     assert [report.learning_rate for report in epochs] == pytest.approx([0.003 * (1 - e / 3) ** 0.9 for e in range(3)])
     losses = [[r.loss for r in notes.iterations[8 * e : 8 * e + 8]] for e in range(3)]
@@ -161,8 +161,8 @@ def _check_epochs(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
 
 
 def _check_intervals(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
-    assert trainer.task is not None
-    curriculum = trainer.task.curriculum
+    assert trainer.job is not None
+    curriculum = trainer.job.curriculum
     trained = [(stage, start, stop) for phase, stage, start, stop, _ in notes.intervals if phase is Phase.TRAINING]
     covering = [(stage, start, stop) for stage, start, stop in trained if stop > start]
     assert [start for _, start, _ in covering] + [24] == [0] + [stop for _, _, stop in covering]
@@ -192,7 +192,7 @@ def test_random_draws_are_reported_with_what_each_stage_had(make_trainer: MakeTr
     notes = Notes()
     trainer = make_trainer("rpss", observer=notes, training={"epochs": 2, "iterations_per_epoch": 6})
     trainer.run_training()
-    assert trainer.task is not None
+    assert trainer.job is not None
     assert len({report.stage for report in notes.iterations}) > 3
     stretches = [(stage, start, stop) for phase, stage, start, stop, _ in notes.intervals if stop > start]
     assert stretches == [(None, 0, 6), (None, 6, 12)]
@@ -202,7 +202,7 @@ def test_random_draws_are_reported_with_what_each_stage_had(make_trainer: MakeTr
         drawn = Counter(report.stage for report in notes.iterations[start:stop])
         assert {part.stage: part.iterations for part in parts} == drawn
         assert sum(part.seconds for part in parts) == pytest.approx(seconds)
-    assert trainer.voxels == trainer.task.curriculum.voxels
+    assert trainer.voxels == trainer.job.curriculum.voxels
 
 
 # --------------------------------------------------------------------------------------------------- seeds and numbers

@@ -24,7 +24,7 @@ from study.cli import trial_screen as trial_progress
 from study.cli.trial_screen import TerminalProgress, as_json
 from study.common.terminal import output_to
 from study.nnunet.datasets import data_paths, find_dataset
-from study.nnunet.task import IterationReport
+from study.nnunet.training_job import IterationReport
 from study.run.meter import carbon_intensity_kg_per_kwh
 from study.run.trial import finished_trial, run_trial
 from study.store.ledger import Ledger

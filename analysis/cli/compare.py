@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(comparison: Comparison, remarks: list[str]) -> dict[str, Any]:
     """Rows and means over tasks in the columns of `analysis.comparison`, missing values as null, and every note."""
-    from analysis.comparison.words import notes
+    from analysis.comparison.text import notes
 
     return {
         "baseline": comparison.baseline,
@@ -125,7 +125,7 @@ def _about(source: Publication, contradictions: list[str]) -> list[str]:
 
 def _print(comparison: Comparison, remarks: list[str]) -> None:
     from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
-    from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences
+    from analysis.comparison.text import cost_table, dice_table, notes, summary_sentences
     from analysis.tables.grid import about_carbon
     from analysis.tables.objectives import OBJECTIVES
 

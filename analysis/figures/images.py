@@ -22,7 +22,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.sections import Exhibit
 from analysis.figures.style import FILE, NARROW, PAINTS, RC, WIDE, Layout
 from analysis.tables.format import latex, markdown
 

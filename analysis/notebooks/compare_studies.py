@@ -2,7 +2,7 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 from analysis.comparison.compare import compare
-from analysis.comparison.words import notes, whole_table
+from analysis.comparison.text import notes, whole_table
 from analysis.fronts.figures import MOST_GROUPS, pareto_figure
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import gather

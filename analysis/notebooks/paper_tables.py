@@ -50,8 +50,8 @@ evidence = gather(STUDIES)
 
 # %%
 
-chapter = papers(evidence, reference=REFERENCE)
-for exhibit in chapter.exhibits:
+section = papers(evidence, reference=REFERENCE)
+for exhibit in section.exhibits:
     display(Markdown(f"### {exhibit.heading}"))
     if exhibit.draw is not None:
         show(exhibit.draw(FILE))
@@ -63,7 +63,7 @@ for exhibit in chapter.exhibits:
 # What is not shown, and why:
 
 # %%
-print("\n".join(chapter.missing) or "Everything is there.")
+print("\n".join(section.missing) or "Everything is there.")
 
 # %% [markdown]
 # ## The published numbers alone
@@ -85,7 +85,7 @@ print("\n".join(contradictions("miccai2024")) or "Text and table agree.")
 
 # %%
 
-for exhibit in chapter.exhibits:
+for exhibit in section.exhibits:
     if exhibit.table is not None:
         print(latex(exhibit.table, caption=exhibit.caption, label=exhibit.stem))
         break

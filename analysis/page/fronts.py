@@ -1,4 +1,4 @@
-"""Chapter: what Dice costs. Fronts of Dice against time, CO₂ and voxels, how sure they are, and what they cover."""
+"""Section: what Dice costs. Fronts of Dice against time, CO₂ and voxels, how sure they are, and what they cover."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.exhibits import Chapter, Exhibit, stem_of
+from analysis.figures.sections import Exhibit, Section, stem_of
 from analysis.figures.style import Layout
 from analysis.fronts.attainment import Attainment, attainment_figure, attainments
 from analysis.fronts.captions import description, lowered, notes, over_seeds, subject, title
@@ -42,8 +42,8 @@ _INTRO = (
 )
 
 
-def fronts(evidence: Evidence) -> Chapter:
-    """The chapter, with exhibits for every dataset that has a finished trial."""
+def fronts(evidence: Evidence) -> Section:
+    """The section, with exhibits for every dataset that has a finished trial."""
     exhibits: list[Exhibit] = []
     missing: list[str] = []
     several = len(evidence.datasets) > 1
@@ -53,7 +53,7 @@ def fronts(evidence: Evidence) -> Chapter:
         missing += [f"{dataset}: {sentence}" if several else sentence for sentence in of_dataset.missing]
     if not evidence.datasets:
         missing.append(f"No front: it needs a finished trial ({states(evidence.tables.trials)}).")
-    return Chapter(
+    return Section(
         anchor="fronts", heading="What Dice costs", intro=_INTRO, exhibits=tuple(exhibits), missing=tuple(missing)
     )
 

@@ -47,8 +47,8 @@ class PageExhibit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageChapter:
-    """Exhibits about one question; the fields are those of `exhibits.Chapter`."""
+class PageSection:
+    """Exhibits about one question; the fields are those of `exhibits.Section`."""
 
     anchor: str
     heading: str
@@ -65,7 +65,7 @@ class Page:
         title: in the window and on top; subtitle below it.
         basis: pairs of heading and sentence: what the page rests on.
         notices: sentences that matter to the whole page.
-        chapters: in order.
+        sections: in order.
         trials: all trials, None when there are none; trial_ids: of its rows.
         card_rows: identity of a trial or configuration -> id of its row in `trials`.
         cards: data of the cards, safe inside a script element.
@@ -77,7 +77,7 @@ class Page:
     subtitle: str
     basis: Sequence[tuple[str, str]]
     notices: Sequence[str]
-    chapters: Sequence[PageChapter]
+    sections: Sequence[PageSection]
     trials: PageExhibit | None
     trial_ids: Sequence[str]
     card_rows: Mapping[str, str]
@@ -89,7 +89,7 @@ class Page:
 def render(page: Page) -> str:
     """The HTML document."""
     styles = SharedStyles()
-    chapters = "".join(_chapter(chapter, page.card_rows, styles) for chapter in page.chapters)
+    sections = "".join(_section(section, page.card_rows, styles) for section in page.sections)
     return "".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
@@ -101,7 +101,7 @@ def render(page: Page) -> str:
             *(_notice(sentence) for sentence in page.notices),
             f"{_facts(page.basis)}</header>\n{_contents(page)}",
             '<div id="filters" class="filters" hidden></div>\n<main id="content" tabindex="-1">\n',
-            chapters,
+            sections,
             _trials(page),
             _data(page.data_files),
             f"</main>\n<footer class=muted><p>{escape(page.footer)}</p></footer>\n",
@@ -141,27 +141,27 @@ def _facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 def _contents(page: Page) -> str:
     ends = [("trials", "All trials")] if page.trials else []
-    entries = [*(_entry(chapter) for chapter in page.chapters), *(_link(*end) for end in [*ends, ("data", "Data")])]
+    entries = [*(_entry(section) for section in page.sections), *(_link(*end) for end in [*ends, ("data", "Data")])]
     return (
         f"<nav aria-label=Contents>\n<ul>\n{''.join(f'<li>{entry}</li>{chr(10)}' for entry in entries)}</ul>\n</nav>\n"
     )
 
 
-def _entry(chapter: PageChapter) -> str:
-    links = ", ".join(_link(exhibit.stem, exhibit.heading) for exhibit in chapter.exhibits)
-    return f"{_link(chapter.anchor, chapter.heading)}{f': <span class=muted>{links}</span>' if links else ''}"
+def _entry(section: PageSection) -> str:
+    links = ", ".join(_link(exhibit.stem, exhibit.heading) for exhibit in section.exhibits)
+    return f"{_link(section.anchor, section.heading)}{f': <span class=muted>{links}</span>' if links else ''}"
 
 
 def _link(anchor: str, words: str) -> str:
     return f'<a href="#{escape(anchor)}">{escape(words)}</a>'
 
 
-def _chapter(chapter: PageChapter, card_rows: Mapping[str, str], styles: SharedStyles) -> str:
-    intro = f"<p>{escape(chapter.intro)}</p>\n" if chapter.intro else ""
-    exhibits = "".join(_exhibit(exhibit, card_rows, styles) for exhibit in chapter.exhibits)
+def _section(section: PageSection, card_rows: Mapping[str, str], styles: SharedStyles) -> str:
+    intro = f"<p>{escape(section.intro)}</p>\n" if section.intro else ""
+    exhibits = "".join(_exhibit(exhibit, card_rows, styles) for exhibit in section.exhibits)
     return (
-        f'<section id="{escape(chapter.anchor)}">\n<h2>{escape(chapter.heading)}</h2>\n{intro}{exhibits}'
-        f"{''.join(map(_notice, chapter.missing))}</section>\n"
+        f'<section id="{escape(section.anchor)}">\n<h2>{escape(section.heading)}</h2>\n{intro}{exhibits}'
+        f"{''.join(map(_notice, section.missing))}</section>\n"
     )
 
 

@@ -11,8 +11,8 @@ from analysis.comparison.compare import BASELINE, Comparison, compare, joined_wi
 from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
 from analysis.comparison.pairs import methods_of
 from analysis.comparison.reference import load
-from analysis.comparison.words import notes, whole_table
-from analysis.figures.exhibits import Chapter, Exhibit, stem_of
+from analysis.comparison.text import notes, whole_table
+from analysis.figures.sections import Exhibit, Section, stem_of
 from analysis.papers.figure2 import STEM as FIGURE2
 from analysis.papers.figure2 import figure2
 from analysis.papers.figure3 import figure3
@@ -23,11 +23,11 @@ from analysis.tables.methods import METHOD_LABELS
 COMPARISON, EQUAL_COST = "comparison", "equal_cost"
 
 
-def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
+def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
     """Table 1, Fig. 2, Fig. 3, the supplement's table of the MICCAI paper, the PDL poster's table, and the statistics.
 
     Args:
-        evidence: any study; what lacks its trials is named in `Chapter.missing`.
+        evidence: any study; what lacks its trials is named in `Section.missing`.
         reference: name of a publication whose numbers are shown beside ours.
 
     Raises:
@@ -47,7 +47,7 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Chapter:
         time_table(evidence),
         patch_batch_sizes(evidence.points),
     ]
-    return Chapter(
+    return Section(
         anchor="papers",
         heading="The papers' tables and figures",
         intro=f"Schemes against {METHOD_LABELS[BASELINE]} as the publication showed them: what is gained or lost in "

@@ -7,7 +7,7 @@
       data/{trials,epochs,cases,costs}.parquet, schema.json
       files.json                              what a report wrote, so that the next one can take it away
 
-With several datasets, stems end in the dataset's name. What is drawn is up to the chapters.
+With several datasets, stems end in the dataset's name. What is drawn is up to the sections.
 
 The folder of a report: written file by file, each one whole, and cleared of what an earlier report left.
 
@@ -31,15 +31,15 @@ from typing import IO
 import pandas as pd
 
 from analysis.comparison.reference import source
-from analysis.figures.exhibits import STEM, Chapter, Exhibit
 from analysis.figures.images import FIGURE_FORMATS, FIGURES, TABLE_FORMATS, Drawn, draw_all
 from analysis.figures.images import TABLES as TABLE_FOLDER
+from analysis.figures.sections import STEM, Exhibit, Section
 from analysis.fronts.caveats import basis, constant_share, states, words_of
 from analysis.page.cards import as_script, card_data, card_rows, events_of
+from analysis.page.effects import effects
 from analysis.page.fronts import fronts
-from analysis.page.page import Page, PageChapter, PageExhibit, render
+from analysis.page.page import Page, PageExhibit, PageSection, render
 from analysis.page.papers import papers
-from analysis.page.why import why
 from analysis.statistics.evidence import Evidence, gather
 from analysis.tables.columns import TABLES
 from analysis.tables.contention import sentences as contention
@@ -119,7 +119,7 @@ class ReportFolder:
 
 
 FOLDER = "report"
-CHAPTERS: tuple[Callable[[Evidence], Chapter], ...] = (fronts, papers, why)
+CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, effects)
 """What a report tells, in order."""
 # From so many trials on, drawing in several processes saves more than starting them costs.
 _MANY_TRIALS, _MOST_PROCESSES = 200, 4
@@ -168,7 +168,7 @@ def write_report(
     country: str | None = None,
     *,
     reference: str | None = None,
-    chapters: Sequence[Callable[[Evidence], Chapter]] = CHAPTERS,
+    sections: Sequence[Callable[[Evidence], Section]] = CHAPTERS,
 ) -> Report:
     """Write the report of one or several studies.
 
@@ -177,7 +177,7 @@ def write_report(
         out: folder to write to; by default `report` inside the study, or here for several studies.
         country: ISO 3166 alpha-3 code of the grid to draw CO₂ for; None takes the recorded ones.
         reference: published numbers to show beside the study's, a name out of `reference.REFERENCES`.
-        chapters: what it tells, in order.
+        sections: what it tells, in order.
 
     Raises:
         LedgerError: a folder is no readable study.
@@ -186,13 +186,13 @@ def write_report(
     """
     if reference is not None:
         source(reference)
-        chapters = [partial(papers, reference=reference) if one is papers else one for one in chapters]
+        sections = [partial(papers, reference=reference) if one is papers else one for one in sections]
     evidence = gather(studies, grid=Grid(country=country) if country else None)
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
     _make(folder)
-    told = [chapter(evidence) for chapter in chapters]
+    told = [section(evidence) for section in sections]
     trials = _trials(evidence.tables.trials)
-    exhibits = [*(exhibit for chapter in told for exhibit in chapter.exhibits), trials]
+    exhibits = [*(exhibit for section in told for exhibit in section.exhibits), trials]
     processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
     drawn = {
         exhibit.stem: done for exhibit, done in zip(exhibits, draw_all(exhibits, processes=processes), strict=True)
@@ -206,7 +206,7 @@ def write_report(
         folder=folder,
         page=folder / PAGE,
         figures=tuple(sorted(_pictures(folder, drawn), key=lambda path: not path.name.startswith(_PARETO))),
-        missing=tuple(sentence for chapter in told for sentence in chapter.missing),
+        missing=tuple(sentence for section in told for sentence in section.missing),
         trials=evidence.tables.trials,
     )
 
@@ -242,7 +242,7 @@ def _trials(trials: pd.DataFrame) -> Exhibit:
 def _page(
     title: str,
     evidence: Evidence,
-    chapters: Sequence[Chapter],
+    sections: Sequence[Section],
     trials: Exhibit,
     drawn: dict[str, Drawn],
     studies: Sequence[Path],
@@ -253,7 +253,7 @@ def _page(
         subtitle=states(frame),
         basis=basis(frame, evidence.points),
         notices=list(_notices(frame, evidence.points)),
-        chapters=[_page_chapter(chapter, drawn) for chapter in chapters],
+        sections=[_page_section(section, drawn) for section in sections],
         trials=_page_exhibit(trials, drawn[trials.stem]) if len(frame) else None,
         trial_ids=frame["trial_id"].tolist(),
         card_rows=card_rows(frame),
@@ -263,13 +263,13 @@ def _page(
     )
 
 
-def _page_chapter(chapter: Chapter, drawn: dict[str, Drawn]) -> PageChapter:
-    return PageChapter(
-        anchor=chapter.anchor,
-        heading=chapter.heading,
-        intro=chapter.intro,
-        exhibits=[_page_exhibit(exhibit, drawn[exhibit.stem]) for exhibit in chapter.exhibits],
-        missing=chapter.missing,
+def _page_section(section: Section, drawn: dict[str, Drawn]) -> PageSection:
+    return PageSection(
+        anchor=section.anchor,
+        heading=section.heading,
+        intro=section.intro,
+        exhibits=[_page_exhibit(exhibit, drawn[exhibit.stem]) for exhibit in section.exhibits],
+        missing=section.missing,
     )
 
 

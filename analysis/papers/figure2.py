@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from analysis.comparison.numbers import budget_words
 from analysis.comparison.pairs import MATCHED
 from analysis.figures.encodings import dice_floor, limit_cost, limit_dice
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.sections import Exhibit
 from analysis.figures.style import METHOD_STYLES, MUTED, RC, Layout
 from analysis.papers.canvas import Frame, about_machines, draw_frame, fold_handles, marker_style, method_handle
 from analysis.statistics.evidence import Evidence

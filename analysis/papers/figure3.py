@@ -19,8 +19,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.comparison.compare import Comparison, significant
 from analysis.comparison.numbers import budget_words, signed
-from analysis.comparison.words import dropped, how_to_read
-from analysis.figures.exhibits import Exhibit
+from analysis.comparison.text import dropped, how_to_read
+from analysis.figures.sections import Exhibit
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, SURFACE, Layout
 from analysis.papers.canvas import Frame, draw_frame, fold_handles, marker_style, method_handle, short_names
 from analysis.statistics.tests import SIGNIFICANT

@@ -25,9 +25,9 @@ from analysis.comparison.compare import Comparison
 from analysis.comparison.numbers import budget_words, dice, percent
 from analysis.comparison.pairs import methods_of
 from analysis.comparison.reference import is_published
+from analysis.comparison.text import summary_sentences
 from analysis.comparison.time_to_dice import time_to_dice
-from analysis.comparison.words import summary_sentences
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.sections import Exhibit
 from analysis.fronts.captions import amount_of
 from analysis.papers.canvas import about_machines
 from analysis.statistics.evidence import Evidence

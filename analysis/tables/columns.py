@@ -47,10 +47,6 @@ def _number(name: str, label: str, meaning: str, unit: str = "", decimals: int |
     return Column(name=name, label=label, unit=unit, dtype="float64", decimals=decimals, meaning=meaning)
 
 
-def _flag(name: str, label: str, meaning: str) -> Column:
-    return Column(name=name, label=label, dtype="boolean", meaning=meaning)
-
-
 def _of(record: type) -> Iterator[Column]:
     """Of every setting of a record."""
     for name, each in settings_of(record).items():

@@ -59,13 +59,13 @@ class CudaSteps:
     the smaller ones fit into its memory.
 
     Args:
-        trainer: an initialised nnU-Net trainer with its task.
+        trainer: an initialised nnU-Net trainer with its job.
         announce: told how a stage is run, once it is made.
     """
 
     def __init__(self, trainer: Any, announce: Callable[[StageExecution], None]) -> None:
         self._trainer, self._announce = trainer, announce
-        self._curriculum, self._settings = trainer.task.curriculum, trainer.task.settings
+        self._curriculum, self._settings = trainer.job.curriculum, trainer.job.settings
         self._parameters = list(trainer.network.parameters())
         # Those that the loss reaches; the others keep none, and the optimizer passes them by.
         self._gradients: list[torch.Tensor] = []

@@ -4,8 +4,8 @@ What changes against nnU-Net: batches come from `batches.py` (iteration-indexed,
 loop can stop and resume at any iteration, and optimiser and validation follow `TrainingSettings`. Network, loss,
 steps, augmentation, mixed precision and the final sliding-window validation are nnU-Net's own.
 
-Attach a `Task` before `initialize`. Without one, as under `nnUNetv2_train -tr nnUNetTrainerPGPS`, the trainer follows
-PGPS' published chain and allocation with nnU-Net's own settings, see `task.published_task`.
+Attach a `TrainingJob` before `initialize`. Without one, as under `nnUNetv2_train -tr nnUNetTrainerPGPS`, the trainer
+follows PGPS' published chain and allocation with nnU-Net's own settings, see `training_job.published_job`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from study.nnunet.checkpoints import OnlineValidation, log_none
 from study.nnunet.compiling import use_compile_cache
 from study.nnunet.feed import Feed, make_feed
 from study.nnunet.steps import Steps, StockSteps, make_steps, read_losses
-from study.nnunet.task import IterationReport, Stretch, Task, published_task
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
+from study.nnunet.training_job import IterationReport, IterationTimer, TrainingJob, published_job
 from study.store.readings import StageExecution, StagePart
 from study.store.records import EpochReport, Phase
 
@@ -60,7 +60,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's default
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.task: Task | None = None
+        self.job: TrainingJob | None = None
         self.iteration = 0
         self.training_seconds = 0.0
         self.voxels = 0
@@ -73,34 +73,34 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     # --- set-up ------------------------------------------------------------------------------------------------
 
-    def attach(self, task: Task) -> None:
+    def attach(self, job: TrainingJob) -> None:
         """Take on what to train; call before `initialize`."""
-        self.task = task
-        settings = task.settings
+        self.job = job
+        settings = job.settings
         self.num_epochs = settings.epochs
-        self.num_iterations_per_epoch = task.curriculum.total_iterations // settings.epochs
+        self.num_iterations_per_epoch = job.curriculum.total_iterations // settings.epochs
         self.num_val_iterations_per_epoch = settings.validation_batches
         self.initial_lr = settings.initial_learning_rate
         self.weight_decay = settings.weight_decay
         self.oversample_foreground_percent = settings.foreground_oversampling
-        if task.previous_stage is not None:
-            self.folder_with_segs_from_previous_stage = str(task.previous_stage)
+        if job.previous_stage is not None:
+            self.folder_with_segs_from_previous_stage = str(job.previous_stage)
 
     def initialize(self) -> None:
         """Build network, optimiser and loss from seeded weights."""
-        if self.task is None:
+        if self.job is None:
             workers = get_allowed_n_proc_DA()
-            self.attach(published_task(self.plans_manager.plans, self.configuration_name, data_workers=workers))
+            self.attach(published_job(self.plans_manager.plans, self.configuration_name, data_workers=workers))
         if self.device.type == "cuda":
-            use_compile_cache(self._task.compile_cache)
-        seed_weights(self._task.seed)
+            use_compile_cache(self._job.compile_cache)
+        seed_weights(self._job.seed)
         super().initialize()
-        if self._task.curriculum.has_one_voxel_stage:
+        if self._job.curriculum.has_one_voxel_stage:
             allow_one_voxel(self.network)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         """Optimiser of the settings, learning rate annealed polynomially to zero over the epochs; fused on a GPU."""
-        optimizer = make_optimizer(self._task.settings, self.network.parameters(), fused=self.device.type == "cuda")
+        optimizer = make_optimizer(self._job.settings, self.network.parameters(), fused=self.device.type == "cuda")
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def get_dataloaders(self) -> tuple[Feed, None]:
@@ -108,23 +108,23 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         feed = make_feed(
             self.make_batches(),
             self._schedule(),
-            workers=self._task.data_workers,
+            workers=self._job.data_workers,
             pin_memory=self.device.type == "cuda",
-            stop_requested=self._task.observer.stop_requested,
-            stall_seconds=self._task.stall_seconds,
+            stop_requested=self._job.observer.stop_requested,
+            stall_seconds=self._job.stall_seconds,
         )
         return feed, None
 
     def make_batches(self) -> Batches:
-        """Every batch of the task, by index."""
+        """Every batch of the job, by index."""
         training_cases, validation_cases = self.get_tr_and_val_datasets()
         return Batches(
             trainer=self,
-            curriculum=self._task.curriculum,
-            data=self._task.data,
-            seed=self._task.seed,
+            curriculum=self._job.curriculum,
+            data=self._job.data,
+            seed=self._job.seed,
             foreground_oversampling=self.oversample_foreground_percent,
-            augmentations=augmentations(self, self._task.curriculum, self._task.settings.augmentation),
+            augmentations=augmentations(self, self._job.curriculum, self._job.settings.augmentation),
             training_cases=training_cases,
             validation_cases=validation_cases,
         )
@@ -134,9 +134,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Write to nnU-Net's log file only: the terminal belongs to the progress display."""
-        if getattr(self, "task", None) is not None:
+        if getattr(self, "job", None) is not None:
             # nnU-Net's validation logs every case, and tells nobody else.
-            self._task.observer.alive(" ".join(map(str, args)))
+            self._job.observer.alive(" ".join(map(str, args)))
         super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
 
     # --- the loop ----------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     @property
     def has_reached_dice(self) -> bool:
         """Whether the validation Dice to stop at has been reached, see `data_curriculum`."""
-        return stopping_epoch(self._curve, self._task.settings.stop_at_dice) is not None
+        return stopping_epoch(self._curve, self._job.settings.stop_at_dice) is not None
 
     def run_training(self) -> None:
         """Train from the current iteration to the end, or to the Dice to stop at; see also `Observer.stop_requested`.
@@ -177,10 +177,10 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's own prediction and evaluation of the fold, with test-time mirroring as the settings say."""
         axes, processes = self.inference_allowed_mirroring_axes, stock.default_num_processes
-        if not self._task.settings.test_time_mirroring:
+        if not self._job.settings.test_time_mirroring:
             self.inference_allowed_mirroring_axes = None
         # nnU-Net read it from the environment when it was first imported, whoever did that.
-        stock.default_num_processes = self._task.validation_processes or processes
+        stock.default_num_processes = self._job.validation_processes or processes
         try:
             super().perform_actual_validation(save_probabilities)
         finally:
@@ -195,7 +195,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self.on_train_epoch_end([{"loss": np.array(loss)} for loss in losses])
         validation = self._validate_epoch(epoch)
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
-        self._task.observer.epoch_done(self._epoch_report(epoch, losses, validation))
+        self._job.observer.epoch_done(self._epoch_report(epoch, losses, validation))
         self._epoch_losses = []
         self._curve.append(validation.dice)
         self.current_epoch += 1
@@ -203,14 +203,14 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._save()
 
     def _train_iterations(self, *, stop: int) -> None:
-        stretch = Stretch(lambda: self.iteration, self._spend_training, self._steps)
+        stretch = IterationTimer(lambda: self.iteration, self._spend_training, self._steps)
         try:
             while self.iteration < stop:
-                stage = self._task.curriculum.stage_index(self.iteration)
-                if not self._task.curriculum.random_draws:
+                stage = self._job.curriculum.stage_index(self.iteration)
+                if not self._job.curriculum.random_draws:
                     stretch.enter(stage)
                 self._train_iteration(stage)
-                if self._task.curriculum.random_draws:
+                if self._job.curriculum.random_draws:
                     stretch.drawn(stage)
                 self._pause(stretch)
         except NoBatchError as error:
@@ -219,9 +219,9 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         finally:
             stretch.close()
 
-    def _pause(self, stretch: Stretch) -> None:
+    def _pause(self, stretch: IterationTimer) -> None:
         """What may come between two iterations: a stop, a report, a checkpoint."""
-        if self._task.observer.stop_requested():
+        if self._job.observer.stop_requested():
             stretch.close()
             self._stop()
         if stretch.seconds >= REPORT_INTERVAL_SECONDS:
@@ -232,7 +232,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             stretch.reopen()
 
     def _end_without_batch(self, error: NoBatchError) -> NoReturn:
-        if not self._task.observer.stop_requested():
+        if not self._job.observer.stop_requested():
             self._save()
             raise error
         self._stop()
@@ -247,12 +247,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         fetched = time.perf_counter()
         self._steps.ready(stage, batch, self.iteration)
         readied = time.perf_counter()
-        seed_forward(self._task.seed, self.iteration)
+        seed_forward(self._job.seed, self.iteration)
         seeded = time.perf_counter()
         loss = self._steps.train(stage, batch)
         done = time.perf_counter()
         self._epoch_losses.append(loss)
-        self.voxels += self._task.curriculum.stages[stage].voxels_per_iteration
+        self.voxels += self._job.curriculum.stages[stage].voxels_per_iteration
         report = IterationReport(
             iteration=self.iteration,
             stage=stage,
@@ -261,7 +261,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             step_seconds=readied - fetched + done - seeded,
         )
         self.iteration += 1
-        self._task.observer.iteration_done(report)
+        self._job.observer.iteration_done(report)
 
     def _validate_epoch(self, epoch: int) -> OnlineValidation:
         if not self._schedule().validates(epoch):
@@ -274,7 +274,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
             self._end_without_batch(error)
         self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
-        if self._task.observer.stop_requested():
+        if self._job.observer.stop_requested():
             self._stop()
         self.on_validation_epoch_end(outputs)
         return OnlineValidation.logged(self.logger)
@@ -284,7 +284,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         """nnU-Net's outputs for the fixed batches, or for the first of them when a stop is requested meanwhile."""
         self.on_validation_epoch_start()
         outputs: list[Any] = []
-        while len(outputs) < self._task.settings.validation_batches and not self._task.observer.stop_requested():
+        while len(outputs) < self._job.settings.validation_batches and not self._job.observer.stop_requested():
             outputs.append(self._steps.validate(next(self.dataloader_train), self.iteration))
         return self._steps.outputs(outputs)
 
@@ -296,7 +296,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             raise InfeasibleTrialError(f"{what} not finite in epoch {epoch}; lower the learning rate")
 
     def _epoch_report(self, epoch: int, losses: list[float], validation: OnlineValidation) -> EpochReport:
-        stage = self._task.curriculum.stages[self._stage_of_last]
+        stage = self._job.curriculum.stages[self._stage_of_last]
         return EpochReport(
             epoch=epoch,
             iteration=self.iteration,
@@ -356,26 +356,26 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     # --- helpers -----------------------------------------------------------------------------------------------
 
     @property
-    def _task(self) -> Task:
-        if self.task is None:
-            raise RuntimeError("attach a task before using the trainer")
-        return self.task
+    def _job(self) -> TrainingJob:
+        if self.job is None:
+            raise RuntimeError("attach a job before using the trainer")
+        return self.job
 
     @property
     def _total(self) -> int:
-        return self._task.curriculum.total_iterations
+        return self._job.curriculum.total_iterations
 
     @property
     def _stage_of_last(self) -> int:
-        return self._task.curriculum.stage_index(max(0, self.iteration - 1))
+        return self._job.curriculum.stage_index(max(0, self.iteration - 1))
 
     def _spend(self, phase: Phase, stage: int | None, seconds: float) -> None:
         self.training_seconds += seconds
-        self._task.observer.interval_done(phase, stage, self.iteration, self.iteration, seconds)
+        self._job.observer.interval_done(phase, stage, self.iteration, self.iteration, seconds)
 
     def _spend_training(self, stage: int | None, start: int, seconds: float, parts: tuple[StagePart, ...]) -> None:
         self.training_seconds += seconds
-        self._task.observer.interval_done(Phase.TRAINING, stage, start, self.iteration, seconds, parts)
+        self._job.observer.interval_done(Phase.TRAINING, stage, start, self.iteration, seconds, parts)
 
     def _schedule(self) -> Schedule:
         return Schedule(
@@ -383,8 +383,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             start_iteration=self.iteration,
             epochs=self.num_epochs,
             iterations_per_epoch=self.num_iterations_per_epoch,
-            validation_every_epochs=self._task.settings.validation_every_epochs,
-            validation_batches=self._task.settings.validation_batches,
+            validation_every_epochs=self._job.settings.validation_every_epochs,
+            validation_batches=self._job.settings.validation_batches,
         )
 
     def _do_i_compile(self) -> bool:
@@ -393,4 +393,4 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def _stage_ready(self, execution: StageExecution) -> None:
         self.print_to_log_file(f"{execution}")
-        self._task.observer.stage_ready(execution)
+        self._job.observer.stage_ready(execution)

@@ -29,7 +29,7 @@ from study.nnunet.failures import disk_full, out_of_memory
 from study.nnunet.identity import check_trial_inputs, deciding_versions, recorded_versions, version_changes
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure
-from study.nnunet.task import Parts, Stopwatch
+from study.nnunet.training_job import Parts, Stopwatch
 from study.run import preloaded
 from study.run.accounts import Accounts
 from study.run.progress import Progress, StopRequest, remarks
@@ -194,8 +194,8 @@ class _Attempt:
     def _make_trainer(self, device: str) -> Any:
         import torch
 
-        from study.nnunet.task import Task
         from study.nnunet.trainer import nnUNetTrainerPGPS
+        from study.nnunet.training_job import TrainingJob
 
         spec, workplace = self._spec, self._workplace
         dataset = find_dataset(workplace.data, spec.dataset)
@@ -208,7 +208,7 @@ class _Attempt:
             torch.device(device),
         )
         trainer.attach(
-            Task(
+            TrainingJob(
                 curriculum=spec.curriculum,
                 data=spec.data,
                 settings=spec.training,

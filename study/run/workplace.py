@@ -25,7 +25,7 @@ class Workplace:
         energy: how energy is measured; its country has been checked.
         previous_stage: segmentations of the previous stage, for cascades.
         metrics: what is measured beside Dice; of a finished trial, what its result lacks of them.
-        stall_seconds: how long to wait for a batch; see `Task`.
+        stall_seconds: how long to wait for a batch; see `TrainingJob`.
     """
 
     data: DataPaths

@@ -15,10 +15,10 @@ from ledgers import make_header, make_spec, make_study, start_trial
 from playwright.sync_api import Browser, Locator, Page
 from reports import quick_report
 
-from analysis.figures.exhibits import Chapter
+from analysis.figures.sections import Section
 from analysis.figures.style import PAINTS, Paint
+from analysis.page.effects import effects
 from analysis.page.report import Report, write_report
-from analysis.page.why import why
 from analysis.statistics.evidence import Evidence, gather
 
 POINT = "figure > svg.wide .point"
@@ -221,14 +221,14 @@ def test_filters_hide_bars_and_curves_and_the_rows_of_their_tables(
 ) -> None:
     stems = ("learning_curves", "costs", "costs_by_stage")
 
-    def chapter(evidence: Evidence) -> Chapter:
-        told = why(evidence)
+    def section(evidence: Evidence) -> Section:
+        told = effects(evidence)
         return replace(told, exhibits=[one for one in told.exhibits if one.stem in stems])
 
     def is_kept(group: str) -> bool:
         return not (group.startswith("PGPS,") or "50%" in group)
 
-    report = write_report([root], tmp_path / "report", None, chapters=[chapter])
+    report = write_report([root], tmp_path / "report", None, sections=[section])
     with opened(browser, report.page) as page:
         page.get_by_label("PGPS", exact=True).uncheck()
         page.get_by_label("50%", exact=True).uncheck()

@@ -15,7 +15,7 @@ from scipy.stats import wilcoxon
 from analysis.comparison.compare import Comparison, compare, joined_with, significant
 from analysis.comparison.numbers import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
 from analysis.comparison.reference import load
-from analysis.comparison.words import cost_table, dice_table, notes, summary_sentences, whole_table
+from analysis.comparison.text import cost_table, dice_table, notes, summary_sentences, whole_table
 from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.tests import holm
 from analysis.tables.columns import Column

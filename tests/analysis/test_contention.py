@@ -82,7 +82,7 @@ def test_a_spread_of_the_same_work_is_said_beside_fronts_and_comparisons(
     assert (words in compare(found).rows["remarks"].iloc[0]) == said
     # Beside the papers' tables and figures, the hypervolume, at the head of the report, and by `status`.
     told = {
-        exhibit.stem: " ".join(exhibit.notes) for chapter in (papers, fronts) for exhibit in chapter(found).exhibits
+        exhibit.stem: " ".join(exhibit.notes) for section in (papers, fronts) for exhibit in section(found).exhibits
     }
     for stem in ("table1", "hypervolume", "attainment_dice_runtime", "pareto_dice_runtime"):
         assert (words in told[stem]) == said, stem

@@ -13,8 +13,8 @@ import pytest
 from examples import RESULT, finish, make_spec
 from reports import quick_report
 
-from analysis.figures.exhibits import Exhibit, stem_of
 from analysis.figures.images import Drawn, draw
+from analysis.figures.sections import Exhibit, stem_of
 from analysis.page.report import ReportFolder
 from analysis.tables.format import Table, latex, markdown
 from analysis.tables.frame import tables_of

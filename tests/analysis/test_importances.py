@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import make_points
 
-from analysis.why.importances import FANOVA, FEWEST_POINTS, FRONT, PED_ANOVA, best_share, importances
-from analysis.why.varying import varying_axes
+from analysis.effects.importances import FANOVA, FEWEST_POINTS, FRONT, PED_ANOVA, best_share, importances
+from analysis.effects.varying import varying_axes
 
 OBJECTIVES = ("dice", "runtime_seconds", "co2_kg")
 

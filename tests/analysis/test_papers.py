@@ -13,8 +13,8 @@ from ledgers import finish_trial, make_spec, make_study, start_trial
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.figures.exhibits import Chapter, Exhibit
 from analysis.figures.images import as_png, as_svg
+from analysis.figures.sections import Exhibit, Section
 from analysis.figures.style import FILE, NARROW, WIDE
 from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, evidence_of, gather
@@ -33,12 +33,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def chapter(study: Evidence) -> Chapter:
+def section(study: Evidence) -> Section:
     return papers(study)
 
 
-def exhibit(chapter: Chapter, stem: str) -> Exhibit:
-    return next(one for one in chapter.exhibits if one.stem == stem)
+def exhibit(section: Section, stem: str) -> Exhibit:
+    return next(one for one in section.exhibits if one.stem == stem)
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -46,14 +46,14 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
 
 
-def drawn(chapter: Chapter) -> list[Exhibit]:
-    return [one for one in chapter.exhibits if one.draw is not None]
+def drawn(section: Section) -> list[Exhibit]:
+    return [one for one in section.exhibits if one.draw is not None]
 
 
-def test_all_exhibits_of_a_whole_study(chapter: Chapter) -> None:
-    assert [one.stem for one in chapter.exhibits] == STEMS
-    assert chapter.missing == []
-    for one in chapter.exhibits:
+def test_all_exhibits_of_a_whole_study(section: Section) -> None:
+    assert [one.stem for one in section.exhibits] == STEMS
+    assert section.missing == []
+    for one in section.exhibits:
         assert one.heading
         assert one.notes
         assert (one.data is None) == (one.table is None)
@@ -62,8 +62,8 @@ def test_all_exhibits_of_a_whole_study(chapter: Chapter) -> None:
 
 
 @pytest.mark.parametrize("layout", [FILE, WIDE, NARROW])
-def test_figures_fit_their_layout_in_readable_type(chapter: Chapter, layout) -> None:
-    for one in drawn(chapter):
+def test_figures_fit_their_layout_in_readable_type(section: Section, layout) -> None:
+    for one in drawn(section):
         figure = one.draw(layout)
         width, height = figure.get_size_inches()
         assert width == layout.width
@@ -79,8 +79,8 @@ def test_the_same_study_gives_the_same_bytes(study: Evidence) -> None:
         assert as_svg(one.draw(FILE)) == as_svg(other.draw(FILE))
 
 
-def test_figure_two_has_a_line_per_scheme_in_each_panel(chapter: Chapter, study: Evidence) -> None:
-    panels = exhibit(chapter, "figure2").draw(WIDE).axes
+def test_figure_two_has_a_line_per_scheme_in_each_panel(section: Section, study: Evidence) -> None:
+    panels = exhibit(section, "figure2").draw(WIDE).axes
     assert [panel.get_xlabel() for panel in panels] == ["Iterations", "Voxels [millions]", "Training time [s]"]
     points = study.points.query("method == 'pgps'").sort_values("budget")
     for panel, cost, factor in zip(panels, ("iterations", "voxels", "runtime_seconds"), (1, 1e-6, 1), strict=True):
@@ -90,9 +90,9 @@ def test_figure_two_has_a_line_per_scheme_in_each_panel(chapter: Chapter, study:
     assert {text.get_text() for text in panels[0].texts} == {"50 %", "100 %"}
 
 
-def test_figure_three_draws_the_table_of_comparisons(chapter: Chapter) -> None:
-    rows = exhibit(chapter, "comparison").data
-    axes = exhibit(chapter, "figure3").draw(FILE).axes[0]
+def test_figure_three_draws_the_table_of_comparisons(section: Section) -> None:
+    rows = exhibit(section, "comparison").data
+    axes = exhibit(section, "figure3").draw(FILE).axes[0]
     marks = {line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() not in ("None", None, "")}
     assert marks == set(rows["dice_difference"])
     # One seed.
@@ -102,15 +102,15 @@ def test_figure_three_draws_the_table_of_comparisons(chapter: Chapter) -> None:
 
 def test_points_of_one_fold_are_hollow(tmp_path: Path) -> None:
     make_study(tmp_path / "s", n_cases=8)
-    chapter = papers(gather([tmp_path / "s"]))
-    figure = exhibit(chapter, "figure3").draw(FILE)
+    section = papers(gather([tmp_path / "s"]))
+    figure = exhibit(section, "figure3").draw(FILE)
     faces = {line.get_markerfacecolor() for line in figure.axes[0].get_lines() if line.get_marker() == "o"}
     assert faces == {"#ffffff"}
-    assert "Hollow: one fold." in exhibit(chapter, "figure3").notes
+    assert "Hollow: one fold." in exhibit(section, "figure3").notes
 
 
-def test_table_one_holds_every_scheme_and_budget(chapter: Chapter, study: Evidence) -> None:
-    table = exhibit(chapter, "table1")
+def test_table_one_holds_every_scheme_and_budget(section: Section, study: Evidence) -> None:
+    table = exhibit(section, "table1")
     assert [row[2] for row in table.table.rows] == ["CPS", "PGPS", "PGPS+", "RPSS", "Efficiency", "Performance"] * 2
     pgps = study.points.query("method == 'pgps' and budget == 1").iloc[0]
     row = table.table.rows[1]
@@ -123,9 +123,9 @@ def test_table_one_says_the_means_over_tasks(tmp_path: Path) -> None:
     roots = [tmp_path / f"s{n}" for n in range(2)]
     for number, root in enumerate(roots):
         make_study(root, n_cases=8, dataset=f"Dataset00{number}_Task")
-    chapter = papers(gather(roots))
-    assert any("over 2 tasks (mean ± SD)" in note for note in exhibit(chapter, "table1").notes)
-    assert chapter.missing == [
+    section = papers(gather(roots))
+    assert any("over 2 tasks (mean ± SD)" in note for note in exhibit(section, "table1").notes)
+    assert section.missing == [
         "Fig. 2 needs published schemes at two budgets or more: not on Dataset000_Task, Dataset001_Task."
     ]
 
@@ -140,21 +140,21 @@ def test_a_figure_two_per_dataset(tmp_path: Path) -> None:
 
 
 def test_published_numbers_beside_ours_on_request(study: Evidence) -> None:
-    chapter = papers(study, reference="miccai2024")
-    rows = exhibit(chapter, "table1").table.rows
+    section = papers(study, reference="miccai2024")
+    rows = exhibit(section, "table1").table.rows
     schemes = [row[2] for row in rows]
     assert schemes[:4] == ["CPS", "CPS, miccai2024 (published)", "PGPS", "PGPS, miccai2024 (published)"]
     assert rows[1][4] == "128 min"
-    assert any("NVIDIA A100-SXM4-80GB" in note for note in exhibit(chapter, "table1").notes)
-    axes = exhibit(chapter, "figure3").draw(FILE).axes[0]
+    assert any("NVIDIA A100-SXM4-80GB" in note for note in exhibit(section, "table1").notes)
+    axes = exhibit(section, "figure3").draw(FILE).axes[0]
     diamonds = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "d" and len(line.get_xdata())]
     assert diamonds == pytest.approx([0.0020, 0.0016])
     with pytest.raises(InvalidInputError, match="legal is one of miccai2024"):
         papers(study, reference="nature2030")
 
 
-def test_patch_and_batch_sizes_are_those_of_the_ledger(chapter: Chapter, study: Evidence) -> None:
-    data = exhibit(chapter, "patch_batch_sizes").data
+def test_patch_and_batch_sizes_are_those_of_the_ledger(section: Section, study: Evidence) -> None:
+    data = exhibit(section, "patch_batch_sizes").data
     stages = json.loads(study.points.query("method == 'pgps+' and budget == 1")["stage_table"].item())
     ours = data[data["batch_size_pgps+"].notna()]
     assert ours["patch_size"].tolist() == ["×".join(map(str, stage["patch_size"])) for stage in stages]
@@ -168,9 +168,9 @@ def test_nothing_finished(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "s")
     assert papers(gather([study.root])).exhibits == []
     start_trial(study, make_spec(), seconds=10)
-    chapter = papers(gather([study.root]))
-    assert chapter.exhibits == []
-    assert chapter.missing == [
+    section = papers(gather([study.root]))
+    assert section.exhibits == []
+    assert section.missing == [
         "Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."
     ]
 
@@ -182,20 +182,20 @@ def test_nothing_finished(tmp_path: Path) -> None:
 def test_a_single_trial(scheme: str, words: str, tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "s")
     finish_trial(study, make_spec(scheme), dice=0.8, seconds=30, measured=False)
-    chapter = papers(gather([study.root]))
-    assert [one.stem for one in chapter.exhibits] == ["table1", "patch_batch_sizes"]
-    assert chapter.missing[0].endswith(words)
-    assert exhibit(chapter, "table1").table.rows[0][7] == "–"
+    section = papers(gather([study.root]))
+    assert [one.stem for one in section.exhibits] == ["table1", "patch_batch_sizes"]
+    assert section.missing[0].endswith(words)
+    assert exhibit(section, "table1").table.rows[0][7] == "–"
 
 
 def test_no_common_fold(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "s")
     finish_trial(study, make_spec("cps", fold=0), dice=0.8, seconds=30)
     finish_trial(study, make_spec("pgps", fold=1), dice=0.8, seconds=30)
-    chapter = papers(gather([study.root]))
-    assert "figure3" not in [one.stem for one in chapter.exhibits]
-    assert "on a common fold" in chapter.missing[0]
-    assert any("No fold in common" in note for note in exhibit(chapter, "comparison").notes)
+    section = papers(gather([study.root]))
+    assert "figure3" not in [one.stem for one in section.exhibits]
+    assert "on a common fold" in section.missing[0]
+    assert any("No fold in common" in note for note in exhibit(section, "comparison").notes)
 
 
 def test_different_hardware_is_said(tmp_path: Path) -> None:
@@ -203,18 +203,18 @@ def test_different_hardware_is_said(tmp_path: Path) -> None:
     for budget in (1.0, 0.5):
         finish_trial(study, make_spec("cps", budget=budget), dice=0.8, seconds=30)
         finish_trial(study, make_spec("pgps", budget=budget), dice=0.8, seconds=30, cpu_name="Other CPU")
-    chapter = papers(gather([study.root]))
+    section = papers(gather([study.root]))
     for stem in ("table1", "figure2"):
-        assert any("Different hardware" in note for note in exhibit(chapter, stem).notes)
-    assert "Hardware" in exhibit(chapter, "table1").table.headings
-    assert exhibit(chapter, "comparison").data["runtime_ratio"].isna().all()
+        assert any("Different hardware" in note for note in exhibit(section, stem).notes)
+    assert "Hardware" in exhibit(section, "table1").table.headings
+    assert exhibit(section, "comparison").data["runtime_ratio"].isna().all()
 
 
 def test_a_thousand_trials_are_drawn(study: Evidence) -> None:
     many = evidence_of(repeated(study.tables, times=32))
     assert len(many.tables.trials) > 1000
-    chapter = papers(many)
-    for one in drawn(chapter):
+    section = papers(many)
+    for one in drawn(section):
         assert as_png(one.draw(FILE), dots_per_inch=60)
 
 

@@ -30,7 +30,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 @pytest.fixture(scope="module")
 def report(study: Ledger) -> Report:
-    return write_report([study.root], chapters=[fronts])
+    return write_report([study.root], sections=[fronts])
 
 
 def text_of(report: Report) -> str:
@@ -125,7 +125,7 @@ def test_files_of_several_datasets_do_not_meet(tmp_path: Path) -> None:
     for dataset in ("Dataset001_A", "Dataset002_B"):
         finish_trial(study, make_spec(dataset=dataset), dice=0.8, seconds=30)
     evidence = gather([study.root])
-    stems = [exhibit.stem for chapter in CHAPTERS for exhibit in chapter(evidence).exhibits]
+    stems = [exhibit.stem for section in CHAPTERS for exhibit in section(evidence).exhibits]
     assert len(stems) == len(set(stems))
     assert {"pareto_dice_runtime_Dataset001_A", "pareto_dice_runtime_Dataset002_B"} <= set(stems)
     assert {"trials", "report"}.isdisjoint(stems)

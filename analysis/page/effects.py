@@ -1,4 +1,4 @@
-"""Chapter: why. What matters on the way to Dice and cost, how trainings went, and where their cost went."""
+"""Section: effects. What matters on the way to Dice and cost, how trainings went, and where their cost went."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.figures.exhibits import Chapter, Exhibit, stem_of
-from analysis.fronts.captions import subject
-from analysis.fronts.caveats import caveats, states
-from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import Evidence
-from analysis.tables.format import Table
-from analysis.tables.frame import FINISHED
-from analysis.tables.units import amount, counted
-from analysis.why.cost_bars import (
+from analysis.effects.cost_bars import (
     about_costs,
     about_stages,
     cause_table,
@@ -23,8 +15,15 @@ from analysis.why.cost_bars import (
     costs_in_words,
     stage_table,
 )
-from analysis.why.curves import about_curves, choose_points, curves_in_words, curves_of, learning_curves, trial_curves
-from analysis.why.importances import (
+from analysis.effects.curves import (
+    about_curves,
+    choose_points,
+    curves_in_words,
+    curves_of,
+    learning_curves,
+    trial_curves,
+)
+from analysis.effects.importances import (
     FEWEST_POINTS,
     about_importances,
     importance_bars,
@@ -32,9 +31,17 @@ from analysis.why.importances import (
     importances_in_words,
     target_label,
 )
-from analysis.why.parallel import about_parallel, parallel_coordinates, parallel_in_words
-from analysis.why.slices import MOST_AXES, about_slices, slices, slices_in_words
-from analysis.why.varying import varying_axes
+from analysis.effects.parallel import about_parallel, parallel_coordinates, parallel_in_words
+from analysis.effects.slices import MOST_AXES, about_slices, slices, slices_in_words
+from analysis.effects.varying import varying_axes
+from analysis.figures.sections import Exhibit, Section, stem_of
+from analysis.fronts.captions import subject
+from analysis.fronts.caveats import caveats, states
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import Evidence
+from analysis.tables.format import Table
+from analysis.tables.frame import FINISHED
+from analysis.tables.units import amount, counted
 
 INTRO = (
     "Which settings move Dice and cost, how the trainings got there, and what their time went into. Importances and "
@@ -42,14 +49,14 @@ INTRO = (
 )
 
 
-def why(evidence: Evidence) -> Chapter:
-    """The chapter: exhibits of every dataset, and sentences about those that cannot be shown."""
-    chapters = [_Dataset(evidence.of(name), name, several=len(evidence.datasets) > 1) for name in evidence.datasets]
-    exhibits = [exhibit for one in chapters for exhibit in one.exhibits()]
-    missing = [sentence for one in chapters for sentence in one.missing]
-    if not chapters:
+def effects(evidence: Evidence) -> Section:
+    """The section: exhibits of every dataset, and sentences about those that cannot be shown."""
+    sections = [_Dataset(evidence.of(name), name, several=len(evidence.datasets) > 1) for name in evidence.datasets]
+    exhibits = [exhibit for one in sections for exhibit in one.exhibits()]
+    missing = [sentence for one in sections for sentence in one.missing]
+    if not sections:
         missing = [f"Nothing can be explained yet: it takes a finished trial ({states(evidence.tables.trials)})."]
-    return Chapter(anchor="why", heading="Why", intro=INTRO, exhibits=tuple(exhibits), missing=tuple(missing))
+    return Section(anchor="why", heading="Why", intro=INTRO, exhibits=tuple(exhibits), missing=tuple(missing))
 
 
 class _Dataset:
@@ -67,7 +74,7 @@ class _Dataset:
         self.axes = varying_axes(self.front.points)
 
     def exhibits(self) -> Iterator[Exhibit]:
-        """In the order of the chapter."""
+        """In the order of the section."""
         if self.front.points.empty:
             self._miss("Importances, slices and curves", "no finished trial has both Dice and its costs")
         else:

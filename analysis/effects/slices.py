@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from analysis.effects.sheet import Sheet, front_handle, method_handles
+from analysis.effects.varying import VaryingAxis
 from analysis.figures.encodings import dice_floor, limit_dice
 from analysis.figures.style import INK, METHOD_STYLES, RC, SURFACE, Layout, MethodStyle
 from analysis.fronts.front import Front
 from analysis.tables.units import Scale, counted, label_with_unit, reading_scale
-from analysis.why.sheet import Sheet, front_handle, method_handles
-from analysis.why.varying import VaryingAxis
 
 MOST_AXES = 8
 """More are not drawn; the report says so."""

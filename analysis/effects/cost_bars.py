@@ -22,13 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from analysis.effects.sheet import Sheet
 from analysis.figures.encodings import belongs_to
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
 from analysis.tables.format import MISSING, Table
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.units import Scale, amount, label_with_unit, number, reading_scale
-from analysis.why.sheet import Sheet
 
 CAUSES: Mapping[str, str] = {
     "setup": "Set-up",

@@ -35,7 +35,7 @@ class Device(Protocol):
     def seconds_between(self, first: Any, second: Any) -> float: ...
 
 
-class Stretch:
+class IterationTimer:
     """Times consecutive iterations of one stage, or of stages drawn one by one.
 
     Args:
@@ -188,7 +188,7 @@ class SilentObserver:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TrainingJob:
     """What to train.
 
     Attributes:
@@ -216,7 +216,7 @@ class Task:
     observer: Observer = field(default_factory=SilentObserver)
 
 
-def published_task(plans: dict[str, Any], configuration: str, *, data_workers: int) -> Task:
+def published_job(plans: dict[str, Any], configuration: str, *, data_workers: int) -> TrainingJob:
     """PGPS' published chain and allocation with nnU-Net's own settings, on a configuration of a plans file's content.
 
     Unlike in the published code, augmentation is decided once at the full patch; see `batches`.
@@ -228,4 +228,4 @@ def published_task(plans: dict[str, Any], configuration: str, *, data_workers: i
     said = os.environ.get("nnUNet_compile")  # noqa: SIM112 - nnU-Net's own name
     compiles: CompileChoice = "auto" if said is None else "always" if said.lower() in ("true", "1", "t") else "never"
     settings = TrainingSettings(compile_network=compiles).resolved(constant_patch_size=curriculum.is_constant)
-    return Task(curriculum=curriculum, settings=settings, seed=0, data_workers=data_workers)
+    return TrainingJob(curriculum=curriculum, settings=settings, seed=0, data_workers=data_workers)

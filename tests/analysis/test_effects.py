@@ -1,4 +1,4 @@
-"""The chapter `why`: costs that add up to the ledger's, curves that are its means, figures for any study."""
+"""The section of effects: costs that add up to the ledger's, curves that are its means, figures for any study."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.figures.exhibits import Chapter, Exhibit
+from analysis.effects.cost_bars import AMOUNTS, cost_parts
+from analysis.effects.curves import MOST_CURVES, choose_points, curves_of
 from analysis.figures.images import as_png, as_svg, inline_svg
+from analysis.figures.sections import Exhibit, Section
 from analysis.figures.style import FILE, NARROW, PAINTS, WIDE
 from analysis.fronts.front import pareto_front
-from analysis.page.why import why
+from analysis.page.effects import effects
 from analysis.statistics.evidence import Evidence, evidence_of, gather
-from analysis.why.cost_bars import AMOUNTS, cost_parts
-from analysis.why.curves import MOST_CURVES, choose_points, curves_of
 from study.store.ledger import Ledger
 from study.store.readings import StagePart
 from study.store.records import Phase
@@ -48,12 +48,12 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def whole(evidence: Evidence) -> Chapter:
-    return why(evidence)
+def whole(evidence: Evidence) -> Section:
+    return effects(evidence)
 
 
-def exhibit(chapter: Chapter, stem: str) -> Exhibit:
-    [found] = [one for one in chapter.exhibits if one.stem == stem]
+def exhibit(section: Section, stem: str) -> Exhibit:
+    [found] = [one for one in section.exhibits if one.stem == stem]
     return found
 
 
@@ -62,7 +62,7 @@ def words_in(figure: Figure) -> set[str]:
     return {text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()}
 
 
-def test_a_whole_study_has_every_exhibit_with_words(whole: Chapter) -> None:
+def test_a_whole_study_has_every_exhibit_with_words(whole: Section) -> None:
     assert [one.stem for one in whole.exhibits] == STEMS
     assert whole.missing == ()
     for one in whole.exhibits:
@@ -72,7 +72,7 @@ def test_a_whole_study_has_every_exhibit_with_words(whole: Chapter) -> None:
 
 @pytest.mark.parametrize("stem", STEMS[:-1])
 @pytest.mark.parametrize("layout", [FILE, NARROW], ids=["file", "narrow"])
-def test_figures_fit_and_are_legible_and_follow_the_page(whole: Chapter, stem: str, layout: object) -> None:
+def test_figures_fit_and_are_legible_and_follow_the_page(whole: Section, stem: str, layout: object) -> None:
     one = exhibit(whole, stem)
     assert one.draw is not None
     figure = one.draw(layout)  # type: ignore[arg-type]
@@ -87,8 +87,8 @@ def test_figures_fit_and_are_legible_and_follow_the_page(whole: Chapter, stem: s
     assert "#000000" not in svg
 
 
-def test_the_chapter_is_the_same_every_time(evidence: Evidence, whole: Chapter) -> None:
-    for first, second in zip(whole.exhibits, why(evidence).exhibits, strict=True):
+def test_the_chapter_is_the_same_every_time(evidence: Evidence, whole: Section) -> None:
+    for first, second in zip(whole.exhibits, effects(evidence).exhibits, strict=True):
         assert (first.alt, list(first.notes), first.table) == (second.alt, list(second.notes), second.table)
         if first.stem in ("slices", "costs"):
             assert first.draw is not None and second.draw is not None
@@ -128,7 +128,7 @@ def test_waste_is_a_cause_of_its_own_and_never_counted_twice(tmp_path: Path) -> 
     seconds = parts.causes.set_index("cause")["seconds"]
     assert (seconds["waste"], seconds["training"], seconds["final_validation"]) == (40.0, 90.0, 7.0)
     assert seconds.sum() == found.tables.trials["total_seconds"].sum()
-    one = exhibit(why(found), "costs")
+    one = exhibit(effects(found), "costs")
     assert any("lost to an interruption" in note for note in one.notes)
     assert one.draw is not None and "waste" in words_in(one.draw(FILE))
 
@@ -198,7 +198,7 @@ def test_of_many_points_few_curves_are_drawn_and_named(tmp_path: Path) -> None:
     for number in range(20):
         spec = make_spec("pgps", min_patch=0.3, stages=3, training=settings_with(rate=0.001 * (number + 1)))
         finish_trial(study, spec, dice=0.7 + 0.005 * number, seconds=30.0 + number, curve=True)
-    one = exhibit(why(gather([study.root])), "learning_curves")
+    one = exhibit(effects(gather([study.root])), "learning_curves")
     assert one.data is not None and one.data["point_id"].nunique() == MOST_CURVES
     assert all(summary.split(", ")[-1] in one.notes[0] for summary in set(one.data["summary"]))
 
@@ -208,80 +208,80 @@ def settings_with(*, rate: float) -> TrainingSettings:
 
 
 def test_an_empty_study_has_a_sentence_and_no_figure(tmp_path: Path) -> None:
-    chapter = why(gather([Ledger.create(tmp_path / "empty").root]))
-    assert chapter.exhibits == ()
-    assert chapter.missing == ("Nothing can be explained yet: it takes a finished trial (no trials).",)
+    section = effects(gather([Ledger.create(tmp_path / "empty").root]))
+    assert section.exhibits == ()
+    assert section.missing == ("Nothing can be explained yet: it takes a finished trial (no trials).",)
 
 
 def test_failed_trials_alone_have_a_sentence(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "failed")
     start_trial(study, make_spec("cps"), seconds=3.0).fail(reason="it broke", attempt=0)
-    [sentence] = why(gather([study.root])).missing
+    [sentence] = effects(gather([study.root])).missing
     assert "1 trial: 1 failed" in sentence
 
 
 def test_one_trial_has_its_curve_and_costs_and_says_what_the_rest_needs(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "one")
     finish_trial(study, make_spec("cps"), dice=0.8, seconds=10.0, curve=True)
-    chapter = why(gather([study.root]))
-    assert [one.stem for one in chapter.exhibits] == STEMS[3:]
-    assert len(chapter.missing) == 2
-    assert "at least 8 configurations" in chapter.missing[0] and "there is 1" in chapter.missing[0]
-    draw_all(chapter)
+    section = effects(gather([study.root]))
+    assert [one.stem for one in section.exhibits] == STEMS[3:]
+    assert len(section.missing) == 2
+    assert "at least 8 configurations" in section.missing[0] and "there is 1" in section.missing[0]
+    draw_all(section)
 
 
-def draw_all(chapter: Chapter) -> None:
-    for one in chapter.exhibits:
+def draw_all(section: Section) -> None:
+    for one in section.exhibits:
         for layout in (WIDE, NARROW):
             if one.draw is not None:
                 as_png(one.draw(layout), dots_per_inch=40)
 
 
 def test_unmeasured_energy_is_left_out_and_said(tmp_path: Path) -> None:
-    chapter = why(gather([make_study(tmp_path / "dark", measured=False, curve=True).root]))
-    one = exhibit(chapter, "costs")
+    section = effects(gather([make_study(tmp_path / "dark", measured=False, curve=True).root]))
+    one = exhibit(section, "costs")
     assert one.draw is not None and not any("CO₂" in word for word in words_in(one.draw(FILE)))
-    assert any(sentence.startswith("CO₂ by cause") for sentence in chapter.missing)
-    shares = exhibit(chapter, "importances").data
+    assert any(sentence.startswith("CO₂ by cause") for sentence in section.missing)
+    shares = exhibit(section, "importances").data
     assert shares is not None and "voxels" in set(shares["target"])
     assert one.table is not None and {row[-1] for row in one.table.rows} == {"–"}
 
 
 def test_trials_without_epochs_have_no_curves(tmp_path: Path) -> None:
-    chapter = why(gather([make_study(tmp_path / "s").root]))
-    assert "learning_curves" not in [one.stem for one in chapter.exhibits]
-    assert any(sentence.startswith("Learning curves") for sentence in chapter.missing)
+    section = effects(gather([make_study(tmp_path / "s").root]))
+    assert "learning_curves" not in [one.stem for one in section.exhibits]
+    assert any(sentence.startswith("Learning curves") for sentence in section.missing)
 
 
 def test_unfinished_trials_are_named_and_not_averaged(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s")
     start_trial(study, make_spec("cps", fold=3), seconds=1000.0)
-    one = exhibit(why(gather([study.root])), "costs")
+    one = exhibit(effects(gather([study.root])), "costs")
     assert any("1 trial that did not finish" in note for note in one.notes)
     assert one.data is not None and one.data["seconds"].max() < 100
 
 
 def test_datasets_are_kept_apart(tmp_path: Path) -> None:
     studies = [make_study(tmp_path / name, dataset=name, curve=True).root for name in ("Dataset001_A", "Dataset002_B")]
-    chapter = why(gather(studies))
-    stems = [one.stem for one in chapter.exhibits]
+    section = effects(gather(studies))
+    stems = [one.stem for one in section.exhibits]
     assert stems == [f"{stem}_{name}" for name in ("Dataset001_A", "Dataset002_B") for stem in STEMS]
-    assert all("Dataset001_A" in one.heading for one in chapter.exhibits[:6])
+    assert all("Dataset001_A" in one.heading for one in section.exhibits[:6])
 
 
 def test_other_hardware_is_told(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s")
     finish_trial(study, make_spec("pgps", stages=4), dice=0.8, seconds=3.0, cpu_name="Another CPU")
-    chapter = why(gather([study.root]))
+    section = effects(gather([study.root]))
     for stem in ("importances", "slices", "parallel", "costs"):
-        assert any("different hardware" in note for note in exhibit(chapter, stem).notes), stem
+        assert any("different hardware" in note for note in exhibit(section, stem).notes), stem
 
 
 def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:
     many = thousand(evidence)
-    chapter = why(many)
+    section = effects(many)
     sizes = {}
-    for one in chapter.exhibits:
+    for one in section.exhibits:
         if one.draw is not None:
             sizes[one.stem] = len(inline_svg(one.draw(WIDE), prefix="x", alt=one.alt, css_class="wide"))
     assert max(sizes.values()) < 1_200_000, sizes

@@ -1,4 +1,4 @@
-"""The chapter of fronts: which exhibits, what they say, what is missing and why, drawn in every layout."""
+"""The section of fronts: which exhibits, what they say, what is missing and why, drawn in every layout."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study, start_trial
 
-from analysis.figures.exhibits import Chapter, Exhibit
 from analysis.figures.images import as_png, inline_svg
+from analysis.figures.sections import Exhibit, Section
 from analysis.figures.style import FILE, NARROW, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.fronts import fronts
@@ -30,34 +30,34 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def chapter(evidence: Evidence) -> Chapter:
+def section(evidence: Evidence) -> Section:
     return fronts(evidence)
 
 
-def stems(chapter: Chapter) -> list[str]:
-    return [exhibit.stem for exhibit in chapter.exhibits]
+def stems(section: Section) -> list[str]:
+    return [exhibit.stem for exhibit in section.exhibits]
 
 
-def exhibit_of(chapter: Chapter, stem: str) -> Exhibit:
-    return next(exhibit for exhibit in chapter.exhibits if exhibit.stem == stem)
+def exhibit_of(section: Section, stem: str) -> Exhibit:
+    return next(exhibit for exhibit in section.exhibits if exhibit.stem == stem)
 
 
-def test_the_exhibits_of_a_whole_study(chapter: Chapter) -> None:
+def test_the_exhibits_of_a_whole_study(section: Section) -> None:
     plots = [f"pareto_dice_{kind}{by}" for kind in KINDS for by in ("", "_by_budget")]
-    assert stems(chapter) == [
+    assert stems(section) == [
         *plots,
         "pareto_three_objectives",
         "front_by_class",
         "attainment_dice_runtime",
         "hypervolume",
     ]
-    assert chapter.missing == ()
-    assert all(re.fullmatch(r"[A-Za-z0-9_+-]+", stem) for stem in stems(chapter))
+    assert section.missing == ()
+    assert all(re.fullmatch(r"[A-Za-z0-9_+-]+", stem) for stem in stems(section))
 
 
 @pytest.mark.parametrize("layout", [FILE, WIDE, NARROW])
-def test_every_exhibit_is_drawn_in_every_layout(chapter: Chapter, layout) -> None:
-    for exhibit in chapter.exhibits:
+def test_every_exhibit_is_drawn_in_every_layout(section: Section, layout) -> None:
+    for exhibit in section.exhibits:
         if exhibit.draw is not None:
             figure = exhibit.draw(layout)
             assert as_png(figure, dots_per_inch=30).startswith(b"\x89PNG")
@@ -66,21 +66,21 @@ def test_every_exhibit_is_drawn_in_every_layout(chapter: Chapter, layout) -> Non
             assert smallest >= 7.5
 
 
-def test_figures_can_be_drawn_by_another_process(chapter: Chapter) -> None:
-    for exhibit in chapter.exhibits:
+def test_figures_can_be_drawn_by_another_process(section: Section) -> None:
+    for exhibit in section.exhibits:
         again = pickle.loads(pickle.dumps(exhibit))
         assert (again.draw is None) == (exhibit.draw is None)
 
 
-def test_only_colours_of_the_page_are_used(chapter: Chapter) -> None:
-    for exhibit in chapter.exhibits:
+def test_only_colours_of_the_page_are_used(section: Section) -> None:
+    for exhibit in section.exhibits:
         if exhibit.draw is not None:
             svg = inline_svg(exhibit.draw(WIDE), prefix="a", alt=exhibit.alt, css_class="wide")
             assert not re.search(r"#[0-9a-f]{6}\b", svg)
 
 
-def test_the_table_of_a_front_has_interval_probability_and_contribution(chapter: Chapter, evidence: Evidence) -> None:
-    exhibit = exhibit_of(chapter, "pareto_dice_runtime")
+def test_the_table_of_a_front_has_interval_probability_and_contribution(section: Section, evidence: Evidence) -> None:
+    exhibit = exhibit_of(section, "pareto_dice_runtime")
     front = pareto_front(evidence.points, ("dice", "runtime_seconds"))
     assert exhibit.data is not None and exhibit.table is not None
     assert len(exhibit.data) == len(front.points) == 16
@@ -98,8 +98,8 @@ def test_the_table_of_a_front_has_interval_probability_and_contribution(chapter:
     assert any("reference point Dice" in sentence for sentence in exhibit.notes)
 
 
-def test_the_table_of_hypervolumes_names_its_reference_points(chapter: Chapter) -> None:
-    exhibit = exhibit_of(chapter, "hypervolume")
+def test_the_table_of_hypervolumes_names_its_reference_points(section: Section) -> None:
+    exhibit = exhibit_of(section, "hypervolume")
     assert exhibit.draw is None and exhibit.table is not None and exhibit.data is not None
     assert len(exhibit.table.rows) == 1 + 7 + 2
     assert len(exhibit.data) == 3 * len(exhibit.table.rows)
@@ -107,27 +107,27 @@ def test_the_table_of_hypervolumes_names_its_reference_points(chapter: Chapter) 
     assert {"all", "scheme", "budget"} == {row[1] for row in exhibit.table.rows}
 
 
-def test_the_same_study_gives_the_same_numbers(chapter: Chapter, evidence: Evidence) -> None:
-    for one, other in zip(chapter.exhibits, fronts(evidence).exhibits, strict=True):
+def test_the_same_study_gives_the_same_numbers(section: Section, evidence: Evidence) -> None:
+    for one, other in zip(section.exhibits, fronts(evidence).exhibits, strict=True):
         assert one.table == other.table
         pd.testing.assert_frame_equal(one.data, other.data)
 
 
 def test_several_datasets_have_exhibits_each(tmp_path: Path) -> None:
     roots = [make_study(tmp_path / name, dataset=name).root for name in ("Dataset001_A", "Dataset002_B")]
-    chapter = fronts(gather(roots))
-    assert {"pareto_dice_runtime_Dataset001_A", "pareto_dice_runtime_Dataset002_B"} <= set(stems(chapter))
-    assert exhibit_of(chapter, "hypervolume_Dataset002_B").heading.endswith(", Dataset002_B")
-    assert len(set(stems(chapter))) == len(stems(chapter))
-    assert all(sentence.startswith("Dataset00") for sentence in chapter.missing)
+    section = fronts(gather(roots))
+    assert {"pareto_dice_runtime_Dataset001_A", "pareto_dice_runtime_Dataset002_B"} <= set(stems(section))
+    assert exhibit_of(section, "hypervolume_Dataset002_B").heading.endswith(", Dataset002_B")
+    assert len(set(stems(section))) == len(stems(section))
+    assert all(sentence.startswith("Dataset00") for sentence in section.missing)
 
 
 def test_unmeasured_energy_leaves_out_its_figure_and_takes_voxels_as_third(tmp_path: Path) -> None:
-    chapter = fronts(gather([make_study(tmp_path / "study", measured=False).root]))
-    assert "pareto_dice_co2" not in stems(chapter)
-    assert chapter.missing[0].startswith("No figure of Training CO₂: it was not measured completely")
-    assert exhibit_of(chapter, "pareto_three_objectives").heading == "Dice against training time and voxels"
-    assert any(sentence.startswith("No figure of attainment") for sentence in chapter.missing)
+    section = fronts(gather([make_study(tmp_path / "study", measured=False).root]))
+    assert "pareto_dice_co2" not in stems(section)
+    assert section.missing[0].startswith("No figure of Training CO₂: it was not measured completely")
+    assert exhibit_of(section, "pareto_three_objectives").heading == "Dice against training time and voxels"
+    assert any(sentence.startswith("No figure of attainment") for sentence in section.missing)
 
 
 @pytest.mark.parametrize("state", ["empty", "running"])
@@ -135,16 +135,16 @@ def test_without_finished_trials_there_is_a_sentence(tmp_path: Path, state: str)
     study = Ledger.create(tmp_path / "study")
     if state == "running":
         start_trial(study, make_spec(), seconds=9)
-    chapter = fronts(gather([study.root]))
-    assert chapter.exhibits == ()
-    assert chapter.missing[0].startswith("No front: it needs a finished trial")
+    section = fronts(gather([study.root]))
+    assert section.exhibits == ()
+    assert section.missing[0].startswith("No front: it needs a finished trial")
 
 
 def test_a_single_trial_is_enough(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     finish_trial(study, make_spec(), dice=0.8, seconds=30)
-    chapter = fronts(gather([study.root]))
-    assert stems(chapter) == [
+    section = fronts(gather([study.root]))
+    assert stems(section) == [
         *(f"pareto_dice_{kind}" for kind in KINDS),
         "pareto_three_objectives",
         "front_by_class",
@@ -168,14 +168,14 @@ def test_different_hardware_has_fronts_of_its_own_and_is_said(tmp_path: Path) ->
         for scheme, seconds in (("cps", 90), ("pgps", 30)):
             budget = 1.0 if factor == 1 else 0.5
             finish_trial(study, make_spec(scheme, budget=budget), dice=0.8, seconds=seconds * factor, cpu_name=cpu)
-    chapter = fronts(gather([study.root]))
-    assert {"pareto_dice_runtime_by_hardware", "pareto_dice_co2_by_hardware"} <= set(stems(chapter))
-    assert "pareto_dice_voxels_by_hardware" not in stems(chapter)
-    data = exhibit_of(chapter, "pareto_dice_runtime_by_hardware").data
+    section = fronts(gather([study.root]))
+    assert {"pareto_dice_runtime_by_hardware", "pareto_dice_co2_by_hardware"} <= set(stems(section))
+    assert "pareto_dice_voxels_by_hardware" not in stems(section)
+    data = exhibit_of(section, "pareto_dice_runtime_by_hardware").data
     assert data is not None
     assert data.loc[data["non_dominated"], "hardware"].tolist() == ["Fast CPU", "Slow CPU"]
     for stem in ("pareto_dice_runtime", "hypervolume"):
-        assert "different hardware" in " ".join(exhibit_of(chapter, stem).notes)
+        assert "different hardware" in " ".join(exhibit_of(section, stem).notes)
 
 
 def many_trials(count: int, cases: int) -> Tables:
@@ -210,5 +210,5 @@ def many_trials(count: int, cases: int) -> Tables:
 
 def test_a_thousand_trials_are_a_thousand_points() -> None:
     evidence = evidence_of(many_trials(1000, 52))
-    chapter = fronts(evidence)
-    assert exhibit_of(chapter, "pareto_dice_runtime").data.shape[0] == 1000
+    section = fronts(evidence)
+    assert exhibit_of(section, "pareto_dice_runtime").data.shape[0] == 1000

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from analysis.effects.sheet import Sheet, method_handles
+from analysis.effects.slices import positions
+from analysis.effects.varying import VaryingAxis
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RC, RULE, SURFACE, Layout
 from analysis.fronts.front import Front
 from analysis.tables.columns import BY_NAME
 from analysis.tables.units import counted, label_with_unit, number, reading_scale
-from analysis.why.sheet import Sheet, method_handles
-from analysis.why.slices import positions
-from analysis.why.varying import VaryingAxis
 
 MANY_LINES = 150
 _STEP_DOWN = 0.68

@@ -24,12 +24,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from analysis.effects.sheet import Sheet
+from analysis.effects.varying import VaryingAxis
 from analysis.figures.style import MUTED, RC, SURFACE, Layout
 from analysis.fronts.dominance import nondominated
 from analysis.tables.columns import BY_NAME
 from analysis.tables.objectives import OBJECTIVES
-from analysis.why.sheet import Sheet
-from analysis.why.varying import VaryingAxis
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.effects.sheet import Sheet, marker_handle
 from analysis.figures.encodings import belongs_to
 from analysis.figures.style import METHOD_STYLES, RC, Layout
 from analysis.fronts.front import Front
@@ -24,7 +25,6 @@ from analysis.tables.columns import EPOCH_COLUMNS
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.units import label_with_unit, reading_scale
-from analysis.why.sheet import Sheet, marker_handle
 
 MOST_CURVES = 8
 NEAR = 0.9

@@ -1,4 +1,4 @@
-"""What a report is made of: chapters of exhibits, each a figure, a table or both, with what must be said beside it."""
+"""What a report is made of: sections of exhibits, each a figure, a table or both, with what must be said beside it."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Exhibit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chapter:
+class Section:
     """Exhibits about one question.
 
     Attributes:
-        anchor: of the chapter on the page, a word.
-        heading: of the chapter.
+        anchor: of the section on the page, a word.
+        heading: of the section.
         intro: a sentence or two: the question, and how to read the answer.
         exhibits: in order.
         missing: sentences that say why an exhibit that one might expect is not there.
