@@ -24,7 +24,7 @@ def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = Fals
     parser.add_argument("--country", metavar="ISO3", help="draw CO₂ again for another grid, for example FRA")
 
 
-def evidence_from(args: argparse.Namespace) -> Evidence:
+def evidence_from(args: argparse.Namespace, *, with_epochs: bool = True) -> Evidence:
     """Read what `add_source_options` named; of each trial that is unreadable a line on standard error.
 
     Raises:
@@ -37,7 +37,7 @@ def evidence_from(args: argparse.Namespace) -> Evidence:
 
     grid = Grid(country=args.country) if args.country else None
     with readings(args.studies) as folders:
-        return told(gather(folders, grid=grid))
+        return told(gather(folders, grid=grid, with_epochs=with_epochs))
 
 
 def told(evidence: Evidence) -> Evidence:

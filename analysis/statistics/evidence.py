@@ -68,17 +68,18 @@ class Evidence:
         return evidence_of(replace(self.tables, trials=trials, cases=both))
 
 
-def gather(folders: Sequence[Path], *, grid: Grid | None = None) -> Evidence:
+def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_epochs: bool = True) -> Evidence:
     """Read studies, reports or folders of tables.
 
     Args:
         folders: as `sources.read` takes them.
         grid: whose carbon intensity to use instead of the recorded ones.
+        with_epochs: see `frame.read_studies`.
 
     Raises:
         LedgerError: a folder cannot be read.
     """
-    tables = read(folders)
+    tables = read(folders, with_epochs=with_epochs)
     return evidence_of(tables if grid is None else redrawn(tables, grid))
 
 

@@ -49,8 +49,12 @@ class Tables:
         return {name: getattr(self, name) for name in TABLES}
 
 
-def read_studies(folders: Sequence[Path]) -> Tables:
+def read_studies(folders: Sequence[Path], *, with_epochs: bool = True) -> Tables:
     """One or several study folders, one below the other; a folder named twice is read once.
+
+    Args:
+        folders: of the studies.
+        with_epochs: whether the learning curves are needed, too; they are audited in any case.
 
     Raises:
         LedgerError: a folder is absent, no study, of a newer version, or not readable.
@@ -62,7 +66,7 @@ def read_studies(folders: Sequence[Path]) -> Tables:
     with reading_many():
         for study, ledger in _ledgers(folders):
             for folder in _trials(ledger):
-                for name, rows in trial_rows(folder).items():
+                for name, rows in trial_rows(folder, with_epochs=with_epochs).items():
                     for row in rows:
                         row.update(study=study, trial_id=folder.trial_id)
                     waiting[name] += rows

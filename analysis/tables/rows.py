@@ -74,7 +74,7 @@ FOREGROUND = "foreground"
 _OF_THE_NODE = ("estimated", "measured")
 
 
-def trial_rows(folder: TrialFolder) -> dict[str, list[Row]]:
+def trial_rows(folder: TrialFolder, *, with_epochs: bool = True) -> dict[str, list[Row]]:
     """The trial's rows by table. One that does not pass the audit is a row of `trials` alone, with the reason."""
     try:
         records = read_trial(folder)
@@ -89,7 +89,7 @@ def trial_rows(folder: TrialFolder) -> dict[str, list[Row]]:
         }
         return {
             "trials": [row],
-            "epochs": list(_epoch_rows(records.epochs, costs.entries)),
+            "epochs": list(_epoch_rows(records.epochs, costs.entries)) if with_epochs else [],
             "cases": list(_case_rows(records.result)),
             "costs": list(_cost_rows(costs.entries)),
         }
