@@ -18,7 +18,7 @@ def one_front(evidence: Evidence) -> Section:
     return replace(section, exhibits=section.exhibits[:1])
 
 
-def no_chapter(evidence: Evidence) -> Section:
+def no_section(evidence: Evidence) -> Section:
     """Nothing but the page around the sections."""
     return Section(anchor="nothing", heading="Nothing")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ledgers import finish_trial, make_header, make_spec, make_study, start_trial
-from reports import no_chapter, quick_report
+from reports import no_section, quick_report
 
 from analysis.page.page import stylesheet
 from analysis.page.report import Report, write_report
@@ -170,7 +170,7 @@ def test_a_configuration_that_lacks_a_fold_and_a_trial_of_several_attempts_are_t
     folder = start_trial(study, make_spec("pgps", budget=0.25), seconds=10)
     folder.begin_attempt(make_header(1, resumed_from_iteration=0))
     finish_trial(study, make_spec("cps", budget=0.25), dice=0.7, seconds=10)
-    text = page_of(write_report([study.root], sections=[no_chapter])).text
+    text = page_of(write_report([study.root], sections=[no_section])).text
     assert "Folds 0, 1; 1 configuration not finished on all of them" in text
     assert "Attempts 19 for 18 trials: 1 resumed or tried again" in text
     assert "lost to interruptions" in text
@@ -199,7 +199,7 @@ def test_every_colour_of_the_page_is_defined_for_light_and_dark(report: Report) 
 
 
 def test_another_grid_is_said(study: Ledger, tmp_path: Path) -> None:
-    text = page_of(write_report([study.root], tmp_path / "out", country="POL", sections=[no_chapter])).text
+    text = page_of(write_report([study.root], tmp_path / "out", country="POL", sections=[no_section])).text
     assert "POL grid" in text
     assert "FRA grid" not in text
 
