@@ -20,6 +20,7 @@ from study.store.ledger import Ledger
 PLANS, LOW, CASCADE = "CascadePlans", "3d_lowres", "3d_cascade_fullres"
 
 
+@pytest.mark.cluster
 def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
     paths = cascade_plans(data, tmp_path)
     dataset, ledger = find_dataset(paths, NAME), Ledger.create(tmp_path / "low")

@@ -214,6 +214,7 @@ def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", [cut, delete])
+@pytest.mark.cluster
 def test_a_trial_goes_on_without_its_story_and_its_old_locks(
     study: Study, tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str], no_grace: None
 ) -> None:
@@ -240,6 +241,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("name", "damage"), [(LATEST, empty), (LATEST, delete), (PREVIOUS, scramble)])
+@pytest.mark.cluster
 def test_a_trial_goes_on_from_the_other_checkpoint(study: Study, tmp_path: Path, name: str, damage: Damage) -> None:
     ledger = study.copy(tmp_path / "study")
     folder = ledger.trial(study.interrupted.trial_id)

@@ -41,6 +41,8 @@ from study.store.records import TRAINING_PHASES as PAID
 from study.store.records import Phase
 from study.store.trial_folder import TrialFolder
 
+pytestmark = pytest.mark.cluster
+
 ITERATIONS = TRAINING["epochs"] * TRAINING["iterations_per_epoch"]
 
 # ------------------------------------------------------------------------------------------ a study that is interrupted
@@ -276,7 +278,6 @@ def grid(interrupted: Interrupted, data: Path, tmp_path_factory: pytest.TempPath
     return Grid(ledger=Ledger.open(folder / "study"), ended=ended, whole=spec.trial_id, killed=half.trial_id)
 
 
-@pytest.mark.cluster
 def test_a_failed_trial_is_told_and_the_others_go_on(grid: Grid) -> None:
     assert grid.ended.code == SOME_FAILED
     assert "Traceback" not in grid.ended.errors
@@ -289,7 +290,6 @@ def test_a_failed_trial_is_told_and_the_others_go_on(grid: Grid) -> None:
     assert told == [f"{grid.killed} failed: its process was killed; log: {log}"]
 
 
-@pytest.mark.cluster
 def test_points_that_resolve_to_one_trial_train_it_once(grid: Grid) -> None:
     records = [
         (record["point"]["curriculum.stages"], record["point"]["curriculum.budget"], record["trial_ids"])
@@ -304,7 +304,6 @@ def test_points_that_resolve_to_one_trial_train_it_once(grid: Grid) -> None:
     assert [len(folder.attempts()) for folder in grid.ledger.trials()] == [1, 1]
 
 
-@pytest.mark.cluster
 def test_interruptions_do_not_change_a_weight(grid: Grid, interrupted: Interrupted) -> None:
     """Stopped, killed and resumed against trained at one go: the same bytes."""
     torn, whole = interrupted.killed.victim.result(), grid.ledger.trial(grid.whole).result()

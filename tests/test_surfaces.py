@@ -175,6 +175,7 @@ def test_a_trial_measures_what_is_asked_for_and_later_what_it_lacks(data: Path, 
     assert "are gone" in folder.events()[-1]["text"]
 
 
+@pytest.mark.cluster
 def test_a_finished_trial_in_object_storage_is_measured_later(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @pytest.mark.parametrize("reference", ["rpss"], indirect=True)
+@pytest.mark.cluster
 def test_the_number_of_data_workers_changes_nothing(reference: Reference, paths: DataPaths, ledger: Ledger) -> None:
     assert len(reference.epochs) == 3
     assert_same_training(train(reference.spec, ledger, workplace(paths, data_workers=2)), reference)
@@ -200,6 +201,7 @@ def scramble(path: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["pgps"], indirect=True)
 @pytest.mark.parametrize(("damaged", "continued"), [([LATEST], 8), ([LATEST, PREVIOUS], 0)])
+@pytest.mark.cluster
 def test_damaged_checkpoints_cost_work_and_nothing_else(
     reference: Reference, paths: DataPaths, ledger: Ledger, damaged: list[str], continued: int
 ) -> None:
@@ -333,6 +335,7 @@ def ignore_a_border(labels: Any) -> Any:
     return changed
 
 
+@pytest.mark.cluster
 def test_a_cascade_reads_the_previous_stage(data: Path, tmp_path: Path, ledger: Ledger) -> None:
     paths, cascade = cascade_plans(data, tmp_path), "3d_cascade_fullres"
     dataset = find_dataset(paths, NAME)

@@ -120,6 +120,7 @@ def test_what_is_refused_before_it_starts_is_a_failure_with_a_reason(host: Trial
     assert folder.log_path.read_text() == f"{reason}\n"
 
 
+@pytest.mark.cluster
 def test_a_forked_training_ends_with_the_weights_of_one_that_was_not(
     host: TrialHost, data: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def _then_impatient(host: TrialHost, told: Told) -> Callable[[dict[str, Any]], N
     return relay
 
 
+@pytest.mark.cluster
 def test_a_training_whose_server_is_killed_goes_on(data: Path, tmp_path: Path) -> None:
     folder, job = trial_for(spec_of(data_paths(data)), tmp_path, data)
 

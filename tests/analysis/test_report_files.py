@@ -131,6 +131,7 @@ def test_files_of_several_datasets_do_not_meet(tmp_path: Path) -> None:
     assert {"trials", "report"}.isdisjoint(stems)
 
 
+@pytest.mark.cluster
 def test_drawing_in_several_processes_gives_the_same_bytes(study: Ledger) -> None:
     evidence = gather([study.root])
     exhibits = fronts(evidence).exhibits[-3:]
