@@ -183,7 +183,8 @@ DAMAGES: dict[str, tuple[str, bytes, str, str]] = {
     "header cut": ("attempts/000.json", b'{"attempt', "Unterminated string", "restore it"),
     "no result": ("result.json", b"", "Expecting value", "delete it, and the same command validates the trial again"),
     "bytes": ("result.json", b"\x80\x04\x95", "codec can't decode", "delete it"),
-    "list": ("result.json", b"[]", "must be a mapping", "delete it"),
+    "list": ("result.json", b"[]", "it is no JSON object", "delete it"),
+    "word": ("attempts/000.json", b'"a"', "it is no JSON object", "restore it"),
     "no specification": ("spec.json", b'{"curriculum": 7}', "", "delete it, and the same command writes it again"),
 }
 

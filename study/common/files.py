@@ -133,7 +133,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield _record(rest, len(lines) + 1)
 
 
-def load_document(path: Path, make: Callable[[Any], _T], remedy: str) -> _T:
+def load_document(path: Path, make: Callable[[dict[str, Any]], _T], remedy: str) -> _T:
     """What a JSON document of a study holds.
 
     Args:
@@ -145,7 +145,10 @@ def load_document(path: Path, make: Callable[[Any], _T], remedy: str) -> _T:
         LedgerError: it is not there, or not what it should be.
     """
     with _damage_named(path, remedy):
-        return make(read_json(path))
+        document = read_json(path)
+        if not isinstance(document, dict):
+            raise TypeError("it is no JSON object")
+        return make(document)
 
 
 def load_lines(path: Path, make: Callable[[dict[str, Any]], _T], remedy: str) -> list[_T]:
