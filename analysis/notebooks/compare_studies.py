@@ -1,14 +1,3 @@
-import pandas as pd
-from IPython.display import Image, Markdown, display
-
-from analysis.comparison.compare import compare
-from analysis.comparison.text import notes, whole_table
-from analysis.fronts.figures import MOST_GROUPS, pareto_figure
-from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import gather
-from analysis.tables.format import markdown
-from analysis.tables.sources import named_studies
-
 # ---
 # jupyter:
 #   jupytext:
@@ -28,7 +17,16 @@ from analysis.tables.sources import named_studies
 # agree? Name them in `PGPS_STUDIES`, separated as in PATH; one study alone works too.
 
 # %%
+import pandas as pd
+from IPython.display import Image, Markdown, display
 
+from analysis.comparison.compare import compare
+from analysis.comparison.text import notes, whole_table
+from analysis.fronts.figures import MOST_GROUPS, pareto_figure
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import gather
+from analysis.tables.format import markdown
+from analysis.tables.sources import named_studies
 
 STUDIES = named_studies()
 

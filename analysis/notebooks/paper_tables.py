@@ -1,12 +1,3 @@
-from IPython.display import Image, Markdown, display
-
-from analysis.comparison.reference import contradictions, source, table1
-from analysis.figures.style import FILE
-from analysis.page.papers import papers
-from analysis.statistics.evidence import gather
-from analysis.tables.format import latex, markdown
-from analysis.tables.sources import named_studies
-
 # ---
 # jupyter:
 #   jupytext:
@@ -27,7 +18,14 @@ from analysis.tables.sources import named_studies
 # numbers beside them where the dataset is one of the paper's.
 
 # %%
+from IPython.display import Image, Markdown, display
 
+from analysis.comparison.reference import contradictions, source, table1
+from analysis.figures.style import FILE
+from analysis.page.papers import papers
+from analysis.statistics.evidence import gather
+from analysis.tables.format import latex, markdown
+from analysis.tables.sources import named_studies
 
 STUDIES = named_studies()
 # Published numbers to show beside yours, or None.

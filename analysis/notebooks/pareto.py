@@ -1,14 +1,3 @@
-import pandas as pd
-from IPython.display import Image, display
-
-from analysis.fronts.captions import notes
-from analysis.fronts.caveats import states
-from analysis.fronts.figures import pareto_figure
-from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import evidence_of, gather
-from analysis.tables.grid import Grid, redrawn
-from analysis.tables.sources import named_studies
-
 # ---
 # jupyter:
 #   jupytext:
@@ -28,7 +17,16 @@ from analysis.tables.sources import named_studies
 # here is what the report uses: change a line, and run on.
 
 # %%
+import pandas as pd
+from IPython.display import Image, display
 
+from analysis.fronts.captions import notes
+from analysis.fronts.caveats import states
+from analysis.fronts.figures import pareto_figure
+from analysis.fronts.front import pareto_front
+from analysis.statistics.evidence import evidence_of, gather
+from analysis.tables.grid import Grid, redrawn
+from analysis.tables.sources import named_studies
 
 # Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
 STUDIES = named_studies()
