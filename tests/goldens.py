@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from examples import BRAIN, HEADER, complete, make_interval, make_spec
+from examples import HEADER, complete, make_interval, make_spec
 from prepared import NAME, Stopper, checkpoint_weights, model_folder, prepare_phantoms, spec_of, train, workplace
 from rankings import write_ranking
+from searching import lookup
 
 from analysis.tables.frame import read_studies
 from analysis.tables.sources import save
@@ -28,7 +29,6 @@ from study.common.errors import TrialInterrupted
 from study.common.machine import cpu_name
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.identity import EARLIER_CODE
-from study.nnunet.plans import NetworkPlan
 from study.run.trial import run_trial
 from study.search.document import space_from
 from study.search.proposers import Proposer, make_proposer
@@ -122,20 +122,6 @@ def trained(paths: DataPaths, folder: Path, kind: str) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------------- proposals
-
-
-def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
-    """The brain network's plan, whatever the dataset."""
-    plan = NetworkPlan(
-        dataset="Dataset001_Brain",
-        plans=plans or "nnUNetPlans",
-        configuration=configuration,
-        geometry=BRAIN,
-        data_identifier="x",
-        previous_stage=None,
-        sha256="p" * 64,
-    )
-    return plan, f"split-{fold}"
 
 
 def proposals(root: Path, searcher: str) -> list[dict[str, Any]]:
