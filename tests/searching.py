@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from examples import BRAIN, HEADER, METER, complete, make_interval
+from optuna.trial import FrozenTrial
 
 from study.common.errors import InvalidInputError
 from study.nnunet.plans import NetworkPlan
 from study.search.document import space_from
-from study.search.proposers import Proposal, Proposer, make_proposer
+from study.search.proposers import AdaptiveProposer, Proposal, Proposer, make_proposer
 from study.search.space import Point, SearchSpace
-from study.search.tpe import TpeProposer
+from study.search.tpe import Tpe
 from study.search.trials import specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome
@@ -123,9 +124,11 @@ def numbers(proposals: Sequence[Proposal]) -> list[int]:
     return [proposal.number for proposal in proposals]
 
 
-def tpe_of(proposer: Proposer) -> TpeProposer:
-    assert isinstance(proposer, TpeProposer)
-    return proposer
+def begun(proposer: Proposer) -> list[FrozenTrial]:
+    """Optuna's trials of the points that have begun, without those of candidates."""
+    assert isinstance(proposer, AdaptiveProposer) and isinstance(proposer.strategy, Tpe)
+    trials = proposer.strategy.study.trials
+    return [trials[number] for number in proposer.strategy.numbers.values()]
 
 
 def refusing(is_refused: Callable[[Point], bool]) -> Callable[..., list[TrialSpec]]:

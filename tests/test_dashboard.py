@@ -99,7 +99,7 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
         assert shown["objective_names"] == OBJECTIVES
         assert [trial["state"] for trial in shown["trials"]] == ["Complete", "Pruned", "Fail", "Waiting"]
         values = shown["trials"][0]["values"]
-        [outcome] = [one.outcome for one in known(study) if one.outcome.state is FINISHED]
+        [outcome] = [outcome for _, outcome in known(study) if outcome.state is FINISHED]
         assert values == [outcome.values[name] for name in OBJECTIVES]
         with urllib.request.urlopen(f"{url}/dashboard", timeout=TIMEOUT) as page:
             assert page.status == 200 and b"<html" in page.read().lower()

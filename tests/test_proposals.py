@@ -21,6 +21,7 @@ from searching import (
     STAGES,
     UNMEASURED,
     all_of,
+    begun,
     end,
     finish,
     ledger_of,
@@ -30,13 +31,12 @@ from searching import (
     record,
     refusing,
     space_of,
-    tpe_of,
 )
 
 from study.common import files
 from study.common.errors import InvalidInputError, LedgerError
 from study.nnunet.plans import NetworkPlan
-from study.search import tpe
+from study.search import proposers
 from study.search.document import space_from
 from study.search.proposers import make_proposer
 from study.search.space import Point, SearchSpace
@@ -135,7 +135,7 @@ def test_infeasible_points_are_proposed_again_only_when_asked_for(ledger: Ledger
     assert proposer_of(space, ledger).remaining == 0
     retried = proposer_of(space, ledger, retry_infeasible=True)
     assert (retried.remaining, numbers(all_of(retried))) == (1, [1])
-    assert [trial.state for trial in tpe_of(retried).study.trials] == [OptunaState.COMPLETE, OptunaState.RUNNING]
+    assert [trial.state for trial in begun(retried)] == [OptunaState.COMPLETE, OptunaState.RUNNING]
 
 
 def test_fewer_trials_than_have_finished_are_refused(ledger: Ledger) -> None:
@@ -300,14 +300,14 @@ def test_an_endless_space_of_few_trials_ends(tmp_path: Path) -> None:
 
 
 def test_points_that_are_not_legal_are_passed_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpe, "specs", refusing(lambda point: point[GROWTH] == 0.5))
+    monkeypatch.setattr(proposers, "specs", refusing(lambda point: point[GROWTH] == 0.5))
     proposals = all_of(proposer_of(space_of(trials=12), ledger))
     assert {proposal.point[GROWTH] for proposal in proposals} == {0, "stepwise"}
     assert numbers(proposals) == list(range(12))
 
 
 def test_a_search_without_a_legal_point_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpe, "specs", refusing(lambda point: True))
+    monkeypatch.setattr(proposers, "specs", refusing(lambda point: True))
     with pytest.raises(InvalidInputError, match="point: received"):
         proposer_of(space_of(), ledger).propose()
     assert ledger.points() == []

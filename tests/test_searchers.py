@@ -16,18 +16,18 @@ from searching import (
     INFEASIBLE,
     OBJECTIVES,
     POINTS,
+    begun,
     finish,
     ledger_of,
     proposer_of,
     record,
     refusing,
     space_of,
-    tpe_of,
 )
 
 from study.cluster.searcher import LOST, PointSearcher, reported
 from study.common.errors import StudyError
-from study.search import tpe
+from study.search import proposers
 from study.search.optuna_study import ending_of
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
@@ -70,20 +70,19 @@ def test_what_optuna_is_told_of_an_outcome(
 
 def test_known_points_are_told_to_optuna_once_in_order(ledger: Ledger) -> None:
     space = space_of(trials=4)
-    trials = record(ledger, space, POINTS)
-    for folder in trials[0]:
+    folders = record(ledger, space, POINTS)
+    for folder in folders[0]:
         finish(folder, dice=0.5, seconds=10)
-    for folder in trials[1]:
+    for folder in folders[1]:
         finish(folder, dice=0.6, measured=False)
-    trials[2][0].fail(attempt=0, reason="out of memory", state=INFEASIBLE)
-    finish(trials[3][0], dice=0.9)
-    study = tpe_of(proposer_of(space, ledger)).study
-    assert [trial.params for trial in study.trials] == POINTS
+    folders[2][0].fail(attempt=0, reason="out of memory", state=INFEASIBLE)
+    finish(folders[3][0], dice=0.9)
+    trials = begun(proposer_of(space, ledger))
+    assert [trial.params for trial in trials] == POINTS
     states = [OptunaState.COMPLETE, OptunaState.FAIL, OptunaState.PRUNED, OptunaState.RUNNING]
-    assert [trial.state for trial in study.trials] == states
+    assert [trial.state for trial in trials] == states
     # Ten seconds of half of 0.7 kWh, at 0.05 kg per kWh and a PUE of 1.2.
-    assert study.trials[0].values == pytest.approx([0.5, 10, 0.21])
-    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    assert trials[0].values == pytest.approx([0.5, 10, 0.21])
 
 
 def test_words_and_numbers_of_a_choice_stay_what_they_are(ledger: Ledger) -> None:
@@ -91,7 +90,7 @@ def test_words_and_numbers_of_a_choice_stay_what_they_are(ledger: Ledger) -> Non
     for folders in record(ledger, space, POINTS):
         for folder in folders:
             finish(folder, dice=0.5)
-    told = [trial.params[GROWTH] for trial in tpe_of(proposer_of(space, ledger)).study.trials]
+    told = [trial.params[GROWTH] for trial in begun(proposer_of(space, ledger))]
     assert told == ["stepwise", 0, 0.5, "stepwise"]
     assert [type(value) for value in told] == [str, int, float, str]
 
@@ -116,7 +115,7 @@ def test_tune_is_given_points_until_there_are_none(ledger: Ledger) -> None:
     # Tune may say it again, or of a trial that it never got.
     searcher.on_trial_complete("tune-2", None, error=True)
     searcher.on_trial_complete("tune-9", reached_by(9))
-    trials = tpe_of(proposer).study.trials
+    trials = begun(proposer)
     assert [trial.state for trial in trials] == [OptunaState.FAIL, OptunaState.COMPLETE, OptunaState.PRUNED]
     assert trials[1].values == [0.51, 10, 0.1]
 
@@ -150,7 +149,7 @@ def test_nothing_of_a_searcher_is_kept_by_tune(ledger: Ledger, tmp_path: Path) -
 def test_a_search_that_breaks_lets_its_trials_end_first(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     searcher = PointSearcher(proposer_of(space_of(), ledger))
     assert searcher.suggest("tune-0") is not None
-    monkeypatch.setattr(tpe, "specs", refusing(lambda point: True))
+    monkeypatch.setattr(proposers, "specs", refusing(lambda point: True))
     assert searcher.suggest("tune-1") is None
     assert searcher.suggest("tune-1") is None
     searcher.on_trial_complete("tune-0", reached_by(0))

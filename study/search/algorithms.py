@@ -1,7 +1,7 @@
 """The searchers: how a study comes by its points.
 
-One more is an entry of `SEARCHERS`, with a function that lists its points, or where they depend on results a subclass
-of `study.search.proposers.Proposer`.
+One more is an entry of `SEARCHERS`: with a function that lists its points, or where they depend on results with a
+subclass of `study.search.proposers.Strategy`. What is recorded, proposed again or never twice is not its business.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Searcher:
     Attributes:
         meaning: in a few words, for the documentation.
         points: from axes and seed its points, none twice; None where they depend on results.
-        proposer: `module:class` of its `Proposer`, loaded when a study begins.
+        strategy: `module:class` of the `Strategy` of one without `points`, loaded when a study begins.
         whole: whether it goes through every combination: axes must be finite, and the number of trials may be left out.
         seeded: whether its points depend on the seed.
         libraries: distributions on whose version its points depend.
@@ -33,10 +33,16 @@ class Searcher:
 
     meaning: str
     points: Callable[[Domains, int], Points] | None = None
-    proposer: str = "study.search.proposers:ListProposer"
+    strategy: str = ""
     whole: bool = False
     seeded: bool = True
     libraries: tuple[str, ...] = ()
+
+
+def size_of(axes: Domains) -> float:
+    """How many points there are."""
+    values = [domain.values() for domain in axes.values()]
+    return math.prod(math.inf if listed is None else len(listed) for listed in values)
 
 
 def _grid(axes: Domains, seed: int) -> Points:
@@ -59,16 +65,10 @@ def _draws(axes: Domains, seed: int) -> Points:
 SEARCHERS: Mapping[str, Searcher] = {
     "grid": Searcher(meaning="every combination", points=_grid, whole=True, seeded=False),
     "random": Searcher(meaning="seeded draws", points=_draws),
-    "optuna": Searcher(meaning="multi-objective TPE", proposer="study.search.tpe:TpeProposer", libraries=("optuna",)),
+    "optuna": Searcher(meaning="multi-objective TPE", strategy="study.search.tpe:Tpe", libraries=("optuna",)),
 }
 """By the name that a space file gives."""
 LISTED = tuple(name for name, searcher in SEARCHERS.items() if searcher.points)
 """Those whose points are known in advance."""
 ADAPTIVE = tuple(name for name, searcher in SEARCHERS.items() if not searcher.points)
 """Those whose points depend on results, and which therefore have objectives."""
-
-
-def size_of(axes: Domains) -> float:
-    """How many points there are."""
-    values = [domain.values() for domain in axes.values()]
-    return math.prod(math.inf if listed is None else len(listed) for listed in values)

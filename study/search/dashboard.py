@@ -11,11 +11,11 @@ import signal
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
-from types import FrameType
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -77,23 +77,24 @@ class Dashboard:
             ready: called when browsers are answered and signals are heeded.
         """
         self._show(server)
-        over = threading.Event()
-        keeper = threading.Thread(target=self._keep_up, args=(server, over), daemon=True)
-        with server, _ended_by_signals(server):
-            keeper.start()
-            ready()
-            server.serve_forever(poll_interval=0.2)
-        over.set()
-        keeper.join()
+        answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
+        with server, _interrupted_by(signal.SIGINT, signal.SIGTERM):
+            answering.start()
+            try:
+                ready()
+                self._keep_up(server)
+            except KeyboardInterrupt:
+                server.shutdown()
 
     def _show(self, server: WSGIServer) -> None:
         from optuna_dashboard import wsgi
 
         server.set_app(wsgi(self.study._storage))
 
-    def _keep_up(self, server: WSGIServer, over: threading.Event) -> None:
+    def _keep_up(self, server: WSGIServer) -> None:
         trouble = ""
-        while not over.wait(REFRESH_SECONDS):
+        while True:
+            time.sleep(REFRESH_SECONDS)
             try:
                 if self.refresh():
                     self._show(server)
@@ -154,7 +155,9 @@ def address(server: WSGIServer, host: str) -> str:
 def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
     """The space as its file would have it; see `SearchSpace.identity`."""
     document: dict[str, Any] = {name: space[name] for name in _AS_THEY_ARE}
-    document |= {"name": _name(ledger), "seed": space["seed"] or 0}
+    # The folder's name in the letters that a space's may have.
+    name = re.sub(r"[^\w.+-]|^[^A-Za-z0-9]", "-", ledger.root.resolve().name, flags=re.ASCII).lstrip("-._+")
+    document |= {"name": name or "study", "seed": space["seed"] or 0}
     for block in _BLOCKS:
         document[block] = {n.partition(".")[2]: v for n, v in space.items() if n.startswith(f"{block}.")}
     if "dataset" in space:
@@ -165,20 +168,9 @@ def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _name(ledger: Ledger) -> str:
-    """The folder's name in the letters that a space's may have."""
-    return re.sub(r"[^\w.+-]|^[^A-Za-z0-9]", "-", ledger.root.resolve().name, flags=re.ASCII).lstrip("-._+") or "study"
-
-
 @contextmanager
-def _ended_by_signals(server: WSGIServer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end `serve_forever` as a matter of course."""
-
-    def end(_: int, __: FrameType | None) -> None:
-        # `shutdown` waits for the loop that this interrupts.
-        threading.Thread(target=server.shutdown, daemon=True).start()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
         yield
     finally:

@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """A node; an alias is one that has been composed before."""
         self._values += 1
-        self._check_size(self._values)
+        _check_size(self._values)
         self._depth += 1
         if self._depth > DEEPEST:
             raise InvalidInputError(field="the file", received="deeper ones", legal=f"at most {DEEPEST} levels")
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         """The document, checked for what it is when its aliases are unfolded."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
-            self._check_size(self._unfolded(node))
+            _check_size(self._unfolded(node))
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -98,12 +98,6 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = 1 + sum(map(self._unfolded, below))
         return self._sizes[id(node)]
 
-    @staticmethod
-    def _check_size(values: float) -> None:
-        if values > MOST_VALUES:
-            legal = f"a space of at most {MOST_VALUES} values, aliases unfolded"
-            raise InvalidInputError(field="the file", received=f"more than {MOST_VALUES}", legal=legal)
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys are words, none of them twice."""
         seen: set[str] = set()
@@ -116,21 +110,25 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _check_size(values: float) -> None:
+    if values > MOST_VALUES:
+        legal = f"a space of at most {MOST_VALUES} values, aliases unfolded"
+        raise InvalidInputError(field="the file", received=f"more than {MOST_VALUES}", legal=legal)
+
+
 def _refused(node: yaml.Node, legal: str) -> InvalidInputError:
     written = node.value if isinstance(node, yaml.ScalarNode) else "a list or keys"
     return InvalidInputError(field=f"line {node.start_mark.line + 1}", received=written, legal=legal)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"),
-    list("-+.0123456789"),
-)
+_FLOAT = r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)"
+for _tag, _words, _first in (
+    ("null", "(~|null|Null|NULL|)", ["~", "n", "N", ""]),
+    ("bool", "(true|True|TRUE|false|False|FALSE)", list("tTfF")),
+    ("int", "[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^{_words}$"), _first)
 
 
 def read_yaml(path: Path) -> Any:
@@ -172,7 +170,7 @@ class _Block(BaseModel):
 
 
 class ResourcesBlock(_Block):
-    """`resources`; see `demands.Resources`."""
+    """`resources`; see `space.Resources`."""
 
     cpus: float | None = None
     gpus: float | None = None
@@ -182,7 +180,7 @@ class ResourcesBlock(_Block):
 
 
 class EnergyBlock(_Block):
-    """`energy`; see `records.Energy`."""
+    """`energy`; see `specification.Energy`."""
 
     meter: str = "codecarbon"
     country: str | None = None
@@ -258,9 +256,10 @@ def space_from(document: object) -> SearchSpace:
         checked = SpaceDocument.model_validate(document)
     except ValidationError as error:
         raise _translated(error.errors()) from None
+    default_objectives = DEFAULT_OBJECTIVES if checked.searcher in ADAPTIVE else ()
     return SearchSpace(
         **checked.model_dump(include={"name", "searcher", "trials", "seed", "plans", "configuration"}),
-        objectives=_objectives(checked),
+        objectives=default_objectives if checked.objectives is None else tuple(checked.objectives),
         folds=tuple(checked.folds),
         seeds=tuple(checked.seeds),
         resources=Resources(**checked.resources.model_dump()),
@@ -270,30 +269,19 @@ def space_from(document: object) -> SearchSpace:
     )
 
 
-def _objectives(document: SpaceDocument) -> tuple[str, ...]:
-    if document.objectives is None:
-        return DEFAULT_OBJECTIVES if document.searcher in ADAPTIVE else ()
-    return tuple(document.objectives)
-
-
 def _axes(document: SpaceDocument) -> dict[str, Domain]:
     written: dict[str, Domain] = {}
     if document.datasets is not None:
-        written[DATASET] = _datasets(document.datasets)
-    for block, legal in SETTINGS.items():
+        if None in document.datasets:
+            legal = "ids or names; leave the key out to use --dataset"
+            raise InvalidInputError(field="datasets", received=None, legal=legal)
+        written[DATASET] = domain_from("datasets", [as_dataset(dataset) for dataset in document.datasets])
+    for block, legal_keys in SETTINGS.items():
         for key, value in getattr(document, block).items():
-            if key not in legal:
-                raise _unknown_key(f"{block}.{key}", key, legal)
+            if key not in legal_keys:
+                raise _unknown_key(f"{block}.{key}", key, legal_keys)
             written[f"{block}.{key}"] = domain_from(f"{block}.{key}", value)
     return {name: written.get(name, Fixed(default)) for name, default in DEFAULTS.items()}
-
-
-def _datasets(written: Sequence[object]) -> Domain:
-    if None in written:
-        raise InvalidInputError(
-            field="datasets", received=None, legal="ids or names; leave the key out to use --dataset"
-        )
-    return domain_from("datasets", [as_dataset(dataset) for dataset in written])
 
 
 def _translated(errors: Sequence[ErrorDetails]) -> InvalidInputError:
@@ -309,9 +297,5 @@ def _translated(errors: Sequence[ErrorDetails]) -> InvalidInputError:
 
 
 def _unknown_key(field: str, key: str, legal: Sequence[str]) -> InvalidInputError:
-    return InvalidInputError(
-        field=f"unknown key {field}",
-        received=key,
-        legal=f"one of {', '.join(legal)}",
-        remedy=did_you_mean(key, legal),
-    )
+    known, remedy = f"one of {', '.join(legal)}", did_you_mean(key, legal)
+    return InvalidInputError(field=f"unknown key {field}", received=key, legal=known, remedy=remedy)

@@ -3,10 +3,9 @@
 Every domain knows values to probe it with. Legal numbers of a setting are an interval, so a domain whose probes are
 legal proposes nothing illegal later.
 
-The names of the settings that a space may fix or search, and what their values mean together.
-
-A name is the key path of the space file: `curriculum.min_patch`, `training.epochs`; `dataset` stands by itself. Their
-order here is that of a grid: the dataset changes slowest.
+The names of the settings that a space may fix or search, and what their values mean together: a name is the key path
+of the space file, `curriculum.min_patch`, `training.epochs`; `dataset` stands by itself. Their order here is that of a
+grid: the dataset changes slowest.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from study.common.checks import is_whole
 from study.common.errors import InvalidInputError
@@ -29,7 +28,6 @@ from study.curriculum.schemes import Axes, named_axes
 from study.store.specification import TrainingSettings
 
 Scalar = str | int | float | bool | None
-NAMES = ("choice", "uniform", "log_uniform", "integer")
 # Beyond this a float no longer tells neighbouring whole numbers apart.
 LARGEST_WHOLE = 2**53
 
@@ -61,19 +59,15 @@ class Fixed(Domain):
     value: Scalar
 
     def values(self) -> Sequence[Scalar]:
-        """The value alone."""
         return (self.value,)
 
     def probes(self) -> Sequence[Scalar]:
-        """The value alone."""
         return (self.value,)
 
     def sample(self, generator: random.Random) -> Scalar:
-        """The value; nothing is drawn."""
         return self.value
 
     def to_json(self) -> Any:
-        """The value."""
         return self.value
 
 
@@ -81,93 +75,79 @@ class Fixed(Domain):
 class Choice(Domain):
     """Two or more distinct values, whose order means nothing."""
 
+    word: ClassVar[str] = "choice"
     options: tuple[Scalar, ...]
 
     def values(self) -> Sequence[Scalar]:
-        """The options as listed."""
         return self.options
 
     def probes(self) -> Sequence[Scalar]:
-        """Every option."""
         return self.options
 
     def sample(self, generator: random.Random) -> Scalar:
-        """One of the options."""
         return generator.choice(self.options)
 
     def to_json(self) -> Any:
-        """`{choice: [...]}`."""
-        return {"choice": list(self.options)}
-
-
-@dataclass(frozen=True)
-class Integer(Domain):
-    """Whole numbers from low to high, both included."""
-
-    low: int
-    high: int
-
-    def values(self) -> Sequence[Scalar]:
-        """All of them, rising."""
-        return range(self.low, self.high + 1)
-
-    def probes(self) -> Sequence[Scalar]:
-        """Both ends."""
-        return (self.low, self.high)
-
-    def sample(self, generator: random.Random) -> Scalar:
-        """One of them."""
-        return generator.randint(self.low, self.high)
-
-    def to_json(self) -> Any:
-        """`{integer: [low, high]}`."""
-        return {"integer": [self.low, self.high]}
+        return {self.word: list(self.options)}
 
 
 @dataclass(frozen=True)
 class Interval(Domain):
-    """Numbers from low to high, both included; how they are drawn is left open."""
+    """Numbers from low to high, both included; subclasses say how they are drawn, and by which word a file has them."""
 
+    word: ClassVar[str]
     low: float
     high: float
 
-    def values(self) -> None:
-        """Infinitely many."""
-        return
+    def values(self) -> Sequence[Scalar] | None:
+        return None
 
     def probes(self) -> Sequence[Scalar]:
-        """Both ends."""
-        return (self.low, self.high)
+        return self.low, self.high
+
+    def to_json(self) -> Any:
+        return {self.word: [self.low, self.high]}
 
     def clipped(self, value: float) -> float:
         """The value, or the end that rounding made it pass."""
         return min(self.high, max(self.low, value))
 
 
-@dataclass(frozen=True)
 class Uniform(Interval):
-    """An interval drawn from evenly."""
+    """Drawn from evenly."""
+
+    word = "uniform"
 
     def sample(self, generator: random.Random) -> Scalar:
-        """A number of the interval."""
         return self.clipped(generator.uniform(self.low, self.high))
 
-    def to_json(self) -> Any:
-        """`{uniform: [low, high]}`."""
-        return {"uniform": [self.low, self.high]}
+
+class LogUniform(Interval):
+    """Above 0, drawn from evenly in the logarithm."""
+
+    word = "log_uniform"
+
+    def sample(self, generator: random.Random) -> Scalar:
+        return self.clipped(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
 
 
 @dataclass(frozen=True)
-class LogUniform(Interval):
-    """An interval above 0, drawn from evenly in the logarithm."""
+class Integer(Interval):
+    """Its whole numbers."""
+
+    word = "integer"
+    low: int
+    high: int
+
+    def values(self) -> Sequence[Scalar]:
+        return range(self.low, self.high + 1)
 
     def sample(self, generator: random.Random) -> Scalar:
-        """A number of the interval."""
-        return self.clipped(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+        return generator.randint(self.low, self.high)
 
-    def to_json(self) -> Any:
-        """`{log_uniform: [low, high]}`."""
-        return {"log_uniform": [self.low, self.high]}
+
+INTERVALS: Mapping[str, type[Interval]] = {kind.word: kind for kind in (Uniform, LogUniform, Integer)}
+NAMES = (Choice.word, *INTERVALS)
 
 
 def domain_from(field: str, written: object) -> Domain:
@@ -192,7 +172,8 @@ def domain_from(field: str, written: object) -> Domain:
     if name not in NAMES:
         legal = f"one of {', '.join(NAMES)}"
         raise InvalidInputError(field=field, received=name, legal=legal, remedy=did_you_mean(name, NAMES))
-    return _choice(f"{field}.{name}", content) if name == "choice" else _span(f"{field}.{name}", name, content)
+    field = f"{field}.{name}"
+    return _choice(field, content) if name == Choice.word else _interval(field, INTERVALS[name], content)
 
 
 def did_you_mean(received: object, legal: Iterable[str]) -> str:
@@ -211,24 +192,15 @@ def _choice(field: str, content: object) -> Domain:
     return Choice(options) if len(options) > 1 else Fixed(options[0])
 
 
-def _span(field: str, name: str, content: object) -> Domain:
-    if name == "integer":
-        low, high = _bounds(field, content, whole=True)
-        return Integer(int(low), int(high))
-    low, high = _bounds(field, content, whole=False)
-    if name == "uniform":
-        return Uniform(low + 0.0, high + 0.0)
-    if low <= 0:
+def _interval(field: str, kind: type[Interval], content: Any) -> Domain:
+    whole = kind is Integer
+    numbers = isinstance(content, list) and len(content) == 2 and all(_is_number(each, whole) for each in content)
+    if not numbers or not content[0] < content[1]:
+        legal = f"two {'whole ' * whole}numbers [low, high], low below high"
+        raise InvalidInputError(field=field, received=content, legal=legal)
+    if kind is LogUniform and content[0] <= 0:
         raise InvalidInputError(field=field, received=content, legal="bounds above 0")
-    return LogUniform(float(low), float(high))
-
-
-def _bounds(field: str, content: object, *, whole: bool) -> tuple[float, float]:
-    words = "two whole numbers" if whole else "two numbers"
-    numbers = isinstance(content, list) and len(content) == 2 and all(_is_number(n, whole) for n in content)
-    if not numbers or not content[0] < content[1]:  # type: ignore[index]
-        raise InvalidInputError(field=field, received=content, legal=f"{words} [low, high], low below high")
-    return content[0], content[1]  # type: ignore[index]
+    return kind(*(bound if whole else bound + 0.0 for bound in content))
 
 
 def _is_number(value: object, whole: bool) -> bool:
@@ -248,13 +220,17 @@ def _scalar(field: str, value: object) -> Scalar:
 
 DATASET = "dataset"
 SCHEME = "curriculum.scheme"
-EPOCHS = "training.epochs"
-ITERATIONS_PER_EPOCH = "training.iterations_per_epoch"
-STOP_AT_DICE = "training.stop_at_dice"
-PDL_FRACTION, PDL_EPOCHS, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_epochs", "curriculum.pdl_metric"
+PDL_FRACTION, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_metric"
 CURRICULUM_KEYS = ("scheme", *(field.name for field in fields(Axes)))
 TRAINING_KEYS = tuple(field.name for field in fields(TrainingSettings))
 LARGEST_DATASET_ID = 99999
+DEFAULTS: Mapping[str, Any] = {
+    DATASET: None,
+    **dict.fromkeys(f"curriculum.{key}" for key in CURRICULUM_KEYS),
+    SCHEME: "pgps",
+    **{f"training.{field.name}": field.default for field in fields(TrainingSettings)},
+}
+"""Name -> value when the space says nothing. None in `curriculum` is what the scheme has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,17 +249,7 @@ class PointSettings:
     training: TrainingSettings
 
 
-def _defaults() -> dict[str, Scalar]:
-    training = {f"training.{field.name}": field.default for field in fields(TrainingSettings)}
-    curriculum: dict[str, Any] = dict.fromkeys(f"curriculum.{key}" for key in CURRICULUM_KEYS)
-    return {DATASET: None, **curriculum, SCHEME: "pgps", **training}
-
-
-DEFAULTS: Mapping[str, Scalar] = _defaults()
-"""Name -> value when the space says nothing. None in `curriculum` is what the scheme has."""
-
-
-def settings_at(values: Mapping[str, Scalar]) -> PointSettings:
+def settings_at(values: Mapping[str, Any]) -> PointSettings:
     """The settings of a full set of values.
 
     Args:
@@ -292,62 +258,56 @@ def settings_at(values: Mapping[str, Scalar]) -> PointSettings:
     Raises:
         InvalidInputError: a value is not legal; `field` is the name without its block.
     """
-    dataset: Any = values[DATASET]
-    scheme: Any = values[SCHEME]
-    overrides = {key: values[f"curriculum.{key}"] for key in CURRICULUM_KEYS if key != "scheme"}
-    training: Any = {key: values[f"training.{key}"] for key in TRAINING_KEYS}
-    _check_dataset(dataset)
+    dataset, curriculum = values[DATASET], {key: values[f"curriculum.{key}"] for key in CURRICULUM_KEYS}
+    named = isinstance(dataset, str) and re.fullmatch(r"Dataset[0-9]{3,5}_.+", dataset)
+    numbered = is_whole(dataset) and 1 <= dataset <= LARGEST_DATASET_ID
+    if dataset is not None and not named and not numbered:
+        legal = f"an id from 1 to {LARGEST_DATASET_ID} or a full name such as Dataset004_Hippocampus"
+        raise InvalidInputError(field=DATASET, received=dataset, legal=legal)
+    scheme = curriculum.pop("scheme")
     return PointSettings(
         dataset=dataset,
         scheme=scheme,
-        axes=named_axes(scheme, **overrides),
-        training=TrainingSettings(**training),
+        axes=named_axes(scheme, **curriculum),
+        training=TrainingSettings(**{key: values[f"training.{key}"] for key in TRAINING_KEYS}),
     )
 
 
-def check_domain(name: str, domain: Domain) -> None:
-    """Raise InvalidInputError if the domain could propose an illegal value."""
-    for probe in domain.probes():
-        try:
-            settings_at({**DEFAULTS, name: probe})
-        except InvalidInputError as error:
-            received = domain.to_json() if isinstance(domain, Interval) else probe
-            raise InvalidInputError(field=name, received=received, legal=error.legal, remedy=error.remedy) from None
-
-
-def check_length(axes: Mapping[str, Domain]) -> None:
-    """Raise InvalidInputError if the longest training that legal domains allow is longer than a curriculum may be."""
-    epochs: Any = max(axes[EPOCHS].probes())  # type: ignore[type-var]
-    iterations: Any = max(axes[ITERATIONS_PER_EPOCH].probes())  # type: ignore[type-var]
-    smallest = Geometry(patch_size=(1,), divisors=(1,), batch_size=1)
-    resolve(smallest, Axes(), epochs=epochs, iterations_per_epoch=iterations)
-
-
-def check_first_phase(axes: Mapping[str, Domain]) -> None:
-    """Check what data curricula the domains allow together.
+def check_axes(axes: Mapping[str, Domain]) -> None:
+    """Check what domains may propose, each by itself and together.
 
     Raises:
-        InvalidInputError: a first phase longer than the shortest training, or fractions so near to 0 that no number of
-            cases is enough.
+        InvalidInputError: an illegal value, a training longer than a curriculum may be, a first phase longer than the
+            shortest training, or fractions of the cases so near to 0 that no number of cases is enough.
     """
-    fractions = axes[PDL_FRACTION]
-    if isinstance(fractions, Interval) and fractions.low == 0:
-        legal = "an interval that starts above 0, or a list: next to 0 no case is left"
-        raise InvalidInputError(field=PDL_FRACTION, received=fractions.to_json(), legal=legal)
-    epochs: Any = min(axes[EPOCHS].probes())  # type: ignore[type-var]
-    for pdl_epochs in axes[PDL_EPOCHS].probes():
-        if isinstance(pdl_epochs, int):
-            phase_iterations(pdl_epochs, epochs=epochs, iterations_per_epoch=1)
+    for name, domain in axes.items():
+        for probe in domain.probes():
+            try:
+                settings_at({**DEFAULTS, name: probe})
+            except InvalidInputError as error:
+                received = domain.to_json() if domain.values() is None else probe
+                raise InvalidInputError(field=name, received=received, legal=error.legal, remedy=error.remedy) from None
+    ends: Any = {name: domain.probes() for name, domain in axes.items()}
+    epochs, iterations = ends["training.epochs"], ends["training.iterations_per_epoch"]
+    smallest = Geometry(patch_size=(1,), divisors=(1,), batch_size=1)
+    resolve(smallest, Axes(), epochs=max(epochs), iterations_per_epoch=max(iterations))
+    if data_axes(axes):
+        fractions = axes[PDL_FRACTION]
+        if fractions.values() is None and ends[PDL_FRACTION][0] == 0:
+            legal = "an interval that starts above 0, or a list: next to 0 no case is left"
+            raise InvalidInputError(field=PDL_FRACTION, received=fractions.to_json(), legal=legal)
+        for pdl_epochs in ends["curriculum.pdl_epochs"]:
+            if isinstance(pdl_epochs, int):
+                phase_iterations(pdl_epochs, epochs=min(epochs), iterations_per_epoch=1)
+
+
+def data_axes(axes: Mapping[str, Domain]) -> list[Axes]:
+    """Data curricula that stand for all that domains may propose: the ends of fractions, by each metric."""
+    pairs = ((f, m) for f in axes[PDL_FRACTION].probes() for m in axes[PDL_METRIC].probes())
+    made = [named_axes("pgps", pdl_fraction=fraction, pdl_metric=metric) for fraction, metric in pairs]
+    return [each for each in made if each.needs_ranking]
 
 
 def as_dataset(written: Any) -> Any:
     """A dataset as given: digits in quotes or on the command line are an id."""
     return int(written) if isinstance(written, str) and re.fullmatch(r"[0-9]{1,5}", written) else written
-
-
-def _check_dataset(dataset: object) -> None:
-    named = isinstance(dataset, str) and re.fullmatch(r"Dataset[0-9]{3,5}_.+", dataset)
-    numbered = isinstance(dataset, int) and is_whole(dataset) and 1 <= dataset <= LARGEST_DATASET_ID
-    if dataset is not None and not named and not numbered:
-        legal = f"an id from 1 to {LARGEST_DATASET_ID} or a full name such as Dataset004_Hippocampus"
-        raise InvalidInputError(field=DATASET, received=dataset, legal=legal)

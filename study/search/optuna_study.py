@@ -14,26 +14,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from statistics import fmean
-from typing import Any
+from typing import NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from study.common.errors import InvalidInputError, LedgerError, MachineError, StudyError
-from study.search.domains import Choice, Domain, Integer, LogUniform, Uniform
-from study.search.proposers import KnownPoint, known_points
+from study.common.errors import InvalidInputError, LedgerError, MachineError
+from study.search.domains import Choice, Domain, Integer, Interval, LogUniform
+from study.search.proposers import known_points
 from study.search.space import OBJECTIVES, SearchSpace
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
@@ -44,36 +41,28 @@ OBJECTIVES_OF_LISTS = ("dice", "runtime_seconds")
 # How long a database may be in somebody else's hands.
 LOCK_SECONDS = 10.0
 SETTLED = (TrialState.FINISHED, TrialState.INFEASIBLE, TrialState.FAILED)
-NUMBER, TRIAL_IDS, REASON, STUDY = "point number", "trial ids", "reason", "study"
-_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+STUDY = "study"
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptunaEnding:
-    """How a trial of Optuna ends.
-
-    Attributes:
-        state: COMPLETE, PRUNED or FAIL.
-        values: one for each objective if it is complete, else None.
-        reason: why it is not complete, in one line.
-    """
+class Ending(NamedTuple):
+    """How a trial of Optuna ends: values, one for each objective, if it is COMPLETE, else in one line why it is not."""
 
     state: OptunaState
     values: list[float] | None = None
     reason: str | None = None
 
 
-def ending_of(outcome: Outcome, objectives: Sequence[str]) -> OptunaEnding:
+def ending_of(outcome: Outcome, objectives: Sequence[str]) -> Ending:
     """How Optuna's trial of a point ends that came to this outcome."""
     if outcome.state is TrialState.INFEASIBLE:
-        return OptunaEnding(state=OptunaState.PRUNED, reason=outcome.reason or "infeasible")
+        return Ending(OptunaState.PRUNED, reason=outcome.reason or "infeasible")
     if outcome.state is not TrialState.FINISHED:
-        return OptunaEnding(state=OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
+        return Ending(OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
     values = [outcome.values.get(name, math.nan) for name in objectives]
     unmeasured = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
     if unmeasured:
-        return OptunaEnding(state=OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
-    return OptunaEnding(state=OptunaState.COMPLETE, values=values)
+        return Ending(OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
+    return Ending(OptunaState.COMPLETE, values)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -81,9 +70,19 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     return {name: _distribution(domain) for name, domain in space.searched.items()}
 
 
+def _distribution(domain: Domain) -> BaseDistribution:
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.options)
+    if isinstance(domain, Integer):
+        return IntDistribution(domain.low, domain.high)
+    if isinstance(domain, Interval):
+        return FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
+    raise InvalidInputError(field="domain", received=domain, legal="choice, integer, uniform or log_uniform")
+
+
 def directions(objectives: Sequence[str]) -> list[StudyDirection]:
     """Of each objective."""
-    return [_DIRECTIONS[OBJECTIVES[name]] for name in objectives]
+    return [StudyDirection[f"{OBJECTIVES[name]}imize".upper()] for name in objectives]
 
 
 def silence_optuna() -> None:
@@ -92,18 +91,6 @@ def silence_optuna() -> None:
     # Version 6 is to lose an argument of the sampler; see `tpe`.
     warnings.filterwarnings("ignore", category=FutureWarning, message="`gamma`")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.options)
-    if isinstance(domain, Integer):
-        return IntDistribution(domain.low, domain.high)
-    if isinstance(domain, LogUniform):
-        return FloatDistribution(domain.low, domain.high, log=True)
-    if isinstance(domain, Uniform):
-        return FloatDistribution(domain.low, domain.high)
-    raise InvalidInputError(field="domain", received=domain, legal="choice, integer, uniform or log_uniform")
 
 
 def rebuilt(space: SearchSpace, ledger: Ledger) -> optuna.Study:
@@ -121,39 +108,31 @@ def rebuilt(space: SearchSpace, ledger: Ledger) -> optuna.Study:
     study.set_metric_names(list(objectives))
     study.set_user_attr(STUDY, ledger.header()["created_at"])
     settings = distributions(space)
-    for one in known_points(space, ledger):
-        study.add_trial(_trial(one, [ledger.trial(name) for name in one.proposal.trial_ids], settings, objectives))
+    for proposal, outcome in known_points(space, ledger):
+        folders = [ledger.trial(name) for name in proposal.trial_ids]
+        ending = _ending(outcome, folders, objectives)
+        attributes = {"point number": proposal.number, "trial ids": list(proposal.trial_ids), "reason": ending.reason}
+        trial = optuna.trial.create_trial(
+            state=ending.state,
+            values=ending.values,
+            params=proposal.point,
+            distributions=settings,
+            user_attrs={name: value for name, value in attributes.items() if value is not None},
+            intermediate_values=_curve(folders),
+        )
+        times = [datetime.fromtimestamp(event["time"]) for folder in folders for event in folder.events()]
+        if times and ending.state is not OptunaState.WAITING:
+            trial.datetime_start = min(times)
+            trial.datetime_complete = max(times) if ending.state.is_finished() else None
+        study.add_trial(trial)
     return study
 
 
-def _trial(
-    one: KnownPoint,
-    folders: Sequence[TrialFolder],
-    settings: dict[str, BaseDistribution],
-    objectives: Sequence[str],
-) -> FrozenTrial:
-    ending = _ending(one.outcome, folders, objectives)
-    attributes: dict[str, Any] = {NUMBER: one.proposal.number, TRIAL_IDS: list(one.proposal.trial_ids)}
-    trial: FrozenTrial = optuna.trial.create_trial(
-        state=ending.state,
-        values=ending.values,
-        params=one.proposal.point,
-        distributions=settings,
-        user_attrs=attributes | ({} if ending.reason is None else {REASON: ending.reason}),
-        intermediate_values=_curve(folders),
-    )
-    times = [datetime.fromtimestamp(event["time"]) for folder in folders for event in folder.events()]
-    if times and ending.state is not OptunaState.WAITING:
-        trial.datetime_start = min(times)
-        trial.datetime_complete = max(times) if ending.state.is_finished() else None
-    return trial
-
-
-def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> OptunaEnding:
+def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> Ending:
     """How a point stands; what has not ended is being trained, or waits until the study is run again."""
     if any(folder.state() is TrialState.RUNNING for folder in folders):
-        return OptunaEnding(state=OptunaState.RUNNING)
-    return ending_of(outcome, objectives) if outcome.state in SETTLED else OptunaEnding(state=OptunaState.WAITING)
+        return Ending(OptunaState.RUNNING)
+    return ending_of(outcome, objectives) if outcome.state in SETTLED else Ending(OptunaState.WAITING)
 
 
 def _curve(folders: Sequence[TrialFolder]) -> dict[int, float]:
@@ -177,16 +156,20 @@ def keep(study: optuna.Study, url: str) -> None:
         LedgerError: the storage holds another study of that name.
         MachineError: it is locked, unreachable or unreadable.
     """
-    name = study.study_name
-    with _told_clearly(url):
+    name, where = study.study_name, f"the Optuna storage {_without_password(url)}"
+    try:
         storage = _storage(url)
         if name in optuna.get_all_study_names(storage):
             earlier = optuna.load_study(study_name=name, storage=storage)
             if earlier.user_attrs.get(STUDY) != study.user_attrs[STUDY]:
-                where = f"the Optuna storage {_without_password(url)}"
                 raise LedgerError(f"{where} holds another study named {name!r}; name another one")
             optuna.delete_study(study_name=name, storage=storage)
         optuna.copy_study(from_study_name=name, from_storage=study._storage, to_storage=storage)
+    except LedgerError:
+        raise
+    except Exception as error:
+        remedy = "name another one, or leave it out: the dashboard needs none"
+        raise MachineError(f"{where} cannot be used ({_reason(error)}); {remedy}") from error
 
 
 def _storage(url: str) -> BaseStorage:
@@ -194,19 +177,6 @@ def _storage(url: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(url))
     arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {}
     return RDBStorage(url, engine_kwargs=arguments)
-
-
-@contextmanager
-def _told_clearly(url: str) -> Iterator[None]:
-    try:
-        yield
-    except StudyError:
-        raise
-    except Exception as error:
-        raise MachineError(
-            f"the Optuna storage {_without_password(url)} cannot be used ({_reason(error)}); "
-            "name another one, or leave it out: the dashboard needs none"
-        ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -5,14 +5,21 @@ before; its number is its place in the order of proposals. What proposal n is de
 is known of the proposals before it, so an interrupted study proposes what an undisturbed one would have.
 
 A point is *settled* when there is nothing left to train: it has finished, or it is infeasible and not to be tried
-again. Of listed points that stand for the same trials the first alone is trained: the others would wait for it in its
-way. They are recorded in their turn, as are points whose trials have finished already, so that the ledger holds every
-listed point. `tpe` has the proposer of Optuna.
+again.
+
+Points that are known in advance are gone through by `ListProposer`. Of those that stand for the same trials the first
+alone is trained: the others would wait for it in its way. They are recorded in their turn, as are points whose trials
+have finished already, so that the ledger holds every listed point.
+
+Others come from a `Strategy`, the part of a searcher that learns from results; `study.search.tpe` has Optuna's.
+`AdaptiveProposer` passes over its candidates whose trials are known, and draws evenly where it has no more.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +28,19 @@ from pkgutil import resolve_name
 from typing import Any
 
 from study.common.errors import InvalidInputError, LedgerError
+from study.search.algorithms import size_of
 from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome
 from study.store.trial_folder import TrialState
+
+# How many draws of an endless space may stand for known trials before it counts as used up.
+DRAWS = 1000
+# Finite spaces up to this size are gone through instead of drawn from.
+LARGEST_SHUFFLE = 100_000
+
+TrialIds = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,39 +55,56 @@ class Proposal:
 
     number: int
     point: Point
-    trial_ids: tuple[str, ...]
+    trial_ids: TrialIds
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownPoint:
-    """A proposal of the ledger and what became of it so far."""
+class Strategy(ABC):
+    """Where new points come from that depend on results; one for each run of a study.
 
-    proposal: Proposal
-    outcome: Outcome
+    It hears of the points of the ledger in order of number, each with what it came to if it is settled, then of
+    proposals as they begin and end. After the same calls it has the same candidates: nothing else may decide them.
+
+    Args:
+        space: what is searched.
+    """
+
+    @abstractmethod
+    def __init__(self, space: SearchSpace) -> None: ...
+
+    @abstractmethod
+    def begin(self, number: int, point: Point) -> None:
+        """A point is being trained from now on. Raises ValueError where it is none of the space."""
+
+    @abstractmethod
+    def tell(self, number: int, reached: Outcome) -> None:
+        """What a point that has begun came to."""
+
+    @abstractmethod
+    def candidates(self, number: int) -> Iterator[Point]:
+        """Points for a proposal, best first, until one will do: one that is legal and whose trials are not known."""
 
 
 class Proposer(ABC):
     """Proposes points, unsettled ones of the ledger first, in order of their number and without recording them again.
 
     Args:
-        space: what is searched.
-        ledger: where proposals are recorded; held by whoever runs the study.
-        known: its points, in order.
+        space: what is searched; its `trials` are the points of the whole study.
+        ledger: where proposals are recorded, read once; held by whoever runs the study.
+        lookup: finds plans and splits.
         retry_infeasible: whether infeasible points are proposed again too.
 
     Raises:
-        InvalidInputError: fewer trials are asked for than have finished.
+        InvalidInputError: fewer trials are asked for than have finished, or a listed point is not legal.
+        LedgerError: the ledger's points are damaged or not of this space.
     """
 
-    def __init__(
-        self, space: SearchSpace, ledger: Ledger, known: Sequence[KnownPoint], *, retry_infeasible: bool
-    ) -> None:
-        self._space = space
-        self._ledger = ledger
+    def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
+        self._space, self._ledger, self._lookup = space, ledger, lookup
         self._retry_infeasible = retry_infeasible
-        self._next_number = 1 + max((one.proposal.number for one in known), default=-1)
-        self._taken = {one.proposal.trial_ids for one in known}
-        self._again = deque(self._unsettled(known))
+        self._known = known_points(space, ledger)
+        self._next_number = 1 + max((proposal.number for proposal, _ in self._known), default=-1)
+        self._taken = {proposal.trial_ids for proposal, _ in self._known}
+        self._again = deque(self._unsettled())
 
     @property
     @abstractmethod
@@ -89,20 +121,6 @@ class Proposer(ABC):
         """How many trials of the remaining points are to be brought to their end."""
         return self._trials(lambda state: state is not TrialState.FINISHED)
 
-    def _trials(self, counts: Callable[[TrialState], bool]) -> int:
-        """How many trials of the remaining points are in a state that counts; those of new points do."""
-        each = len(self._space.folds) * len(self._space.seeds)
-        begun = (self._ledger.trial(trial_id) for proposal in self._again for trial_id in proposal.trial_ids)
-        return each * (self.remaining - len(self._again)) + sum(counts(trial.state()) for trial in begun)
-
-    @abstractmethod
-    def tell(self, number: int, outcome: Outcome) -> None:
-        """Take note of what a proposal of this run came to."""
-
-    @abstractmethod
-    def _find(self) -> tuple[Point, tuple[str, ...]] | None:
-        """The next new point and its trials."""
-
     def propose(self) -> Proposal | None:
         """The next point to train, None when there is none left.
 
@@ -114,40 +132,179 @@ class Proposer(ABC):
         found = self._find() if self.remaining else None
         return None if found is None else self._record(*found)
 
-    def _record(self, point: Point, trial_ids: tuple[str, ...]) -> Proposal:
+    @abstractmethod
+    def tell(self, number: int, reached: Outcome) -> None:
+        """Take note of what a proposal of this run came to."""
+
+    @abstractmethod
+    def _find(self) -> tuple[Point, TrialIds] | None:
+        """The next new point and its trials."""
+
+    def _record(self, point: Point, trial_ids: TrialIds) -> Proposal:
         proposal = Proposal(number=self._next_number, point=point, trial_ids=trial_ids)
         self._ledger.add_point(proposal.number, proposal.point, proposal.trial_ids)
         self._next_number += 1
         self._taken.add(trial_ids)
         return proposal
 
+    def _trials(self, counts: Callable[[TrialState], bool]) -> int:
+        """How many trials of the remaining points are in a state that counts; those of new points do."""
+        begun = (self._ledger.trial(trial_id) for proposal in self._again for trial_id in proposal.trial_ids)
+        new_points = self.remaining - len(self._again)
+        return new_points * _trials_of_a_point(self._space) + sum(counts(trial.state()) for trial in begun)
+
     def _is_settled(self, reached: Outcome) -> bool:
-        if reached.state is TrialState.INFEASIBLE:
-            return not self._retry_infeasible
-        return reached.state is TrialState.FINISHED
+        return reached.state is TrialState.FINISHED or (
+            reached.state is TrialState.INFEASIBLE and not self._retry_infeasible
+        )
 
-    def _unsettled(self, known: Sequence[KnownPoint]) -> list[Proposal]:
+    def _unsettled(self) -> list[Proposal]:
         """What is to be proposed again: of points that stand for the same trials the first, as many as are wanted."""
-        open_points: dict[tuple[str, ...], Proposal] = {}
-        for one in known:
-            if not self._is_settled(one.outcome):
-                open_points.setdefault(one.proposal.trial_ids, one.proposal)
-        if self._space.trials is None:
+        open_points: dict[TrialIds, Proposal] = {}
+        for proposal, reached in self._known:
+            if not self._is_settled(reached):
+                open_points.setdefault(proposal.trial_ids, proposal)
+        wanted = self._space.trials
+        if wanted is None:
             return list(open_points.values())
-        self._check_trials(self._space.trials, known)
-        settled = sum(self._is_settled(one.outcome) for one in known)
-        return list(open_points.values())[: max(0, self._space.trials - settled)]
-
-    def _check_trials(self, wanted: int, known: Sequence[KnownPoint]) -> None:
-        finished = sum(one.outcome.state is TrialState.FINISHED for one in known)
+        finished = sum(reached.state is TrialState.FINISHED for _, reached in self._known)
         if wanted < finished:
-            raise InvalidInputError(
-                field="trials", received=wanted, legal=f"at least {finished}, which have finished in this study"
-            )
+            legal = f"at least {finished}, which have finished in this study"
+            raise InvalidInputError(field="trials", received=wanted, legal=legal)
+        settled = sum(self._is_settled(reached) for _, reached in self._known)
+        return list(open_points.values())[: max(0, wanted - settled)]
 
 
-def known_points(space: SearchSpace, ledger: Ledger) -> list[KnownPoint]:
-    """The points of a ledger and how they stand, in order of number.
+class ListProposer(Proposer):
+    """Goes through the points of a grid or random search once."""
+
+    def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
+        super().__init__(space, ledger, lookup, retry_infeasible=retry_infeasible)
+        # With each point its trials, and whether there is anything to train.
+        self._listed = deque(self._unrecorded())
+        self._untrained = sum(to_train for _, _, to_train in self._listed)
+        self._record_settled()
+
+    @property
+    def remaining(self) -> int:
+        """How many points are left to be trained."""
+        return len(self._again) + self._untrained
+
+    def propose(self) -> Proposal | None:
+        """The next point to train; those after it that need no training are recorded with it."""
+        proposal = super().propose()
+        self._record_settled()
+        return proposal
+
+    def tell(self, number: int, reached: Outcome) -> None:
+        """Nothing: results change no list."""
+
+    def _find(self) -> tuple[Point, TrialIds]:
+        point, trial_ids, to_train = self._listed.popleft()
+        self._untrained -= to_train
+        return point, trial_ids
+
+    def _record_settled(self) -> None:
+        while self._listed and not self._listed[0][-1]:
+            self._record(*self._find())
+
+    def _unrecorded(self) -> Iterator[tuple[Point, TrialIds, bool]]:
+        recorded, met = {_key(proposal.point) for proposal, _ in self._known}, set(self._taken)
+        for point in self._space.points():
+            if _key(point) not in recorded:
+                trial_ids = tuple(spec.trial_id for spec in specs(self._space, point, self._lookup))
+                settled = trial_ids in met or self._is_settled(outcome_of(self._space, self._ledger, trial_ids))
+                met.add(trial_ids)
+                yield point, trial_ids, not settled
+
+
+class AdaptiveProposer(Proposer):
+    """Proposes what a strategy finds, never a point whose trials are known.
+
+    Attributes:
+        strategy: knows every point of which it has been told.
+    """
+
+    def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
+        super().__init__(space, ledger, lookup, retry_infeasible=retry_infeasible)
+        self.strategy: Strategy = resolve_name(space.method.strategy)(space)
+        self._wanted = max(0, (space.trials or 0) - len(self._known))
+        self._resolved: dict[tuple[object, ...], TrialIds | None] = {}
+        self._illegal: InvalidInputError | None = None
+        self._tell_known()
+
+    @property
+    def remaining(self) -> int:
+        """How many unsettled points are left, and how many new ones are wanted at most."""
+        return len(self._again) + self._wanted
+
+    def tell(self, number: int, reached: Outcome) -> None:
+        """Tell the strategy what a proposal came to."""
+        self.strategy.tell(number, reached)
+
+    def _record(self, point: Point, trial_ids: TrialIds) -> Proposal:
+        proposal = super()._record(point, trial_ids)
+        self._wanted -= 1
+        self.strategy.begin(proposal.number, point)
+        return proposal
+
+    def _find(self) -> tuple[Point, TrialIds] | None:
+        number = self._next_number
+        drawn = self._draws(random.Random(f"{self._space.seed} {number}"))
+        for point in itertools.chain(self.strategy.candidates(number), drawn):
+            trial_ids = self._resolve(point)
+            if trial_ids is not None and trial_ids not in self._taken:
+                return point, trial_ids
+        if self._illegal is not None:
+            # Passed over so far; raised now that nothing else is left, so that no study ends for it without a word.
+            raise self._illegal
+        return None
+
+    def _draws(self, generator: random.Random) -> Iterator[Point]:
+        """Points drawn evenly: all of a space that is small enough, else some."""
+        axes = self._space.searched
+        if size_of(axes) > LARGEST_SHUFFLE:
+            for _ in range(DRAWS):
+                yield {name: domain.sample(generator) for name, domain in axes.items()}
+            return
+        values = [domain.values() or () for domain in axes.values()]
+        points = [dict(zip(axes, each, strict=True)) for each in itertools.product(*values)]
+        generator.shuffle(points)
+        yield from points
+
+    def _resolve(self, point: Point) -> TrialIds | None:
+        """The point's trials, None if it is not legal."""
+        key = tuple(point.values())
+        if key not in self._resolved:
+            try:
+                self._resolved[key] = tuple(spec.trial_id for spec in specs(self._space, point, self._lookup))
+            except InvalidInputError as error:
+                self._resolved[key], self._illegal = None, error
+        return self._resolved[key]
+
+    def _tell_known(self) -> None:
+        """Tell of settled points, those of the same trials once; the others are proposed again, so they have begun."""
+        told: set[TrialIds] = set()
+        for proposal, reached in self._known:
+            if proposal.trial_ids not in told:
+                told.add(proposal.trial_ids)
+                try:
+                    self.strategy.begin(proposal.number, proposal.point)
+                except ValueError as error:
+                    raise _damaged(self._ledger, f"point {proposal.number}, {error}") from error
+                if self._is_settled(reached):
+                    self.tell(proposal.number, reached)
+
+
+def make_proposer(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool = False) -> Proposer:
+    """The proposer of a space, see `Proposer`. Only who holds the study's lock may make one."""
+    _extend(space, ledger, lookup)
+    kind = ListProposer if space.method.points else AdaptiveProposer
+    return kind(space, ledger, lookup, retry_infeasible=retry_infeasible)
+
+
+def known_points(space: SearchSpace, ledger: Ledger) -> list[tuple[Proposal, Outcome]]:
+    """The proposals of a ledger and how they stand, in order of number.
 
     Raises:
         LedgerError: a record is damaged or belongs to another space.
@@ -157,10 +314,7 @@ def known_points(space: SearchSpace, ledger: Ledger) -> list[KnownPoint]:
     for record in ledger.points():
         proposal = _proposal(space, ledger, record)
         proposals.setdefault(proposal.number, proposal)
-    return [
-        KnownPoint(proposal=proposal, outcome=outcome_of(space, ledger, proposal.trial_ids))
-        for _, proposal in sorted(proposals.items())
-    ]
+    return [(proposal, outcome_of(space, ledger, proposal.trial_ids)) for _, proposal in sorted(proposals.items())]
 
 
 def outcome_of(space: SearchSpace, ledger: Ledger, trial_ids: Sequence[str]) -> Outcome:
@@ -172,12 +326,12 @@ def _proposal(space: SearchSpace, ledger: Ledger, record: Mapping[str, Any]) -> 
     match record:
         case {"number": int(number), "point": dict(point), "trial_ids": [*trial_ids]} if set(point) == set(
             space.searched
-        ) and len(trial_ids) == len(space.folds) * len(space.seeds):
+        ) and len(trial_ids) == _trials_of_a_point(space):
             return Proposal(number=number, point=point, trial_ids=tuple(map(str, trial_ids)))
-    raise damaged(ledger, repr(record))
+    raise _damaged(ledger, repr(record))
 
 
-def damaged(ledger: Ledger, received: str) -> LedgerError:
+def _damaged(ledger: Ledger, received: str) -> LedgerError:
     """What is wrong with a record of the ledger's points that cannot be used."""
     return LedgerError(
         f"{ledger.root / 'points.jsonl'}: received {received}, legal is a number, a point of this space and its trial "
@@ -185,102 +339,18 @@ def damaged(ledger: Ledger, received: str) -> LedgerError:
     )
 
 
-def make_proposer(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool = False) -> Proposer:
-    """The proposer of a space, knowing what the ledger knows. Only who holds the study's lock may make one.
-
-    Args:
-        space: what is searched; its `trials` are the points of the whole study.
-        ledger: of the study; read once, here.
-        lookup: finds plans and splits.
-        retry_infeasible: whether infeasible points are proposed again too.
-
-    Raises:
-        InvalidInputError: fewer trials are asked for than have finished, or a listed point is not legal.
-        LedgerError: the ledger's points are damaged or not of this space.
-    """
-    _extend(space, ledger, lookup)
-    known = known_points(space, ledger)
-    # By name: lists need no Optuna, which takes a second to load.
-    made: Proposer = resolve_name(space.method.proposer)(
-        space, ledger, known, lookup, retry_infeasible=retry_infeasible
-    )
-    return made
-
-
 def _extend(space: SearchSpace, ledger: Ledger, lookup: Lookup) -> None:
     """Give the points of a study to which folds or seeds were added the trials for them."""
-    each = len(space.folds) * len(space.seeds)
     for record in ledger.points():
         known = record["trial_ids"]
-        if len(known) < each and set(record["point"]) == set(space.searched):
+        if len(known) < _trials_of_a_point(space) and set(record["point"]) == set(space.searched):
             wanted = [spec.trial_id for spec in specs(space, record["point"], lookup)]
             if set(known) <= set(wanted):
                 ledger.extend_point(record["number"], wanted)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """A listed point that is not recorded yet, its trials, and whether there is anything to train."""
-
-    point: Point
-    trial_ids: tuple[str, ...]
-    to_train: bool
-
-
-class ListProposer(Proposer):
-    """Goes through the points of a grid or random search once."""
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        ledger: Ledger,
-        known: Sequence[KnownPoint],
-        lookup: Lookup,
-        *,
-        retry_infeasible: bool,
-    ) -> None:
-        super().__init__(space, ledger, known, retry_infeasible=retry_infeasible)
-        recorded = {_key(one.proposal.point) for one in known}
-        self._listed = deque(self._unrecorded(recorded, lookup))
-        self._untrained = sum(listed.to_train for listed in self._listed)
-        self._record_settled()
-
-    @property
-    def remaining(self) -> int:
-        """How many points are left to be trained."""
-        return len(self._again) + self._untrained
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        """Nothing: results change no list."""
-
-    def propose(self) -> Proposal | None:
-        """The next point to train; those after it that need no training are recorded with it."""
-        proposal = super().propose()
-        self._record_settled()
-        return proposal
-
-    def _find(self) -> tuple[Point, tuple[str, ...]] | None:
-        listed = self._listed.popleft()
-        self._untrained -= 1
-        return listed.point, listed.trial_ids
-
-    def _record_settled(self) -> None:
-        while self._listed and not self._listed[0].to_train:
-            listed = self._listed.popleft()
-            self._record(listed.point, listed.trial_ids)
-
-    def _unrecorded(self, recorded: set[str], lookup: Lookup) -> Iterator[Listed]:
-        met = set(self._taken)
-        for point in self._space.points():
-            if _key(point) in recorded:
-                continue
-            trial_ids = tuple(spec.trial_id for spec in specs(self._space, point, lookup))
-            to_train = trial_ids not in met and not self._is_settled(self._outcome(trial_ids))
-            met.add(trial_ids)
-            yield Listed(point=point, trial_ids=trial_ids, to_train=to_train)
-
-    def _outcome(self, trial_ids: tuple[str, ...]) -> Outcome:
-        return outcome_of(self._space, self._ledger, trial_ids)
+def _trials_of_a_point(space: SearchSpace) -> int:
+    return len(space.folds) * len(space.seeds)
 
 
 def _key(point: Point) -> str:

@@ -3,19 +3,16 @@
 A *point* is a plain dictionary from the names of the searched settings to values. `points` lists those that are known
 in advance; Optuna proposes its own as it goes.
 
-What a study demands of where it runs: each trial's share of a machine.
-
-Defaults that depend on what is prepared: resolved when a study is created, kept in it, and not looked up again.
-
-A second plans file made later then changes nothing, and naming what a default came to is the same study.
+Defaults that depend on what is prepared are resolved when a study is created, kept in it, and not looked up again. A
+second plans file made later then changes nothing, and naming what a default came to is the same study.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +24,15 @@ from study.search.algorithms import ADAPTIVE, LISTED, SEARCHERS, Searcher, size_
 from study.search.domains import (
     DATASET,
     DEFAULTS,
-    EPOCHS,
-    ITERATIONS_PER_EPOCH,
-    PDL_FRACTION,
-    PDL_METRIC,
-    STOP_AT_DICE,
+    TRAINING_KEYS,
     Choice,
     Domain,
     Fixed,
     PointSettings,
     Scalar,
     as_dataset,
-    check_domain,
-    check_first_phase,
-    check_length,
+    check_axes,
+    data_axes,
     settings_at,
 )
 from study.store.ledger import RESOLVED, recorded_defaults
@@ -63,10 +55,10 @@ class Resources:
         InvalidInputError: a field is outside its range.
     """
 
-    cpus: float | None
-    gpus: float | None
-    concurrent: int | None
-    data_workers: int | None
+    cpus: float | None = None
+    gpus: float | None = None
+    concurrent: int | None = None
+    data_workers: int | None = None
     compile_cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -146,11 +138,7 @@ class SearchSpace:
         check_count("seed", self.seed, least=0)
         _check_numbers("folds", self.folds)
         _check_numbers("seeds", self.seeds)
-        for name, domain in self.axes.items():
-            check_domain(name, domain)
-        check_length(self.axes)
-        if self.data_axes:
-            check_first_phase(self.axes)
+        check_axes(self.axes)
         self._check_objectives()
         self._check_search()
 
@@ -171,10 +159,8 @@ class SearchSpace:
 
     @property
     def data_axes(self) -> list[Axes]:
-        """Data curricula that stand for all that the space may propose: the ends of its fractions, by each metric."""
-        fractions, metrics = (self.axes[name].probes() for name in (PDL_FRACTION, PDL_METRIC))
-        pairs = [_given({"pdl_fraction": f, "pdl_metric": m}) for f, m in itertools.product(fractions, metrics)]
-        return [axes for pair in pairs if (axes := Axes(**pair)).needs_ranking]
+        """Data curricula that stand for all that the space may propose."""
+        return data_axes(self.axes)
 
     @property
     def method(self) -> Searcher:
@@ -227,43 +213,29 @@ class SearchSpace:
             **({RESOLVED: dict(self.resolved)} if self.resolved else {}),
         }
 
-    def with_overrides(
-        self,
-        *,
-        trials: int | None = None,
-        cpus: float | None = None,
-        gpus: float | None = None,
-        concurrent: int | None = None,
-        data_workers: int | None = None,
-        compile_cache: str | None = None,
-        dataset: int | str | None = None,
-        plans: str | None = None,
-        configuration: str | None = None,
-        folds: tuple[int, ...] | None = None,
-        seeds: tuple[int, ...] | None = None,
-        country: str | None = None,
-        epochs: int | None = None,
-        iterations_per_epoch: int | None = None,
-        stop_at_dice: float | None = None,
-    ) -> SearchSpace:
+    def with_overrides(self, **given: Any) -> SearchSpace:
         """The same space with what the command line gave; None leaves a field as it is.
 
-        A dataset, epochs, iterations or a Dice to stop at given here are fixed, whatever domain they had.
+        Args:
+            given: fields of the space, of its resources or energy, `dataset`, or settings of the training. The last two
+                are fixed then, whatever domain they had.
 
         Raises:
             InvalidInputError: as the space itself.
         """
-        training = {EPOCHS: epochs, ITERATIONS_PER_EPOCH: iterations_per_epoch, STOP_AT_DICE: stop_at_dice}
-        fixed = _given({DATASET: as_dataset(dataset), **training})
-        resources: dict[str, float | str | None] = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
-        resources |= {"data_workers": data_workers, "compile_cache": compile_cache}
-        own = {"trials": trials, "plans": plans, "configuration": configuration, "folds": folds, "seeds": seeds}
+        given = {name: value for name, value in given.items() if value is not None}
+
+        def taken(names: Iterable[str]) -> dict[str, Any]:
+            return {name: given.pop(name) for name in names if name in given}
+
+        dataset = {name: Fixed(as_dataset(value)) for name, value in taken([DATASET]).items()}
+        training = {f"training.{name}": Fixed(value) for name, value in taken(TRAINING_KEYS).items()}
         return replace(
             self,
-            **_given(own),
-            resources=replace(self.resources, **_given(resources)),
-            energy=replace(self.energy, **_given({"country": country})),
-            axes={**self.axes, **{name: Fixed(value) for name, value in fixed.items()}},
+            resources=replace(self.resources, **taken(each.name for each in fields(Resources))),
+            energy=replace(self.energy, **taken(each.name for each in fields(Energy))),
+            axes={**self.axes, **dataset, **training},
+            **given,
         )
 
     def _check_objectives(self) -> None:
@@ -304,10 +276,8 @@ class SearchSpace:
                 remedy = "list the values, or use the searcher random or optuna"
                 raise InvalidInputError(field=name, received=domain.to_json(), legal=legal, remedy=remedy)
         if size_of(self.searched) > MOST_POINTS:
-            legal = f"a grid of at most {MOST_POINTS} points"
-            raise InvalidInputError(
-                field="searcher", received=self.searcher, legal=legal, remedy="fix axes, or use random"
-            )
+            legal, remedy = f"a grid of at most {MOST_POINTS} points", "fix axes, or use random"
+            raise InvalidInputError(field="searcher", received=self.searcher, legal=legal, remedy=remedy)
 
 
 def _check_numbers(field: str, numbers: tuple[int, ...]) -> None:
@@ -315,10 +285,6 @@ def _check_numbers(field: str, numbers: tuple[int, ...]) -> None:
         raise InvalidInputError(field=field, received=list(numbers), legal="at least one whole number, each once")
     for number in numbers:
         check_count(field, number, least=0)
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, Any]) -> SearchSpace:

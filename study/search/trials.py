@@ -1,17 +1,15 @@
-"""From settings to the specification of a trial: the curricula resolved for a plan, every default filled in.
+"""From a point of a search space to the trials it stands for: a specification for every fold and seed.
 
-A specification also needs what lies on disk: the plan of the network, the cases of the fold and, if the training starts
-on some of them, their ranking. `prepared_lookup` reads it from prepared data, each file once; whatever is missing there
-is raised before anything expensive starts.
-
-From a point of a search space to the trials it stands for: one for every fold and seed.
+A specification has the curricula resolved for a plan and every default filled in. It also needs what lies on disk: the
+plan of the network, the cases of the fold and, if the training starts on some of them, their ranking. `prepared_lookup`
+reads it from prepared data, each file once; whatever is missing there is raised before anything expensive starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from study.common.errors import InvalidInputError
 from study.curriculum.curriculum import resolve
@@ -27,20 +25,12 @@ if TYPE_CHECKING:
     from study.ranking.files import Ranking
 
 
-class Lookup(Protocol):
-    """Finds what specifications need of prepared data. A plain function will do where no cases are ranked."""
+Lookup = Callable[[int | str, str | None, str, int], tuple[NetworkPlan, str]]
+"""From dataset, plans (None: the default), configuration and fold to the plan and the SHA-256 of the fold's split.
 
-    def __call__(
-        self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
-    ) -> tuple[NetworkPlan, str]:
-        """The plan (of the default plans for None), and the SHA-256 of the fold's split."""
-
-
-class RankingLookup(Lookup, Protocol):
-    """A lookup that knows rankings too."""
-
-    def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
-        """The fold's training cases, most dissimilar first."""
+One that knows rankings has a method `ranked` too: from dataset, fold and metric to the fold's training cases, most
+dissimilar first.
+"""
 
 
 def make_spec(
@@ -77,6 +67,12 @@ def make_spec(
         iterations_per_epoch=training.iterations_per_epoch,
         seed=seed,
     )
+    data = None
+    if axes.needs_ranking:
+        each_epoch = curriculum.total_iterations // training.epochs
+        until_iteration = phase_iterations(axes.pdl_epochs, epochs=training.epochs, iterations_per_epoch=each_epoch)
+        cases = resolve_cases(_there(ranked, axes), axes.pdl_fraction)
+        data = None if cases is None else DataCurriculum(cases=cases, until_iteration=until_iteration)
     return TrialSpec(
         dataset=plan.dataset,
         plans=plan.plans,
@@ -89,7 +85,7 @@ def make_spec(
         training=training.resolved(constant_patch_size=curriculum.is_constant),
         plans_sha256=plan.sha256,
         split_sha256=split_sha256,
-        data=_data_curriculum(axes, ranked, epochs=training.epochs, iterations=curriculum.total_iterations),
+        data=data,
     )
 
 
@@ -102,31 +98,18 @@ def ranked_cases(lookup: Lookup, dataset: int | str, fold: int, axes: Axes) -> S
     """
     if not axes.needs_ranking:
         return None
-    find = getattr(lookup, "ranked", None)
-    if find is None:
-        raise _no_ranking(axes)
-    cases: Sequence[str] = find(dataset, fold, axes.pdl_metric)
+    cases: Sequence[str] = _there(getattr(lookup, "ranked", None), axes)(dataset, fold, axes.pdl_metric)
     return cases
 
 
-def _data_curriculum(
-    axes: Axes, ranked: Sequence[str] | None, *, epochs: int, iterations: int
-) -> DataCurriculum | None:
-    if not axes.needs_ranking:
-        return None
-    if ranked is None:
-        raise _no_ranking(axes)
-    until_iteration = phase_iterations(axes.pdl_epochs, epochs=epochs, iterations_per_epoch=iterations // epochs)
-    cases = resolve_cases(ranked, axes.pdl_fraction)
-    return None if cases is None else DataCurriculum(cases=cases, until_iteration=until_iteration)
+def _there(found: Any, axes: Axes) -> Any:
+    if found is None:
+        legal = "0 where no ranking of the training cases is looked up"
+        raise InvalidInputError(field="pdl_fraction", received=axes.pdl_fraction, legal=legal)
+    return found
 
 
-def _no_ranking(axes: Axes) -> InvalidInputError:
-    legal = "0 where no ranking of the training cases is looked up"
-    return InvalidInputError(field="pdl_fraction", received=axes.pdl_fraction, legal=legal)
-
-
-def prepared_lookup(paths: DataPaths) -> RankingLookup:
+def prepared_lookup(paths: DataPaths) -> Lookup:
     """A lookup in prepared data that remembers its answers. A dataset without a split is given nnU-Net's own.
 
     The lookup raises MissingDataError for a dataset, plans, preprocessed cases, a split or a ranking that is not there,
@@ -138,15 +121,12 @@ def prepared_lookup(paths: DataPaths) -> RankingLookup:
 class _PreparedLookup:
     def __init__(self, paths: DataPaths) -> None:
         self._paths = paths
-        self._planned, self._found = cache(self._plan), cache(self._find)
-        self._ranking = cache(self._load_ranking)
+        self._planned, self._found, self._ranking = cache(self._plan), cache(self._find), cache(self._load_ranking)
 
-    def __call__(
-        self, dataset: int | str, plans: str | None, configuration: str, fold: int, /
-    ) -> tuple[NetworkPlan, str]:
+    def __call__(self, dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
         return self._found(dataset, plans, configuration, fold)
 
-    def ranked(self, dataset: int | str, fold: int, metric: str, /) -> Sequence[str]:
+    def ranked(self, dataset: int | str, fold: int, metric: str) -> Sequence[str]:
         return self._ranking(dataset, fold).most_dissimilar(metric)
 
     def _plan(self, dataset: int | str, plans: str | None, configuration: str) -> NetworkPlan:
@@ -184,9 +164,8 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
     if settings.dataset is None:
         raise _no_dataset()
     made = []
-    plans = space.plans_of(settings.dataset)
     for fold in space.folds:
-        plan, split_sha256 = lookup(settings.dataset, plans, space.configuration, fold)
+        plan, split_sha256 = lookup(settings.dataset, space.plans_of(settings.dataset), space.configuration, fold)
         ranked = ranked_cases(lookup, settings.dataset, fold, settings.axes)
         made += [
             make_spec(
@@ -222,9 +201,5 @@ def check_data(space: SearchSpace, lookup: Lookup) -> None:
 
 
 def _no_dataset() -> InvalidInputError:
-    return InvalidInputError(
-        field="datasets",
-        received=None,
-        legal="a dataset id or name",
-        remedy="give --dataset, or `datasets` in the space",
-    )
+    remedy = "give --dataset, or `datasets` in the space"
+    return InvalidInputError(field="datasets", received=None, legal="a dataset id or name", remedy=remedy)
