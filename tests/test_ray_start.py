@@ -1,7 +1,10 @@
-"""A Ray that does not start: whatever it raises is one line."""
+"""A Ray that does not start: whatever it raises, and what ends its native code, is one line."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 from typing import Any
 
@@ -44,3 +47,20 @@ def test_whatever_ray_raises_is_one_line(
     assert said.startswith(("Ray does not start on this machine (", "--address: no Ray cluster answers at "))
     assert "\n" not in said
     assert len(said) < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RAY_memory_usage_threshold", "abc"),
+        ("RAY_worker_niceness", ""),
+        ("RAY_task_retry_delay_ms", "0x"),
+        ("RAY_NUM_REDIS_GET_RETRIES", "often"),
+    ],
+)
+def test_a_setting_that_ray_cannot_read_is_named(name: str, value: str) -> None:
+    ask = "from study.cluster.local import configure_ray; configure_ray(address=None)"
+    environment = {**os.environ, name: value, "RAY_DEDUP_LOGS": "1", "RAY_AUTH_TOKEN": "hidden"}
+    answer = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=False)
+    assert f"MachineError: received {name}={value!r} in the environment, which Ray cannot read" in answer.stderr
+    assert "hidden" not in answer.stderr

@@ -9,6 +9,9 @@ import os
 import re
 import secrets
 import socket
+import subprocess
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +50,11 @@ def configure_ray(*, address: str | None) -> None:
 
     Args:
         address: of a cluster that runs, None for one of our own.
+
+    Raises:
+        MachineError: Ray cannot read what the user has set.
     """
+    _check_settings({name: value for name, value in os.environ.items() if name.startswith("RAY_")})
     more = SETTINGS_OF_OWN_CLUSTER if address is None else SETTINGS_OF_GIVEN_CLUSTER
     if address is not None and re.match(LOOPBACK, address):
         # Or Ray would look for it at the machine's outer address, where it does not listen.
@@ -58,6 +65,20 @@ def configure_ray(*, address: str | None) -> None:
         # Or Ray would write one into the home folder for everybody to read. This one is in no file.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     _keep_token_private()
+
+
+def _check_settings(given: dict[str, str]) -> None:
+    """Ray's native code ends the process at a number that is none, while it is imported: a child imports it first."""
+
+    def readable(names: Iterable[str]) -> bool:
+        environment = {name: value for name, value in os.environ.items() if name not in given or name in names}
+        command = [sys.executable, "-c", "import ray"]
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+    if given and "ray" not in sys.modules and not readable(given):
+        wrong = [name for name in given if not readable([name])]
+        told = ", ".join(name if "TOKEN" in name else f"{name}={given[name]!r}" for name in wrong or given)
+        raise MachineError(f"received {told} in the environment, which Ray cannot read: correct or unset it")
 
 
 def _keep_token_private() -> None:
