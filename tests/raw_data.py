@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from study.common import files
 from study.nnunet.datasets import DataPaths, data_paths
 from study.nnunet.phantom import write_phantom_dataset
 
@@ -31,11 +32,16 @@ def paths(tmp_path: Path) -> DataPaths:
     return data_paths(tmp_path / "data")
 
 
+def describe(folder: Path, **changed: Any) -> None:
+    files.write_json(folder / "dataset.json", {**files.read_json(folder / "dataset.json"), **changed})
+
+
 def rewrite(path: Path, change: Callable[[Any], Any], spacing_mm: float = 1.0) -> None:
+    """Replace the voxels of an image, (z, y, x)."""
     import SimpleITK
 
     image: Any = SimpleITK.GetImageFromArray(change(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))))
-    image.SetSpacing([spacing_mm] * 3)
+    image.SetSpacing([spacing_mm] * image.GetDimension())
     SimpleITK.WriteImage(image, str(path))
 
 

@@ -12,7 +12,7 @@ from prepared import NAME, cascade_plans, spec_of, train, workplace
 
 from study.common.errors import LedgerError
 from study.nnunet.datasets import find_dataset
-from study.nnunet.paths import check_previous_stage, gathered, previous_stage_folder
+from study.nnunet.paths import check_previous_stage, previous_stage_folder
 from study.run.trial import run_trial
 from study.search.trials import prepared_lookup
 from study.store.ledger import Ledger
@@ -52,7 +52,7 @@ def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
     other = ledger.add(spec_of(paths, "cps", seed=1, plans=PLANS, configuration=LOW, training=short))
     finish(other)
     with pytest.raises(LedgerError, match=f"trials of 2 points of {LOW}: name one of a trial, .*{trained.trial_id}"):
-        gathered(ledger.root, dataset, PLANS, LOW, CASCADE)
-    assert gathered(trained.path, dataset, PLANS, LOW, CASCADE) == found
-    with pytest.raises(LedgerError, match=f"has no finished trial of {NAME}, OtherPlans, {LOW}"):
-        gathered(ledger.root, dataset, "OtherPlans", LOW, CASCADE)
+        previous_stage_folder(dataset, PLANS, CASCADE, ledger.root)
+    assert previous_stage_folder(dataset, PLANS, CASCADE, trained.path) == found
+    with pytest.raises(LedgerError, match=f"has no finished trial of {NAME}, {PLANS}, {LOW}"):
+        previous_stage_folder(dataset, PLANS, CASCADE, Ledger.create(tmp_path / "empty").root)

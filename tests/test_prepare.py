@@ -6,6 +6,7 @@ Every call that works starts nnU-Net in a process of its own, so a few of them h
 from __future__ import annotations
 
 import argparse
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -18,16 +19,25 @@ from prepared import NAME, NUMBER
 from raw_data import CASES, rewrite, with_label_seven
 
 from study import __main__
+from study.cli import trial
 from study.cli.program import USER_ERROR
 from study.common import files
 from study.common.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.plans import SmallPlan
-from study.nnunet.prepare import Preparation, prepare
-from study.nnunet.prepare.process import PreparationProgress
-from study.nnunet.prepare.sources import PlansRecipe, RawFolder, msd_source, raw_source
-from study.nnunet.prepare.steps import step_count
+from study.nnunet.prepare import (
+    PlansRecipe,
+    Preparation,
+    PreparationProgress,
+    RawFolder,
+    msd_source,
+    prepare,
+    raw_source,
+    step_count,
+)
+from study.nnunet.prepare.sources import PLANS_OF_PLANNER
+from study.nnunet.prepare.steps import planner_class
 from study.store.locks import held
 
 SMALL = SmallPlan(max_features=8, patch_size=(32, 32, 32))
@@ -167,11 +177,6 @@ def prepared_source(data: Path) -> RawFolder:
     return raw_source(data_paths(data).raw / NAME)  # type: ignore[operator]
 
 
-def test_the_order_of_configurations_does_not_matter(data: Path) -> None:
-    recipe = PlansRecipe(configurations=("2d", "3d_fullres"), plans_name=PREPARED.plans_name, small=PREPARED.small)
-    assert prepare(prepared_source(data), data_paths(data), recipe).already_done
-
-
 @pytest.mark.parametrize(
     "other",
     [
@@ -190,9 +195,8 @@ def test_other_options_under_the_same_name_are_refused(data: Path, other: dict[s
 
 def test_plans_that_nnunet_made_by_itself_are_used(data: Path, tmp_path: Path) -> None:
     source, paths = prepared_source(data), DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path)
-    theirs = tmp_path / NAME
+    theirs, mine = tmp_path / NAME, data_paths(data).preprocessed / NAME
     theirs.mkdir()
-    mine = data_paths(data).preprocessed / NAME
     for name in ("dataset.json", "splits_final.json", "nnUNetPlans_3d_fullres"):
         (theirs / name).symlink_to(mine / name)
     plans = {**files.read_json(mine / "PlannedPlans.json"), "plans_name": "nnUNetPlans"}
@@ -200,56 +204,37 @@ def test_plans_that_nnunet_made_by_itself_are_used(data: Path, tmp_path: Path) -
     assert prepare(source, paths, PlansRecipe()).already_done
     with pytest.raises(InvalidInputError, match=r"planner ExperimentPlanner \(asked for nnUNetPlannerResEncL\)"):
         prepare(source, paths, PlansRecipe(planner="nnUNetPlannerResEncL", plans_name="nnUNetPlans"))
-
-
-def test_images_that_changed_since_are_refused(data: Path, tmp_path: Path) -> None:
-    source = prepared_source(data)
-    folder = tmp_path / NAME
-    files.write_json(folder / "pgps_prepared.json", {"inventory": "of other files"})
-    # Plans that nnU-Net made by itself count as well: what lies beside them is not ours to drop.
-    files.write_json(folder / "nnUNetPlans.json", {"plans_name": "nnUNetPlans", "configurations": {}})
+    # They count as well when images have changed since: what lies beside them is not ours to drop.
+    files.write_json(theirs / "pgps_prepared.json", {"inventory": "of other files"})
     with pytest.raises(DataIntegrityError, match="has changed since it was prepared"):
-        prepare(source, DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path), PREPARED)
-
-
-def test_broken_plans_are_one_line(data: Path, tmp_path: Path) -> None:
-    (tmp_path / NAME).mkdir()
-    (tmp_path / NAME / "nnUNetPlans.json").write_text("{")
+        prepare(source, paths, PREPARED)
+    (theirs / "nnUNetPlans.json").write_text("{")
     with pytest.raises(MissingDataError, match=r"nnUNetPlans.json is no plans file"):
-        prepare(prepared_source(data), DataPaths(raw=data_paths(data).raw, preprocessed=tmp_path))
+        prepare(source, paths)
 
 
 # ------------------------------------------------------------------------------------------------------- bad requests
 
 
-def test_an_id_that_is_taken_is_refused(raw: Path, paths: DataPaths) -> None:
-    (paths.preprocessed / "Dataset901_Other").mkdir(parents=True)
-    with pytest.raises(InvalidInputError, match=r"--id: received 901, .* where 901 is Dataset901_Other"):
-        prepare(raw_source(raw), paths)
-
-
-def test_another_folder_under_the_same_name_is_refused(raw: Path, paths: DataPaths, tmp_path: Path) -> None:
-    write_phantom_dataset(paths.raw or tmp_path, cases=1)
-    with pytest.raises(InvalidInputError, match=r"--raw: received '.*elsewhere.*', legal is the folder that"):
-        prepare(raw_source(raw), paths)
-
-
-def test_without_a_raw_folder_nothing_can_be_prepared(raw: Path, tmp_path: Path) -> None:
+def test_what_is_taken_or_unknown_or_cannot_be_written_is_one_line(raw: Path, paths: DataPaths, tmp_path: Path) -> None:
+    source, here = raw_source(raw), paths.preprocessed / NAME
     with pytest.raises(MissingDataError, match="set nnUNet_raw"):
-        prepare(raw_source(raw), DataPaths(raw=None, preprocessed=tmp_path))
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(raw: Path, tmp_path: Path) -> None:
+        prepare(source, DataPaths(raw=None, preprocessed=tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match=r"cannot be written .*; name another --data"):
-        prepare(raw_source(raw), data_paths(tmp_path / "file"))
-
-
-def test_two_preparations_of_a_dataset_do_not_mix(raw: Path, paths: DataPaths) -> None:
-    (paths.preprocessed / NAME).mkdir(parents=True)
+        prepare(source, data_paths(tmp_path / "file"))
+    here.mkdir(parents=True)
     busy = rf"{NAME} is being prepared by another process, process {os.getpid()} on \S+ since "
-    with held(paths.preprocessed / NAME / "pgps_prepare.locks"), pytest.raises(MachineError, match=busy):
-        prepare(raw_source(raw), paths)
+    with held(here / "pgps_prepare.locks"), pytest.raises(MachineError, match=busy):
+        prepare(source, paths)
+    assert paths.raw is not None
+    (paths.raw / NAME).unlink(missing_ok=True)
+    write_phantom_dataset(paths.raw, cases=1)
+    with pytest.raises(InvalidInputError, match=r"--raw: received '.*elsewhere.*', legal is the folder that"):
+        prepare(source, paths)
+    here.rename(here.with_name("Dataset901_Other"))
+    with pytest.raises(InvalidInputError, match=r"--id: received 901, .* where 901 is Dataset901_Other"):
+        prepare(source, paths)
 
 
 def test_a_process_that_dies_is_one_line(raw: Path, paths: DataPaths) -> None:
@@ -293,15 +278,10 @@ def test_plans_are_named(settings: dict[str, Any], plans: str, planned_as: str) 
 
 
 def test_the_planners_named_are_nnunets_with_their_names_of_plans() -> None:
-    import inspect
-
-    from study.nnunet.prepare.sources import PLANS_OF_PLANNER
-    from study.nnunet.prepare.steps import _planner_class
-
     for planner, plans in PLANS_OF_PLANNER.items():
-        assert inspect.signature(_planner_class(planner)).parameters["plans_name"].default == plans
+        assert inspect.signature(planner_class(planner)).parameters["plans_name"].default == plans
     with pytest.raises(InvalidInputError, match="--planner: received 'BestPlanner'"):
-        _planner_class("BestPlanner")
+        planner_class("BestPlanner")
 
 
 # ----------------------------------------------------------------------------------------------------- command line
@@ -311,30 +291,23 @@ def words(data: Path, *more: str) -> list[str]:
     return ["prepare", "--raw", str(prepared_source(data).folder), "--data", str(data), *more]
 
 
-def test_the_verb_says_that_nothing_is_to_be_done(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--plans-name", "PlannedPlans", "--max-features", "16", "--configurations", "3d_fullres", "2d"]
+@pytest.mark.parametrize(("device", "most"), [("cpu", 1000), ("cuda", 250_000)])
+def test_the_verb_says_that_nothing_is_to_be_done_and_what_comes_next(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str, most: int
+) -> None:
+    monkeypatch.setattr("study.common.machine.resolve_device", lambda _: device)
+    # In another order than they were prepared in.
+    options = ["--plans-name", "PlannedPlans", "--max-features", "16", "--configurations", "2d", "3d_fullres"]
     assert __main__.main(words(data, *options)) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{NAME} was already prepared, nothing to do\n")
     assert "3d_fullres     patch " in printed
-    assert f"--dataset {NUMBER} --configuration 3d_fullres --plans PlannedPlans" in printed
-
-
-@pytest.mark.parametrize(("device", "most"), [("cpu", 1000), ("cuda", 250_000)])
-def test_the_next_command_fits_the_machine(
-    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str, most: int
-) -> None:
-    from study.cli import trial
-
-    monkeypatch.setattr("study.common.machine.resolve_device", lambda _: device)
-    options = ["--plans-name", "PlannedPlans", "--max-features", "16", "--configurations", "3d_fullres", "2d"]
-    assert __main__.main(words(data, *options)) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    (line,) = [line for line in printed.splitlines() if line.startswith("next: ")]
     parser = argparse.ArgumentParser()
     trial.add_arguments(parser)
     said = shlex.split(line.removeprefix("next: python -m study trial "))
     spec = trial._spec(parser.parse_args(said))
-    assert (spec.dataset, spec.plans, spec.configuration, spec.fold) == (NAME, "PlannedPlans", "3d_fullres", 0)
+    assert (spec.dataset, spec.plans, spec.configuration, spec.fold) == (NAME, "PlannedPlans", "2d", 0)
     assert spec.curriculum.total_iterations <= most
     assert (spec.training.optimizer == "adamw") is ("cpu" in said) is (device == "cpu")
 

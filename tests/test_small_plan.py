@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -85,37 +84,17 @@ def test_features_halve_from_the_deepest_stage_upwards(stages: int, most: int, f
     assert features_per_stage(stages, most) == features
 
 
-def test_features_alone_leave_patch_and_topology() -> None:
-    before, after = plans(), small(max_features=64)
-    assert network_of(after) == {**network_of(before), "features_per_stage": [8, 16, 32, 64]}
-    assert after["configurations"]["3d_fullres"]["patch_size"] == [40, 56, 40]
-
-
-def test_a_small_plan_has_batches_of_two_unless_told() -> None:
-    assert small(max_features=64)["configurations"]["3d_fullres"]["batch_size"] == 2
-    assert small(batch_size=5)["configurations"]["3d_fullres"]["batch_size"] == 5
-
-
-# ------------------------------------------------------------------------------------------------------------ names
-
-
-def test_the_original_is_left_alone_and_the_copy_is_named() -> None:
+def test_only_what_is_asked_for_is_changed_in_a_copy() -> None:
     document = plans()
-    before = copy.deepcopy(document)
-    made = small_plans(document, ["3d_fullres"], "Small", SmallPlan(max_features=8, patch_size=(32, 32, 32)))
-    assert document == before
-    assert made["plans_name"] == "Small"
-
-
-def test_preprocessed_cases_are_shared_with_the_original() -> None:
-    before, after = plans()["configurations"]["3d_fullres"], small(max_features=8)["configurations"]["3d_fullres"]
-    assert [after[key] for key in ("data_identifier", "spacing")] == [
-        before[key] for key in ("data_identifier", "spacing")
-    ]
-
-
-def test_only_what_was_asked_for_is_kept() -> None:
-    assert list(small(max_features=8)["configurations"]) == ["3d_fullres"]
+    after = small(document=document, max_features=64)
+    assert document == plans()
+    assert (after["plans_name"], list(after["configurations"])) == ("Small", ["3d_fullres"])
+    assert network_of(after) == {**network_of(document), "features_per_stage": [8, 16, 32, 64]}
+    (before, made) = (one["configurations"]["3d_fullres"] for one in (document, after))
+    # Data identifier and spacing among them: preprocessed cases are shared with the original.
+    assert {key for key in before if before[key] != made[key]} == {"batch_size", "architecture"}
+    assert made["batch_size"] == 2
+    assert small(batch_size=5)["configurations"]["3d_fullres"]["batch_size"] == 5
 
 
 def test_a_cascade_brings_what_it_inherits_from_and_continues() -> None:
@@ -123,15 +102,8 @@ def test_a_cascade_brings_what_it_inherits_from_and_continues() -> None:
     assert list(made) == ["3d_lowres", "3d_fullres", "3d_cascade_fullres"]
     assert made["3d_lowres"]["next_stage"] == "3d_cascade_fullres"
     assert made["3d_cascade_fullres"] == plans()["configurations"]["3d_cascade_fullres"]
-
-
-def test_a_next_stage_that_is_not_kept_is_not_named() -> None:
-    assert "next_stage" not in small(wanted="3d_lowres", max_features=8)["configurations"]["3d_lowres"]
-
-
-def test_an_unknown_configuration_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidInputError, match=r"'3d_medium'.*2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres"):
-        small(wanted="3d_medium", max_features=8)
+    alone = small(wanted="3d_lowres", max_features=8)["configurations"]["3d_lowres"]
+    assert "next_stage" not in alone, "one that is not kept is not named"
 
 
 # ------------------------------------------------------------------------------------------------------------ patch
@@ -242,25 +214,18 @@ def test_the_nearest_size_named_is_legal(patch: tuple[int, ...], spacing: tuple[
     assert sum(abs(n - m) for n, m in zip(nearest, patch, strict=True)) <= sum(padded) - sum(patch)
 
 
-def test_a_patch_too_small_to_pool_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match=r"--patch-size: received \(4, 4, 4\)"):
-        small(patch_size=(4, 4, 4))
-
-
-def test_a_patch_with_another_number_of_axes_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="legal is 3 numbers for 3d_fullres"):
-        small(patch_size=(32, 32))
-
-
 @pytest.mark.parametrize(
-    ("given_settings", "field"),
+    ("given_settings", "message"),
     [
+        ({"wanted": "3d_medium"}, r"'3d_medium'.*2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres"),
+        ({"patch_size": (4, 4, 4)}, r"--patch-size: received \(4, 4, 4\)"),
+        ({"patch_size": (32, 32)}, "legal is 3 numbers for 3d_fullres"),
         ({"max_features": 3}, "max features"),
         ({"max_features": 64.5}, "max features"),
         ({"batch_size": 0}, "batch size"),
         ({"patch_size": (32, 0, 32)}, "patch size, axis 1"),
     ],
 )
-def test_settings_out_of_range_are_refused(given_settings: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidInputError, match=field):
-        SmallPlan(**given_settings)
+def test_what_cannot_be_made_is_refused(given_settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        small(**given_settings)

@@ -16,8 +16,7 @@ from study.nnunet.datasets import data_paths, dataset_id
 from study.nnunet.plans import DEFAULT_BATCH_SIZE, SmallPlan
 
 if TYPE_CHECKING:
-    from study.nnunet.prepare import Preparation
-    from study.nnunet.prepare.process import PreparationProgress
+    from study.nnunet.prepare import Preparation, PreparationProgress
     from study.nnunet.prepare.sources import PlansRecipe, RawFolder
 
 EXAMPLES = """\

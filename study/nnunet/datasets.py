@@ -1,17 +1,15 @@
-"""Where prepared data lies and whether a trial can run on it: folders, dataset names, plans, splits.
+"""Where prepared data lies and whether a trial can run on it: folders, dataset names, dataset.json, plans, splits.
 
 Two ways to point at data: `--data DIR` (with `nnUNet_raw` and `nnUNet_preprocessed` inside), or nnU-Net's environment
 variables. Prepared data may be read-only, provided nnU-Net's `splits_final.json` exists: otherwise every trial would
 race to write it.
-
-What nnU-Net v2 cannot read in a dataset.json, raw or prepared, in words, before any other file is read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,37 +20,66 @@ from study.common.errors import InvalidInputError, MissingDataError
 from study.common.serialize import sha256_of_json
 from study.nnunet.plans import NetworkPlan, read_plan
 
+# So begin all variables that nnU-Net reads: to find data, to compile, to log elsewhere, to find trainers.
+NNUNET_PREFIX = "nnUNet_"
+RAW_VARIABLE = "nnUNet_raw"
+PREPARED_VARIABLE = "nnUNet_preprocessed"
+DEFAULT_PLANS = "nnUNetPlans"
+DESCRIPTION, SPLITS, LABELS_FOLDER = "dataset.json", "splits_final.json", "gt_segmentations"
+# nnU-Net's own: five folds, seeded 12345.
+FOLDS, SPLIT_SEED = 5, 12345
+
+# ------------------------------------------------------------------------------------------------------- dataset.json
+
 REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
 SHOWN_LETTERS = 80
 
 
-def description_problems(description: Mapping[str, Any]) -> Iterator[str]:
-    """What nnU-Net v2 cannot read in the dataset.json of a raw dataset."""
+def _are_words(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _are_channels(names: object) -> bool:
+    numbered = isinstance(names, Mapping) and bool(names) and set(names) == {str(n) for n in range(len(names))}
+    return numbered and _are_words(names.values())  # type: ignore[attr-defined]
+
+
+def _are_cases(listed: object) -> bool:
+    return listed is None or (isinstance(listed, Mapping) and all(map(_is_case, listed.values())))
+
+
+def _is_case(case: object) -> bool:
+    listed = isinstance(case, Mapping) and isinstance(case.get("images"), list)
+    return listed and _are_words([*case["images"], case.get("label")])  # type: ignore[index,attr-defined]
+
+
+_LEGAL: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "channel_names": (_are_channels, 'are names by number: {"0": "T1", "1": "T2"}'),
+    "file_ending": (
+        lambda ending: isinstance(ending, str) and ending.startswith("."),
+        "is the end of the files' names, such as .nii.gz",
+    ),
+    "numTraining": (is_whole, "is the number of training cases"),
+    "dataset": (_are_cases, 'are cases by name: {"case": {"images": ["…"], "label": "…"}}'),
+}
+
+
+def description_problems(description: Mapping[str, Any], *, prepared: bool = False) -> Iterator[str]:
+    """What nnU-Net v2 cannot read in a dataset.json; a prepared one may lack what is only needed to prepare it."""
     missing = [key for key in REQUIRED_KEYS if key not in description]
-    if "channel_names" in missing and "modality" in description:
-        yield (
-            "it names its channels in `modality` as nnU-Net v1 did; convert the dataset with "
-            "`nnUNetv2_convert_old_nnUNet_dataset`, or give a task of the Decathlon as --msd"
-        )
-    if missing:
+    if missing and not prepared:
+        if "channel_names" in missing and "modality" in description:
+            yield (
+                "it names its channels in `modality` as nnU-Net v1 did; convert the dataset with "
+                "`nnUNetv2_convert_old_nnUNet_dataset`, or give a task of the Decathlon as --msd"
+            )
         yield f"it lacks {', '.join(missing)}; nnU-Net needs {', '.join(REQUIRED_KEYS)}"
-    yield from training_problems(description)
-    count = description.get("numTraining")
-    if "numTraining" in description and not is_whole(count):
-        yield f"numTraining is {_short(count)}, legal is the number of training cases"
-    yield from _listed_problems(description.get("dataset"))
-
-
-def training_problems(description: Mapping[str, Any]) -> Iterator[str]:
-    """What cannot be trained with in a dataset.json; a prepared one may lack what is only needed to prepare it."""
-    channels, ending = description.get("channel_names"), description.get("file_ending")
-    wanted = {str(n) for n in range(len(channels))} if isinstance(channels, Mapping) else {""}
-    if "channel_names" in description and not (channels and set(channels) == wanted and _are_words(channels.values())):
-        yield f'channel_names is {_short(channels)}, legal are names by number: {{"0": "T1", "1": "T2"}}'
     if "labels" in description:
         yield from _label_problems(description["labels"], description.get("regions_class_order"))
-    if "file_ending" in description and not (isinstance(ending, str) and ending.startswith(".")):
-        yield f"file_ending is {_short(ending)}, legal is the end of the files' names, such as .nii.gz"
+    for key, (holds, legal) in _LEGAL.items():
+        decides = not prepared or key in ("channel_names", "file_ending")
+        if decides and key in description and not holds(description[key]):
+            yield f"{key} is {_short(description[key])}, legal {legal}"
 
 
 def _label_problems(labels: object, order: object) -> Iterator[str]:
@@ -61,36 +88,19 @@ def _label_problems(labels: object, order: object) -> Iterator[str]:
         return
     if labels.get("background") != 0:
         yield f"labels is {_short(labels)}, which has no background of value 0"
-    classes = {name: value for name, value in labels.items() if name != "ignore"}
-    regions = [value for value in classes.values() if value not in (0, [0])]
+    classes = [value for name, value in labels.items() if name != "ignore"]
+    regions = [value for value in classes if value not in (0, [0])]
     is_of_regions = any(isinstance(region, list) and len(region) > 1 for region in regions)
     if is_of_regions and not (isinstance(order, list) and len(order) == len(regions)):
         yield f"regions_class_order is {_short(order)}, legal is a list with a value for every region"
-    values = sorted({v for value in classes.values() for v in (value if isinstance(value, list) else [value])})
+    values = sorted({v for value in classes for v in (value if isinstance(value, list) else [value])})
     values += [labels["ignore"]] if "ignore" in labels else []
     if values != list(range(len(values))):
         yield f"label values are {' '.join(map(str, values))}, legal are consecutive ones: 0 1 2 …, ignore the last"
 
 
-def _listed_problems(listed: object) -> Iterator[str]:
-    if listed is not None and not (isinstance(listed, Mapping) and all(map(_is_case, listed.values()))):
-        yield f'dataset is {_short(listed)}, legal are cases by name: {{"case": {{"images": ["…"], "label": "…"}}}}'
-
-
-def _is_case(case: object) -> bool:
-    return (
-        isinstance(case, Mapping)
-        and isinstance(case.get("images"), list)
-        and _are_words([*case["images"], case.get("label")])
-    )
-
-
 def _is_label(value: object) -> bool:
     return is_whole(value) or (isinstance(value, list) and bool(value) and all(map(is_whole, value)))
-
-
-def _are_words(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
 
 
 def _short(value: object) -> str:
@@ -98,22 +108,7 @@ def _short(value: object) -> str:
     return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…"
 
 
-# So begin all variables that nnU-Net reads: to find data, to compile, to log elsewhere, to find trainers.
-NNUNET_PREFIX = "nnUNet_"
-RAW_VARIABLE = "nnUNet_raw"
-PREPARED_VARIABLE = "nnUNet_preprocessed"
-DEFAULT_PLANS = "nnUNetPlans"
-LABELS_FOLDER = "gt_segmentations"
-# nnU-Net's own: five folds, seeded 12345.
-FOLDS, SPLIT_SEED = 5, 12345
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataPaths:
-    """Absolute paths of nnU-Net's raw and preprocessed folders; raw is None when only prepared data is known."""
-
-    raw: Path | None
-    preprocessed: Path
+# -------------------------------------------------------------------------------------------------------------- splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +127,37 @@ class Split:
     def sha256(self) -> str:
         """Over both lists."""
         return sha256_of_json([self.training, self.validation])
+
+
+def _read_splits(path: Path) -> list[Split]:
+    try:
+        folds = [(fold["train"], fold["val"]) for fold in files.read_json(path)]
+        if not all(isinstance(names, list) for fold in folds for names in fold):
+            raise TypeError("a fold has no lists of cases")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise MissingDataError(f"{path} is no split as nnU-Net writes it ({type(error).__name__}: {error})") from error
+    if not folds:
+        raise MissingDataError(f"{path} has no fold; delete it, and nnU-Net's own split is made, or write one")
+    return [Split(training=tuple(training), validation=tuple(validation)) for training, validation in folds]
+
+
+def too_few_cases(name: str, cases: int, path: Path) -> MissingDataError:
+    """Fewer cases than nnU-Net's own split has folds."""
+    return MissingDataError(
+        f"{name} has {cases} cases, nnU-Net's five folds need at least {FOLDS}: write your own {path}, a list with "
+        '{"train": ["case_1", …], "val": ["case_2"]} for each fold, and repeat the command'
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ datasets
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPaths:
+    """Absolute paths of nnU-Net's raw and preprocessed folders; raw is None when only prepared data is known."""
+
+    raw: Path | None
+    preprocessed: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +212,7 @@ class PreparedDataset:
         """Raise MissingDataError unless a fold's cases are preprocessed and what nnU-Net validates against is there."""
         self.check_preprocessed(plan)
         wanted = [self.folder / plan.data_identifier / f"{case}.pkl" for case in (*split.training, *split.validation)]
-        wanted += self.references(split.validation)
-        missing = [path for path in wanted if not path.exists()]
+        missing = [path for path in (*wanted, *self.references(split.validation)) if not path.exists()]
         if missing:
             raise MissingDataError(
                 f"{len(missing)} files of {self.name} are missing, the first is {missing[0]}; "
@@ -206,17 +231,10 @@ class PreparedDataset:
             MissingDataError: no splits_final.json, see `ensure_splits`, or a broken one.
             InvalidInputError: the file has no such fold.
         """
-        path = self.folder / "splits_final.json"
+        path = self.folder / SPLITS
         if not path.exists():
             raise MissingDataError(f"no {path}; run `python -m study prepare` where the folder can be written")
-        try:
-            splits = [Split(training=_cases(s["train"]), validation=_cases(s["val"])) for s in files.read_json(path)]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise MissingDataError(
-                f"{path} is no split as nnU-Net writes it ({type(error).__name__}: {error})"
-            ) from error
-        if not splits:
-            raise MissingDataError(f"{path} has no fold; delete it, and nnU-Net's own split is made, or write one")
+        splits = _read_splits(path)
         if not 0 <= fold < len(splits):
             raise InvalidInputError(field="fold", received=fold, legal=f"0 to {len(splits) - 1} ({path.name})")
         return splits[fold]
@@ -227,11 +245,11 @@ class PreparedDataset:
         Raises:
             MissingDataError: as `split`, and for a fold without training or validation cases.
         """
-        split, path = self.split(fold), self.folder / "splits_final.json"
+        split = self.split(fold)
         for kind, cases in (("training", split.training), ("validation", split.validation)):
-            if not cases or not all(isinstance(case, str) for case in cases) or len({*cases}) < len(cases):
+            if not cases or not _are_words(cases) or len({*cases}) < len(cases):
                 what = "has no" if not cases else "names some twice, or by no word, of its"
-                raise MissingDataError(f"{path}: fold {fold} {what} {kind} cases; correct the file")
+                raise MissingDataError(f"{self.folder / SPLITS}: fold {fold} {what} {kind} cases; correct the file")
         return split
 
     def ensure_splits(self, data_identifier: str) -> None:
@@ -240,7 +258,7 @@ class PreparedDataset:
         Raises:
             MissingDataError: there is none and the folder cannot be written.
         """
-        path = self.folder / "splits_final.json"
+        path = self.folder / SPLITS
         if path.exists():
             return
         from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -260,20 +278,6 @@ class PreparedDataset:
                 f"{path} is missing and cannot be written ({error.strerror}); trials would race to make it: "
                 "create it once with `nnUNetv2_train` or in a writable copy"
             ) from error
-
-
-def _cases(names: object) -> tuple[str, ...]:
-    if not isinstance(names, list):
-        raise TypeError(f"{names!r:.80} is no list of cases")
-    return tuple(names)
-
-
-def too_few_cases(name: str, cases: int, path: Path) -> MissingDataError:
-    """Fewer cases than nnU-Net's own split has folds."""
-    return MissingDataError(
-        f"{name} has {cases} cases, nnU-Net's five folds need at least {FOLDS}: write your own {path}, a list with "
-        '{"train": ["case_1", …], "val": ["case_2"]} for each fold, and repeat the command'
-    )
 
 
 def data_paths(data: Path | None) -> DataPaths:
@@ -297,41 +301,31 @@ def find_dataset(paths: DataPaths, dataset: str | int) -> PreparedDataset:
     Raises:
         MissingDataError: none or several match, or its dataset.json is missing or broken.
     """
+    wanted = str(dataset)
     names = sorted(p.name for p in paths.preprocessed.glob("Dataset*_*") if p.is_dir())
-    matches = [name for name in names if _is_named(name, str(dataset))]
+    beginning = f"Dataset{int(wanted):03d}_" if re.fullmatch(r"\d{1,5}", wanted) else None
+    matches = [name for name in names if (name.startswith(beginning) if beginning else name == wanted)]
     if len(matches) != 1:
         found = ", ".join(matches or names) or "nothing"
         raise MissingDataError(
-            f"dataset: received {str(dataset)!r}, found {found} in {paths.preprocessed}; "
+            f"dataset: received {wanted!r}, found {found} in {paths.preprocessed}; "
             "run `python -m study prepare`, or give the full name"
         )
-    folder = paths.preprocessed / matches[0]
-    return PreparedDataset(name=matches[0], folder=folder, description=_description(folder))
+    path = paths.preprocessed / matches[0] / DESCRIPTION
+    try:
+        description = files.read_json(path)
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{path} is missing or broken ({error}); `python -m study prepare` makes it") from error
+    if not isinstance(description, dict) or "labels" not in description:
+        raise MissingDataError(f"{path} names no labels")
+    for problem in description_problems(description, prepared=True):
+        raise MissingDataError(f"{path}: {problem}")
+    return PreparedDataset(name=matches[0], folder=path.parent, description=description)
 
 
 def dataset_id(name: str) -> int:
     """The number in a dataset's name."""
     return int(name.removeprefix("Dataset").split("_")[0])
-
-
-def _is_named(name: str, wanted: str) -> bool:
-    if re.fullmatch(r"\d{1,5}", wanted):
-        return name.startswith(f"Dataset{int(wanted):03d}_")
-    return name == wanted
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    try:
-        description = files.read_json(folder / "dataset.json")
-    except (OSError, ValueError) as error:
-        raise MissingDataError(
-            f"{folder / 'dataset.json'} is missing or broken ({error}); `python -m study prepare` makes it"
-        ) from error
-    if not isinstance(description, dict) or "labels" not in description:
-        raise MissingDataError(f"{folder / 'dataset.json'} names no labels")
-    for problem in training_problems(description):
-        raise MissingDataError(f"{folder / 'dataset.json'}: {problem}")
-    return description
 
 
 def _is_plans(path: Path) -> bool:

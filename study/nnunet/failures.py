@@ -16,7 +16,14 @@ _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memo
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory of the host or of a GPU ran out."""
-    return any(_is_memory(cause) for cause in _causes(error))
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    for cause in _causes(error):
+        of_host = isinstance(cause, OSError) and cause.errno == errno.ENOMEM
+        in_words = isinstance(cause, RuntimeError) and any(words in str(cause).lower() for words in _MEMORY_WORDS)
+        if isinstance(cause, kinds) or of_host or in_words:
+            return True
+    return False
 
 
 def disk_full(error: BaseException) -> DiskFullError | None:
@@ -39,12 +46,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
-
-
-def _is_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)

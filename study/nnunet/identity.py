@@ -1,18 +1,16 @@
-"""What a result rests on besides its specification: labels, reference segmentations, preprocessed files.
+"""What a result rests on besides its specification: code and libraries, labels, reference segmentations, files.
 
 A *subject* is one such thing of one dataset, named in words that stand in messages; inputs are subject -> SHA-256.
 Every attempt at a trial records its inputs, and so does a study. Two records agree when the subjects that both have
 agree. They are no part of a trial's name, so that trials from before they were recorded keep theirs: what has changed
 is refused where the old result would have been returned or gone on with.
-
-Which code and which libraries turn a specification into a result, and everything else worth recording beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,7 @@ DECIDING_LIBRARIES = (
 )
 RECORDED_LIBRARIES = ("codecarbon", "ray", "optuna")
 CODE = "code"
+REMEDY = "restore what was there, or name another --out"
 
 
 def deciding_versions() -> dict[str, str]:
@@ -57,22 +56,6 @@ def recorded_versions() -> dict[str, str]:
     return {**deciding_versions(), "pgps-study": __version__, **_installed(RECORDED_LIBRARIES)}
 
 
-def version_changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What is not as it was, in words, one item each.
-
-    Args:
-        then: recorded versions, of these and perhaps other things.
-        now: versions of what matters; of those, what was not recorded is passed over.
-    """
-    known = {**then, CODE: str(EARLIER_CODE.get(then[CODE], then[CODE]))} if CODE in then else then
-    changed = [name for name, version in now.items() if known.get(name, version) != version]
-    return [f"{_name(name)} {now[name]}, was {known[name]}" for name in changed]
-
-
-def _name(name: str) -> str:
-    return "this project's training" if name == CODE else name
-
-
 def _installed(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
@@ -83,17 +66,16 @@ def _installed(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-REMEDY = "restore what was there, or name another --out"
+def version_changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What is not as it was, in words, one item each; what was not recorded then is passed over."""
+    known = {**then, CODE: str(EARLIER_CODE.get(then[CODE], then[CODE]))} if CODE in then else then
+    names = {CODE: "this project's training"}
+    changed = [name for name, version in now.items() if known.get(name, version) != version]
+    return [f"{names.get(name, name)} {now[name]}, was {known[name]}" for name in changed]
 
 
 def trial_inputs(dataset: PreparedDataset, plan: NetworkPlan, fold: int, previous_stage: Path | None) -> dict[str, str]:
-    """Subject -> SHA-256 of what a trial reads.
-
-    Args:
-        dataset: prepared.
-        plan: of the network.
-        fold: whose validation cases are compared with reference segmentations.
-        previous_stage: the previous stage's segmentations, for a cascade.
+    """Subject -> SHA-256 of what a trial of a fold reads, a cascade the previous stage's segmentations among it.
 
     Raises:
         MissingDataError: the preprocessed cases cannot be read. Of references that are not there nothing is said.
@@ -106,10 +88,8 @@ def trial_inputs(dataset: PreparedDataset, plan: NetworkPlan, fold: int, previou
     }
     if previous_stage is not None and plan.previous_stage is not None:
         cases = {*split.training, *split.validation}
-        segmentations = sorted(path for path in previous_stage.iterdir() if path.stem in cases)
-        inputs[f"segmentations of the previous stage of {plan.configuration}, {dataset.name} fold {fold}"] = _content(
-            segmentations
-        )
+        subject = f"segmentations of the previous stage of {plan.configuration}, {dataset.name} fold {fold}"
+        inputs[subject] = _content([path for path in previous_stage.iterdir() if path.stem in cases])
     return {subject: sha256 for subject, sha256 in inputs.items() if sha256 is not None}
 
 
@@ -145,18 +125,18 @@ def description_sha256(description: Mapping[str, Any]) -> str:
 def preprocessed_sizes(folder: Path, *, caches: bool = False) -> dict[str, int]:
     """Names and sizes of preprocessed files: other content compresses to another size, and reading all takes minutes.
 
-    Args:
-        folder: of a configuration's cases.
-        caches: with what nnU-Net unpacks beside its `.npz` files.
+    What nnU-Net unpacks beside its `.npz` files is left out, unless with `caches`.
 
     Raises:
-        MissingDataError: it cannot be read.
+        MissingDataError: the folder cannot be read.
     """
     try:
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     except OSError as error:
         raise MissingDataError(f"{folder} cannot be read ({error.strerror}); run `python -m study prepare`") from error
-    return {name: size for name, size in sizes.items() if caches or not _is_cache(name, sizes)}
+    packed = {name.removesuffix(".npz") for name in sizes if name.endswith(".npz")}
+    unpacked = {f"{case}{kind}.npy" for case in packed for kind in ("", "_seg")}
+    return {name: size for name, size in sizes.items() if caches or name not in unpacked}
 
 
 def changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -195,18 +175,12 @@ def _copied(folder: TrialFolder) -> dict[str, str]:
     return inputs
 
 
-def _is_cache(name: str, names: Mapping[str, int]) -> bool:
-    case = name.removesuffix(".npy")
-    return case != name and any(f"{stem}.npz" in names for stem in (case, case.removesuffix("_seg")))
-
-
-def _content(paths: Sequence[Path]) -> str | None:
+def _content(paths: Iterable[Path]) -> str | None:
     """SHA-256 over names and content; None when a file cannot be read."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
-        try:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
-            return None
-        digest.update(f"{path.name} {content}\n".encode())
+    try:
+        for path in sorted(paths):
+            digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    except OSError:
+        return None
     return digest.hexdigest()

@@ -1,9 +1,8 @@
 """Whether a raw dataset contradicts itself. nnU-Net's own verification decides; this says in one line what it found.
 
 nnU-Net prints pages and asserts. When it refuses a dataset, the files are looked through with its own readers until the
-first contradiction, and that is named: file, what was found, what is legal.
-
-What nnU-Net only warns of, or does not see, in a raw dataset: a line for each kind, with the first file.
+first contradiction, and that is named: file, what was found, what is legal. What nnU-Net only warns of, or does not
+see, is a note: a line for each kind, with the first file.
 
 Geometry is read from headers. Voxels that are no finite number can only be in floating-point images, so only those are
 read once more; what reads NIfTI for nnU-Net turns some of them into 0 without a word.
@@ -12,14 +11,14 @@ read once more; what reads NIfTI for nnU-Net turns some of them into 0 without a
 from __future__ import annotations
 
 import multiprocessing
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from study.common import files
 from study.common.errors import DataIntegrityError
-from study.nnunet.datasets import description_problems
+from study.nnunet.datasets import DESCRIPTION, description_problems
 
 SHOWN = 3
 Cases = dict[str, dict[str, Any]]
@@ -38,22 +37,43 @@ def verify_dataset(folder: Path, *, workers: int) -> None:
         verify_dataset_integrity(str(folder), workers)
     except Exception as error:  # nnU-Net asserts, raises, and its readers raise what they like
         print(f"nnU-Net refuses the dataset: {type(error).__name__}: {error}", flush=True)
-        first_line = str(error).strip().splitlines()[:1]
-        reason = _diagnosis(folder) or f"{folder}: nnU-Net refuses it: {' '.join(first_line)}"
+        reason = f"{folder}: nnU-Net refuses it: {' '.join(str(error).strip().splitlines()[:1])}"
+        try:
+            reason = next(problems(folder), reason)
+        except Exception as unexpected:  # the same; nnU-Net's own message is left then
+            print(f"no diagnosis: {type(unexpected).__name__}: {unexpected}", flush=True)
         raise DataIntegrityError(reason) from error
 
 
-def first_problem(folder: Path) -> str | None:
-    """The first contradiction of a raw dataset in one line, None when there is none."""
+def problems(folder: Path) -> Iterator[str]:
+    """The contradictions of a raw dataset in one line each, cheap ones first; only the first is sure to be one."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    path = folder / DESCRIPTION
     try:
-        description = files.read_json(folder / "dataset.json")
+        description = files.read_json(path)
     except (OSError, ValueError) as error:
-        return f"{folder / 'dataset.json'} cannot be read as JSON: {error}"
-    problem = next(_description_problems(folder, description), None)
-    if problem is not None:
-        return problem
+        yield f"{path} cannot be read as JSON: {error}"
+        return
+    yield from (f"{path}: {problem}" for problem in description_problems(description))
     cases = training_cases(folder, description)
-    return next(chain(_file_problems(folder, description, cases), _case_problems(description, cases)), None)
+    hidden = [name for name in cases if name.startswith(".")]
+    if hidden:
+        yield f"{folder / 'imagesTr'} has {len(hidden)} hidden files like {hidden[0]}… that are no images; delete them"
+    if not cases or len(cases) != description["numTraining"]:
+        yield f"{path}: numTraining is {description['numTraining']}, found are {len(cases)} cases"
+    for case in cases.values():
+        for file in (*case["images"], case["label"]):
+            if not Path(file).exists():
+                yield f"{file} is missing; every training image needs a label"
+    example = next(iter(cases.values()))["images"][0]
+    try:
+        reader = determine_reader_writer_from_dataset_json(description, example)()
+    except RuntimeError:
+        yield f"{example} cannot be read as {description['file_ending']} by nnU-Net"
+        return
+    for case in cases.values():
+        yield from _contradictions(reader, case, description)
 
 
 def training_cases(folder: Path, description: dict[str, Any]) -> Cases:
@@ -74,47 +94,11 @@ def training_cases(folder: Path, description: dict[str, Any]) -> Cases:
     }
 
 
-def _diagnosis(folder: Path) -> str | None:
-    try:
-        return first_problem(folder)
-    except Exception:  # nnU-Net's own message is left then
-        return None
-
-
-def _description_problems(folder: Path, description: dict[str, Any]) -> Iterator[str]:
-    path = folder / "dataset.json"
-    yield from (f"{path}: {problem}" for problem in description_problems(description))
-
-
-def _file_problems(folder: Path, description: dict[str, Any], cases: Cases) -> Iterator[str]:
-    hidden = [name for name in cases if name.startswith(".")]
-    if hidden:
-        yield f"{folder / 'imagesTr'} has {len(hidden)} hidden files like {hidden[0]}… that are no images; delete them"
-    if not cases or len(cases) != description["numTraining"]:
-        yield f"{folder / 'dataset.json'}: numTraining is {description['numTraining']}, found are {len(cases)} cases"
-    for case in cases.values():
-        for path in (*case["images"], case["label"]):
-            if not Path(path).exists():
-                yield f"{path} is missing; every training image needs a label"
-
-
-def _case_problems(description: dict[str, Any], cases: Cases) -> Iterator[str]:
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    ending, example = description["file_ending"], next(iter(cases.values()))["images"][0]
-    try:
-        reader = determine_reader_writer_from_dataset_json(description, example)()
-    except RuntimeError:
-        yield f"{example} cannot be read as {ending} by nnU-Net"
-        return
-    for case in cases.values():
-        yield from _contradictions(reader, case, len(description["channel_names"]), _legal_labels(description))
-
-
-def _contradictions(reader: Any, case: dict[str, Any], channels: int, legal: list[int]) -> Iterator[str]:
+def _contradictions(reader: Any, case: dict[str, Any], description: dict[str, Any]) -> Iterator[str]:
     import numpy as np
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-    images, label = case["images"], case["label"]
+    images, label, channels = case["images"], case["label"], len(description["channel_names"])
     try:
         image, image_properties = _read(reader.read_images, images, images[0])
         labels, label_properties = _read(reader.read_seg, label, label)
@@ -123,33 +107,27 @@ def _contradictions(reader: Any, case: dict[str, Any], channels: int, legal: lis
         return
     if len(image) != channels:
         yield f"{images[0]}: the case has {len(image)} channels, dataset.json names {channels}"
-    values = np.unique(labels[~np.isnan(labels)])
-    unknown = values[~np.isin(values, legal)]
     if np.isnan(image).any() or np.isnan(labels).any():
         yield f"{images[0] if np.isnan(image).any() else label} holds voxels that are not a number (NaN)"
     if image.shape[1:] != labels.shape[1:]:
         yield f"{label}: shape {_words(labels.shape[1:])}, but that of its image is {_words(image.shape[1:])}"
-    if not np.allclose(image_properties["spacing"], label_properties["spacing"]):
-        spacings = _words(label_properties["spacing"]), _words(image_properties["spacing"])
-        yield f"{label}: spacing {spacings[0]} mm, but that of its image is {spacings[1]} mm"
+    spacings = label_properties["spacing"], image_properties["spacing"]
+    if not np.allclose(*spacings):
+        yield f"{label}: spacing {_words(spacings[0])} mm, but that of its image is {_words(spacings[1])} mm"
+    manager = LabelManager(description["labels"], regions_class_order=description.get("regions_class_order"))
+    legal = [*manager.all_labels, *([manager.ignore_label] if manager.has_ignore_label else [])]
+    unknown = np.setdiff1d(labels, legal)
     if len(unknown):
         shown = _words(unknown[:SHOWN]) + (" …" if len(unknown) > SHOWN else "")
         yield f"{label}: label value {shown} is not in dataset.json, legal is one of {_words(legal)}"
 
 
-def _read(read: Callable[[Any], tuple[Any, dict[str, Any]]], given: Any, path: str) -> tuple[Any, dict[str, Any]]:
+def _read(read: Callable[[Any], Any], given: Any, path: str, *, trouble: str = "cannot be read: {}") -> Any:
     try:
         return read(given)
     except Exception as error:  # every reader has its own
         detail = " ".join(str(error).split()) or "its channels differ in shape or spacing"
-        raise DataIntegrityError(f"{path} cannot be read: {detail}") from error
-
-
-def _legal_labels(description: dict[str, Any]) -> list[int]:
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
-    manager = LabelManager(description["labels"], regions_class_order=description.get("regions_class_order"))
-    return [*manager.all_labels, *([manager.ignore_label] if manager.has_ignore_label else [])]
+        raise DataIntegrityError(f"{path} {trouble.format(detail)}") from error
 
 
 def _words(values: Any) -> str:
@@ -173,7 +151,6 @@ KINDS: Mapping[str, str] = {
     "label not finite": "{n} with voxels that are not finite (NaN or infinite): they become 0 or another value unsaid",
 }
 _OF_LABELS = ("origin", "direction", "label not finite")
-NIFTI = (".nii", ".nii.gz")
 
 
 def oddities(folder: Path, description: Mapping[str, Any], *, workers: int) -> list[str]:
@@ -181,12 +158,18 @@ def oddities(folder: Path, description: Mapping[str, Any], *, workers: int) -> l
     cases = [(case["images"], case["label"]) for case in training_cases(folder, dict(description)).values()]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         looked = pool.starmap(look, cases, chunksize=8)
-    found = [odd for odds in looked for odd in odds]
-    flat = {path for kind, path in found if kind == "flat"}
-    if len(flat) == len(cases):
+    found = defaultdict(list)
+    for kind, path in (odd for odds in looked for odd in odds):
+        found[kind].append(path)
+    if len(found["flat"]) == len(cases):
         # A dataset of slices is one on purpose.
-        found = [odd for odd in found if odd[0] != "flat"]
-    return [_sentence(kind, [path for odd, path in found if odd == kind]) for kind in KINDS if kind in dict(found)]
+        del found["flat"]
+    sentences = []
+    for kind in (kind for kind in KINDS if found[kind]):
+        paths, noun = found[kind], "label" if kind in _OF_LABELS else "image"
+        number = f"{len(paths)} {noun}{'' if len(paths) == 1 else 's'}"
+        sentences.append(f"{KINDS[kind].format(n=number)} (the first is {paths[0]})")
+    return sentences
 
 
 def look(images: list[str], label: str) -> list[Found]:
@@ -195,22 +178,22 @@ def look(images: list[str], label: str) -> list[Found]:
     Raises:
         DataIntegrityError: a file ends before its voxels do, or holds others than its header says.
     """
-    found: list[Found] = []
-    geometry = _geometry(images[0])
-    of_label = _geometry(label)
-    if geometry and of_label and len(geometry["size"]) == len(of_label["size"]):
-        found += [(kind, label) for kind in ("origin", "direction") if _differ(geometry[kind], of_label[kind])]
-    if geometry and (len(geometry["size"]) == 2 or 1 in geometry["size"][:3]):
+    first, *others = (_geometry(path) for path in images)
+    found = [(kind, label) for kind in _differences(first, _geometry(label))]
+    if first and (len(first["size"]) == 2 or 1 in first["size"][:3]):
         found.append(("flat", images[0]))
-    others = [(path, _geometry(path)) for path in images[1:]]
-    found += [("channel", path) for path, other in others if geometry and other and _lies_elsewhere(geometry, other)]
+    channels = zip(images[1:], others, strict=True)
+    found += [("channel", path) for path, other in channels if _differences(first, other)]
     found += [("not finite", path) for path in images if not _is_finite(path)]
     return found + ([] if _is_finite(label) else [("label not finite", label)])
 
 
-def _lies_elsewhere(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    same_axes = len(one["size"]) == len(other["size"])
-    return same_axes and any(_differ(one[kind], other[kind]) for kind in ("origin", "direction"))
+def _differences(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[str]:
+    import numpy as np
+
+    if not one or not other or len(one["size"]) != len(other["size"]):
+        return []
+    return [kind for kind in ("origin", "direction") if not np.allclose(one[kind], other[kind])]
 
 
 def _geometry(path: str) -> dict[str, Any] | None:
@@ -236,9 +219,10 @@ def _is_finite(path: str) -> bool:
     geometry = _geometry(path)
     if geometry is None or not geometry["is_float"]:
         return True
+    voxels = _read(_voxels, path, path, trouble="is damaged or cut short ({}); copy it again")
     with np.errstate(over="ignore"):
         # As nnU-Net has it: a double may be beyond what a float holds.
-        return bool(np.isfinite(_voxels(path).astype(np.float32)).all())
+        return bool(np.isfinite(voxels.astype(np.float32)).all())
 
 
 def _voxels(path: str) -> Any:
@@ -246,23 +230,7 @@ def _voxels(path: str) -> Any:
     import numpy as np
     import SimpleITK
 
-    try:
-        if path.endswith(NIFTI):
-            image: Any = nibabel.load(path)
-            return np.asanyarray(image.dataobj)
-        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))
-    except Exception as error:  # every reader has its own
-        detail = " ".join(str(error).split())
-        raise DataIntegrityError(f"{path} is damaged or cut short ({detail}); copy it again") from error
-
-
-def _differ(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    import numpy as np
-
-    return not np.allclose(one, other)
-
-
-def _sentence(kind: str, paths: list[str]) -> str:
-    noun = "label" if kind in _OF_LABELS else "image"
-    number = f"{len(paths)} {noun}" if len(paths) == 1 else f"{len(paths)} {noun}s"
-    return f"{KINDS[kind].format(n=number)} (the first is {paths[0]})"
+    if path.endswith((".nii", ".nii.gz")):
+        image: Any = nibabel.load(path)
+        return np.asanyarray(image.dataobj)
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))

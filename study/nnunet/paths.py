@@ -1,7 +1,5 @@
 """Where nnU-Net looks: the variables of a trial's own results folder, and what a cascade needs of its previous one.
 
-A cascade from trials of our own: what the trials of every fold of its previous stage predicted, in one folder.
-
 nnU-Net's final validation of a configuration that has a next stage leaves the segmentations of its validation cases for
 it. Trials of all folds together have every case once, predicted by a network that was not trained on it, and a cascade
 needs them all. They are gathered as links beside the trials, so what was trained stays the only copy.
@@ -10,7 +8,8 @@ needs them all. They are gathered as links beside the trials, so what was traine
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from study.nnunet.datasets import NNUNET_PREFIX, PREPARED_VARIABLE, RAW_VARIABLE
 from study.nnunet.plans import NetworkPlan
 from study.store.ledger import Ledger
 from study.store.prediction import RESULTS_VARIABLE
-from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
 FOLDER = "predicted_next_stage"
@@ -28,77 +26,20 @@ FOLDER = "predicted_next_stage"
 _OF_A_FOLD = ("fold", "split_sha256", "data")
 
 
-def gathered(given: Path, dataset: PreparedDataset, plans: str, previous: str, configuration: str) -> Path:
-    """The folder with a cascade's previous stage.
-
-    Args:
-        given: such a folder, a study, or one trial of a study, which stands for its siblings on the other folds too.
-        dataset: prepared.
-        plans: their name.
-        previous: configuration of the previous stage.
-        configuration: of the cascade.
-
-    Raises:
-        LedgerError: no finished trial of the previous stage is there, or trials of several points are.
-    """
-    study = next((folder for folder in (given, given.parent.parent) if (folder / "study.json").exists()), None)
-    if study is None:
-        return given
-    wanted = (dataset.name, plans, previous)
-    finished = [folder for folder in Ledger.open(study).trials() if _of(folder) == wanted and folder.result()]
-    points: dict[str, list[TrialFolder]] = {}
-    for folder in finished:
-        points.setdefault(_point(folder.spec()), []).append(folder)
-    if study != given:
-        points = {point: members for point, members in points.items() if given.name in {f.trial_id for f in members}}
-    if len(points) != 1:
-        names = ", ".join(str(members[0].path) for members in points.values())
-        several = f"trials of {len(points)} points of {previous}: name one of a trial, {names}"
-        what = several if points else f"no finished trial of {dataset.name}, {plans}, {previous}"
-        raise LedgerError(f"--previous-stage {given} has {what}")
-    [(point, members)] = points.items()
-    return _linked(study / FOLDER / f"{configuration}_{point[:12]}", _segmentations(members, configuration))
-
-
-def _of(folder: TrialFolder) -> tuple[str, str, str]:
-    spec = folder.spec()
-    return spec.dataset, spec.plans, spec.configuration
-
-
-def _point(spec: TrialSpec) -> str:
-    return sha256_of_json({name: value for name, value in spec.identity().items() if name not in _OF_A_FOLD})
-
-
-def _segmentations(members: Iterable[TrialFolder], configuration: str) -> list[Path]:
-    return [path for folder in members for path in sorted(folder.results_path.glob(f"*/*/{FOLDER}/{configuration}/*"))]
-
-
-def _linked(folder: Path, segmentations: Iterable[Path]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in segmentations:
-        link, target = folder / path.name, Path(os.path.relpath(path, folder))
-        if not link.is_symlink() or link.readlink() != target:
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
-    return folder
-
-
-def nnunet_variables(folder: TrialFolder, data: DataPaths) -> dict[str, str]:
-    """Environment variables under which stock nnU-Net finds a trial's data and model.
+@contextmanager
+def nnunet_environment(folder: TrialFolder, data: DataPaths, *, processes: int) -> Iterator[None]:
+    """Run a block under a trial's variables and none else of nnU-Net's, with so many processes for what it spawns.
 
     nnU-Net gives every training of one dataset, plan and configuration the same folder, so each trial has its own root.
     """
-    variables = {PREPARED_VARIABLE: str(data.preprocessed), RESULTS_VARIABLE: str(folder.results_path.resolve())}
-    if data.raw is not None:
-        variables[RAW_VARIABLE] = str(data.raw)
-    return variables
-
-
-@contextmanager
-def nnunet_environment(folder: TrialFolder, data: DataPaths, *, processes: int) -> Iterator[None]:
-    """Run a block under a trial's variables and none else of nnU-Net's, with so many processes for what it spawns."""
     before = _taken_away()
-    os.environ.update(nnunet_variables(folder, data), nnUNet_def_n_proc=str(processes), nnUNet_n_proc_DA="1")
+    os.environ |= {
+        PREPARED_VARIABLE: str(data.preprocessed),
+        RESULTS_VARIABLE: str(folder.results_path.resolve()),
+        **({RAW_VARIABLE: str(data.raw)} if data.raw is not None else {}),
+        "nnUNet_def_n_proc": str(processes),
+        "nnUNet_n_proc_DA": "1",
+    }
     try:
         yield
     finally:
@@ -107,26 +48,56 @@ def nnunet_environment(folder: TrialFolder, data: DataPaths, *, processes: int) 
 
 
 def _taken_away() -> dict[str, str]:
-    """Take all of nnU-Net's variables out of the environment."""
     return {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(NNUNET_PREFIX)}
 
 
 def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: str, given: Path | None) -> Path | None:
     """The previous stage's segmentations that a cascade reads; None for any other configuration.
 
+    `given` is a folder of them, a study, or one trial of a study, which stands for its siblings on the other folds too;
+    None is where nnU-Net's own commands leave them.
+
     Raises:
-        LedgerError: a cascade without them, or a study with several candidates; see `paths.gathered`.
+        LedgerError: a cascade without them, or a study with finished trials of no point at that stage, or of several.
     """
     previous = dataset.plan(plans, configuration).previous_stage
     if previous is None:
         return None
     results = os.environ.get(RESULTS_VARIABLE)
     stock = f"nnUNetTrainer__{plans}__{previous}"
-    default = Path(results) / dataset.name / stock / "predicted_next_stage" / configuration if results else None
-    folder = given or default
+    folder = given or (Path(results) / dataset.name / stock / FOLDER / configuration if results else None)
     if folder is None or not folder.is_dir():
         raise _needs_previous_stage(configuration, previous, folder)
-    return gathered(folder.resolve(), dataset, plans, previous, configuration)
+    folder = folder.resolve()
+    study = next((root for root in (folder, folder.parent.parent) if (root / "study.json").exists()), None)
+    return folder if study is None else _gathered(study, folder, (dataset.name, plans, previous), configuration)
+
+
+def _gathered(study: Path, given: Path, wanted: tuple[str, str, str], configuration: str) -> Path:
+    """Links to the segmentations of one point's finished trials, in a folder of the study."""
+    points = defaultdict(list)
+    for trial in Ledger.open(study).trials():
+        spec = trial.spec()
+        if (spec.dataset, spec.plans, spec.configuration) == wanted and trial.result():
+            of_point = {name: value for name, value in spec.identity().items() if name not in _OF_A_FOLD}
+            points[sha256_of_json(of_point)].append(trial)
+    found = [
+        (p, trials) for p, trials in points.items() if study == given or given.name in {t.trial_id for t in trials}
+    ]
+    if len(found) != 1:
+        names = ", ".join(str(trials[0].path) for _, trials in found)
+        several = f"trials of {len(found)} points of {wanted[2]}: name one of a trial, {names}"
+        what = several if found else f"no finished trial of {', '.join(wanted)}"
+        raise LedgerError(f"--previous-stage {given} has {what}")
+    [(point, trials)] = found
+    folder = study / FOLDER / f"{configuration}_{point[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for trial in trials for path in trial.results_path.glob(f"*/*/{FOLDER}/{configuration}/*")):
+        link, target = folder / path.name, Path(os.path.relpath(path, folder))
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+    return folder
 
 
 def check_previous_stage(plan: NetworkPlan, split: Split, folder: Path | None) -> None:
@@ -148,5 +119,5 @@ def _needs_previous_stage(configuration: str, previous: str, received: Path | No
     return LedgerError(
         f"{configuration} is a cascade and needs the segmentations of {previous}: received {received or 'none'}; "
         f"give --previous-stage DIR, a study with finished trials of all of its folds, or nnU-Net's own folder "
-        f"predicted_next_stage/{configuration}"
+        f"{FOLDER}/{configuration}"
     )

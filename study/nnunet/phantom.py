@@ -44,13 +44,7 @@ class Phantom:
 
 
 def write_phantom_dataset(raw_folder: Path, *, name: str = NAME, cases: int = CASES, seed: int = 0) -> Path:
-    """Write a dataset of phantoms, 1 mm apart in every direction, and return its folder.
-
-    Args:
-        raw_folder: nnU-Net's raw folder; the dataset becomes a folder inside.
-        name: nnU-Net's name of the dataset.
-        cases: how many images; five folds need five.
-        seed: the same seed writes the same voxels.
+    """Write a dataset of phantoms, 1 mm apart in every direction, into nnU-Net's raw folder, and return its own.
 
     Raises:
         InvalidInputError: cases or seed outside their range.
@@ -64,7 +58,15 @@ def write_phantom_dataset(raw_folder: Path, *, name: str = NAME, cases: int = CA
         phantom = make_phantom(seed, index)
         _write_nifti(folder / "imagesTr" / f"phantom_{index:03d}_0000.nii.gz", phantom.image)
         _write_nifti(folder / "labelsTr" / f"phantom_{index:03d}.nii.gz", phantom.labels)
-    files.write_json(folder / "dataset.json", _description(cases))
+    description = {
+        "name": "Phantom",
+        "description": "made-up bodies with buds; see study/phantom.py",
+        "channel_names": {"0": "phantom"},
+        "labels": LABELS,
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    files.write_json(folder / "dataset.json", description)
     return folder
 
 
@@ -83,7 +85,9 @@ def _anatomy(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[NDArr
     center = np.array(shape) * random.uniform(0.38, 0.62, size=3)
     radius = random.uniform(8.0, 10.5)
     body = _blob(random, shape, center, radius)
-    bud = _blob(random, shape, center + _direction(random) * radius * 1.2, random.uniform(6.0, 8.0)) & ~body
+    direction = random.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    bud = _blob(random, shape, center + direction * radius * 1.2, random.uniform(6.0, 8.0)) & ~body
     labels[body], labels[bud] = LABELS["body"], LABELS["bud"]
     near = _blob(random, shape, center, 2.2 * radius)
     for count, value, radii in ((LUMPS, BODY, LUMP_RADII), (SPECKS, BUD, SPECK_RADII)):
@@ -114,12 +118,6 @@ def _blob(random: np.random.Generator, shape: tuple[int, ...], center: Any, radi
     return uneven
 
 
-def _direction(random: np.random.Generator) -> NDArray[np.float64]:
-    vector = random.normal(size=3)
-    unit: NDArray[np.float64] = vector / np.linalg.norm(vector)
-    return unit
-
-
 def _smooth_noise(random: np.random.Generator, shape: tuple[int, ...], width: float) -> Array:
     """Noise of unit variance, smooth over a width in voxels."""
     from scipy.ndimage import gaussian_filter
@@ -127,17 +125,6 @@ def _smooth_noise(random: np.random.Generator, shape: tuple[int, ...], width: fl
     field = gaussian_filter(random.normal(size=shape), width, mode="wrap")
     smooth: Array = (field / field.std()).astype(np.float32)
     return smooth
-
-
-def _description(cases: int) -> dict[str, Any]:
-    return {
-        "name": "Phantom",
-        "description": "made-up bodies with buds; see study/phantom.py",
-        "channel_names": {"0": "phantom"},
-        "labels": LABELS,
-        "numTraining": cases,
-        "file_ending": ".nii.gz",
-    }
 
 
 def _write_nifti(path: Path, voxels: NDArray[Any]) -> None:

@@ -1,12 +1,11 @@
-"""The small plan: nnU-Net's own plan with fewer features, another patch or another batch, so that a CPU can train it.
-
-Everything that decides the preprocessed images (spacing, normalisation, resampling) stays, so a small plan shares them
-with the plan it came from. A new patch gets the network that nnU-Net would build for it: its own topology function
-decides strides and kernel sizes. No torch.
-
-An nnU-Net plans file reduced to what a curriculum needs: full patch, divisors, batch size. No torch.
+"""nnU-Net's plans: a configuration reduced to what a curriculum needs, and smaller copies for a CPU. No torch.
 
 nnU-Net has no field for divisors: they are the product of the strides of each axis over all stages of the network.
+
+A small plan is nnU-Net's own with fewer features, another patch or another batch. Everything that decides the
+preprocessed images (spacing, normalisation, resampling) stays, so it shares them with the plan it came from. A new
+patch gets the network that nnU-Net would build for it: its own topology function decides strides and kernel sizes. Its
+planners themselves choose a patch by memory and cannot be told one.
 """
 
 from __future__ import annotations
@@ -94,28 +93,24 @@ def inherited(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _geometry(settings: Mapping[str, Any]) -> Geometry:
-    architecture = settings["architecture"]["arch_kwargs"] if "architecture" in settings else _of_before(settings)
-    strides = architecture["strides"]
-    axes = len(settings["patch_size"])
-    divisors = tuple(math.prod(_per_axis(stride, axes)[axis] for stride in strides) for axis in range(axes))
-    norm = str(architecture.get("norm_op") or "")
+    if "architecture" in settings:
+        network = settings["architecture"]["arch_kwargs"]
+        strides, norm = network["strides"], str(network.get("norm_op") or "")
+    else:
+        # Of plans that nnU-Net 2.0 to 2.3 wrote, as its configuration manager reads them today.
+        check_choice("UNet_class_name", settings["UNet_class_name"], ("PlainConvUNet", "ResidualEncoderUNet"))
+        strides, norm = settings["pool_op_kernel_sizes"], "InstanceNorm"
+    axes = range(len(settings["patch_size"]))
+    by_stage = [[stride] * len(axes) if isinstance(stride, int) else [int(s) for s in stride] for stride in strides]
     return Geometry(
         patch_size=tuple(int(n) for n in settings["patch_size"]),
-        divisors=divisors,
+        divisors=tuple(math.prod(stride[axis] for stride in by_stage) for axis in axes),
         batch_size=int(settings["batch_size"]),
         min_bottleneck_voxels=2 if "InstanceNorm" in norm else 1,
     )
 
 
-def _of_before(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The network of plans that nnU-Net 2.0 to 2.3 wrote, as nnU-Net's configuration manager reads them today."""
-    check_choice("UNet_class_name", settings["UNet_class_name"], ("PlainConvUNet", "ResidualEncoderUNet"))
-    return {"strides": settings["pool_op_kernel_sizes"], "norm_op": "InstanceNorm"}
-
-
-def _per_axis(stride: int | list[int], axes: int) -> list[int]:
-    return [stride] * axes if isinstance(stride, int) else [int(s) for s in stride]
-
+# --------------------------------------------------------------------------------------------------------- small plans
 
 FEWEST_FEATURES, MOST_FEATURES = 4, 2048
 DEFAULT_BATCH_SIZE = 2
@@ -170,33 +165,6 @@ class Topology:
     padded_patch_size: tuple[int, ...]
 
 
-def small_plans(
-    document: Mapping[str, Any], configurations: Sequence[str], plans_name: str, small: SmallPlan
-) -> dict[str, Any]:
-    """A copy of a plans document that has the given configurations alone, made small, and those they inherit from.
-
-    Args:
-        document: nnU-Net's plans.
-        configurations: names of those wanted.
-        plans_name: name of the new plans.
-        small: what is changed.
-
-    Raises:
-        InvalidInputError: no such configuration, or the patch has another number of axes or is not divisible.
-    """
-    planned = document["configurations"]
-    for name in configurations:
-        check_choice("--configurations", name, list(planned))
-    kept = _with_parents(planned, configurations)
-    plans = copy.deepcopy({**document, "plans_name": plans_name, "configurations": kept})
-    for name, configuration in plans["configurations"].items():
-        if configuration.get("next_stage") not in kept:
-            configuration.pop("next_stage", None)
-        if "architecture" in configuration:
-            _make_small(name, configuration, small)
-    return plans
-
-
 def topology(spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Topology:
     """The pooling nnU-Net plans for a patch; spacing and patch in the plan's axis order."""
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
@@ -212,25 +180,44 @@ def topology(spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Topology
     )
 
 
+def small_plans(
+    document: Mapping[str, Any], configurations: Sequence[str], plans_name: str, small: SmallPlan
+) -> dict[str, Any]:
+    """A copy of nnU-Net's plans that has the given configurations alone, made small, and those they inherit from.
+
+    Raises:
+        InvalidInputError: no such configuration, or the patch has another number of axes or is not divisible.
+    """
+    planned = document["configurations"]
+    for name in configurations:
+        check_choice("--configurations", name, list(planned))
+    wanted, parents = set[str](), {*configurations}
+    while parents:
+        wanted |= parents
+        parents = {planned[name].get(key) for name in wanted for key in ("inherits_from", "previous_stage")}
+        parents -= {*wanted, None}
+    kept = {name: configuration for name, configuration in planned.items() if name in wanted}
+    plans = copy.deepcopy({**document, "plans_name": plans_name, "configurations": kept})
+    for name, configuration in plans["configurations"].items():
+        if configuration.get("next_stage") not in kept:
+            configuration.pop("next_stage", None)
+        if "architecture" in configuration:
+            _make_small(name, configuration, small)
+    return plans
+
+
 def features_per_stage(stages: int, max_features: int) -> list[int]:
     """Features halved from the deepest stage upwards: 4 stages and 64 give 8 16 32 64."""
     return [max(FEWEST_FEATURES, max_features >> (stages - 1 - stage)) for stage in range(stages)]
 
 
-def _with_parents(planned: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The named configurations, and the ones they inherit from or continue, in the order of the plans."""
-    wanted = set(names)
-    while True:
-        parents = {planned[name].get(key) for name in wanted for key in ("inherits_from", "previous_stage")}
-        if parents <= wanted | {None}:
-            return {name: planned[name] for name in planned if name in wanted}
-        wanted |= parents - {None}
-
-
 def _make_small(name: str, configuration: dict[str, Any], small: SmallPlan) -> None:
     network, patch = configuration["architecture"]["arch_kwargs"], small.patch_size
     if patch is not None:
-        _check_axes(name, len(configuration["patch_size"]), patch)
+        axes = len(configuration["patch_size"])
+        if len(patch) != axes:
+            legal = f"{axes} numbers for {name}, in the axis order of the plan"
+            raise InvalidInputError(field="--patch-size", received=patch, legal=legal)
         configuration["patch_size"] = list(patch)
         _rebuild(network, _checked_topology(configuration["spacing"], patch))
     if small.max_features is not None:
@@ -239,21 +226,16 @@ def _make_small(name: str, configuration: dict[str, Any], small: SmallPlan) -> N
 
 
 def _rebuild(network: dict[str, Any], new: Topology) -> None:
-    stages, axes = len(new.strides), len(new.divisors)
+    stages, most = len(new.strides), MOST_PLANNED_FEATURES[len(new.divisors)]
     network["n_stages"], network["strides"], network["kernel_sizes"] = stages, new.strides, new.kernel_sizes
-    network["features_per_stage"] = [
-        min(MOST_PLANNED_FEATURES[axes], BASE_FEATURES * 2**stage) for stage in range(stages)
-    ]
-    for name, stock in STOCK_DEPTHS.items():
+    network["features_per_stage"] = [min(most, BASE_FEATURES * 2**stage) for stage in range(stages)]
+    decoder = "n_conv_per_stage_decoder"
+    for name, stock in {**STOCK_DEPTHS, decoder: network[decoder][-1:]}.items():
         if name in network:
-            network[name] = _resized(network[name], stages, stock)
-    decoder = network["n_conv_per_stage_decoder"]
-    network["n_conv_per_stage_decoder"] = _resized(decoder, stages - 1, decoder[-1:])
-
-
-def _resized(depths: Sequence[int], stages: int, stock: Sequence[int]) -> list[int]:
-    """Depths cut to a number of stages, or continued as the stock ones, whose last value repeats."""
-    return [depths[i] if i < len(depths) else stock[min(i, len(stock) - 1)] for i in range(stages)]
+            # Cut to the number of stages, or continued as the stock ones, whose last value repeats.
+            depths, wanted = network[name], stages - (name == decoder)
+            stocked = [*stock, *[stock[-1]] * wanted]
+            network[name] = [*depths[:wanted], *stocked[len(depths) : wanted]]
 
 
 def _checked_topology(spacing_mm: Sequence[float], patch_size: tuple[int, ...]) -> Topology:
@@ -262,31 +244,17 @@ def _checked_topology(spacing_mm: Sequence[float], patch_size: tuple[int, ...]) 
         legal = f"sizes that nnU-Net pools, such as {3 * SMALLEST_FEATURE_MAP_VOXELS} voxels along the finest axis"
         raise InvalidInputError(field="--patch-size", received=patch_size, legal=legal)
     if found.padded_patch_size != patch_size:
-        nearest = _nearest_legal(spacing_mm, patch_size, found)
+        # The legal size with the fewest voxels of difference per axis, the larger one if two are as near.
+        choices = [{n // d * d, -(-n // d) * d} - {0} for n, d in zip(patch_size, found.divisors, strict=True)]
+        fitting = [size for size in product(*choices) if topology(spacing_mm, size).padded_patch_size == size]
+        nearest = min(
+            fitting or [found.padded_patch_size],
+            key=lambda size: (sum(abs(n - m) for n, m in zip(size, patch_size, strict=True)), [-n for n in size]),
+        )
         raise InvalidInputError(
             field="--patch-size",
             received=patch_size,
-            legal=f"multiples of {_words(found.divisors)}, by which the network pools",
-            remedy=f"the nearest is {_words(nearest)}",
+            legal=f"multiples of {' '.join(map(str, found.divisors))}, by which the network pools",
+            remedy=f"the nearest is {' '.join(map(str, nearest))}",
         )
     return found
-
-
-def _nearest_legal(spacing_mm: Sequence[float], patch_size: tuple[int, ...], found: Topology) -> tuple[int, ...]:
-    """The legal size with the fewest voxels of difference per axis, the larger one if two are as near."""
-    choices = [{n // d * d, -(-n // d) * d} - {0} for n, d in zip(patch_size, found.divisors, strict=True)]
-    legal = [size for size in product(*choices) if topology(spacing_mm, size).padded_patch_size == size]
-    return min(
-        legal or [found.padded_patch_size],
-        key=lambda size: (sum(abs(n - m) for n, m in zip(size, patch_size, strict=True)), [-n for n in size]),
-    )
-
-
-def _check_axes(name: str, axes: int, patch_size: tuple[int, ...]) -> None:
-    if len(patch_size) != axes:
-        legal = f"{axes} numbers for {name}, in the axis order of the plan"
-        raise InvalidInputError(field="--patch-size", received=patch_size, legal=legal)
-
-
-def _words(size: Sequence[int]) -> str:
-    return " ".join(str(n) for n in size)

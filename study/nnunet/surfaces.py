@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.common import files
-from study.nnunet.datasets import DataPaths, find_dataset
+from study.nnunet.datasets import LABELS_FOLDER, DataPaths, find_dataset
 from study.store.prediction import TRAINER_NAME
 from study.store.results import HD95, NSD, Measured, Metrics, measured
 from study.store.specification import TrialSpec
@@ -29,8 +29,6 @@ from study.store.trial_folder import TrialFolder
 
 Mask = NDArray[np.bool_]
 PERCENTILE = 95
-# nnU-Net's folder of the reference segmentations, beside the preprocessed cases.
-REFERENCES = "gt_segmentations"
 
 
 def validation_folder(folder: TrialFolder, spec: TrialSpec) -> Path:
@@ -75,93 +73,59 @@ def measure(
     """
     if not metrics.names:
         return {}
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
     dataset = find_dataset(data, spec.dataset)
-    predictions = validation_folder(folder, spec)
-    ending = dataset.description["file_ending"]
+    folders = validation_folder(folder, spec), dataset.folder / LABELS_FOLDER
+    paths = {case: [root / f"{case}{dataset.description['file_ending']}" for root in folders] for case in cases}
     values: dict[str, dict[str, dict[str, float | None]]] = {name: {} for name in metrics.names}
-    if all((predictions / f"{case}{ending}").is_file() for case in cases):
-        reader = _Reader(files.read_json(dataset.folder / f"{spec.plans}.json"), dataset.description)
+    if all(prediction.is_file() for prediction, _ in paths.values()):
+        manager = PlansManager(files.read_json(dataset.folder / f"{spec.plans}.json"))
+        ignored = manager.get_label_manager(dataset.description).ignore_label
         for case, labels in cases.items():
-            paths = (predictions / f"{case}{ending}", dataset.folder / REFERENCES / f"{case}{ending}")
-            for name, by_label in reader.measure(*paths, list(labels), metrics).items():
-                values[name][case] = by_label
+            pair = [manager.image_reader_writer_class().read_seg(str(path)) for path in paths[case]]
+            by_label = {label: _of_label(pair, label, ignored, metrics) for label in labels}
+            for name in metrics.names:
+                values[name][case] = {label: found[name] for label, found in by_label.items()}
             alive()
     return {
         name: measured(by_case, metrics.nsd_tolerance_mm if name == NSD else None) for name, by_case in values.items()
     }
 
 
-class _Reader:
-    """Reads segmentations as nnU-Net's evaluation does."""
+def _of_label(pair: list[Any], label: str, ignored: int | None, metrics: Metrics) -> dict[str, float | None]:
+    """Of a label or region in a prediction and its reference, each with its properties, as nnU-Net reads them."""
+    from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region, region_or_label_to_mask
 
-    def __init__(self, plans: dict[str, Any], description: dict[str, Any]) -> None:
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        manager = PlansManager(plans)
-        self._files = manager.image_reader_writer_class()
-        self._ignored = manager.get_label_manager(description).ignore_label
-
-    def measure(
-        self, prediction: Path, reference: Path, labels: list[str], metrics: Metrics
-    ) -> dict[str, dict[str, float | None]]:
-        from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region, region_or_label_to_mask
-
-        predicted, _ = self._files.read_seg(str(prediction))
-        true, properties = self._files.read_seg(str(reference))
-        counted = np.ones_like(true, dtype=bool) if self._ignored is None else true != self._ignored
-        found: dict[str, dict[str, float | None]] = {name: {} for name in metrics.names}
-        for label in labels:
-            what = key_to_label_or_region(label)
-            # The first axis is nnU-Net's channel.
-            pair = [(region_or_label_to_mask(one, what) & counted)[0] for one in (predicted, true)]
-            values = surface_metrics(pair[0], pair[1], tuple(properties["spacing"]), metrics)
-            for name, value in values.items():
-                found[name][label] = value
-        return found
+    what, (true, properties) = key_to_label_or_region(label), pair[1]
+    counted = np.ones_like(true, dtype=bool) if ignored is None else true != ignored
+    # The first axis is nnU-Net's channel.
+    prediction, reference = ((region_or_label_to_mask(one, what) & counted)[0] for one, _ in pair)
+    return surface_metrics(prediction, reference, tuple(properties["spacing"]), metrics)
 
 
 def surface_metrics(
     prediction: Mask, reference: Mask, spacing_mm: tuple[float, ...], metrics: Metrics
 ) -> dict[str, float | None]:
-    """The metrics of one mask against another.
-
-    Args:
-        prediction: mask of two or three axes; those of one voxel are left out.
-        reference: likewise, of the same shape.
-        spacing_mm: of the voxels along these axes.
-        metrics: what is wanted.
-    """
+    """The metrics of one mask against another of the same shape; axes of one voxel are left out."""
     present = bool(prediction.any()), bool(reference.any())
     if not any(present):
         return dict.fromkeys(metrics.names)
+    steps = [(size, step) for size, step in zip(reference.shape, spacing_mm, strict=True) if size > 1]
     if not all(present):
-        sides = [size * step for size, step in zip(reference.shape, spacing_mm, strict=True) if size > 1]
-        worst = {NSD: 0.0, HD95: math.hypot(*sides)}
+        worst = {NSD: 0.0, HD95: math.hypot(*(size * step for size, step in steps))}
         return {name: worst[name] for name in metrics.names}
-    return _between_surfaces(prediction, reference, spacing_mm, metrics)
-
-
-def _between_surfaces(
-    prediction: Mask, reference: Mask, spacing_mm: tuple[float, ...], metrics: Metrics
-) -> dict[str, float | None]:
     import torch
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
     from monai.metrics.surface_dice import compute_surface_dice
 
-    predicted, true = (torch.from_numpy(mask)[None, None] for mask in _cut(prediction, reference))
-    spacing = [step for step, size in zip(spacing_mm, reference.shape, strict=True) if size > 1]
+    one, other = (torch.from_numpy(mask)[None, None] for mask in _cut(prediction, reference))
+    given: Any = {"include_background": True, "spacing": [step for _, step in steps]}
     values: dict[str, float | None] = {}
     if NSD in metrics.names:
-        tolerance = [metrics.nsd_tolerance_mm]
-        share = compute_surface_dice(
-            predicted, true, tolerance, include_background=True, spacing=spacing, use_subvoxels=True
-        )
-        values[NSD] = float(share)
+        values[NSD] = float(compute_surface_dice(one, other, [metrics.nsd_tolerance_mm], use_subvoxels=True, **given))
     if HD95 in metrics.names:
-        distance = compute_hausdorff_distance(
-            predicted, true, include_background=True, percentile=PERCENTILE, spacing=spacing
-        )
-        values[HD95] = float(distance)
+        values[HD95] = float(compute_hausdorff_distance(one, other, percentile=PERCENTILE, **given))
     return values
 
 

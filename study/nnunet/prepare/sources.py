@@ -2,12 +2,7 @@
 
 Either becomes a dataset in nnU-Net's raw folder. A Decathlon task is converted by nnU-Net's own converter, aside, and
 renamed into place when whole. A raw dataset is used where it lies, through a symbolic link: it is needed for preparing
-only, and a copy would double it. Sources may be read-only.
-
-What a preparation is asked to make, and the record of what was made.
-
-The record (`pgps_prepared.json` beside the plans) is what makes a second call a no-op. Nothing else reads it: a dataset
-that nnU-Net's own commands prepared has none and is as good.
+only, and a copy would double it. Sources may be read-only. And what is made of them: which plans.
 """
 
 from __future__ import annotations
@@ -25,10 +20,9 @@ from study.common import files
 from study.common.checks import check_choice, check_count
 from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
 from study.common.serialize import sha256_of_json
-from study.nnunet.datasets import DEFAULT_PLANS, RAW_VARIABLE, dataset_id, description_problems
+from study.nnunet.datasets import DEFAULT_PLANS, DESCRIPTION, RAW_VARIABLE, dataset_id, description_problems
 from study.nnunet.plans import SmallPlan
 
-RECORD_NAME = "pgps_prepared.json"
 DEFAULT_PLANNER = "ExperimentPlanner"
 DEFAULT_CONFIGURATIONS = ("3d_fullres",)
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -92,30 +86,10 @@ class PlansRecipe:
         return {"planner": self.planner, "small": small, "small_configurations": wanted}
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a prepared dataset, empty when there is none.
-
-    Raises:
-        MissingDataError: it cannot be read.
-    """
-    path = folder / RECORD_NAME
-    try:
-        record = files.read_json(path) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise MissingDataError(f"{path} cannot be read ({error}); delete it to verify the dataset again") from error
-    return {"plans": {}, **record}
-
-
-def write_record(folder: Path, **changed: Any) -> None:
-    """Change entries of the record."""
-    files.write_json(folder / RECORD_NAME, {**read_record(folder), **changed})
-
-
 MARKER_NAME = "pgps_source.json"
 HIGHEST_ID = 99999
 # Of a file up to this size the content is looked at, of a larger one the time of its last change.
 SMALL_FILE_BYTES = 1 << 20
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,22 +106,16 @@ class RawFolder:
     folder: Path
     dataset: str
 
-    def inventory(self) -> str:
-        """See `inventory`."""
-        return inventory(self.folder)
-
     def case_count(self) -> int:
         """How many cases have labels, as far as can be seen without reading them."""
         listed = _read_description(self.folder).get("dataset")
-        return len(listed) if listed is not None else sum(1 for _ in _visible(self.folder / "labelsTr"))
+        return len(listed) if listed is not None else sum(1 for _ in visible(self.folder / "labelsTr"))
 
 
 def msd_source(folder: Path, number: int | None = None) -> RawFolder:
-    """A task of the Medical Segmentation Decathlon.
+    """A task of the Medical Segmentation Decathlon: dataset.json, imagesTr and labelsTr.
 
-    Args:
-        folder: with dataset.json, imagesTr and labelsTr.
-        number: its id; None takes the number in the folder's name.
+    Its id is that in the folder's name unless a number is given.
 
     Raises:
         InvalidInputError: no such folder, not a task, or no id.
@@ -158,68 +126,39 @@ def msd_source(folder: Path, number: int | None = None) -> RawFolder:
     if not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
         legal = '{"0": "background", "1": …}'
         raise DataIntegrityError(
-            f"{source.folder / 'dataset.json'}: labels are {labels!r}, legal are names by value: {legal}"
+            f"{source.folder / DESCRIPTION}: labels are {labels!r}, legal are names by value: {legal}"
         )
     return source
 
 
 def raw_source(folder: Path, number: int | None = None) -> RawFolder:
-    """A raw dataset of nnU-Net's.
+    """A raw dataset of nnU-Net's: dataset.json, imagesTr and labelsTr, or dataset.json listing files elsewhere.
 
-    Args:
-        folder: with dataset.json, imagesTr and labelsTr, or dataset.json listing files elsewhere.
-        number: its id; None takes the number in the folder's name.
+    Its id is that in the folder's name unless a number is given.
 
     Raises:
         InvalidInputError: no such folder, no dataset, or no id.
         DataIntegrityError: dataset.json is not as nnU-Net v2 wants it.
     """
     source = _source("raw", folder, r"Dataset(\d{3,5})_(.+)", number)
-    path = source.folder / "dataset.json"
-    problem = next(description_problems(_read_description(source.folder)), None)
-    if problem is not None:
-        raise DataIntegrityError(f"{path}: {problem}")
+    for problem in description_problems(_read_description(source.folder)):
+        raise DataIntegrityError(f"{source.folder / DESCRIPTION}: {problem}")
     return source
 
 
 def inventory(folder: Path) -> str:
     """SHA-256 over names and content of dataset.json, images and labels; of large files size and time stand for it.
 
-    Files that dataset.json lists elsewhere count as well.
+    Files that dataset.json lists elsewhere count as well, as nnU-Net finds them.
 
     Raises:
         MissingDataError: a file cannot be looked at, as with a link to nothing.
     """
-    return _inventory(folder, [*_files_inside(folder), *_files_listed(folder)], _fingerprint_of)
-
-
-def is_inventory(recorded: str, folder: Path) -> bool:
-    """Whether a folder is as it was recorded, in this form or the earlier one, names and sizes."""
-    return recorded == inventory(folder) or recorded == _inventory(
-        folder, _files_inside(folder), lambda path: path.stat().st_size
-    )
-
-
-def is_converted_from(raw_folder: Path, source: RawFolder) -> bool:
-    """Whether a raw dataset was made from this Decathlon task as it is now."""
-    marker = raw_folder / MARKER_NAME
-    return marker.exists() and is_inventory(files.read_json(marker).get("inventory", ""), source.folder)
-
-
-def _files_inside(folder: Path) -> list[Path]:
-    return [folder / "dataset.json", *_visible(folder / "imagesTr"), *_visible(folder / "labelsTr")]
-
-
-def _files_listed(folder: Path) -> list[Path]:
-    """Images and labels that dataset.json names, wherever they are, as nnU-Net finds them."""
-    cases = _read_description(folder).get("dataset") or {}
-    named = [name for case in cases.values() for name in (*case["images"], case["label"])]
-    return [folder / os.path.expandvars(name) for name in named]
-
-
-def _inventory(folder: Path, paths: list[Path], look: Callable[[Path], object]) -> str:
+    cases = (_read_description(folder).get("dataset") or {}).values()
+    listed = [folder / os.path.expandvars(name) for case in cases for name in (*case["images"], case["label"])]
+    paths = [folder / DESCRIPTION, *visible(folder / "imagesTr"), *visible(folder / "labelsTr"), *listed]
     try:
-        return sha256_of_json([[os.path.relpath(path, folder), look(path)] for path in paths])
+        return sha256_of_json([[os.path.relpath(path, folder), _fingerprint_of(path)] for path in paths])
     except OSError as error:
         raise MissingDataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -231,6 +170,12 @@ def _fingerprint_of(path: Path) -> list[object]:
     return [found.st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
+def is_converted_from(raw_folder: Path, source: RawFolder) -> bool:
+    """Whether a raw dataset was made from this Decathlon task as it is now."""
+    marker = raw_folder / MARKER_NAME
+    return marker.exists() and bool(files.read_json(marker).get("inventory", "") == inventory(source.folder))
+
+
 def link(source: RawFolder, raw_root: Path) -> None:
     """Make a raw dataset visible in nnU-Net's raw folder."""
     target = raw_root / source.dataset
@@ -240,14 +185,10 @@ def link(source: RawFolder, raw_root: Path) -> None:
     target.symlink_to(source.folder, target_is_directory=True)
 
 
-def convert(source: RawFolder, raw_root: Path, *, workers: int, note: Note) -> None:
-    """Convert a Decathlon task with nnU-Net's converter. nnU-Net's raw folder is set for the duration by the caller.
+def convert(source: RawFolder, raw_root: Path, *, workers: int, note: Callable[[str], None]) -> None:
+    """Convert a Decathlon task with nnU-Net's converter, whole or not at all; what had to be assumed is noted.
 
-    Args:
-        source: the task.
-        raw_root: nnU-Net's raw folder; the result appears there when whole.
-        workers: processes.
-        note: told what had to be assumed.
+    It sets the variable of nnU-Net's raw folder, and leaves it to the caller to set it anew.
     """
     from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
 
@@ -256,7 +197,7 @@ def convert(source: RawFolder, raw_root: Path, *, workers: int, note: Note) -> N
     os.environ[RAW_VARIABLE] = str(aside)
     convert_msd_dataset(str(task), dataset_id(source.dataset), workers)
     made = aside / source.dataset
-    files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": source.inventory()})
+    files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": inventory(source.folder)})
     made.rename(raw_root / source.dataset)
     shutil.rmtree(aside)
 
@@ -267,7 +208,14 @@ def conversion_folder(raw_root: Path, source: RawFolder) -> Path:
 
 
 def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int | None) -> RawFolder:
-    folder = _checked_folder(f"--{kind}", given)
+    folder = given.expanduser().resolve()
+    if not (folder / DESCRIPTION).is_file():
+        legal = "a folder with dataset.json, imagesTr and labelsTr"
+        raise InvalidInputError(field=f"--{kind}", received=str(given), legal=legal)
+    described = _read_description(folder)
+    for part in ("imagesTr", "labelsTr"):
+        if "dataset" not in described and not (folder / part).is_dir():
+            raise MissingDataError(f"--{kind}: {given} has dataset.json but no {part}; the download is incomplete")
     # Of the path as given: a link's target may have any name.
     folder_name = given.expanduser().absolute().name
     match = re.fullmatch(pattern, folder_name)
@@ -283,44 +231,27 @@ def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int 
     return RawFolder(kind=kind, folder=folder, dataset=f"Dataset{number:03d}_{name}")
 
 
-def _checked_folder(option: str, given: Path) -> Path:
-    folder = given.expanduser().resolve()
-    if not (folder / "dataset.json").is_file():
-        legal = "a folder with dataset.json, imagesTr and labelsTr"
-        raise InvalidInputError(field=option, received=str(given), legal=legal)
-    described = _read_description(folder)
-    for part in ("imagesTr", "labelsTr"):
-        if "dataset" not in described and not (folder / part).is_dir():
-            raise MissingDataError(f"{option}: {given} has dataset.json but no {part}; the download is incomplete")
-    return folder
-
-
-def _staged_task(source: RawFolder, parent: Path, note: Note) -> Path:
+def _staged_task(source: RawFolder, parent: Path, note: Callable[[str], None]) -> Path:
     """A folder of links with all that nnU-Net's converter insists on, which many downloads lack."""
     task = parent / f"Task{dataset_id(source.dataset):03d}_{source.dataset.split('_', 1)[1]}"
     task.mkdir(parents=True)
-    for part in ("imagesTr", "labelsTr"):
-        (task / part).symlink_to(source.folder / part, target_is_directory=True)
-    if (source.folder / "imagesTs").is_dir():
-        (task / "imagesTs").symlink_to(source.folder / "imagesTs", target_is_directory=True)
-    else:
-        (task / "imagesTs").mkdir()
-    files.write_json(task / "dataset.json", _completed_description(source.folder, note))
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        if (source.folder / part).is_dir():
+            (task / part).symlink_to(source.folder / part, target_is_directory=True)
+        else:
+            (task / part).mkdir()
+    described = _read_description(source.folder)
+    if "modality" not in described:
+        described["modality"] = described.get("channel_names") or _assumed_channels(source.folder, note)
+    described.setdefault("numTraining", sum(1 for _ in visible(source.folder / "labelsTr")))
+    files.write_json(task / DESCRIPTION, {"training": [], "test": [], **described})
     return task
 
 
-def _completed_description(folder: Path, note: Note) -> dict[str, Any]:
-    description = _read_description(folder)
-    if "modality" not in description:
-        description["modality"] = description.get("channel_names") or _assumed_channels(folder, note)
-    description.setdefault("numTraining", sum(1 for _ in _visible(folder / "labelsTr")))
-    return {"training": [], "test": [], **description}
-
-
-def _assumed_channels(folder: Path, note: Note) -> dict[str, str]:
+def _assumed_channels(folder: Path, note: Callable[[str], None]) -> dict[str, str]:
     import nibabel
 
-    image: Any = nibabel.load(next(_visible(folder / "imagesTr")))
+    image: Any = nibabel.load(next(visible(folder / "imagesTr")))
     channels = image.shape[3] if len(image.shape) == 4 else 1
     note("dataset.json names no modality: every image is normalised by itself (z-score), which is wrong for CT")
     return {str(n): f"channel {n}" for n in range(channels)}
@@ -328,15 +259,15 @@ def _assumed_channels(folder: Path, note: Note) -> dict[str, str]:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
-        description = files.read_json(folder / "dataset.json")
+        description = files.read_json(folder / DESCRIPTION)
     except (OSError, ValueError) as error:
-        raise DataIntegrityError(f"{folder / 'dataset.json'} cannot be read as JSON: {error}") from error
+        raise DataIntegrityError(f"{folder / DESCRIPTION} cannot be read as JSON: {error}") from error
     if not isinstance(description, dict):
-        raise DataIntegrityError(f"{folder / 'dataset.json'} holds no JSON object")
+        raise DataIntegrityError(f"{folder / DESCRIPTION} holds no JSON object")
     return description
 
 
-def _visible(folder: Path) -> Iterator[Path]:
+def visible(folder: Path) -> Iterator[Path]:
     """Files of a folder in order, without the leftovers of macOS (`._name`) that real downloads contain."""
     found = folder.iterdir() if folder.is_dir() else ()
     return iter(sorted(p for p in found if not p.name.startswith(".")))

@@ -4,8 +4,11 @@ Every step works aside, in a folder that no other part looks at, and its product
 what lies in the dataset's folder is complete; an interrupted step is done again from its beginning, a finished one is
 not done again. The plans file comes last: without it there is no prepared dataset.
 
+The record (`pgps_prepared.json` beside the plans) says what was made of what. Nothing else reads it: a dataset that
+nnU-Net's own commands prepared has none and is as good.
+
 These functions set nnU-Net's environment variables, write to standard output and start process pools. They are meant
-for a process of their own; see `study.nnunet.prepare.process`.
+for a process of their own; see `study.nnunet.prepare`.
 """
 
 from __future__ import annotations
@@ -21,8 +24,16 @@ from typing import Any
 
 from study.common import files
 from study.common.checks import check_choice
-from study.common.errors import InvalidInputError
-from study.nnunet.datasets import LABELS_FOLDER, PREPARED_VARIABLE, RAW_VARIABLE, PreparedDataset, dataset_id
+from study.common.errors import InvalidInputError, MissingDataError
+from study.nnunet.datasets import (
+    DESCRIPTION,
+    LABELS_FOLDER,
+    PREPARED_VARIABLE,
+    RAW_VARIABLE,
+    SPLITS,
+    PreparedDataset,
+    dataset_id,
+)
 from study.nnunet.integrity import oddities, training_cases, verify_dataset
 from study.nnunet.plans import inherited, small_plans
 from study.nnunet.prepare.sources import (
@@ -32,13 +43,11 @@ from study.nnunet.prepare.sources import (
     conversion_folder,
     convert,
     inventory,
-    is_inventory,
     link,
-    read_record,
-    write_record,
+    visible,
 )
 
-FINGERPRINT, DESCRIPTION, SPLITS = "dataset_fingerprint.json", "dataset.json", "splits_final.json"
+FINGERPRINT, RECORD_NAME = "dataset_fingerprint.json", "pgps_prepared.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,11 @@ class Step:
     def cases_done(self) -> int:
         """How many of them are done, as far as files tell."""
         return sum(1 for _ in self.watched.glob(self.pattern)) if self.watched is not None else 0
+
+
+# Told of every step that begins, and of what had to be assumed.
+Begin = Callable[[Step], None]
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,30 +111,54 @@ class PreparationJob:
         """The dataset's folder in there."""
         return self.aside_root / self.source.dataset
 
+    def record(self) -> dict[str, Any]:
+        """The record of the prepared dataset, without plans when there is none.
 
-def run_steps(job: PreparationJob, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
+        Raises:
+            MissingDataError: it cannot be read.
+        """
+        path = self.folder / RECORD_NAME
+        try:
+            record = files.read_json(path) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise MissingDataError(f"{path} cannot be read ({error}); delete it to verify the dataset again") from error
+        return {"plans": {}, **record}
+
+    def amend(self, **changed: Any) -> None:
+        """Change entries of the record."""
+        files.write_json(self.folder / RECORD_NAME, {**self.record(), **changed})
+
+    def is_verified(self) -> bool | None:
+        """Whether the raw dataset is as it was when it was verified; None if it never was."""
+        recorded = self.record().get("inventory")
+        return bool(recorded == inventory(self.raw_folder)) if recorded else None
+
+
+def run_steps(job: PreparationJob, begin: Begin, note: Note) -> None:
     """Prepare a dataset, passing over what is already there.
-
-    Args:
-        job: what to do.
-        begin: told of every step that begins.
-        note: told what had to be assumed.
 
     Raises:
         DataIntegrityError: the dataset contradicts itself.
         InvalidInputError: the planner or a configuration does not exist, or a small plan's patch does not fit.
     """
     started = time.perf_counter()
-    planner = _planner_class(job.recipe.planner)
+    planner = planner_class(job.recipe.planner)
     _make_raw_dataset(job, begin, note)
-    _set_aside(job)
+    # An empty folder aside that knows what is already prepared.
+    os.environ[RAW_VARIABLE], os.environ[PREPARED_VARIABLE] = str(job.raw), str(job.aside_root)
+    shutil.rmtree(job.aside_root, ignore_errors=True)
+    job.aside.mkdir(parents=True)
+    for name in (FINGERPRINT, SPLITS, f"{job.recipe.plans}.json"):
+        if (job.folder / name).exists():
+            shutil.copyfile(job.folder / name, job.aside / name)
     cases = list(training_cases(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION)))
     _verify(job, begin, note, len(cases))
     _fingerprint(job, begin, len(cases))
-    plans = _plan(job, planner, begin)
-    for configuration in job.recipe.configurations:
-        _preprocess(job, plans, configuration, begin, cases)
-    _install(job, plans, time.perf_counter() - started)
+    configurations = _plan(job, planner, begin)
+    identifiers = {n: inherited(configurations, n)["data_identifier"] for n in job.recipe.configurations}
+    for configuration, identifier in identifiers.items():
+        _preprocess(job, configuration, identifier, begin, cases)
+    _install(job, next(iter(identifiers.values())), time.perf_counter() - started)
     shutil.rmtree(job.aside_root)
 
 
@@ -134,7 +172,8 @@ def preprocessed_cases(folder: Path) -> set[str]:
     return {path.name.removesuffix(".pkl") for path in folder.glob("*.pkl")}
 
 
-def _planner_class(name: str) -> Any:
+def planner_class(name: str) -> Any:
+    """nnU-Net's planner of this name; raises InvalidInputError when there is none."""
     import nnunetv2
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -147,53 +186,38 @@ def _planner_class(name: str) -> Any:
     return found
 
 
-def _make_raw_dataset(job: PreparationJob, begin: Callable[[Step], None], note: Callable[[str], None]) -> None:
+def _make_raw_dataset(job: PreparationJob, begin: Begin, note: Note) -> None:
     if job.source.kind == "raw":
         link(job.source, job.raw)
         return
     aside = conversion_folder(job.raw, job.source)
     shutil.rmtree(aside, ignore_errors=True)
     if not job.raw_folder.exists():
-        done = aside / job.source.dataset / "labelsTr"
-        cases = sum(1 for _ in (job.source.folder / "labelsTr").glob("[!._]*"))
+        done, cases = aside / job.source.dataset / "labelsTr", sum(1 for _ in visible(job.source.folder / "labelsTr"))
         begin(Step(name="converting", cases=cases, watched=done, pattern="*"))
         convert(job.source, job.raw, workers=job.workers, note=note)
 
 
-def _set_aside(job: PreparationJob) -> None:
-    """Start with an empty folder aside that knows what is already prepared."""
-    os.environ[RAW_VARIABLE], os.environ[PREPARED_VARIABLE] = str(job.raw), str(job.aside_root)
-    shutil.rmtree(job.aside_root, ignore_errors=True)
-    job.aside.mkdir(parents=True)
-    for name in (FINGERPRINT, SPLITS, f"{job.recipe.plans}.json"):
-        if (job.folder / name).exists():
-            shutil.copyfile(job.folder / name, job.aside / name)
-
-
-def _verify(job: PreparationJob, begin: Callable[[Step], None], note: Callable[[str], None], cases: int) -> None:
-    verified = read_record(job.folder).get("inventory")
-    if verified is not None and is_inventory(verified, job.raw_folder):
+def _verify(job: PreparationJob, begin: Begin, note: Note, cases: int) -> None:
+    verified = job.is_verified()
+    if verified:
         return
     current = inventory(job.raw_folder)
-    if verified is not None:
-        _forget(job)
+    if verified is False:
+        # What an unfinished preparation made from images that have changed since.
+        for path in (*job.aside.iterdir(), *job.folder.iterdir()):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.suffix == ".json":
+                path.unlink()
     begin(Step(name=f"verifying {cases} cases"))
     verify_dataset(job.raw_folder, workers=job.workers)
     for oddity in oddities(job.raw_folder, files.read_json(job.raw_folder / DESCRIPTION), workers=job.workers):
         note(oddity)
-    write_record(job.folder, inventory=current, source={"kind": job.source.kind, "folder": str(job.source.folder)})
+    job.amend(inventory=current, source={"kind": job.source.kind, "folder": str(job.source.folder)})
 
 
-def _forget(job: PreparationJob) -> None:
-    """Drop what an unfinished preparation made from images that have changed since."""
-    for path in (*job.aside.iterdir(), *job.folder.iterdir()):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.suffix == ".json":
-            path.unlink()
-
-
-def _fingerprint(job: PreparationJob, begin: Callable[[Step], None], cases: int) -> None:
+def _fingerprint(job: PreparationJob, begin: Begin, cases: int) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 
     if (job.folder / FINGERPRINT).exists():
@@ -205,32 +229,28 @@ def _fingerprint(job: PreparationJob, begin: Callable[[Step], None], cases: int)
     copied.replace(job.folder / FINGERPRINT)
 
 
-def _plan(job: PreparationJob, planner: Any, begin: Callable[[Step], None]) -> dict[str, Any]:
-    """Plans that already exist, or new ones; the preprocessor finds them aside."""
+def _plan(job: PreparationJob, planner: Any, begin: Begin) -> Mapping[str, Any]:
+    """Configurations of plans that already exist, or of new ones; the preprocessor finds them aside."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 
     recipe, path = job.recipe, job.aside / f"{job.recipe.plans}.json"
     if not path.exists():
         begin(Step(name="planning"))
-        number = dataset_id(job.source.dataset)
-        plan_experiment_dataset(number, planner, overwrite_plans_name=recipe.planned_as)
+        plan_experiment_dataset(dataset_id(job.source.dataset), planner, overwrite_plans_name=recipe.planned_as)
         if recipe.small is not None:
             planned = files.read_json(job.aside / f"{recipe.planned_as}.json")
             files.write_json(path, small_plans(planned, recipe.configurations, recipe.plans, recipe.small))
-    plans: dict[str, Any] = files.read_json(path)
+    planned_configurations: dict[str, Any] = files.read_json(path)["configurations"]
     for configuration in recipe.configurations:
-        check_choice("--configurations", configuration, list(plans["configurations"]))
-    return plans
+        check_choice("--configurations", configuration, list(planned_configurations))
+    return planned_configurations
 
 
-def _preprocess(
-    job: PreparationJob, plans: Mapping[str, Any], configuration: str, begin: Callable[[Step], None], cases: list[str]
-) -> None:
+def _preprocess(job: PreparationJob, configuration: str, identifier: str, begin: Begin, cases: list[str]) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 
-    identifier = inherited(plans["configurations"], configuration)["data_identifier"]
-    made, target = job.aside / identifier, job.folder / identifier
-    if preprocessed_cases(target) >= set(cases):
+    made = job.aside / identifier
+    if preprocessed_cases(job.folder / identifier) >= set(cases):
         return
     begin(Step(name=f"preprocessing {configuration}", cases=len(cases), watched=made, pattern="*.pkl"))
     if not (job.aside / DESCRIPTION).exists():
@@ -238,20 +258,22 @@ def _preprocess(
     number = dataset_id(job.source.dataset)
     preprocess_dataset(number, job.recipe.plans, (configuration,), (job.workers,), show_progress_bar=False)
     for part in (made, job.aside / LABELS_FOLDER):
-        _move(part, job.folder / part.name)
+        target = job.folder / part.name
+        if target.is_dir():
+            # Incomplete.
+            shutil.rmtree(target)
+        part.replace(target)
 
 
-def _install(job: PreparationJob, plans: Mapping[str, Any], seconds: float) -> None:
+def _install(job: PreparationJob, identifier: str, seconds: float) -> None:
     """Put the small files in place, the plans last, and note what was made."""
-    for name in (SPLITS, DESCRIPTION):
-        if (job.aside / name).exists() and not (job.folder / name).exists():
-            _move(job.aside / name, job.folder / name)
-    identifiers = [inherited(plans["configurations"], name)["data_identifier"] for name in job.recipe.configurations]
-    job.prepared.ensure_splits(identifiers[0])
     name = job.recipe.plans
-    if not (job.folder / f"{name}.json").exists():
-        _move(job.aside / f"{name}.json", job.folder / f"{name}.json")
-    record = read_record(job.folder)["plans"]
+    for file in (SPLITS, DESCRIPTION, f"{name}.json"):
+        if (job.aside / file).exists() and not (job.folder / file).exists():
+            (job.aside / file).replace(job.folder / file)
+        if file == SPLITS:
+            job.prepared.ensure_splits(identifier)
+    record = job.record()["plans"]
     earlier = record.get(name, {})
     entry = {
         "recipe": job.recipe.identity(),
@@ -259,11 +281,4 @@ def _install(job: PreparationJob, plans: Mapping[str, Any], seconds: float) -> N
         "nnunetv2": metadata.version("nnunetv2"),
         "seconds": round(earlier.get("seconds", 0.0) + seconds, 1),
     }
-    write_record(job.folder, plans={**record, name: entry})
-
-
-def _move(made: Path, target: Path) -> None:
-    """Rename into place; what was there was incomplete."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    made.replace(target)
+    job.amend(plans={**record, name: entry})
