@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -10,16 +9,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
 from study.buckets.storage import Storage
-from study.store import locks
 
 LOOPBACK = "127.0.0.1"
 BUCKET = "studies"
@@ -120,14 +117,3 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
         bucket: Bucket = request.getfixturevalue("bucket")
         return Storage(bucket.url(tmp_path.name))
     return Storage(f"file://{tmp_path}/bucket/study")
-
-
-def put_lock(storage: Storage, number: int, holder: locks.Holder, name: str = "study") -> str:
-    key = f"locks/{name}/{number:06d}-{holder.token}.json"
-    storage.write(key, json.dumps({**asdict(holder), "renewed": time.time()}).encode())
-    return key
-
-
-def elsewhere(**changes: Any) -> locks.Holder:
-    """A holder on another machine, of whom nobody here can know whether it lives."""
-    return replace(locks.Holder.this_process(), machine="another", host="node7", **changes)

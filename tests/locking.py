@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study.store.holders import Holder
-from study.store.locks import held, holder
+from study.buckets.lease import Lease
+from study.buckets.storage import Storage
+from study.store.holders import FolderLock, Holder, Lock
+from study.store.locks import held
 
 WAIT_SECONDS = 600.0
 DAY_SECONDS = 86400.0
@@ -87,7 +89,7 @@ def wait_until(condition: Callable[[], Any]) -> Any:
     return given
 
 
-def take(lock: Path) -> list[str]:
+def take(lock: Path | Lock) -> list[str]:
     """Take the lock and release it; what was said about a former holder."""
     said: list[str] = []
     with held(lock, on_takeover=said.append):
@@ -95,25 +97,62 @@ def take(lock: Path) -> list[str]:
     return said
 
 
-def is_mine(lock: Path) -> bool:
-    found = holder(lock)
-    return found is not None and (found.pid, found.host) == (os.getpid(), socket.gethostname())
+def living(lock: Path | Lock) -> list[Holder]:
+    """Who claims the lock and may live, by its records alone."""
+    claims = (FolderLock(lock) if isinstance(lock, Path) else lock).claims()
+    return [claim.holder for claim in claims if claim.holder is not None and claim.may_live]
+
+
+def is_mine(lock: Path | Lock) -> bool:
+    return [(found.pid, found.host) for found in living(lock)] == [(os.getpid(), socket.gethostname())]
 
 
 def records(lock: Path) -> list[str]:
     return sorted(path.name for path in lock.iterdir())
 
 
-def write_record(lock: Path, text: str, *, age_seconds: float, number: int = 1) -> Path:
-    """A record as a holder elsewhere would have left it so long ago."""
-    lock.mkdir(exist_ok=True)
-    record = lock / f"{number:06d}.json"
-    record.write_text(text)
+def elsewhere(**changes: Any) -> dict[str, Any]:
+    """The record of a process on another machine, whose pid lives here, and of whom nobody here can say if it does."""
+    usual = Holder(host="node-7", machine="another boot", pid=os.getpid(), born=1, since=1.7e9, token="0" * 32)
+    return {**asdict(usual), **changes}
+
+
+def write_record(
+    lock: Path | Lock, holder: dict[str, Any] | str, *, age_seconds: float = 0.0, number: int = 1, name: str = "study"
+) -> Path:
+    """The file of a record as a holder elsewhere would have left it so long ago, in a folder or a storage on disk."""
+    text = holder if isinstance(holder, str) else json.dumps(holder)
+    if isinstance(lock, Lease):
+        key = put_lock(lock.storage, number, json.loads(text), name)
+        record = Path(lock.storage.url.removeprefix("file://"), key)
+    else:
+        folder = lock if isinstance(lock, Path) else lock.folder  # type: ignore[attr-defined]
+        folder.mkdir(exist_ok=True)
+        record = folder / f"{number:06d}.json"
+        record.write_text(text)
     os.utime(record, times=(time.time() - age_seconds,) * 2)
     return record
 
 
-def elsewhere(**changes: Any) -> str:
-    """A record of a process on another machine, whose pid lives here."""
-    usual = Holder(host="node-7", machine="another boot", pid=os.getpid(), born=1, since=1.7e9, token="theirs")
-    return json.dumps({**asdict(usual), **changes})
+def put_lock(storage: Storage, number: int, holder: dict[str, Any], name: str = "study") -> str:
+    """The key of a record that somebody has put just now."""
+    key = f"locks/{name}/{number:06d}-{holder['token']}.json"
+    storage.write(key, json.dumps({**holder, "renewed": time.time()}).encode())
+    return key
+
+
+def shift(record: Path, seconds: float = 5.0) -> None:
+    """Renew a record by so much, as a holder's own clock counts, whatever time that is."""
+    stamp = record.lstat().st_mtime_ns + int(seconds * 1e9)
+    os.utime(record, ns=(stamp, stamp), follow_symlinks=False)
+
+
+@contextmanager
+def beating(record: Path) -> Iterator[None]:
+    """Somebody renews the record now and then."""
+    command = [sys.executable, "-c", f"import os, time\nwhile True: os.utime({str(record)!r}); time.sleep(0.05)"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()

@@ -4,11 +4,10 @@ A commit is one JSON object that holds all records and names the model files tha
 The models of a commit are all put by the holder of the lock that made it, so who deletes what older holders left never
 deletes what a commit needs.
 
-What a folder of the ledger holds at one moment, while another process writes to it.
-
-Costs, epochs and checkpoints of a trial name each other, and each of them is a file of its own. So everything is looked
-at, read, and looked at again: when nothing has changed in between, it fits together. Model files are too large to be
-read then; they are opened, and because they are only ever replaced whole, what is open stays as it was.
+It is made of a snapshot: what a folder of the ledger holds at one moment, while another process writes to it. Costs,
+epochs and checkpoints of a trial name each other, and each of them is a file of its own. So everything is looked at,
+read, and looked at again: when nothing has changed in between, it fits together. Model files are too large to be read
+then; they are opened, and because they are only ever replaced whole, what is open stays as it was.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -36,6 +35,9 @@ RESULTS, RESULT = "results", "result.json"
 # Written bit by bit until the trial has finished, and not needed to resume it.
 UNTIL_FINISHED = re.compile(r".*/validation/.*|.*\.(txt|png)")
 TRIES, PAUSE_SECONDS = 40, 0.02
+# Of what is read while a holder goes on committing and deletes what it has replaced.
+READ_TRIES = 10
+_COMMIT = re.compile(r"(\d{6,18})-(\d{6,18})\.json\.gz")
 
 Stamp = tuple[int, int, int]
 """Inode, time and size: another one, another content."""
@@ -57,74 +59,51 @@ class Snapshot:
     documents: Mapping[str, Document]
     models: Mapping[str, tuple[IO[bytes], Stamp]]
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether it is that of a trial with a result."""
-        return RESULT in self.documents
-
 
 @contextmanager
 def snapshot(folder: Path) -> Iterator[Snapshot | None]:
     """The folder's content; None when it changed each time it was looked at."""
-    with ExitStack() as stack:
-        yield next((found for _ in range(TRIES) if (found := _try(folder, stack)) is not None), None)
+    for _ in range(TRIES):
+        with ExitStack() as stack:
+            before = stamps(folder)
+            try:
+                documents = {
+                    name: Document(content=(folder / name).read_bytes(), mtime_ns=stamp[1])
+                    for name, stamp in before.items()
+                    if RECORD.fullmatch(name)
+                }
+                models = {
+                    name: (stack.enter_context((folder / name).open("rb")), stamp)
+                    for name, stamp in before.items()
+                    if name not in documents
+                }
+            except FileNotFoundError:
+                continue
+            if stamps(folder) == before:
+                yield Snapshot(stamps=before, documents=documents, models=models)
+                return
+        time.sleep(PAUSE_SECONDS)
+    yield None
 
 
 def stamps(folder: Path) -> dict[str, Stamp]:
     """Everything worth keeping in a folder, by relative path."""
-    found = dict(_files(folder))
-    if RESULT not in found:
-        found = {name: stamp for name, stamp in found.items() if not UNTIL_FINISHED.fullmatch(name)}
-    return found
-
-
-def _try(folder: Path, stack: ExitStack) -> Snapshot | None:
-    with ExitStack() as opened:
-        before = stamps(folder)
-        try:
-            documents = {
-                name: Document(content=(folder / name).read_bytes(), mtime_ns=stamp[1])
-                for name, stamp in before.items()
-                if RECORD.fullmatch(name)
-            }
-            models = {
-                name: (opened.enter_context((folder / name).open("rb")), stamp)
-                for name, stamp in before.items()
-                if name not in documents
-            }
-        except FileNotFoundError:
-            return None
-        if stamps(folder) != before:
-            time.sleep(PAUSE_SECONDS)
-            return None
-        stack.enter_context(opened.pop_all())
-        return Snapshot(stamps=before, documents=documents, models=models)
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Stamp]]:
+    found = {}
     for place, below, names in os.walk(folder):
         if Path(place) == folder:
             below[:] = [name for name in below if name in ("attempts", RESULTS)]
-        for name in names:
-            path = Path(place, name)
-            relative = path.relative_to(folder).as_posix()
-            if _is_kept(relative, name) and not path.is_symlink():
+        for path in (Path(place, name) for name in names):
+            name = path.relative_to(folder).as_posix()
+            is_model = name.startswith(f"{RESULTS}/") and not path.name.startswith(".") and not is_temporary(path.name)
+            if (is_model or RECORD.fullmatch(name)) and not path.is_symlink():
                 try:
-                    found = path.stat()
+                    seen = path.stat()
                 except FileNotFoundError:
                     continue
-                yield relative, (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def _is_kept(relative: str, name: str) -> bool:
-    if relative.startswith(f"{RESULTS}/"):
-        return not name.startswith(".") and not is_temporary(name)
-    return RECORD.fullmatch(relative) is not None
-
-
-_COMMIT = re.compile(r"(\d{6,18})-(\d{6,18})\.json\.gz")
-# Of what is read while a holder goes on committing and deletes what it has replaced.
-READ_TRIES = 10
+                found[name] = seen.st_ino, seen.st_mtime_ns, seen.st_size
+    if RESULT not in found:
+        found = {name: stamp for name, stamp in found.items() if not UNTIL_FINISHED.fullmatch(name)}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -136,6 +115,12 @@ class CommitName:
 
     def __str__(self) -> str:
         return f"{self.number:06d}-{self.serial:06d}"
+
+    @classmethod
+    def of(cls, key: str) -> CommitName | None:
+        """Of a commit's key, None for anything else."""
+        match = _COMMIT.fullmatch(key.rpartition("/")[2])
+        return cls(number=int(match[1]), serial=int(match[2])) if match else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +151,34 @@ class Commit:
             name: {"text": found.content.decode("latin-1"), "mtime_ns": found.mtime_ns}
             for name, found in self.documents.items()
         }
-        models = {path: {"key": model.key, "sha256": model.sha256} for path, model in self.models.items()}
-        data = {"schema": SCHEMA, "documents": documents, "models": models}
-        return gzip.compress(json.dumps(data).encode(), mtime=0)
+        models = {path: asdict(model) for path, model in self.models.items()}
+        return gzip.compress(json.dumps({"schema": SCHEMA, "documents": documents, "models": models}).encode(), mtime=0)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: CommitName, where: str) -> Commit:
+        """Inverse of `to_bytes`. Raises StorageError, which names where it is, for what is no commit."""
+        try:
+            data = json.loads(gzip.decompress(content))
+            if data["schema"] != SCHEMA:
+                raise StorageError(
+                    f"{where} has schema {data['schema']}, this version reads {SCHEMA}; update pgps-study"
+                )
+            documents = {
+                path: Document(content=found["text"].encode("latin-1"), mtime_ns=found["mtime_ns"])
+                for path, found in data["documents"].items()
+            }
+            models = {path: Model(**found) for path, found in data["models"].items()}
+            legal = [path for path in documents if RECORD.fullmatch(path)]
+            legal += [
+                path for path in models if path.startswith(f"{RESULTS}/") and ".." not in PurePosixPath(path).parts
+            ]
+            # Paths that stay inside the folder they are unpacked into.
+            if wrong := {*documents, *models}.difference(legal):
+                raise ValueError(f"{wrong.pop()!r} is no file of a study")
+        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise StorageError(f"{where} is damaged: {said}; restore it from a backup") from error
+        return cls(name=name, documents=documents, models=models)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,15 +207,15 @@ class Archive:
             number: of the lock under which its models were put.
         """
         text = text.replace(str(folder / "log.txt"), f"{self.storage.url}/{self.log}")
-        results = str(folder / RESULTS)
-        if number is None or results not in text:
+        if number is None:
             return text
         # nnU-Net reads folders only.
-        return text.replace(results, f"COPY_OF_{self.storage.url}/{self.model_prefix(number)}/{RESULTS}")
+        copy = f"COPY_OF_{self.storage.url}/{self.model_prefix(number)}/{RESULTS}"
+        return text.replace(str(folder / RESULTS), copy)
 
     def commits(self) -> list[CommitName]:
         """Names of the commits that are there, the one that counts last."""
-        return sorted(filter(None, map(commit_name, self.storage.entries(f"records/{self.name}"))))
+        return sorted(filter(None, map(CommitName.of, self.storage.entries(f"records/{self.name}"))))
 
     def next_number(self) -> int:
         """The lowest number of a lock above those of all commits."""
@@ -217,22 +227,25 @@ class Archive:
             names = self.commits()
             if not names:
                 return None
-            if (commit := self.read(names[-1])) is not None:
-                return commit
+            key = self._key(names[-1])
+            # Otherwise a newer one has replaced it.
+            if (content := self.storage.read(key)) is not None:
+                return Commit.from_bytes(content, names[-1], f"{self.storage.url}/{key}")
         raise StorageError(f"{self.storage.url}: records of {self.name} are replaced faster than they can be read")
-
-    def read(self, name: CommitName) -> Commit | None:
-        """A commit, None when a newer one has replaced it."""
-        content = self.storage.read(self._key(name))
-        return None if content is None else _parsed(content, name, f"{self.storage.url}/{self._key(name)}")
-
-    def forget(self, name: CommitName) -> None:
-        """Delete a commit that another one has replaced."""
-        self.storage.delete(self._key(name))
 
     def put(self, commit: Commit) -> None:
         """Put a commit; from then on it is the one that counts."""
         self.storage.write(self._key(commit.name), commit.to_bytes())
+
+    def keep_alone(self, commit: Commit) -> None:
+        """Delete the commits that this one has replaced, and model files of its lock and earlier ones that it lacks."""
+        for name in self.commits():
+            if name < commit.name:
+                self.storage.delete(self._key(name))
+        needed = {model.key for model in commit.models.values()}
+        for key in self.model_keys():
+            if key not in needed and int(key.split("/")[2]) <= commit.name.number:
+                self.storage.delete(key)
 
     def model_prefix(self, number: int) -> str:
         """Where the holder of a lock puts model files."""
@@ -286,13 +299,11 @@ class Committer:
             self._put[path] = stamp, known.get(stamp) or self._put_model(path, handle)
         self._put = {path: put for path, put in self._put.items() if path in found.models}
         self._serial += 1
-        commit = Commit(
-            name=CommitName(number=self.number, serial=self._serial),
-            documents=found.documents,
-            models={path: model for path, (_, model) in self._put.items()},
-        )
+        models = {path: model for path, (_, model) in self._put.items()}
+        name = CommitName(number=self.number, serial=self._serial)
+        commit = Commit(name=name, documents=found.documents, models=models)
         self.archive.put(commit)
-        self._forget_others(commit)
+        self.archive.keep_alone(commit)
         return commit
 
     def _put_model(self, path: str, handle: IO[bytes]) -> Model:
@@ -304,14 +315,11 @@ class Committer:
         self.archive.storage.put(key, _hashed(pieces_of(handle), digest))
         return Model(key=key, sha256=digest.hexdigest())
 
-    def _forget_others(self, commit: Commit) -> None:
-        for name in self.archive.commits():
-            if name < commit.name:
-                self.archive.forget(name)
-        needed = {model.key for model in commit.models.values()}
-        for key in self.archive.model_keys():
-            if key not in needed and int(key.split("/")[2]) <= self.number:
-                self.archive.storage.delete(key)
+
+def _hashed(pieces: Iterator[bytes], digest: Any) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
 
 
 def unpack(commit: Commit, folder: Path, *, durable: bool) -> None:
@@ -327,61 +335,7 @@ def unpack(commit: Commit, folder: Path, *, durable: bool) -> None:
         if RECORD.fullmatch(name) and name not in commit.documents:
             path.unlink()
     for name, document in commit.documents.items():
-        path = folder / name
-        if not path.exists() or path.read_bytes() != document.content:
-            _replace(path, document.content, durable=durable)
+        path, content = folder / name, document.content
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, lambda handle, whole=content: handle.write(whole), durable=durable)  # type: ignore[misc]
         os.utime(path, ns=(document.mtime_ns, document.mtime_ns))
-
-
-def _replace(path: Path, content: bytes, *, durable: bool) -> None:
-    if durable:
-        write_atomically(path, lambda handle: handle.write(content))
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(content)
-    aside.replace(path)
-
-
-def commit_name(key: str) -> CommitName | None:
-    """Of a commit's key, None for anything else."""
-    match = _COMMIT.fullmatch(key.rpartition("/")[2])
-    return CommitName(number=int(match[1]), serial=int(match[2])) if match else None
-
-
-def _hashed(pieces: Iterator[bytes], digest: Any) -> Iterator[bytes]:
-    for piece in pieces:
-        digest.update(piece)
-        yield piece
-
-
-def _parsed(content: bytes, name: CommitName, where: str) -> Commit:
-    try:
-        data = json.loads(gzip.decompress(content))
-        if data["schema"] != SCHEMA:
-            raise StorageError(f"{where} has schema {data['schema']}, this version reads {SCHEMA}; update pgps-study")
-        return Commit(
-            name=name,
-            documents={
-                _checked(path, RECORD.fullmatch(path) is not None): Document(
-                    content=found["text"].encode("latin-1"), mtime_ns=found["mtime_ns"]
-                )
-                for path, found in data["documents"].items()
-            },
-            models={
-                _checked(path, path.startswith(f"{RESULTS}/")): Model(key=found["key"], sha256=found["sha256"])
-                for path, found in data["models"].items()
-            },
-        )
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StorageError(
-            f"{where} is damaged: {' '.join(str(error).split())[:200]}; restore it from a backup"
-        ) from error
-
-
-def _checked(path: str, is_known: bool) -> str:
-    """A path that stays inside the folder it is unpacked into."""
-    parts = PurePosixPath(path).parts
-    if not is_known or ".." in parts or path.startswith("/"):
-        raise ValueError(f"{path!r} is no file of a study")
-    return path

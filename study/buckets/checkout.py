@@ -29,13 +29,14 @@ from types import TracebackType
 from uuid import uuid4
 
 from study.buckets.archive import Archive, Commit, Committer, Stamp, snapshot, stamps, unpack
-from study.buckets.lease import Lease, leased
+from study.buckets.lease import Lease
 from study.buckets.shared_ledger import stop_key, study_ledger
 from study.buckets.storage import Storage, StorageError, tried, url_of
 from study.buckets.view import scratch
 from study.common.errors import LedgerError, LockedError, StudyError, TrialBusyError, TrialInterrupted
 from study.common.files import read_json, write_json
 from study.store import locks
+from study.store.locks import Hold
 from study.store.results import NO_METRICS, Metrics
 from study.store.trial_folder import TrialFolder
 
@@ -230,13 +231,14 @@ class RemoteCheckout(Checkout):
         unpack(commit, folder.path, durable=True)
         return not metrics.lacking_in(folder.result())
 
-    def _taken(self, archive: Archive, folder: TrialFolder, stack: ExitStack) -> Lease:
+    def _taken(self, archive: Archive, folder: TrialFolder, stack: ExitStack) -> Hold:
         """The trial's lock, and nobody left who trains in this machine's scratch copy of it."""
+        lock = Lease(self._storage, archive.locks, archive.next_number)
         while True:
             busy: object = locks.holder(folder.locks_path)
             if busy is None:
                 try:
-                    held = leased(self._storage, archive.locks, at_least=archive.next_number, on_takeover=folder.note)
+                    held = locks.held(lock, on_takeover=folder.note, waiting=self._check_stop)
                     return stack.enter_context(held)
                 except LockedError as error:
                     busy = error
@@ -244,12 +246,12 @@ class RemoteCheckout(Checkout):
                 raise TrialBusyError(
                     f"trial {folder.trial_id} is being trained by {busy}; wait for it or stop it first"
                 )
-            self._wait()
+            self._check_stop()
+            time.sleep(WAIT_SECONDS)
 
-    def _wait(self) -> None:
+    def _check_stop(self) -> None:
         if self._stop_key is not None and tried(lambda: self._storage.read(self._stop_key or "")) is not None:
             raise TrialInterrupted("the study is being stopped")
-        time.sleep(WAIT_SECONDS)
 
     def _bring(self, archive: Archive, folder: TrialFolder) -> None:
         """Make the scratch copy the newest commit, unless it went on from that; only who holds the lock does."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from study.buckets.archive import Archive, Committer, snapshot
-from study.buckets.lease import leased
+from study.buckets.lease import Lease
 from study.buckets.storage import Storage, StorageError, tried, url_of
 from study.buckets.view import REFRESH_SECONDS, View, url_named, viewed
 from study.common.errors import LedgerError, LockedError, StudyError
 from study.store.ledger import Ledger
+from study.store.locks import held
 
 STOP = "stop"
 
@@ -163,8 +164,8 @@ def _make(view: View, space: Mapping[str, Any] | None) -> None:
 def _study_lock(storage: Storage, on_takeover: Callable[[str], None]) -> Iterator[Committer]:
     archive = Archive(storage=storage)
     try:
-        with leased(storage, archive.locks, at_least=archive.next_number, on_takeover=on_takeover) as lease:
-            yield Committer(archive, lease.number)
+        with held(Lease(storage, archive.locks, archive.next_number), on_takeover=on_takeover) as hold:
+            yield Committer(archive, hold.number)
     except LockedError as error:
         raise LedgerError(
             f"{storage.url} is being run by {error}; stop that one first, or name another --out"

@@ -68,14 +68,6 @@ class StorageError(MachineError):
     """Object storage cannot be reached, read or written."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """An object as a listing shows it: bytes, and seconds since the epoch by the storage's clock when it was put."""
-
-    size: int
-    modified: float | None
-
-
 @dataclass(frozen=True)
 class Storage:
     """The objects below a URL. Keys are relative to it. Travels between processes as its URL.
@@ -95,20 +87,9 @@ class Storage:
                 remedy="give credentials in the client's own variables or files, such as AWS_ACCESS_KEY_ID",
             )
 
-    @property
-    def _bucket(self) -> str:
-        return self._root.partition("/")[0]
-
-    @property
-    def _root(self) -> str:
-        return self._connection[1]
-
-    @property
-    def _client(self) -> Any:
-        return self._connection[0]
-
     @cached_property
     def _connection(self) -> tuple[Any, str]:
+        """A pyarrow file system, and the path in it."""
         with self._named("reached"):
             return _connect(self.url)
 
@@ -119,12 +100,13 @@ class Storage:
         """Raise StorageError unless the bucket is there and may be listed."""
         from pyarrow import fs
 
-        scheme = self.url.partition("://")[0]
-        with self._named("read"):
-            if scheme in ("s3", "gs", "gcs"):
-                if not self._root or self._client.get_file_info(self._bucket).type == fs.FileType.NotFound:
-                    raise StorageError(_no_bucket(self.url, self._bucket))
-                self.entries("records")
+        if self.url.partition("://")[0] in ("s3", "gs", "gcs"):
+            with self._named("read"):
+                client, root = self._connection
+                bucket = root.partition("/")[0]
+                if not root or client.get_file_info(bucket).type == fs.FileType.NotFound:
+                    raise StorageError(_no_bucket(self.url, bucket))
+            self.entries("records")
 
     def check_writable(self) -> None:
         """Raise StorageError unless what is put can be read back and deleted."""
@@ -135,29 +117,29 @@ class Storage:
             raise StorageError(f"{self.url} does not give back what was put; is it one storage for all?")
         self.delete(key)
 
-    def entries(self, prefix: str) -> dict[str, StoredObject]:
-        """Everything whose key begins with a prefix and a slash, by key."""
+    def entries(self, prefix: str) -> dict[str, float | None]:
+        """Key -> when it was put, of all below a prefix: seconds since the epoch by the storage's clock, if known."""
         from pyarrow import fs
 
-        selector = fs.FileSelector(f"{self._root}/{prefix}", recursive=True, allow_not_found=True)
+        client, root = self._connection
+        selector = fs.FileSelector(f"{root}/{prefix}", recursive=True, allow_not_found=True)
         with self._named("read"):
-            infos = self._client.get_file_info(selector)
-        start = len(self._root) + 1
+            infos = client.get_file_info(selector)
         return {
-            info.path[start:]: StoredObject(size=info.size, modified=_seconds(info.mtime))
+            info.path[len(root) + 1 :]: info.mtime.timestamp() if isinstance(info.mtime, datetime) else info.mtime
             for info in infos
             if info.type == fs.FileType.File and not info.path.endswith(".part")
         }
 
     def read(self, key: str) -> bytes | None:
         """An object's content, None when it is not there."""
-        with self._named("read"):
-            try:
-                with self._client.open_input_stream(self._path(key), compression=None) as stream:
-                    content: bytes = stream.read()
-                    return content
-            except FileNotFoundError:
-                return None
+        client, root = self._connection
+        try:
+            with self._named("read"), client.open_input_stream(f"{root}/{key}", compression=None) as stream:
+                content: bytes = stream.read()
+                return content
+        except FileNotFoundError:
+            return None
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """An object's content piece by piece.
@@ -165,7 +147,8 @@ class Storage:
         Raises:
             FileNotFoundError: it is not there.
         """
-        with self._named("read"), self._client.open_input_stream(self._path(key), compression=None) as stream:
+        client, root = self._connection
+        with self._named("read"), client.open_input_stream(f"{root}/{key}", compression=None) as stream:
             while piece := stream.read(CHUNK_BYTES):
                 yield piece
 
@@ -175,42 +158,28 @@ class Storage:
 
     def put(self, key: str, pieces: Iterator[bytes]) -> None:
         """Put an object piece by piece; it appears when it is whole."""
+        client, root = self._connection
         with self._named("written"):
-            if self._client.type_name == "local":
-                self._put_on_disk(key, pieces)
+            if client.type_name == "local":
+                _put_on_disk(Path(root, key), pieces)
                 return
-            with self._client.open_output_stream(self._path(key), compression=None) as stream:
+            with client.open_output_stream(f"{root}/{key}", compression=None) as stream:
                 for piece in pieces:
                     stream.write(piece)
 
     def delete(self, key: str) -> None:
         """Delete an object if it is there."""
+        client, root = self._connection
         with self._named("written"), suppress(FileNotFoundError):
-            self._client.delete_file(self._path(key))
+            client.delete_file(f"{root}/{key}")
 
     def clock(self) -> float:
         """Seconds since the epoch by the storage, which stamps what is put there."""
         key = f"clock/{uuid4().hex}"
         self.write(key, b"now")
-        stamp = next((entry.modified for name, entry in self.entries("clock").items() if name == key), None)
+        stamp = self.entries("clock").get(key)
         self.delete(key)
         return time.time() if stamp is None else stamp
-
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key}"
-
-    def _put_on_disk(self, key: str, pieces: Iterator[bytes]) -> None:
-        """A folder behaves like object storage when files are written aside."""
-        path = Path(self._path(key))
-        aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("wb") as handle:
-                for piece in pieces:
-                    handle.write(piece)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
 
     @contextmanager
     def _named(self, done: str) -> Iterator[None]:
@@ -222,6 +191,18 @@ class Storage:
             if isinstance(error, OSError) and error.errno in DISK_FULL_CODES:
                 raise DiskFullError(self.url) from error
             raise StorageError(_in_words(self.url, done, error)) from error
+
+
+def _put_on_disk(path: Path, pieces: Iterator[bytes]) -> None:
+    """A folder behaves like object storage when files are written aside."""
+    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with aside.open("wb") as handle:
+            handle.writelines(pieces)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def without_secrets(text: str) -> str:
@@ -240,12 +221,23 @@ def pieces_of(handle: IO[bytes]) -> Iterator[bytes]:
 
 
 def _connect(url: str) -> tuple[Any, str]:
-    """A pyarrow file system, and the path in it."""
     from pyarrow import fs
 
     scheme, _, path = url.partition("://")
     if scheme == "s3":
-        return _s3(path.partition("/")[0]), path
+        endpoint, region = _endpoint(), os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if region is None and endpoint is None:
+            with suppress(OSError):
+                region = fs.resolve_s3_region(path.partition("/")[0])
+        client = fs.S3FileSystem(
+            endpoint_override=endpoint,
+            region=region,
+            connect_timeout=CONNECT_SECONDS,
+            request_timeout=REQUEST_SECONDS,
+            # Small objects then take one request instead of three.
+            allow_delayed_open=True,
+        )
+        return client, path
     if scheme in NATIVE:
         client, root = fs.FileSystem.from_uri(f"{NATIVE[scheme]}://{path}")
         return client, root.rstrip("/")
@@ -255,50 +247,23 @@ def _connect(url: str) -> tuple[Any, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(found)), root.rstrip("/")
 
 
-def _s3(bucket: str) -> Any:
-    from pyarrow import fs
-
-    endpoint = _endpoint()
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None and endpoint is None:
-        with suppress(OSError):
-            region = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region,
-        connect_timeout=CONNECT_SECONDS,
-        request_timeout=REQUEST_SECONDS,
-        # Small objects then take one request instead of three.
-        allow_delayed_open=True,
-    )
-
-
 def _endpoint() -> str | None:
     return next((os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
 
 
-def _seconds(stamp: datetime | float | None) -> float | None:
-    return stamp.timestamp() if isinstance(stamp, datetime) else stamp
-
-
 def _in_words(url: str, done: str, error: Exception) -> str:
     text = without_secrets(" ".join(str(error).split()))
+    is_s3, refused = url.startswith("s3://"), any(word in text for word in REFUSED)
     if isinstance(error, ImportError):
         return f"{url}: a package for this kind of storage is missing ({text}); install it with pip"
     if any(word in text for word in NO_BUCKET):
         return _no_bucket(url, url.partition("://")[2].partition("/")[0])
     if any(word in text for word in UNREACHABLE):
-        endpoint = (
-            f"at {without_secrets(_endpoint() or '')}" if _endpoint() and url.startswith("s3://") else "of its provider"
-        )
-        return f"{url}: the endpoint {endpoint} does not answer; check network and AWS_ENDPOINT_URL ({text[:160]})"
-    if any(word in text for word in DENIED + REFUSED):
-        return _denied(url, done, refused=any(word in text for word in REFUSED))
-    return f"{url} cannot be {done}: {text[:300]}"
-
-
-def _denied(url: str, done: str, *, refused: bool) -> str:
-    if url.startswith("s3://") and not _has_credentials():
+        where = f"at {without_secrets(_endpoint() or '')}" if _endpoint() and is_s3 else "of its provider"
+        return f"{url}: the endpoint {where} does not answer; check network and AWS_ENDPOINT_URL ({text[:160]})"
+    if not refused and not any(word in text for word in DENIED):
+        return f"{url} cannot be {done}: {text[:300]}"
+    if is_s3 and not _has_credentials():
         return (
             f"{url}: no credentials are found here; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or give this machine a role"

@@ -16,18 +16,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from study.buckets.archive import Archive, CommitName, commit_name, unpack
-from study.buckets.lease import Record, records
+from study.buckets.archive import Archive, CommitName, unpack
+from study.buckets.lease import claims_below
 from study.buckets.storage import STUDY, Storage, url_of
 from study.common.errors import LedgerError, MachineError
 from study.common.process import large_folder
-from study.store.holders import Sightings
+from study.store.holders import Claim
 from study.store.ledger import Ledger
-from study.store.locks import BEAT_SECONDS, PATIENCE_BEATS
+from study.store.locks import BEAT_SECONDS, PATIENCE_BEATS, Sightings
 
 READERS = 16
 REFRESH_SECONDS = 3.0
-TRIES = 5
 SCRATCH_VARIABLE = "PGPS_SCRATCH"
 
 
@@ -67,9 +66,14 @@ class View:
         """
         if time.monotonic() - self._refreshed < at_most_every:
             return
-        newest = self._newest()
-        kept = (STUDY,) if self.is_author else ()
-        changed = [name for name, commit in newest.items() if self._known.get(name) != commit and name not in kept]
+        newest: dict[str, CommitName] = {}
+        for key in self.storage.entries("records"):
+            name, commit = key.split("/")[1], CommitName.of(key)
+            if commit is not None and (name not in newest or newest[name] < commit):
+                newest[name] = commit
+        if self.is_author:
+            newest.pop(STUDY, None)
+        changed = [name for name, commit in newest.items() if self._known.get(name) != commit]
         with ThreadPoolExecutor(READERS) as readers:
             list(readers.map(self._fetch, changed))
         self._show_locks()
@@ -80,14 +84,6 @@ class View:
         commit = self._known.get(trial_id)
         archive = Archive(storage=self.storage, name=trial_id)
         return archive.named(text, self._folder(trial_id), None if commit is None else commit.number)
-
-    def _newest(self) -> dict[str, CommitName]:
-        newest: dict[str, CommitName] = {}
-        for key in self.storage.entries("records"):
-            name, commit = key.split("/")[1], commit_name(key)
-            if commit is not None and (name not in newest or newest[name] < commit):
-                newest[name] = commit
-        return newest
 
     def _fetch(self, name: str) -> None:
         commit = Archive(storage=self.storage, name=name).latest()
@@ -100,32 +96,27 @@ class View:
 
     def _show_locks(self) -> None:
         """The storage's locks as folders of records, one with the number 1 where there is a holder."""
-        held = self._claims()
-        if sum(self._glance(record) for record in held.values()):
+        claims, is_doubtful = self._claims()
+        if is_doubtful:
             # Left by somebody dead, or this machine's clock is another one than the storage's: the next beat tells.
             time.sleep(PATIENCE_BEATS * BEAT_SECONDS)
-            held = self._claims()
-            for record in held.values():
-                self._glance(record)
+            claims, _ = self._claims()
         now = time.time()
-        held = {name: record for name, record in held.items() if self._sightings.is_alive(record.key)}
         for name in self._known:
-            path = self._folder(name) / "locks" / "000001.json"
-            if name not in held:
-                path.unlink(missing_ok=True)
+            claim, record = claims.get(name), self._folder(name) / "locks" / "000001.json"
+            if claim is None or claim.holder is None or not self._sightings.is_alive(claim.key):
+                record.unlink(missing_ok=True)
                 continue
-            path.parent.mkdir(exist_ok=True)
-            text = json.dumps(asdict(held[name].holder))
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                path.write_text(text, encoding="utf-8")
-            os.utime(path, (now, now))
+            record.parent.mkdir(exist_ok=True)
+            text = json.dumps(asdict(claim.holder))
+            if not record.exists() or record.read_text(encoding="utf-8") != text:
+                record.write_text(text, encoding="utf-8")
+            os.utime(record, (now, now))
 
-    def _glance(self, record: Record) -> bool:
-        return self._sightings.glance(record.key, record.renewed)
-
-    def _claims(self) -> dict[str, Record]:
-        """Trial, or the study -> who claims its lock."""
-        return {record.key.split("/")[1]: record for record in records(self.storage, "locks")}
+    def _claims(self) -> tuple[dict[str, Claim], bool]:
+        """Trial, or the study -> who claims its lock; and whether only watching them tells who of them lives."""
+        claims = {claim.key.split("/")[1]: claim for claim in claims_below(self.storage, "locks")}
+        return claims, sum(self._sightings.glance(claim.key, claim.stamp) for claim in claims.values()) > 0
 
 
 @contextmanager

@@ -29,24 +29,31 @@ _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Inva
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Replace a file by what `write` puts into the handle it is given; a crash leaves the old file or the new one.
+
+    Args:
+        path: of the file; folders are made.
+        write: writes.
+        durable: whether to wait until it is on disk.
 
     Raises:
         DiskFullError: there is no room; the old file is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _full_disk_named(path.parent):
-        make_folder(path.parent)
+        make_folder(path.parent, durable=durable)
         try:
             with temporary.open("wb") as handle:
                 write(handle)
                 handle.flush()
-                os.fsync(handle.fileno())
+                if durable:
+                    os.fsync(handle.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -214,13 +221,14 @@ def is_there(path: str) -> bool:
     return True
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, durable: bool = True) -> None:
     """Make a folder, and those above it, so that a crash does not take them away with what is written into them."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    make_folder(folder.parent, durable=durable)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    if durable:
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

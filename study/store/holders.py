@@ -1,70 +1,34 @@
-"""Who holds a lock: a process, named so that its own machine can tell whether it still lives.
-
-When others were seen to renew their records, by our own clock: what their clocks say is never compared with ours.
-"""
+"""Who holds a lock, and where it is written: numbered records of a folder; for object storage see `buckets.lease`."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
 import time
-from collections.abc import Hashable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from study.common import files
 from study.common.checks import is_whole
 
 STALE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A record as it was seen: its stamp, and when by our own clock it was first seen with it."""
-
-    stamp: float
-    at: float
-
-
-@dataclass
-class Sightings:
-    """Records by any name of theirs, each with the stamp that its holder renews."""
-
-    _seen: dict[Hashable, _Seen] = field(default_factory=dict)
-
-    def glance(self, record: Hashable, stamp: float) -> bool:
-        """Note how a record looks; whether only watching it can tell if its holder lives.
-
-        Args:
-            record: which one.
-            stamp: when it was renewed, seconds since the epoch by whatever clock.
-        """
-        before, now = self._seen.get(record), time.monotonic()
-        if before is not None:
-            if stamp != before.stamp:
-                self._seen[record] = _Seen(stamp, now)
-            return False
-        age = time.time() - stamp
-        fresh = abs(age) <= STALE_SECONDS
-        self._seen[record] = _Seen(stamp, now - (max(age, 0) if fresh else 2 * STALE_SECONDS))
-        return not fresh
-
-    def is_alive(self, record: Hashable) -> bool:
-        """Whether a record that was glanced at was renewed, as far as we could see, within the last minute."""
-        return time.monotonic() - self._seen[record].at <= STALE_SECONDS
-
-
+POLL_SECONDS = 0.2
 # The last second of the year 9999, beyond which no date is printed.
 LATEST = 253402300799
+_ZOMBIE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who holds a lock.
+    """Who holds a lock: a process, named so that its own machine can tell whether it still lives.
 
     Attributes:
         host: name of the machine; machine: its boot and process namespace, within which a pid means something.
@@ -91,26 +55,28 @@ class Holder:
             raise ValueError("no record of a holder")
 
     def __str__(self) -> str:
-        return (
-            f"process {self.pid} on {self.host} since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        )
+        since = datetime.fromtimestamp(self.since, UTC)
+        return f"process {self.pid} on {self.host} since {since:%Y-%m-%d %H:%M:%S} UTC"
 
     @classmethod
     def this_process(cls) -> Holder:
         """A new hold by this process, from now on."""
-        return cls(
-            host=socket.gethostname(),
-            machine=this_machine(),
-            pid=os.getpid(),
-            born=_born(os.getpid()),
-            since=time.time(),
-            token=uuid4().hex,
-        )
+        pid, host = os.getpid(), socket.gethostname()
+        return cls(host=host, machine=this_machine(), pid=pid, born=_born(pid), since=time.time(), token=uuid4().hex)
 
     @classmethod
-    def unknown(cls, since: float) -> Holder:
-        """Whoever wrote a record that cannot be read."""
-        return cls(host="an unknown host", machine="", pid=0, born=None, since=min(max(since, 0), LATEST), token="")
+    def recorded(cls, data: Any, stamp: float) -> Holder | None:
+        """Whose record it is, None of one that was released; one that is no record is an unknown holder's.
+
+        Args:
+            data: as it was read, whatever it is.
+            stamp: when it was last renewed, seconds since the epoch.
+        """
+        try:
+            return None if isinstance(data, dict) and data.get("released") is True else cls(**data)
+        except (ValueError, TypeError):
+            since = min(max(stamp, 0), LATEST)
+            return cls(host="an unknown host", machine="", pid=0, born=None, since=since, token="")
 
     @property
     def is_here(self) -> bool:
@@ -131,23 +97,6 @@ def this_machine() -> str:
     return socket.gethostname()
 
 
-def read_record(path: Path) -> Holder | None:
-    """Whose record it is; None when there is none or it was released. One that is no record is an unknown holder's."""
-    try:
-        data = files.read_json(path)
-        return None if isinstance(data, dict) and data.get("released") is True else Holder(**data)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, RecursionError):
-        return Holder.unknown(_time_of(path))
-
-
-def _time_of(path: Path) -> float:
-    with suppress(OSError):
-        return path.lstat().st_mtime
-    return 0.0
-
-
 def _has_ended(pid: int, born: int | None) -> bool:
     try:
         os.kill(pid, 0)
@@ -160,12 +109,174 @@ def _has_ended(pid: int, born: int | None) -> bool:
     return now == _ZOMBIE or (None not in (now, born) and now != born)
 
 
-_ZOMBIE = -1
-
-
 def _born(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None when it cannot be seen. A zombie has ended."""
     with suppress(OSError, ValueError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return _ZOMBIE if fields[0] == "Z" else int(fields[19])
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A record of a lock.
+
+    Attributes:
+        key: its name; number: the higher one counts.
+        holder: whose it is, None of one that was released.
+        stamp: when it was last renewed, seconds since the epoch by the storage's clock.
+    """
+
+    key: str
+    number: int
+    holder: Holder | None
+    stamp: float
+
+    @property
+    def may_live(self) -> bool:
+        """Whether somebody holds it of whom it is not certain that he has ended."""
+        return self.holder is not None and not self.holder.is_gone
+
+
+class Lock(ABC):
+    """Where the records of a lock are. Two that are equal are one lock."""
+
+    poll_seconds = POLL_SECONDS
+
+    @abstractmethod
+    def claims(self) -> list[Claim]:
+        """The records that count, the highest number last."""
+
+    @abstractmethod
+    def put(self, number: int, holder: Holder, known: Sequence[Claim]) -> Claim | None:
+        """Claim the lock in the place of claims that are nobody's any more; None, and no trace, if others did so too.
+
+        Args:
+            number: the least that it may have.
+            holder: this process.
+            known: as they were seen.
+        """
+
+    @abstractmethod
+    def renew(self, claim: Claim) -> None:
+        """Give a sign of life."""
+
+    @abstractmethod
+    def release(self, claim: Claim) -> None:
+        """Give it back."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the epoch by the clock that stamps the records, whatever this machine's says."""
+
+
+@dataclass(frozen=True)
+class FolderLock(Lock):
+    """A folder with a file for each record, of which the older ones are deleted; made when the lock is first taken."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder.parent)
+
+    def claims(self) -> list[Claim]:
+        """The newest record."""
+        newest = max(self._records(), key=_number, default=None)
+        return [] if newest is None else [_claim(newest)]
+
+    def put(self, number: int, holder: Holder, known: Sequence[Claim]) -> Claim | None:
+        """Create the next record, which one process can do, and forget the older ones."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = self.folder / f"{number:06d}.json"
+        created = _create(record, json.dumps(asdict(holder)))
+        mine = _claim(record)
+        if not created or self.claims()[-1].number != number:
+            # Of two, the higher number holds.
+            if mine.holder == holder:
+                record.unlink(missing_ok=True)
+            return None
+        aside = [path for path in self.folder.glob(".*.tmp") if mine.stamp - _stamp(path) > STALE_SECONDS]
+        for path in (*(path for path in self._records() if _number(path) < number), *aside):
+            # A folder of that name, say, may stay: the highest number counts.
+            with suppress(OSError):
+                path.unlink()
+        return mine
+
+    def renew(self, claim: Claim) -> None:
+        """Set the file's time."""
+        os.utime(self._path(claim))
+
+    def release(self, claim: Claim) -> None:
+        """Say so in the record, whose number stays the highest."""
+        if _claim(self._path(claim)).holder == claim.holder:
+            files.write_json(self._path(claim), {"released": True})
+
+    def now(self) -> float:
+        """See `Lock`."""
+        probe = self.folder / f".{uuid4().hex}.tmp"
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _records(self) -> list[Path]:
+        try:
+            return [path for path in self.folder.iterdir() if _number(path)]
+        except OSError:
+            return []
+
+    def _path(self, claim: Claim) -> Path:
+        return self.folder / claim.key
+
+
+def _number(record: Path) -> int:
+    """Of a record, 0 for anything else."""
+    digits = record.stem
+    return int(digits) if record.suffix == ".json" and digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
+
+
+def _stamp(record: Path) -> float:
+    with suppress(OSError):
+        return record.lstat().st_mtime
+    return 0.0
+
+
+def _claim(record: Path) -> Claim:
+    stamp = _stamp(record)
+    try:
+        holder = Holder.recorded(files.read_json(record), stamp)
+    except FileNotFoundError:
+        holder = None
+    except (OSError, ValueError):
+        holder = Holder.recorded(None, stamp)
+    return Claim(key=record.name, number=_number(record), holder=holder, stamp=stamp)
+
+
+def _create(record: Path, text: str) -> bool:
+    """Create the record whole, unless it exists: written aside, then linked, which is atomic on network storage too."""
+    aside = record.with_name(f".{uuid4().hex}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        try:
+            os.link(aside, record)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            return _create_exclusively(record, text)
+        return True
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _create_exclusively(record: Path, text: str) -> bool:
+    try:
+        with record.open("x", encoding="utf-8") as handle:
+            handle.write(text)
+    except FileExistsError:
+        return False
+    except OSError:
+        # Half a record would hold the lock for nobody.
+        record.unlink(missing_ok=True)
+        raise
+    return True

@@ -1,10 +1,10 @@
-"""A lock that works on any shared file system: who holds it is a file that everybody can read.
+"""A lock that works on any storage that machines share: who holds it is a record that everybody can read.
 
-A lock is a folder of numbered records. The highest number holds it, until it says that it was released. A holder
-renews its record's time stamp while it works; one that cannot have survived (its process is gone from this very
-machine) or that is not seen to renew it is taken over by creating the next number, which one process can do. Clocks
-are never compared to call somebody dead: what looks old, or is dated in the future, is watched until it changes or
-does not. Nothing here relies on `flock`, which network file systems may ignore, emulate or refuse.
+A lock is a place of numbered records, see `study.store.holders`. The highest number holds it, until it is released. A
+holder renews its record while it works; one that cannot have survived (its process is gone from this very machine) or
+that is not seen to renew it is taken over with the next number. Clocks are never compared to call somebody dead: what
+looks old, or is dated in the future, is watched until it changes or does not. Nothing here relies on `flock`, which
+network file systems may ignore, emulate or refuse.
 
 Who was taken over may have been stopped and go on. So whoever holds a lock and appends to a file opens the file, then
 asks `check_held`, then writes; and a successor of somebody who may live replaces the files by copies before it writes.
@@ -13,26 +13,80 @@ What the one before had opened is then no longer there, and what it opens later 
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
-from study.common import files
-from study.common.errors import DiskFullError, LockedError
+from study.common.errors import LockedError, StudyError
 from study.common.terminal import last_words
-from study.store.holders import STALE_SECONDS, Holder, Sightings, read_record
+from study.store.holders import POLL_SECONDS, STALE_SECONDS, Claim, FolderLock, Holder, Lock
 
 BEAT_SECONDS = 5.0
 # After so many beats without a sign of life whoever waits for one is told, and whoever only looks is sure.
 PATIENCE_BEATS = 2
-POLL_SECONDS = 0.2
+MOST_TRIES = 6
 EXIT_CODE_OF_LOSS = 7
+
+
+class Sightings:
+    """When records were seen to be renewed, by our own clock: what others' clocks say is never compared with it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, tuple[float, float]] = {}
+
+    def glance(self, record: Hashable, stamp: float) -> bool:
+        """Note how a record looks; whether only watching it can tell if its holder lives.
+
+        Args:
+            record: any name of it.
+            stamp: when it was renewed, seconds since the epoch by whatever clock.
+        """
+        before, now = self._seen.get(record), time.monotonic()
+        if before is not None:
+            if stamp != before[0]:
+                self._seen[record] = stamp, now
+            return False
+        age = time.time() - stamp
+        fresh = abs(age) <= STALE_SECONDS
+        self._seen[record] = stamp, now - (max(age, 0) if fresh else 2 * STALE_SECONDS)
+        return not fresh
+
+    def is_alive(self, record: Hashable) -> bool:
+        """Whether a record that was glanced at was renewed, as far as we could see, within the last minute."""
+        return time.monotonic() - self._seen[record][1] <= STALE_SECONDS
+
+
+_sightings = Sightings()
+
+
+def holder(lock: Path) -> Holder | None:
+    """Who holds a folder's lock and is, as far as can be known here, alive; None for a free, stale or absent lock."""
+    look([lock])
+    return _seen_holder(lock)
+
+
+def look(locks: Iterable[Path]) -> None:
+    """Look at many locks at once, of which some may have to be watched for a few seconds; `holder` then answers."""
+    doubtful = [lock for lock in locks if _glance(lock)[1]]
+    deadline = time.monotonic() + PATIENCE_BEATS * BEAT_SECONDS
+    while doubtful and time.monotonic() < deadline:
+        time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
+        doubtful = [lock for lock in doubtful if _seen_holder(lock) is None]
+
+
+def _seen_holder(lock: Path) -> Holder | None:
+    claim, _ = _glance(lock)
+    return claim.holder if claim is not None and _sightings.is_alive((lock, claim.key)) else None
+
+
+def _glance(lock: Path) -> tuple[Claim | None, bool]:
+    """Whose the lock may be, and whether only watching it tells."""
+    claim = next((one for one in FolderLock(lock).claims() if one.may_live), None)
+    return claim, claim is not None and _sightings.glance((lock, claim.key), claim.stamp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +94,19 @@ class Hold:
     """A lock that this process holds.
 
     Attributes:
-        record: the file that says so; token: unique to this hold; pid: of this process.
+        lock: which one; claim: the record that says so; pid: of this process.
         before: whose lock it replaces, None when it was free.
     """
 
-    record: Path
-    token: str
+    lock: Lock
+    claim: Claim
     before: Holder | None
     pid: int = field(default_factory=os.getpid)
+
+    @property
+    def number(self) -> int:
+        """Higher than that of every earlier holder."""
+        return self.claim.number
 
     @property
     def may_be_contested(self) -> bool:
@@ -56,14 +115,15 @@ class Hold:
 
     def is_lost(self) -> bool:
         """Whether somebody took it over."""
-        if _highest(self.record.parent) > _number(self.record):
+        claims = self.lock.claims()
+        mine = next((one.holder for one in claims if one.key == self.claim.key), None)
+        if mine is None or claims[-1].number > self.number:
             return True
-        found = read_record(self.record)
         # One that is damaged is still nobody else's.
-        return found is None or found.token not in (self.token, "")
+        return mine != self.claim.holder and mine.token != ""
 
 
-_held: dict[Path, tuple[Hold, Callable[[], None]]] = {}
+_held: dict[Lock, tuple[Hold, Callable[[], None]]] = {}
 
 
 def check_held(lock: Path) -> None:
@@ -72,51 +132,38 @@ def check_held(lock: Path) -> None:
     Raises:
         LockedError: somebody else holds the lock.
     """
-    hold, on_loss = _held.get(lock.absolute(), (None, None))
+    hold, on_loss = _held.get(FolderLock(lock.absolute()), (None, None))
     if hold is not None and on_loss is not None and hold.pid == os.getpid() and hold.is_lost():
         on_loss()
         raise LockedError(str(holder(lock) or "another process"))
 
 
-def holder(lock: Path) -> Holder | None:
-    """Who holds the lock and is, as far as can be known here, alive; None for a free, stale or absent lock."""
-    record = _claimed(lock)
-    if record is None:
-        return None
-    look([lock])
-    return read_record(record) if _sightings.is_alive(record) else None
-
-
-def look(locks: Iterable[Path]) -> None:
-    """Look at many locks at once, of which some may have to be watched for a few seconds; `holder` then answers."""
-    doubtful = [record for record in map(_claimed, locks) if record and _glance(record)]
-    deadline = time.monotonic() + PATIENCE_BEATS * BEAT_SECONDS
-    while doubtful and time.monotonic() < deadline:
-        time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
-        doubtful = [record for record in doubtful if not (_glance(record) or _sightings.is_alive(record))]
-
-
 @contextmanager
 def held(
-    lock: Path, *, on_takeover: Callable[[str], None] = lambda _: None, on_loss: Callable[[], None] | None = None
+    lock: Lock | Path,
+    *,
+    on_takeover: Callable[[str], None] = lambda _: None,
+    on_loss: Callable[[], None] | None = None,
+    waiting: Callable[[], object] = lambda: None,
 ) -> Iterator[Hold]:
     """Hold a lock.
 
     Args:
-        lock: its folder, made if absent.
+        lock: a folder, or any other place.
         on_takeover: told, in one line, whose stale lock this one replaces, and whose sign of life it waits for.
         on_loss: called, maybe from another thread, when this process was so long without renewing the lock that
             somebody took it over; without it the process says so and is ended, because two must not write the same
             records.
+        waiting: called now and then while a sign of life is waited for; what it raises ends that.
 
     Raises:
         LockedError: another process holds it.
-        OSError: its folder cannot be written.
+        OSError: a folder cannot be written; a storage raises errors of its own.
     """
-    lock.mkdir(parents=True, exist_ok=True)
-    hold = _acquire(lock, _silent(lock, on_takeover))
+    place = FolderLock(lock.absolute()) if isinstance(lock, Path) else lock
+    hold = _acquire(place, on_takeover, waiting)
     lose, stop = on_loss or (lambda: _die(hold)), threading.Event()
-    _held[lock.absolute()] = hold, lose
+    _held[place] = hold, lose
     beating = threading.Thread(target=_beat, args=(hold, stop, lose), daemon=True)
     beating.start()
     try:
@@ -124,201 +171,77 @@ def held(
             if hold.may_be_contested:
                 # Its storage was away, say: it ends at its next beat. Write nothing until then.
                 time.sleep(2 * BEAT_SECONDS)
-            on_takeover(f"took over from {hold.before}, which {_how_it_ended(hold.before)}")
+            how = "has ended" if hold.before.is_gone else f"has shown no sign of life for {STALE_SECONDS:g} s"
+            on_takeover(f"took over from {hold.before}, which {how}")
         yield hold
     finally:
         # A forked child that ends here holds nothing.
         if os.getpid() == hold.pid:
-            _held.pop(lock.absolute(), None)
+            _held.pop(place, None)
             stop.set()
             beating.join()
-            _release(hold)
+            # What stays, for want of room say, is stale as soon as this process has ended.
+            with suppress(OSError, StudyError):
+                place.release(hold.claim)
 
 
-# ------------------------------------------------------------------------------------------------------ signs of life
+def _acquire(lock: Lock, tell: Callable[[str], None], waiting: Callable[[], object]) -> Hold:
+    me = Holder.this_process()
+    for _ in range(MOST_TRIES):
+        known = _silent(lock, tell, waiting)
+        mine = lock.put(known[-1].number + 1 if known else 1, me, known)
+        if mine is not None:
+            return Hold(lock=lock, claim=mine, before=known[-1].holder if known else None)
+    raise LockedError("other processes, which all began to just now")
 
 
-_sightings = Sightings()
-
-
-def _glance(record: Path) -> bool:
-    return _sightings.glance(record, _stamp(record) / 1e9)
-
-
-def _silent(lock: Path, tell: Callable[[str], None]) -> tuple[Path, int] | None:
-    """The record that may be replaced, as it was when it had been silent for long enough; None when there is none.
+def _silent(lock: Lock, tell: Callable[[str], None], waiting: Callable[[], object]) -> list[Claim]:
+    """The claims that may be replaced, when they have been silent for long enough.
 
     Nobody here can see whether a process elsewhere lives. A job that is put back into the queue begins elsewhere within
     seconds of the end of the one before, and must not be refused for the sake of a process that was killed.
 
     Raises:
-        LockedError: its holder shows a sign of life.
+        LockedError: a holder shows a sign of life.
     """
-    record = _newest(lock)
-    found = read_record(record) if record else None
-    if record is None or found is None or found.is_gone:
-        return (record, _stamp(record)) if record else None
-    stamp, age = _stamp(record), _clock_of(lock) - _stamp(record) / 1e9
-    if found.is_here and abs(age) <= STALE_SECONDS:
-        raise LockedError(str(found))
+    claims = lock.claims()
+    before = [claim for claim in claims if claim.may_live]
+    if not before:
+        return claims
+    who, age = before[-1].holder, lock.now() - max(claim.stamp for claim in before)
+    if who is not None and who.is_here and abs(age) <= STALE_SECONDS:
+        raise LockedError(str(who))
     # What is dated in the future may be just as old as what looks new.
     silence = PATIENCE_BEATS * BEAT_SECONDS if age > STALE_SECONDS else STALE_SECONDS - max(age, 0)
     begun, told = time.monotonic(), False
-    while (waited := time.monotonic() - begun) < silence:
-        if _newest(lock) != record or _stamp(record) != stamp:
-            if read_record(record) is None:
-                return record, _stamp(record)
-            raise LockedError(str(found))
+    while True:
+        claims = lock.claims()
+        living, waited = [claim for claim in claims if claim.may_live], time.monotonic() - begun
+        if living and living != before:
+            raise LockedError(str(who))
+        if not living or waited >= silence:
+            return claims
         if waited > PATIENCE_BEATS * BEAT_SECONDS and not told:
-            tell(f"waiting up to {STALE_SECONDS:g} s for a sign of life of {found}")
+            tell(f"waiting up to {STALE_SECONDS:g} s for a sign of life of {who}")
             told = True
-        time.sleep(min(POLL_SECONDS, BEAT_SECONDS))
-    return record, stamp
-
-
-def _clock_of(lock: Path) -> float:
-    """Now by the clock of the storage, which stamps the records, whatever this machine's says."""
-    probe = lock / f".{uuid4().hex}.tmp"
-    probe.touch()
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-# ------------------------------------------------------------------------------------------------- taken and given back
-
-
-def _acquire(lock: Path, replaced: tuple[Path, int] | None) -> Hold:
-    """The lock, whose newest record has been found to be nobody's any more."""
-    me, record = Holder.this_process(), _newest(lock)
-    before = read_record(record) if record else None
-    if record and (record, _stamp(record)) != replaced and before is not None:
-        raise LockedError(str(before))
-    number = _number(record) + 1 if record else 1
-    mine = lock / f"{number:06d}.json"
-    if not _create(mine, json.dumps(asdict(me))) or _highest(lock) != number:
-        # Somebody else was faster; of two, the higher number holds.
-        if _holds(mine, me.token):
-            mine.unlink(missing_ok=True)
-        newest = _newest(lock)
-        raise LockedError(str((newest and read_record(newest)) or "another process, just now"))
-    _forget_older(lock, number)
-    return Hold(record=mine, token=me.token, before=before)
-
-
-def _how_it_ended(before: Holder) -> str:
-    return "has ended" if before.is_gone else f"has shown no sign of life for {STALE_SECONDS:g} s"
+        waiting()
+        time.sleep(min(lock.poll_seconds, BEAT_SECONDS))
 
 
 def _beat(hold: Hold, stop: threading.Event, on_loss: Callable[[], None]) -> None:
     while not stop.wait(BEAT_SECONDS):
         # A storage that is away for a while is no loss.
-        with suppress(OSError):
+        with suppress(OSError, StudyError):
             if hold.is_lost():
                 on_loss()
                 return
-            os.utime(hold.record)
+            hold.lock.renew(hold.claim)
 
 
 def _die(hold: Hold) -> None:
-    lock = hold.record.parent
-    newest = _newest(lock)
-    who = (newest and read_record(newest)) or "another process"
+    who = next((claim.holder for claim in reversed(hold.lock.claims()) if claim.holder), "another process")
     last_words(
-        f"error: {lock.parent} was taken over by {who}, because this process had given no sign of life for "
+        f"error: {hold.lock} was taken over by {who}, because this process had given no sign of life for "
         f"{STALE_SECONDS:g} s; it ends here, and what it recorded before is kept"
     )
     os._exit(EXIT_CODE_OF_LOSS)
-
-
-def _release(hold: Hold) -> None:
-    # Without room on the disk the record stays, and is stale as soon as this process has ended.
-    with suppress(OSError, DiskFullError):
-        if _holds(hold.record, hold.token):
-            files.write_json(hold.record, {"released": True})
-
-
-def _create(record: Path, text: str) -> bool:
-    """Create the record whole, unless it exists: written aside, then linked, which is atomic on network storage too."""
-    aside = record.with_name(f".{uuid4().hex}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        return _link(aside, record, text)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _link(aside: Path, record: Path, text: str) -> bool:
-    try:
-        os.link(aside, record)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        return _create_exclusively(record, text)
-    return True
-
-
-def _create_exclusively(record: Path, text: str) -> bool:
-    try:
-        with record.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-    except FileExistsError:
-        return False
-    except OSError:
-        # Half a record would hold the lock for nobody.
-        record.unlink(missing_ok=True)
-        raise
-    return True
-
-
-def _forget_older(lock: Path, number: int) -> None:
-    now = _stamp(lock / f"{number:06d}.json")
-    old = [path for path in _records(lock) if _number(path) < number]
-    for path in (*old, *(path for path in lock.glob(".*.tmp") if now - _stamp(path) > STALE_SECONDS * 1e9)):
-        # A folder of that name, say, may stay: the highest number counts.
-        with suppress(OSError):
-            path.unlink()
-
-
-# ------------------------------------------------------------------------------------------------------------- records
-
-
-def _holds(record: Path, token: str) -> bool:
-    found = read_record(record)
-    return found is not None and found.token == token
-
-
-def _claimed(lock: Path) -> Path | None:
-    """The newest record if somebody holds it who may live."""
-    record = _newest(lock)
-    found = read_record(record) if record else None
-    return None if found is None or found.is_gone else record
-
-
-def _stamp(record: Path) -> int:
-    """When it was last renewed, in nanoseconds by the clock that stamped it; 0 when it is not there."""
-    with suppress(OSError):
-        return record.lstat().st_mtime_ns
-    return 0
-
-
-def _newest(lock: Path) -> Path | None:
-    return max(_records(lock), key=_number, default=None)
-
-
-def _highest(lock: Path) -> int:
-    return max(map(_number, _records(lock)), default=0)
-
-
-def _records(lock: Path) -> list[Path]:
-    try:
-        return [path for path in lock.iterdir() if _number(path)]
-    except OSError:
-        return []
-
-
-def _number(record: Path) -> int:
-    """Of a record, 0 for anything else."""
-    digits = record.stem
-    return int(digits) if record.suffix == ".json" and digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
