@@ -14,7 +14,7 @@ from study.common.errors import DataIntegrityError
 from study.curriculum.data_curriculum import METRICS
 from study.ranking.files import MEAN_RANK, MEASURES, CasePair, RankedCase
 from study.ranking.images import CaseImage
-from study.ranking.order import Placement, ranked
+from study.ranking.order import ranked
 from study.ranking.survey import MEDOID, CaseSurvey, lay_out, medoid, survey
 from study.ranking.work import blocks_of_all, blocks_of_reference
 
@@ -27,8 +27,8 @@ def pair(first: str, second: str, values: Mapping[str, float | None]) -> CasePai
     return CasePair(first=first, second=second, values=values, reasons=reasons)
 
 
-def placed(*cases: str) -> list[Placement]:
-    return [Placement(case=case, registration="registered", reason="") for case in cases]
+def placed(*cases: str) -> dict[str, tuple[str, str]]:
+    return dict.fromkeys(cases, ("registered", ""))
 
 
 def order(rows: tuple[RankedCase, ...], metric: str) -> list[str]:

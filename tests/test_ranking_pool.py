@@ -35,7 +35,7 @@ def die(_: str) -> None:
 def test_every_item_is_done_and_counted(tmp_path: Path, workers: int) -> None:
     names = [f"item{index}" for index in range(7)]
     counts: list[int] = []
-    run_all(partial(touch, tmp_path), names, workers, counts.append)
+    run_all(partial(touch, tmp_path), names, counts.append, workers=workers)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert (counts[0], counts[-1]) == (0, len(names))
     assert counts == sorted(counts)
@@ -43,19 +43,19 @@ def test_every_item_is_done_and_counted(tmp_path: Path, workers: int) -> None:
 
 def test_without_items_there_is_nothing_to_do() -> None:
     counts: list[int] = []
-    run_all(die, [], 4, counts.append)
+    run_all(die, [], counts.append, workers=4)
     assert counts == [0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_arrives_as_it_was(workers: int) -> None:
     with pytest.raises(MissingDataError, match=r"^b is missing$"):
-        run_all(partial(fail_at, "b"), ["a", "b", "c"], workers, lambda _: None)
+        run_all(partial(fail_at, "b"), ["a", "b", "c"], lambda _: None, workers=workers)
 
 
 def test_a_dead_process_is_told() -> None:
     with pytest.raises(MachineError, match=r"a ranking process died, .* the same command goes on from here"):
-        run_all(die, ["a", "b"], 2, lambda _: None)
+        run_all(die, ["a", "b"], lambda _: None, workers=2)
 
 
 SCRIPT = """
@@ -63,7 +63,7 @@ import time
 from study.ranking.work import run_all
 
 if __name__ == "__main__":
-    run_all(time.sleep, [300.0, 300.0], 2, lambda _: print("looking", flush=True))
+    run_all(time.sleep, [300.0, 300.0], lambda _: print("looking", flush=True), workers=2)
 """
 
 
@@ -74,10 +74,9 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         workers: list[psutil.Process] = []
-        while len(workers) < 3:  # the server that forks, and two that sleep
-            assert process.stdout.readline()
-            found = psutil.Process(process.pid).children(recursive=True)
-            workers = [child for child in found if "forkserver" in " ".join(child.cmdline())]
+        assert process.stdout.readline()
+        while len(workers) < 3:  # two that sleep, and what looks after their files
+            workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         _, alive = psutil.wait_procs(workers, timeout=600)
         assert alive == []

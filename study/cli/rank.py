@@ -64,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from study.common.machine import usable_cores
     from study.nnunet.datasets import data_paths, find_dataset
     from study.ranking.files import FOLDER
-    from study.ranking.make import make_ranking
-    from study.ranking.order import RankingSettings
+    from study.ranking.make import RankingSettings, make_ranking
     from study.ranking.picture import draw, is_drawn
 
     check_choice("--metric", args.metric, METRICS)

@@ -15,7 +15,7 @@ from study.cluster.local import check_address
 from study.cluster.nodes import PROBE_SECONDS, alive, joined
 from study.common import files
 from study.common.errors import MachineError, StudyError
-from study.ranking.work import Spread
+from study.ranking.work import Spread, call
 
 _LOOK_SECONDS = 0.3
 # Of a piece whose worker or node is lost.
@@ -40,9 +40,9 @@ def spread_over(address: str, folder: Path) -> Iterator[Spread]:
         yield _run_all
 
 
-def _run_all(function: Callable[[Any], None], items: Sequence[Any], report: Callable[[int], None]) -> None:
+def _run_all(function: Callable[[Any], object], items: Sequence[Any], report: Callable[[int], None]) -> None:
     report(0)
-    task = ray.remote(num_cpus=1, max_retries=_TRIES)(_call)
+    task: Any = ray.remote(num_cpus=1, max_retries=_TRIES)(call)
     shared = ray.put(function)
     waiting = [task.remote(shared, item) for item in items]
     try:
@@ -58,10 +58,6 @@ def _run_all(function: Callable[[Any], None], items: Sequence[Any], report: Call
     finally:
         for left in waiting:
             ray.cancel(left, force=True)
-
-
-def _call(function: Callable[[Any], None], item: Any) -> None:
-    function(item)
 
 
 def _exists(path: str) -> bool:

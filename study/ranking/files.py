@@ -115,13 +115,28 @@ def load_ranking(dataset: PreparedDataset, fold: int, *, rankings: Path | None =
     split = dataset.split(fold)
     folder = fold_folder(dataset, fold, rankings)
     command = f"python -m study rank --dataset {dataset_id(dataset.name)} --fold {fold}"
-    record = _record(folder, command)
-    _check_identity(folder, record, dataset.name, fold, command)
+    record = read_record(folder)
+    if record is None:
+        raise MissingDataError(f"no ranking in {folder}; `{command}` makes it")
+
+    def of_another(received: str, legal: str) -> InvalidInputError:
+        remedy = f"remove {folder}, then `{command}`"
+        return InvalidInputError(field="ranking", received=received, legal=f"one of {legal}", remedy=remedy)
+
+    if (record.get("dataset"), record.get("fold")) != (dataset.name, fold):
+        raise of_another(f"{record.get('dataset')} fold {record.get('fold')}", f"{dataset.name} fold {fold}")
     if record.get("split_sha256") != split.sha256:
-        raise _belongs_elsewhere(folder, "another split of the cases", "the split in splits_final.json", command)
-    ranking = _ranking(folder, record, command)
+        raise of_another("another split of the cases", "the split in splits_final.json")
+    try:
+        rows = read_rows(folder)
+    except (OSError, ValueError, TypeError):
+        rows = ()
+    if rows_sha256(rows) != record.get("sha256"):
+        what = f"the ranking in {folder} is damaged: {TABLE} is not what {RECORD} says"
+        raise MissingDataError(f"{what}; remove the folder, then `{command}`")
+    ranking = Ranking(dataset=dataset.name, fold=fold, split_sha256=split.sha256, sha256=record["sha256"], rows=rows)
     if sorted(ranking.most_dissimilar(MEAN_RANK)) != sorted(split.training):
-        raise _belongs_elsewhere(folder, "other cases", "the training cases of the fold", command)
+        raise of_another("other cases", "the training cases of the fold")
     return ranking
 
 
@@ -181,43 +196,3 @@ def _write_table(path: Path, rows: list[dict[str, Any]], columns: Mapping[str, s
     schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
     table = pyarrow.Table.from_pylist(rows, schema=schema)
     files.write_atomically(path, lambda handle: pyarrow.parquet.write_table(table, handle))
-
-
-def _record(folder: Path, command: str) -> dict[str, Any]:
-    record = read_record(folder)
-    if record is None:
-        raise MissingDataError(f"no ranking in {folder}; `{command}` makes it")
-    return record
-
-
-def _check_identity(folder: Path, record: dict[str, Any], dataset: str, fold: int, command: str) -> None:
-    if (record.get("dataset"), record.get("fold")) != (dataset, fold):
-        made_for = f"{record.get('dataset')} fold {record.get('fold')}"
-        raise _belongs_elsewhere(folder, made_for, f"{dataset} fold {fold}", command)
-
-
-def _ranking(folder: Path, record: dict[str, Any], command: str) -> Ranking:
-    try:
-        rows = read_rows(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(folder, command) from error
-    if rows_sha256(rows) != record.get("sha256"):
-        raise _damaged(folder, command)
-    return Ranking(
-        dataset=record["dataset"],
-        fold=record["fold"],
-        split_sha256=record["split_sha256"],
-        sha256=record["sha256"],
-        rows=rows,
-    )
-
-
-def _damaged(folder: Path, command: str) -> MissingDataError:
-    return MissingDataError(
-        f"the ranking in {folder} is damaged: {TABLE} is not what {RECORD} says; remove the folder, then `{command}`"
-    )
-
-
-def _belongs_elsewhere(folder: Path, received: str, legal: str, command: str) -> InvalidInputError:
-    remedy = f"remove {folder}, then `{command}`"
-    return InvalidInputError(field="ranking", received=received, legal=f"one of {legal}", remedy=remedy)

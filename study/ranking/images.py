@@ -1,5 +1,7 @@
 """Preprocessed cases as SimpleITK images: centred on one another, coarse enough to compare many, on one common grid.
 
+They are read as nnU-Net stored them, by nnU-Net's own dataset class.
+
 Preprocessing crops every case, so where it lay in the scanner says nothing about where it lies in another one. Cases
 are therefore laid with their centres on the origin, in the spacing that nnU-Net resampled them to. Axes in which every
 case has a single voxel, as in datasets of 2D images, are dropped. Array axes are those of nnU-Net, z, y, x; SimpleITK
@@ -11,11 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from study.common import files
+from study.common.errors import MissingDataError
+from study.nnunet.datasets import PreparedDataset
+from study.nnunet.plans import NetworkPlan, inherited
 from study.ranking.similarity import GridImage, Mask
 
 Array = NDArray[np.float32]
@@ -79,6 +87,72 @@ class Centred:
         for channel in self.channels[1:]:
             total = total + channel
         return total / len(self.channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFolder:
+    """Preprocessed cases of one configuration.
+
+    Attributes:
+        path: the folder.
+        spacing: millimetres per axis after resampling; of the last two axes alone for a 2D configuration.
+        transpose: nnU-Net's order of axes, in terms of the image file's.
+    """
+
+    path: Path
+    spacing: tuple[float, ...]
+    transpose: tuple[int, ...]
+
+    def read(self, case: str) -> CaseImage:
+        """One case.
+
+        Raises:
+            MissingDataError: it cannot be read.
+        """
+        try:
+            data, labels, _, properties = _dataset(self.path).load_case(case)
+            return CaseImage(
+                voxels=np.asarray(data[:], dtype=np.float32),
+                spacing=self._spacing(properties),
+                labels=np.asarray(labels[0]),
+            )
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise MissingDataError(
+                f"case {case} in {self.path} cannot be read ({reason}); run `python -m study prepare` again"
+            ) from error
+
+    def _spacing(self, properties: dict[str, Any]) -> tuple[float, ...]:
+        original = [float(properties["spacing"][axis]) for axis in self.transpose]
+        # A 2D configuration resamples within the slices alone.
+        return (*original[: len(original) - len(self.spacing)], *self.spacing)
+
+
+def case_folder(dataset: PreparedDataset, plan: NetworkPlan) -> CaseFolder:
+    """Where the cases of a plan's configuration are.
+
+    Raises:
+        MissingDataError: the plans do not say how cases were resampled.
+    """
+    path = dataset.folder / f"{plan.plans}.json"
+    try:
+        document = files.read_json(path)
+        spacing = inherited(document["configurations"], plan.configuration)["spacing"]
+        transpose: Sequence[int] = document["transpose_forward"]
+    except (OSError, ValueError, LookupError) as error:
+        raise MissingDataError(f"{path} does not say how cases were resampled ({error}); plan it again") from error
+    return CaseFolder(
+        path=dataset.folder / plan.data_identifier,
+        spacing=tuple(float(step) for step in spacing),
+        transpose=tuple(int(axis) for axis in transpose),
+    )
+
+
+@lru_cache(maxsize=2)
+def _dataset(folder: Path) -> Any:
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    return infer_dataset_class(str(folder))(str(folder))
 
 
 def shrink_factors(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:

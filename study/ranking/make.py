@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from study.common import files
-from study.common.checks import check_count
-from study.common.errors import LockedError, MachineError
-from study.nnunet.datasets import PreparedDataset
+from study.common.checks import check_choice, check_count
+from study.common.errors import InvalidInputError, LockedError, MachineError
+from study.nnunet.datasets import PreparedDataset, Split
+from study.nnunet.plans import NetworkPlan
 from study.ranking import files as stored
-from study.ranking.files import CasePair, Ranking, load_ranking
-from study.ranking.order import OTHERS, RankingSettings, Request, checked, is_there, ranked
-from study.ranking.survey import CommonLayout, case_folder, lay_out
+from study.ranking.files import Ranking, load_ranking
+from study.ranking.images import case_folder
+from study.ranking.order import ranked
+from study.ranking.registration import NONE, TRANSFORMS
+from study.ranking.survey import MEDOID, CommonLayout, lay_out
 from study.ranking.work import (
     Block,
     RankingJob,
@@ -33,18 +36,35 @@ from study.ranking.work import (
     blocks_of_all,
     blocks_of_reference,
     compare_block,
-    cost,
-    load_block,
-    load_off_mm,
-    load_placement,
-    load_survey,
     run_all,
     survey_case,
 )
 from study.store import locks
 
+OTHERS, REFERENCE = "others", "reference"
+LEAST_CASES = 2
 LIBRARIES = ("numpy", "pyarrow", "scikit-image", "scipy", "SimpleITK")
 WORK, LOCK = "work", ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingSettings:
+    """What decides a ranking besides the data.
+
+    Attributes:
+        plans, configuration: whose preprocessed cases are compared.
+        transform: see `registration`; reference: a training case, or `medoid`; compare: `others` or `reference`.
+    """
+
+    plans: str
+    configuration: str
+    transform: str = "rigid"
+    reference: str = MEDOID
+    compare: str = OTHERS
+
+    def __post_init__(self) -> None:
+        check_choice("--transform", self.transform, TRANSFORMS)
+        check_choice("--compare", self.compare, (OTHERS, REFERENCE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,22 +100,20 @@ def make_ranking(
     workers: int = 1,
     spread: Spread | None = None,
     rankings: Path | None = None,
-    report: Callable[[RankingProgress], None] = lambda progress: None,
-    say: Callable[[str], None] = lambda text: None,
+    report: Callable[[RankingProgress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Made:
-    """Rank the training cases of a fold, or find that they are ranked.
-
-    With more than one worker the script that calls this needs the usual `if __name__ == "__main__":`.
+    """Rank a fold's training cases by their dissimilarity; nothing is done twice.
 
     Args:
-        dataset: the prepared dataset.
-        fold: of its splits_final.json; its validation cases are never opened.
-        settings: see `RankingSettings`.
+        dataset: a prepared dataset.
+        fold: whose training cases are ranked; validation cases are never opened.
+        settings: what decides the ranking.
         workers: processes; the result is the same with any number of them.
         spread: does the pieces of work instead of processes here.
         rankings: folder for rankings; `rankings` beside the preprocessed data unless given.
         report: told how far it is.
-        say: told in one line each what will be done, what it will cost, and what had to be taken over.
+        say: told in one line each what will be done, and what had to be taken over.
 
     Raises:
         InvalidInputError: a setting is not legal, fewer than two training cases, or another ranking is there.
@@ -105,130 +123,160 @@ def make_ranking(
     """
     started = time.perf_counter()
     check_count("--workers", workers)
-    task = checked(dataset, fold, settings, rankings)
-    already_done = is_there(task)
+    request = _checked(dataset, fold, settings, rankings)
+    already_done = request.is_there()
     if not already_done:
-        with _locked(task, say):
+        with _locked(request, say):
             # Another process may have made it just before.
-            already_done = is_there(task)
+            already_done = request.is_there()
             if not already_done:
-                _make(task, workers, spread or partial(_here, workers), report, say)
-    shutil.rmtree(task.folder / WORK, ignore_errors=True)
+                request.make(spread or partial(run_all, workers=workers), report, say)
+    shutil.rmtree(request.folder / WORK, ignore_errors=True)
     return Made(
         ranking=load_ranking(dataset, fold, rankings=rankings),
-        folder=task.folder,
-        record=files.read_json(task.folder / stored.RECORD),
+        folder=request.folder,
+        record=files.read_json(request.folder / stored.RECORD),
         already_done=already_done,
         seconds=time.perf_counter() - started,
     )
 
 
+def _checked(dataset: PreparedDataset, fold: int, settings: RankingSettings, rankings: Path | None) -> _Request:
+    plan = dataset.plan(settings.plans, settings.configuration)
+    dataset.check_preprocessed(plan)
+    split = dataset.split(fold)
+    training = len(set(split.training))
+    if training < LEAST_CASES:
+        legal = f"at least {LEAST_CASES} to compare"
+        raise InvalidInputError(field=f"training cases of fold {fold}", received=training, legal=legal)
+    if settings.reference != MEDOID and settings.reference not in split.training:
+        kind = "a validation case" if settings.reference in split.validation else "no case"
+        legal = f"{MEDOID}, or a training case of fold {fold}; this is {kind} of it"
+        raise InvalidInputError(field="--reference", received=settings.reference, legal=legal)
+    dataset.check_cases(plan, Split(training=split.training, validation=()))
+    folder = stored.fold_folder(dataset, fold, rankings)
+    return _Request(dataset=dataset, fold=fold, split=split, plan=plan, settings=settings, folder=folder)
+
+
 @contextmanager
-def _locked(task: Request, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(request: _Request, say: Callable[[str], None]) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            files.make_folder(task.folder)
-            stack.enter_context(locks.held(task.folder / LOCK, on_takeover=say))
+            files.make_folder(request.folder)
+            stack.enter_context(locks.held(request.folder / LOCK, on_takeover=say))
         except LockedError as error:
-            who = f"fold {task.fold} of {task.dataset.name} is being ranked by {error}"
+            who = f"fold {request.fold} of {request.dataset.name} is being ranked by {error}"
             raise MachineError(f"{who}; wait for it") from error
         except OSError as error:
-            why = f"{task.folder} cannot be written ({error.strerror})"
+            why = f"{request.folder} cannot be written ({error.strerror})"
             raise MachineError(f"{why}; give --out DIR, a folder that can") from error
         yield
 
 
-def _here(workers: int, function: Callable[[Any], None], items: Sequence[Any], report: Callable[[int], None]) -> None:
-    run_all(function, items, workers, report)
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """A ranking that can be made, and where it belongs."""
 
+    dataset: PreparedDataset
+    fold: int
+    split: Split
+    plan: NetworkPlan
+    settings: RankingSettings
+    folder: Path
 
-def _make(
-    task: Request,
-    workers: int,
-    spread: Spread,
-    report: Callable[[RankingProgress], None],
-    say: Callable[[str], None],
-) -> None:
-    cases = task.cases
-    job = RankingJob(
-        cases=case_folder(task.dataset, task.plan),
-        work=task.folder / WORK,
-        transform=task.settings.transform,
-    )
-    _begin(task, job.work, say)
-    _step("looking at cases", partial(survey_case, job), _missing(cases, job.survey_path), len(cases), spread, report)
-    layout = lay_out({case: load_survey(job, case) for case in cases}, task.settings.reference)
-    blocks = _blocks(task.settings, cases, layout.reference)
-    say(cost(job, layout, cases, blocks, workers))
-    _step(
-        "registering cases",
-        partial(align_case, job, layout),
-        _missing(cases, job.aligned_path),
-        len(cases),
-        spread,
-        report,
-    )
-    left = [block for block in blocks if not job.block_path(block).exists()]
-    _step("comparing cases", partial(compare_block, job, layout), left, len(blocks), spread, report)
-    _write(task, job, layout, cases, blocks)
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a ranking to be this one."""
+        return {
+            "format": stored.FORMAT,
+            "dataset": self.dataset.name,
+            "fold": self.fold,
+            "split_sha256": self.split.sha256,
+            "plan_sha256": self.plan.sha256,
+            "settings": asdict(self.settings),
+        }
 
+    def is_there(self) -> bool:
+        """Whether the ranking is complete; another one in its place is refused."""
+        record = stored.read_record(self.folder)
+        if record is None:
+            return False
+        ours, theirs = ({**each, **each.get("settings", {}), "settings": None} for each in (self.identity, record))
+        changed = [name for name in ours if ours[name] != theirs.get(name)]
+        if changed:
+            legal = f"{', '.join(f'{name} {theirs.get(name)}' for name in changed)} of the ranking in {self.folder}"
+            raise InvalidInputError(
+                field="ranking",
+                received=", ".join(f"{name} {ours[name]}" for name in changed),
+                legal=legal,
+                remedy="remove that folder to rank again, or give --out DIR",
+            )
+        return True
 
-def _begin(task: Request, work: Path, say: Callable[[str], None]) -> None:
-    """Keep what an interrupted ranking of the same settings left, and nothing else."""
-    identity, path = {**task.identity(), "versions": _versions()}, work / "identity.json"
-    try:
-        same = files.read_json(path) == identity
-    except (OSError, ValueError):
-        same = False
-    if work.exists() and not same:
-        say("what an interrupted ranking with other settings left is removed")
-        shutil.rmtree(work)
-    if same:
-        say("going on with an interrupted ranking")
-        files.sweep(work)
-    files.write_json(path, identity)
+    def make(self, spread: Spread, report: Callable[[RankingProgress], None], say: Callable[[str], None]) -> None:
+        """Do what is left to do."""
+        cases = sorted(set(self.split.training))
+        job = RankingJob(
+            cases=case_folder(self.dataset, self.plan),
+            work=self.folder / WORK,
+            transform=self.settings.transform,
+        )
 
+        def step(name: str, function: Callable[[Any], object], items: Sequence[Any]) -> None:
+            spread(function, items, lambda done: report(RankingProgress(step=name, done=done, total=len(items))))
 
-def _step(
-    name: str,
-    function: Callable[[Any], None],
-    items: Sequence[Any],
-    total: int,
-    spread: Spread,
-    report: Callable[[RankingProgress], None],
-) -> None:
-    before = total - len(items)
-    spread(function, items, lambda done: report(RankingProgress(step=name, done=before + done, total=total)))
+        self._take_over(job.work, say)
+        step("looking at cases", partial(survey_case, job), cases)
+        layout = lay_out({case: survey_case(job, case) for case in cases}, self.settings.reference)
+        with_all = self.settings.compare == OTHERS
+        blocks = blocks_of_all(cases) if with_all else blocks_of_reference(cases, layout.reference)
+        registrations = 0 if job.transform == NONE else len(cases) - 1
+        comparisons = sum(len(block.pairs) for block in blocks)
+        say(
+            f"{len(cases)} cases, reference {layout.reference}: {registrations} registrations and {comparisons} "
+            "comparisons"
+        )
+        step("registering cases", partial(align_case, job, layout), cases)
+        step("comparing cases", partial(compare_block, job, layout), blocks)
+        self._write(job, layout, cases, blocks)
 
+    def _take_over(self, work: Path, say: Callable[[str], None]) -> None:
+        """Keep what an interrupted ranking of the same settings left, and nothing else."""
+        identity, path = {**self.identity, "versions": _versions()}, work / "identity.json"
+        try:
+            same = files.read_json(path) == identity
+        except (OSError, ValueError):
+            same = False
+        if same:
+            say("going on with an interrupted ranking")
+            files.sweep(work)
+        elif work.exists():
+            say("what an interrupted ranking with other settings left is removed")
+            shutil.rmtree(work)
+        files.write_json(path, identity)
 
-def _missing(cases: Sequence[str], path: Callable[[str], Path]) -> list[str]:
-    return [case for case in cases if not path(case).exists()]
-
-
-def _blocks(settings: RankingSettings, cases: Sequence[str], reference: str) -> list[Block]:
-    return blocks_of_all(cases) if settings.compare == OTHERS else blocks_of_reference(cases, reference)
-
-
-def _write(task: Request, job: RankingJob, layout: CommonLayout, cases: Sequence[str], blocks: Sequence[Block]) -> None:
-    placed = [load_placement(job, case) for case in cases]
-    pairs: list[CasePair] = sorted(
-        (pair for block in blocks for pair in load_block(job, block)), key=lambda pair: (pair.first, pair.second)
-    )
-    rows = ranked([placement for placement, _ in placed], pairs, both_sides=task.settings.compare == OTHERS)
-    stored.write_pairs(task.folder, pairs)
-    stored.write_rows(task.folder, rows)
-    files.write_json(
-        task.folder / stored.RECORD,
-        {
-            **task.identity(),
-            "sha256": stored.rows_sha256(rows),
-            "cases": cases,
-            "layout": asdict(layout),
-            "class_centres_off_mm": {case: off for case in cases if (off := load_off_mm(job, case)) is not None},
-            "transforms": {placement.case: parameters for placement, parameters in placed if parameters},
-            "versions": _versions(),
-        },
-    )
+    def _write(self, job: RankingJob, layout: CommonLayout, cases: Sequence[str], blocks: Sequence[Block]) -> None:
+        aligned = {case: align_case(job, layout, case) for case in cases}
+        pairs = sorted(
+            (pair for block in blocks for pair in compare_block(job, layout, block)),
+            key=lambda pair: (pair.first, pair.second),
+        )
+        placed = {case: (each.registration, each.reason) for case, each in aligned.items()}
+        rows = ranked(placed, pairs, both_sides=self.settings.compare == OTHERS)
+        stored.write_pairs(self.folder, pairs)
+        stored.write_rows(self.folder, rows)
+        files.write_json(
+            self.folder / stored.RECORD,
+            {
+                **self.identity,
+                "sha256": stored.rows_sha256(rows),
+                "cases": cases,
+                "layout": asdict(layout),
+                "class_centres_off_mm": {case: a.off_mm for case, a in aligned.items() if a.off_mm is not None},
+                "transforms": {case: each.parameters for case, each in aligned.items() if each.parameters},
+                "versions": _versions(),
+            },
+        )
 
 
 def _versions() -> dict[str, str]:

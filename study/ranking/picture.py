@@ -19,9 +19,10 @@ from study.common import files
 from study.common.errors import MissingDataError
 from study.nnunet.datasets import PreparedDataset
 from study.ranking.files import MEAN_RANK, PAIRS, PICTURE, RankedCase, read_table
+from study.ranking.images import case_folder
 from study.ranking.make import Made
 from study.ranking.similarity import GridImage
-from study.ranking.survey import CaseFolder, CommonLayout, case_folder
+from study.ranking.survey import CommonLayout
 from study.ranking.work import lay_on_grid
 
 SHOWN_CASES = 6
@@ -95,31 +96,24 @@ def _title(made: Made, metric: str) -> str:
 
 def _panels(made: Made, dataset: PreparedDataset, rows: Sequence[RankedCase], metric: str) -> list[_Panel]:
     """The reference, then the cases of the rows."""
-    layout = _layout(made.record["layout"])
-    settings = made.record["settings"]
+    record, settings = made.record, made.record["settings"]
+    layout = CommonLayout(**{name: _frozen(value) for name, value in record["layout"].items()})
     cases = case_folder(dataset, dataset.plan(settings["plans"], settings["configuration"]))
 
     def panel(case: str, caption: str) -> _Panel:
-        return _Panel(image=_laid(cases, layout, case, made.record), caption=caption)
+        parameters = record["transforms"].get(case, ())
+        image = lay_on_grid(cases, layout, case, transform=settings["transform"], parameters=parameters)
+        short = case if len(case) <= 18 else f"{case[:8]}…{case[-8:]}"
+        return _Panel(image=image, caption=caption.format(case=short))
 
     return [
-        panel(layout.reference, f"reference\n{_short(layout.reference)}"),
-        *(panel(row.case, f"{_short(row.case)}\nrank {row.rank}: {_value(row.value)}") for row in rows),
+        panel(layout.reference, "reference\n{case}"),
+        *(panel(row.case, f"{{case}}\nrank {row.rank}: {_value(row.value)}") for row in rows),
     ]
 
 
-def _laid(cases: CaseFolder, layout: CommonLayout, case: str, record: Mapping[str, Any]) -> GridImage:
-    transform, parameters = record["settings"]["transform"], record["transforms"].get(case, ())
-    return lay_on_grid(cases, layout, case, transform=transform, parameters=parameters)
-
-
-def _layout(data: Mapping[str, Any]) -> CommonLayout:
-    return CommonLayout(
-        reference=data["reference"],
-        dropped_axes=tuple(data["dropped_axes"]),
-        factors=tuple(data["factors"]),
-        data_ranges=tuple(data["data_ranges"]),
-    )
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _draw_cases(figure: Any, panels: Sequence[_Panel], title: str, colour: str) -> None:
@@ -213,10 +207,6 @@ def _matrix(path: Path, order: Sequence[str], metric: str) -> NDArray[np.float64
             row, column = place[pair["first"]], place[pair["second"]]
             matrix[row, column] = matrix[column, row] = pair[metric]
     return matrix
-
-
-def _short(case: str) -> str:
-    return case if len(case) <= 18 else f"{case[:8]}…{case[-8:]}"
 
 
 def _value(value: float | None) -> str:

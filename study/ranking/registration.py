@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from study.ranking.images import Centred, on_grid
-from study.ranking.similarity import GridImage
+from study.ranking.similarity import GridImage, Mask
 
 RIGID, AFFINE, NONE = "rigid", "affine", "none"
 TRANSFORMS = (RIGID, AFFINE, NONE)
@@ -51,16 +51,15 @@ class Alignment:
         registration: `registered`, `identity` (no transform was better) or `unregistered` (none could be found).
         reason: why it is not registered, empty otherwise.
         parameters: of the transform from the reference to the case, in SimpleITK's order; empty for identity.
-        off_before_mm, off_after_mm: how far the centres of its classes are from the reference's, mean over the classes
-            that both have, unmoved and as placed; None without labels.
+        off_mm: how far the centres of its classes are from the reference's, mean over the classes that both have,
+            unmoved and as placed; None without labels.
     """
 
     image: GridImage
     registration: str
     reason: str
     parameters: tuple[float, ...] = ()
-    off_before_mm: float | None = None
-    off_after_mm: float | None = None
+    off_mm: tuple[float, float] | None = None
 
 
 def align(case: Centred, reference: Centred, kind: str) -> Alignment:
@@ -77,7 +76,8 @@ def align(case: Centred, reference: Centred, kind: str) -> Alignment:
     unmoved, off = on_grid(case, reference.defined, still), centres_off_mm(case, reference, still)
 
     def stays(registration: str, reason: str) -> Alignment:
-        return Alignment(image=unmoved, registration=registration, reason=reason, off_before_mm=off, off_after_mm=off)
+        both = None if off is None else (off, off)
+        return Alignment(image=unmoved, registration=registration, reason=reason, off_mm=both)
 
     if kind == NONE:
         return stays(IDENTITY, "no registration was asked for")
@@ -87,7 +87,8 @@ def align(case: Centred, reference: Centred, kind: str) -> Alignment:
     try:
         transform = register(case, reference, kind)
     except RuntimeError as error:
-        return stays(UNREGISTERED, f"ITK gave up: {_last_line(error)}")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return stays(UNREGISTERED, f"ITK gave up: {lines[-1] if lines else type(error).__name__}")
     moved, off_after = on_grid(case, reference.defined, transform), centres_off_mm(case, reference, transform)
     worse = _why_worse(unmoved, moved, on_grid(reference, reference.defined, still))
     if not worse and off is not None and off_after is not None and off_after > off:
@@ -99,8 +100,7 @@ def align(case: Centred, reference: Centred, kind: str) -> Alignment:
         registration=REGISTERED,
         reason="",
         parameters=tuple(float(p) for p in transform.GetParameters()),
-        off_before_mm=off,
-        off_after_mm=off_after,
+        off_mm=None if off is None or off_after is None else (off, off_after),
     )
 
 
@@ -117,11 +117,16 @@ def register(case: Centred, reference: Centred, kind: str) -> Any:
     Raises:
         RuntimeError: ITK could not find one.
     """
+    import SimpleITK
+
     fixed, moving = reference.mean(), case.mean()
-    transform = _optimised(fixed, moving, _rigid_start(len(reference.shape)))
-    if kind == AFFINE:
-        transform = _optimised(fixed, moving, _affine_start(transform))
-    return transform
+    rigid = _optimised(fixed, moving, _rigid_start(len(reference.shape)))
+    if kind != AFFINE:
+        return rigid
+    start = SimpleITK.AffineTransform(rigid.GetDimension())
+    start.SetMatrix(rigid.GetMatrix())
+    start.SetTranslation(rigid.GetTranslation())
+    return _optimised(fixed, moving, start)
 
 
 def kept_transform(kind: str, axes: int, parameters: Sequence[float]) -> Any:
@@ -137,11 +142,18 @@ def kept_transform(kind: str, axes: int, parameters: Sequence[float]) -> Any:
 
 def _optimised(fixed: Any, moving: Any, start: Any) -> Any:
     """ITK's registration from a start, level by level; the start is changed and returned."""
+    import SimpleITK
+
     for level in LEVELS:
         factors = _factors(fixed.GetSpacing(), fixed.GetSize(), level)
-        if level == 1 or max(factors) > 1:
-            smooth = [_smoothed(image, fixed, factors) for image in (fixed, moving)]
-            _optimise(_shrunk(smooth[0], factors), smooth[1], start, step_mm=min(fixed.GetSpacing()))
+        if max(factors) > 1:
+            # Without what the level cannot show, half a voxel of it as standard deviation.
+            pairs = zip(fixed.GetSpacing(), factors, strict=True)
+            variances = [(step * factor / 2) ** 2 if factor > 1 else 0.0 for step, factor in pairs]
+            ours, theirs = (SimpleITK.DiscreteGaussian(each, variances, 32, 0.01, True) for each in (fixed, moving))
+            _optimise(SimpleITK.Shrink(ours, factors), theirs, start, step_mm=min(fixed.GetSpacing()))
+        elif level == 1:
+            _optimise(fixed, moving, start, step_mm=min(fixed.GetSpacing()))
     return start
 
 
@@ -151,7 +163,10 @@ def _optimise(fixed: Any, moving: Any, transform: Any, *, step_mm: float) -> Non
     method = SimpleITK.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
-    _set_sampling(method, math.prod(fixed.GetSize()))
+    voxels = math.prod(fixed.GetSize())
+    method.SetMetricSamplingStrategy(method.NONE if voxels <= MOST_SAMPLES else method.RANDOM)
+    if voxels > MOST_SAMPLES:
+        method.SetMetricSamplingPercentage(MOST_SAMPLES / voxels, SAMPLING_SEED)
     method.SetInterpolator(SimpleITK.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=2.0 * step_mm,
@@ -166,36 +181,10 @@ def _optimise(fixed: Any, moving: Any, transform: Any, *, step_mm: float) -> Non
     method.Execute(fixed, moving)
 
 
-def _set_sampling(method: Any, voxels: int) -> None:
-    if voxels <= MOST_SAMPLES:
-        method.SetMetricSamplingStrategy(method.NONE)
-        return
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(MOST_SAMPLES / voxels, SAMPLING_SEED)
-
-
 def _factors(spacing: Sequence[float], size: Sequence[int], level: int) -> list[int]:
     """Per axis, how far a level shrinks it: to about the level's multiple of the finest spacing."""
     wanted = [max(1, round(level * min(spacing) / step)) for step in spacing]
     return [max(1, min(factor, voxels // LEAST_LEVEL_VOXELS)) for factor, voxels in zip(wanted, size, strict=True)]
-
-
-def _smoothed(image: Any, fixed: Any, factors: Sequence[int]) -> Any:
-    """An image without what a level cannot show, half a voxel of the level as standard deviation."""
-    import SimpleITK
-
-    if max(factors) == 1:
-        return image
-    widths_mm = [
-        step * factor / 2 if factor > 1 else 0.0 for step, factor in zip(fixed.GetSpacing(), factors, strict=True)
-    ]
-    return SimpleITK.DiscreteGaussian(image, [width**2 for width in widths_mm], 32, 0.01, True)
-
-
-def _shrunk(image: Any, factors: Sequence[int]) -> Any:
-    import SimpleITK
-
-    return SimpleITK.Shrink(image, [int(factor) for factor in factors]) if max(factors) > 1 else image
 
 
 def _weights(transform: Any, spacing: Sequence[float], size: Sequence[int]) -> list[float]:
@@ -218,60 +207,32 @@ def _rigid_start(axes: int) -> Any:
     return SimpleITK.Euler3DTransform() if axes == 3 else SimpleITK.Euler2DTransform()
 
 
-def _affine_start(rigid: Any) -> Any:
-    import SimpleITK
-
-    start = SimpleITK.AffineTransform(rigid.GetDimension())
-    start.SetMatrix(rigid.GetMatrix())
-    start.SetTranslation(rigid.GetTranslation())
-    return start
-
-
 def _why_not(case: Centred, reference: Centred) -> str:
     """Why the two cannot be registered at all; empty if they can."""
+    import SimpleITK
+
     for what, image in (("it", case), ("the reference", reference)):
-        if min(image.shape) < LEAST_VOXELS:
-            return f"{what} has an axis of {_counted(min(image.shape))}, registration needs {LEAST_VOXELS}"
-        if _is_constant(image):
+        least = min(image.shape)
+        if least < LEAST_VOXELS:
+            counted = "one voxel" if least == 1 else f"{least} voxels"
+            return f"{what} has an axis of {counted}, registration needs {LEAST_VOXELS}"
+        voxels = SimpleITK.GetArrayFromImage(image.mean())
+        if voxels.max() == voxels.min():
             return f"{what} is constant"
     return ""
 
 
 def _why_worse(before: GridImage, after: GridImage, reference: GridImage) -> str:
     """Why a transform is no improvement; empty if it is one."""
-    here, there = _overlap(before, reference), _overlap(after, reference)
+    here, there = before.inside & reference.inside, after.inside & reference.inside
     if there.sum() < LEAST_OVERLAP_SHARE * here.sum():
         return "registration left less than half of the overlap"
+
+    def error(image: GridImage, where: Mask) -> float:
+        found = (image.voxels[:, where] - reference.voxels[:, where]) ** 2
+        return float(np.mean(found)) if where.any() else math.inf
+
     both = here & there
-    if not (
-        _error(after, reference, there) < _error(before, reference, here)
-        and _error(after, reference, both) < _error(before, reference, both)
-    ):
-        return "registration did not lower the mean squared error"
-    return ""
-
-
-def _overlap(image: GridImage, reference: GridImage) -> Any:
-    return image.inside & reference.inside
-
-
-def _error(image: GridImage, reference: GridImage, where: Any) -> float:
-    if not where.any():
-        return math.inf
-    return float(np.mean((image.voxels[:, where] - reference.voxels[:, where]) ** 2))
-
-
-def _is_constant(image: Centred) -> bool:
-    import SimpleITK
-
-    voxels = SimpleITK.GetArrayFromImage(image.mean())
-    return bool(voxels.max() == voxels.min())
-
-
-def _counted(voxels: int) -> str:
-    return "one voxel" if voxels == 1 else f"{voxels} voxels"
-
-
-def _last_line(error: RuntimeError) -> str:
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    if error(after, there) < error(before, here) and error(after, both) < error(before, both):
+        return ""
+    return "registration did not lower the mean squared error"

@@ -7,8 +7,6 @@ reference and is passed over.
 
 The data range of PSNR and SSIM is, per channel, the median over the cases of the width between their 0.5 and 99.5
 percentiles: one outlier does not set the scale for everybody.
-
-Training cases read as nnU-Net stored them, by nnU-Net's own dataset class.
 """
 
 from __future__ import annotations
@@ -16,85 +14,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from study.common import files
-from study.common.errors import DataIntegrityError, MissingDataError
-from study.nnunet.datasets import PreparedDataset
-from study.nnunet.plans import NetworkPlan, inherited
+from study.common.errors import DataIntegrityError
 from study.ranking.images import CaseImage, centred, shrink_factors
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseFolder:
-    """Preprocessed cases of one configuration.
-
-    Attributes:
-        path: the folder.
-        spacing: millimetres per axis after resampling; of the last two axes alone for a 2D configuration.
-        transpose: nnU-Net's order of axes, in terms of the image file's.
-    """
-
-    path: Path
-    spacing: tuple[float, ...]
-    transpose: tuple[int, ...]
-
-    def read(self, case: str) -> CaseImage:
-        """One case.
-
-        Raises:
-            MissingDataError: it cannot be read.
-        """
-        try:
-            data, labels, _, properties = _dataset(self.path).load_case(case)
-            return CaseImage(
-                voxels=np.asarray(data[:], dtype=np.float32),
-                spacing=self._spacing(properties),
-                labels=np.asarray(labels[0]),
-            )
-        except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise MissingDataError(
-                f"case {case} in {self.path} cannot be read ({reason}); run `python -m study prepare` again"
-            ) from error
-
-    def _spacing(self, properties: dict[str, Any]) -> tuple[float, ...]:
-        original = [float(properties["spacing"][axis]) for axis in self.transpose]
-        # A 2D configuration resamples within the slices alone.
-        return (*original[: len(original) - len(self.spacing)], *self.spacing)
-
-
-def case_folder(dataset: PreparedDataset, plan: NetworkPlan) -> CaseFolder:
-    """Where the cases of a plan's configuration are.
-
-    Raises:
-        MissingDataError: the plans do not say how cases were resampled.
-    """
-    path = dataset.folder / f"{plan.plans}.json"
-    try:
-        document = files.read_json(path)
-        spacing = inherited(document["configurations"], plan.configuration)["spacing"]
-        transpose: Sequence[int] = document["transpose_forward"]
-    except (OSError, ValueError, LookupError) as error:
-        raise MissingDataError(f"{path} does not say how cases were resampled ({error}); plan it again") from error
-    return CaseFolder(
-        path=dataset.folder / plan.data_identifier,
-        spacing=tuple(float(step) for step in spacing),
-        transpose=tuple(int(axis) for axis in transpose),
-    )
-
-
-@lru_cache(maxsize=2)
-def _dataset(folder: Path) -> Any:
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-
-    return infer_dataset_class(str(folder))(str(folder))
-
 
 THUMBNAIL_VOXELS = 16
 PERCENTILES = (0.5, 99.5)
@@ -118,20 +43,6 @@ class CaseSurvey:
     ranges: tuple[float, ...]
     thumbnail: NDArray[np.float32]
 
-    def arrays(self) -> dict[str, Any]:
-        """As arrays, to be saved."""
-        return {name: np.asarray(getattr(self, name)) for name in ("shape", "spacing", "ranges", "thumbnail")}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> CaseSurvey:
-        """What `arrays` made."""
-        return cls(
-            shape=tuple(int(n) for n in arrays["shape"]),
-            spacing=tuple(float(step) for step in arrays["spacing"]),
-            ranges=tuple(float(width) for width in arrays["ranges"]),
-            thumbnail=arrays["thumbnail"],
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class CommonLayout:
@@ -152,11 +63,22 @@ class CommonLayout:
 
 def survey(case: CaseImage) -> CaseSurvey:
     """Look at a case."""
+    import SimpleITK
+    from skimage.transform import resize
+
+    # Averaging first is cheap and leaves little to the slow, smoothing resampling.
+    factors = [max(1, size // (2 * THUMBNAIL_VOXELS)) for size in case.shape]
+    coarse = SimpleITK.GetArrayFromImage(centred(case, factors).mean())
+    size = (THUMBNAIL_VOXELS,) * coarse.ndim
+    small = np.asarray(resize(coarse, size, order=1, mode="edge", anti_aliasing=True), dtype=np.float64)
+    spread = small.std()
+    # What is left of a constant after rounding is no image.
+    standard = (small - small.mean()) / spread if spread > 1e-6 * np.abs(small).max() else np.zeros_like(small)
     return CaseSurvey(
         shape=case.shape,
-        spacing=case.spacing,
+        spacing=tuple(float(step) for step in case.spacing),
         ranges=tuple(_range(channel) for channel in case.voxels),
-        thumbnail=_thumbnail(case),
+        thumbnail=standard.astype(np.float32),
     )
 
 
@@ -174,14 +96,14 @@ def lay_out(surveys: Mapping[str, CaseSurvey], reference: str) -> CommonLayout:
     if len(channels) > 1:
         raise DataIntegrityError(f"cases of {' and '.join(map(str, channels))} channels cannot be compared")
     chosen = _medoid_of(surveys) if reference == MEDOID else reference
-    dropped = _flat_axes([found.shape for found in surveys.values()])
-    kept = [axis for axis in range(len(surveys[chosen].shape)) if axis not in dropped]
+    shape, spacing = surveys[chosen].shape, surveys[chosen].spacing
+    flat = [axis for axis in range(len(shape)) if all(found.shape[axis] == 1 for found in surveys.values())]
+    dropped = tuple(flat[: len(shape) - _LEAST_AXES])
+    kept = [axis for axis in range(len(shape)) if axis not in dropped]
     return CommonLayout(
         reference=chosen,
         dropped_axes=dropped,
-        factors=shrink_factors(
-            [surveys[chosen].shape[axis] for axis in kept], [surveys[chosen].spacing[axis] for axis in kept]
-        ),
+        factors=shrink_factors([shape[axis] for axis in kept], [spacing[axis] for axis in kept]),
         data_ranges=tuple(
             statistics.median(found.ranges[channel] for found in surveys.values()) for channel in range(channels[0])
         ),
@@ -208,29 +130,9 @@ def _medoid_of(surveys: Mapping[str, CaseSurvey]) -> str:
     return medoid({case: found.thumbnail for case, found in surveys.items()}, fit or list(surveys))
 
 
-def _flat_axes(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    flat = [axis for axis in range(len(shapes[0])) if all(shape[axis] == 1 for shape in shapes)]
-    return tuple(flat[: len(shapes[0]) - _LEAST_AXES])
-
-
 def _range(channel: NDArray[np.float32]) -> float:
     finite = channel[np.isfinite(channel)]
     if not finite.size:
         return 0.0
     low, high = np.percentile(finite, PERCENTILES)
     return float(high) - float(low)
-
-
-def _thumbnail(case: CaseImage) -> NDArray[np.float32]:
-    import SimpleITK
-    from skimage.transform import resize
-
-    # Averaging first is cheap and leaves little to the slow, smoothing resampling.
-    factors = [max(1, size // (2 * THUMBNAIL_VOXELS)) for size in case.shape]
-    coarse = SimpleITK.GetArrayFromImage(centred(case, factors).mean())
-    size = (THUMBNAIL_VOXELS,) * coarse.ndim
-    small = np.asarray(resize(coarse, size, order=1, mode="edge", anti_aliasing=True), dtype=np.float64)
-    spread = small.std()
-    # What is left of a constant after rounding is no image.
-    standard = (small - small.mean()) / spread if spread > 1e-6 * np.abs(small).max() else np.zeros_like(small)
-    return standard.astype(np.float32)
