@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 import time
@@ -102,7 +103,7 @@ def measure(spec: TrialSpec, ledger: Ledger, job: TrialJob, output: Path) -> Tri
     """
     folder = ledger.add(spec)
     started_at = time.time()
-    command = [sys.executable, "-m", "benchmarks.trial", job.to_json(), str(output)]
+    command = [sys.executable, "-m", "benchmarks.trial", pickle.dumps(job).hex(), str(output)]
     with folder.log_path.open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         peak_mib = _watch_memory(process)
@@ -137,7 +138,7 @@ def _start_seconds(host: TrialHost, spec: TrialSpec, ledger: Ledger, job: TrialJ
             training_after.append(time.perf_counter() - started)
             stop_file.touch()
 
-    host.run(replace(job, trial_id=spec.trial_id, stop_file=str(stop_file)), folder.log_path, told)
+    host.run(replace(job, trial_id=spec.trial_id, stop_file=stop_file), folder.log_path, told)
     if not training_after:
         raise TrialFailedError(f"the measured trial failed: {folder.failure_reason() or _last_line(folder.log_path)}")
     return training_after[0]
@@ -168,12 +169,12 @@ def reduce_rows(
 
 def main() -> None:
     """Run the job of the command line and write its iterations."""
-    job, output = TrialJob.from_json(sys.argv[1]), Path(sys.argv[2])
-    ledger = Ledger.open(Path(job.study))
+    job, output = pickle.loads(bytes.fromhex(sys.argv[1])), Path(sys.argv[2])
+    ledger = Ledger.open(job.study)
     recorder = _Recorder()
     folder = ledger.trial(job.trial_id)
-    run_trial(folder.spec(), ledger, job.workplace(), progress=recorder)
-    record = {"iterations": recorder.rows, "batch_cpu_ms": _batch_cpu_ms(folder, job.workplace())}
+    run_trial(folder.spec(), ledger, job.workplace, progress=recorder)
+    record = {"iterations": recorder.rows, "batch_cpu_ms": _batch_cpu_ms(folder, job.workplace)}
     files.write_json(output, json.loads(json.dumps(record)))
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 from examples import make_spec
-from prepared import NAME, UNMETERED, spec_of
+from prepared import NAME, UNMETERED, spec_of, workplace
 
 from benchmarks.trial import measure, reduce_rows
 from study.__main__ import main
 from study.common.errors import TrialFailedError
-from study.common.machine import MachineShare
 from study.nnunet.datasets import data_paths
 from study.run.trial_process import TrialJob
 from study.store.ledger import Ledger
@@ -81,17 +80,8 @@ def test_a_faster_first_iteration_is_a_negative_cost() -> None:
 
 
 def job_for(ledger: Ledger, trial_id: str, data: Path) -> TrialJob:
-    paths = data_paths(data)
-    return TrialJob(
-        study=str(ledger.root),
-        trial_id=trial_id,
-        raw=str(paths.raw),
-        preprocessed=str(paths.preprocessed),
-        resources=MachineShare(device="cpu", cpus=1, data_workers=0),
-        energy=UNMETERED,
-        previous_stage=None,
-        stop_file="",
-    )
+    place = workplace(data_paths(data), energy=UNMETERED)
+    return TrialJob(study=ledger.root, trial_id=trial_id, workplace=place, stop_file=ledger.root / ".stop")
 
 
 @pytest.mark.torture

@@ -250,16 +250,9 @@ def test_the_energy_of_a_gpu_is_charged(data: Path, tmp_path: Path) -> None:
 def test_two_trainings_share_a_gpu(data: Path, tmp_path: Path) -> None:
     paths, ledger = data_paths(data), Ledger.create(tmp_path / "study")
     folders = [ledger.add(spec_of(paths, seed=seed)) for seed in (0, 1)]
-    job = TrialJob(
-        study=str(ledger.root),
-        trial_id="",
-        raw=str(paths.raw),
-        preprocessed=str(paths.preprocessed),
-        resources=MachineShare(device="cuda", cpus=1, gpus=0.5, data_workers=1, concurrent_trials=2),
-        energy=Energy(meter="none"),
-        previous_stage=None,
-        stop_file=str(tmp_path / "stop"),
-    )
+    resources = MachineShare(device="cuda", cpus=1, gpus=0.5, data_workers=1, concurrent_trials=2)
+    shared = replace(workplace(paths), resources=resources)
+    job = TrialJob(study=ledger.root, trial_id="", workplace=shared, stop_file=tmp_path / "stop")
     endings: list[Ending] = []
 
     def run(folder: Any) -> None:

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,15 @@ from examples import finish, make_spec
 from prepared import CUBE, FULL, NAME, final_weights, plans_document, spec_of, train, workplace
 
 from study.common import files
-from study.common.machine import MachineShare
 from study.nnunet.datasets import data_paths
 from study.run.trial_host import Ending, TrialHost, memory_kills
 from study.run.trial_process import BUSY, FINISHED, INFEASIBLE, INTERRUPTED, REFUSED, TrialJob
 from study.store.ledger import Ledger
 from study.store.records import Phase
-from study.store.specification import Energy, TrialSpec
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 LONG = {"optimizer": "adamw", "epochs": 40, "iterations_per_epoch": 20, "validation_batches": 1}
-JOB = TrialJob(
-    study="/studies/one",
-    trial_id="0123456789ab",
-    raw="/data/raw",
-    preprocessed="/data/preprocessed",
-    resources=MachineShare(device="cuda", cpus=2.5, gpus=0.5, data_workers=3, concurrent_trials=4),
-    energy=Energy(country="FRA", pue=1.2),
-    previous_stage="/data/previous",
-    stop_file="/studies/one/.stop",
-)
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +38,8 @@ def host() -> Iterator[TrialHost]:
 def trial_for(spec: TrialSpec, root: Path, data: Path | None = None) -> tuple[TrialFolder, TrialJob]:
     """A trial that is still to be trained; without `data` on data that is not there."""
     folder = Ledger.create(root / "study").add(spec)
-    paths = data_paths(root / "nowhere" if data is None else data)
-    job = TrialJob(
-        study=str(root / "study"),
-        trial_id=spec.trial_id,
-        raw=str(paths.raw),
-        preprocessed=str(paths.preprocessed),
-        resources=MachineShare(device="cpu", cpus=1, data_workers=0),
-        energy=Energy(meter="none"),
-        previous_stage=None,
-        stop_file=str(root / "stop"),
-    )
-    return folder, job
+    place = workplace(data_paths(root / "nowhere" if data is None else data))
+    return folder, TrialJob(study=root / "study", trial_id=spec.trial_id, workplace=place, stop_file=root / "stop")
 
 
 class Told:
@@ -80,20 +58,6 @@ class Told:
     @property
     def pid(self) -> int:
         return int(self.said[0]["started"])
-
-
-@pytest.mark.parametrize("job", [JOB, replace(JOB, raw=None, previous_stage=None, resources=MachineShare())])
-def test_a_job_travels_as_a_line(job: TrialJob) -> None:
-    text = job.to_json()
-    assert "\n" not in text
-    assert TrialJob.from_json(text) == job
-
-
-def test_a_job_names_its_workplace() -> None:
-    workplace = JOB.workplace()
-    assert (workplace.data.raw, workplace.data.preprocessed) == (Path("/data/raw"), Path("/data/preprocessed"))
-    assert (workplace.resources, workplace.energy) == (JOB.resources, JOB.energy)
-    assert workplace.previous_stage == Path("/data/previous")
 
 
 def test_a_trial_that_has_finished_is_left_alone(host: TrialHost, tmp_path: Path) -> None:
@@ -146,7 +110,7 @@ def test_a_training_that_is_asked_to_end_writes_its_checkpoint(
         if how == "SIGTERM":
             os.kill(pid, signal.SIGTERM)
         else:
-            Path(job.stop_file).touch()
+            job.stop_file.touch()
 
     assert host.run(job, folder.log_path, Told(ask)) == Ending(code=INTERRUPTED)
     assert folder.state() is TrialState.INTERRUPTED

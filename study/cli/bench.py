@@ -152,9 +152,10 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from benchmarks.trial import measure
     from study.common.machine import MachineShare, resolve_device
     from study.run.trial_process import TrialJob
+    from study.run.workplace import Workplace
     from study.search.trials import make_spec, prepared_lookup
     from study.store.ledger import Ledger
-    from study.store.specification import Energy, TrainingSettings
+    from study.store.specification import TrainingSettings
 
     axes = axes_from(args)
     resolve_device(args.device)
@@ -170,16 +171,8 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     plan, split = prepared_lookup(paths)(name, args.plans, args.configuration, 0)
     spec = make_spec(plan=plan, split_sha256=split, fold=0, seed=0, scheme=args.scheme, axes=axes, training=training)
     ledger = Ledger.create(folder / "study")
-    job = TrialJob(
-        study=str(ledger.root),
-        trial_id=spec.trial_id,
-        raw=None if paths.raw is None else str(paths.raw),
-        preprocessed=str(paths.preprocessed),
-        resources=resources,
-        energy=Energy(),
-        previous_stage=None,
-        stop_file="",
-    )
+    workplace = Workplace(data=paths, resources=resources)
+    job = TrialJob(study=ledger.root, trial_id=spec.trial_id, workplace=workplace, stop_file=folder / "stop")
     return measure(spec, ledger, job, folder / "iterations.json")
 
 

@@ -41,6 +41,7 @@ from study.common.process import Requests
 from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
+from study.run.workplace import Workplace
 from study.search.proposers import make_proposer
 from study.search.space import SearchSpace
 from study.search.trials import prepared_lookup
@@ -188,20 +189,16 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
         concurrent_trials=shares.per_node,
         compile_cache=run.space.resources.compile_cache,
     )
-    template = TrialJob(
-        study=str(run.ledger.root.resolve()),
-        trial_id="",
-        raw=None if run.data.raw is None else str(run.data.raw),
-        preprocessed=str(run.data.preprocessed),
+    workplace = Workplace(
+        data=run.data,
         resources=resources,
         energy=run.space.energy,
-        previous_stage=None if run.previous_stage is None else str(run.previous_stage),
-        stop_file=str(stop_file),
+        previous_stage=run.previous_stage,
         metrics=run.space.metrics,
     )
+    template = TrialJob(study=run.ledger.root.resolve(), trial_id="", workplace=workplace, stop_file=stop_file)
     return Assignment(
         space=run.space,
-        data=run.data,
         template=template,
         patience=run.patience,
         attempt=run.attempt,

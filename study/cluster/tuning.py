@@ -27,7 +27,6 @@ from ray.tune.execution import class_cache
 from study.buckets.checkout import open_checkout
 from study.common.errors import DiskFullError, LedgerError, StudyError, TrialInterrupted
 from study.curriculum.data_curriculum import STALL_SECONDS
-from study.nnunet.datasets import DataPaths
 from study.run.trial_host import Ending, TrialHost
 from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, TrialJob
 from study.search.space import SearchSpace
@@ -74,7 +73,7 @@ class Assignment:
     """All that the trials of a study have in common, sent to every node.
 
     Attributes:
-        space: the search space; data: folders of prepared data.
+        space: the search space.
         template: a job whose trial is still to be named.
         patience: with faults.
         attempt: makes one attempt at a trial.
@@ -83,7 +82,6 @@ class Assignment:
     """
 
     space: SearchSpace
-    data: DataPaths
     template: TrialJob
     patience: Patience
     attempt: Attempt
@@ -103,13 +101,13 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     """
     os.umask(assignment.umask)
     template = assignment.template
-    checkout = open_checkout(assignment.url, template.study, template.stop_file)
-    ledger = Ledger.open(checkout.study)
-    folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], prepared_lookup(assignment.data))]
+    checkout = open_checkout(assignment.url, str(template.study), str(template.stop_file))
+    ledger, lookup = Ledger.open(checkout.study), prepared_lookup(template.workplace.data)
+    folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], lookup)]
     try:
         for folder in folders:
-            with checkout.checked_out(folder, template.metrics) as stop:
-                job = replace(template, study=str(checkout.study), trial_id=folder.trial_id, stop_file=str(stop))
+            with checkout.checked_out(folder, template.workplace.metrics) as stop:
+                job = replace(template, study=Path(checkout.study), trial_id=folder.trial_id, stop_file=Path(stop))
                 state = bring_to_end(folder, job, assignment)
             if state is not TrialState.FINISHED:
                 break
@@ -138,7 +136,7 @@ def bring_to_end(folder: TrialFolder, job: TrialJob, assignment: Assignment) -> 
     """
     patience = assignment.patience
     faults, reached, tried = 0, -1, False
-    while (state := folder.state()) is not TrialState.FINISHED or job.metrics.lacking_in(folder.result()):
+    while (state := folder.state()) is not TrialState.FINISHED or job.workplace.metrics.lacking_in(folder.result()):
         _check_not_stopped(job)
         if state is TrialState.RUNNING:
             time.sleep(BUSY_POLL_SECONDS)
@@ -181,7 +179,7 @@ def _reached(folder: TrialFolder) -> int:
 
 
 def _check_not_stopped(job: TrialJob) -> None:
-    if Path(job.stop_file).exists():
+    if job.stop_file.exists():
         raise TrialInterrupted("the study is being stopped")
 
 

@@ -30,7 +30,6 @@ from study.nnunet.identity import check_trial_inputs, deciding_versions, recorde
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure
 from study.nnunet.training_job import Parts, Stopwatch
-from study.run import preloaded
 from study.run.accounts import Accounts
 from study.run.progress import Progress, StopRequest, remarks
 from study.run.workplace import Workplace, check_workplace, inputs_of
@@ -124,7 +123,7 @@ class _Attempt:
         self._spec, self._folder, self._workplace = spec, folder, workplace
         self._progress, self._stop = progress, stop
         self._index = len(folder.attempts())
-        self._accounts = Accounts(workplace.resources, workplace.energy, preloaded.helpers())
+        self._accounts = Accounts(workplace.resources, workplace.energy, workplace.helpers)
         self._validation: Stopwatch | None = None
         self._header: AttemptHeader | None = None
         self._inputs: dict[str, str] = {}

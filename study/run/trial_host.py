@@ -7,16 +7,15 @@ memory from one that somebody else killed.
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ from study.nnunet.datasets import NNUNET_PREFIX
 from study.run.trial_process import FAILED, INFEASIBLE, STOP_GRACE_SECONDS, TOLD_CODES, TrialJob
 
 Told = Callable[[dict[str, Any]], None]
-MEMORY_EVENTS = "memory.events"
-READ_BYTES = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +39,13 @@ class Ending:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class _Server:
+    process: subprocess.Popen[bytes]
+    jobs: Connection
+    says: Connection
+
+
 class TrialHost:
     """Starts trainings one at a time. Close it, or use it as a context manager.
 
@@ -51,8 +55,7 @@ class TrialHost:
 
     def __init__(self, *, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
-        self._server: subprocess.Popen[bytes] | None = None
-        self._unread = b""
+        self._server: _Server | None = None
 
     def __enter__(self) -> TrialHost:
         return self
@@ -66,109 +69,100 @@ class TrialHost:
         Args:
             job: what to train.
             log: where the server's own errors go, should it not start.
-            told: called with what the training says: `iteration` and `phase`.
+            told: called with what the training says: `started`, `iteration` and `phase`.
         """
-        kills = memory_kills()
+        kills, child = memory_kills(), 0
         server = self._running_server(log)
-        child = 0
         try:
-            _write(server, job.to_json() + "\n")
-            while (said := self._next(server)) is not None and "ended" not in said:
+            with suppress(OSError):  # seen when its answer is read
+                server.jobs.send(job)
+            while said := self._heard(server):
+                if "ended" in said:
+                    return _ending(said["ended"], out_of_memory=memory_kills() > kills)
                 child = said.get("started", child)
                 told(said)
-        except _Stalled:
-            reason = f"no progress for {self._stall_seconds / 60:g} minutes, so its process was ended"
+        except TimeoutError:
             self._kill(child)
+            reason = f"no progress for {self._stall_seconds / 60:g} minutes, so its process was ended"
             return Ending(code=-signal.SIGKILL, reason=reason)
         except BaseException:
             self.close()
             raise
-        if said is None:
-            # A training whose server is killed goes on: this is read when it, too, has ended.
-            self.close()
-            return Ending(code=None, reason="the process that starts trainings was killed or could not start")
-        return _ending(int(said["ended"]), out_of_memory=memory_kills() > kills)
+        # A training whose server is killed goes on: this is read when it, too, has ended.
+        self.close()
+        return Ending(code=None, reason="the process that starts trainings was killed or could not start")
 
     def close(self) -> None:
         """Have the training, if any, write its checkpoint and end, and the server with it."""
-        server, self._server, self._unread = self._server, None, b""
+        server, self._server = self._server, None
         if server is None:
             return
         with suppress(OSError):
-            if server.stdin:
-                server.stdin.close()
+            server.jobs.close()
         try:
-            server.wait(STOP_GRACE_SECONDS)
+            server.process.wait(STOP_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        if server.stdout:
-            server.stdout.close()
+            server.process.kill()
+            server.process.wait()
+        server.says.close()
 
-    def _running_server(self, log: Path) -> subprocess.Popen[bytes]:
-        if self._server is not None and self._server.poll() is None:
+    def _running_server(self, log: Path) -> _Server:
+        if self._server is not None and self._server.process.poll() is None:
             return self._server
         self.close()
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", "study.run.trial_server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+        (their_jobs, jobs), (says, their_says) = Pipe(duplex=False), Pipe(duplex=False)
+        with log.open("ab") as errors, their_jobs, their_says:
+            theirs = (their_jobs.fileno(), their_says.fileno())
+            process = subprocess.Popen(
+                [sys.executable, "-m", "study.run.trial_server", *map(str, theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
                 stderr=errors,
+                pass_fds=theirs,
                 env=_environment(),
                 # Out of reach of a terminal's Ctrl-C and of Ray, which would kill it together with its worker.
                 start_new_session=True,
             )
+        self._server = _Server(process, jobs, says)
         return self._server
 
-    def _next(self, server: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-        """What is said next; None when the server has ended."""
-        pipe = server.stdout.fileno() if server.stdout else -1
-        deadline = time.monotonic() + self._stall_seconds
-        while b"\n" not in self._unread:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise _Stalled
-            read = os.read(pipe, READ_BYTES)
-            if not read:
-                return None
-            self._unread += read
-        line, _, self._unread = self._unread.partition(b"\n")
-        said: dict[str, Any] = json.loads(line)
-        return said
+    def _heard(self, server: _Server) -> dict[str, Any] | None:
+        """What is said next; None when the server has ended. Raises TimeoutError where nothing is for too long."""
+        with suppress(EOFError):
+            if not server.says.poll(self._stall_seconds):
+                raise TimeoutError
+            said: dict[str, Any] = server.says.recv()
+            return said
+        return None
 
     def _kill(self, child: int) -> None:
         """End a training that hangs, and its server with it: what it will still say is of no interest."""
-        server, self._server, self._unread = self._server, None, b""
-        for kill, pid in ((os.killpg, child), (os.kill, server.pid if server else 0)):
-            with suppress(ProcessLookupError):
-                if pid:
-                    kill(pid, signal.SIGKILL)
-        if server:
-            server.wait()
-
-
-class _Stalled(Exception):
-    """Nothing was said for too long."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        with suppress(ProcessLookupError):
+            if child:
+                os.killpg(child, signal.SIGKILL)
+        server.process.kill()
+        server.process.wait()
+        server.jobs.close()
+        server.says.close()
 
 
 def memory_kills() -> int:
     """How many processes the system has killed for want of memory, in this process' control group or machine."""
-    for path, name in (*((path, "oom_kill") for path in _memory_events()), (Path("/proc/vmstat"), "oom_kill")):
-        with suppress(OSError, ValueError):
-            fields = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
-            if name in fields:
-                return int(fields[name])
-    return 0
-
-
-def _memory_events() -> list[Path]:
-    root = Path("/sys/fs/cgroup")
+    counters = [Path("/proc/vmstat")]
     with suppress(OSError):
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        return [root / line.split(":", 2)[2].lstrip("/") / MEMORY_EVENTS for line in lines if line.startswith("0:")]
-    return []
+        groups = [line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0:")]
+        counters = [*(Path("/sys/fs/cgroup", group, "memory.events") for group in groups), *counters]
+    for path in counters:
+        with suppress(OSError, ValueError):
+            fields = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+            if "oom_kill" in fields:
+                return int(fields["oom_kill"])
+    return 0
 
 
 def _ending(code: int, *, out_of_memory: bool) -> Ending:
@@ -179,13 +173,6 @@ def _ending(code: int, *, out_of_memory: bool) -> Ending:
     if code < 0:
         return Ending(code=code, reason=f"its process ended by {signal.Signals(-code).name}")
     return Ending(code=code, reason="" if code in TOLD_CODES else f"its process ended with code {code}")
-
-
-def _write(server: subprocess.Popen[bytes], line: str) -> None:
-    with suppress(BrokenPipeError):  # seen when its answer is read
-        if server.stdin:
-            server.stdin.write(line.encode())
-            server.stdin.flush()
 
 
 def _environment() -> dict[str, str]:

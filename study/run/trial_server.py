@@ -1,46 +1,51 @@
 """Forks training processes from one that has torch and nnU-Net loaded: only the first trial waits for the imports.
 
-`python -m study.run.trial_server` reads jobs from its standard input, a JSON line each, and trains them one at a time,
-each in a child of its own with its own process group. To its standard output go JSON lines: `started` with the child's
-pid, what the child says of its progress, and `ended` with its exit code, negative for a signal. It ends when its input
-closes; so does a child, having written its checkpoint.
+`python -m study.run.trial_server JOBS SAYS` gets jobs from one pipe and trains them one at a time, each in a child of
+its own with its own process group. To the other go `started` with the child's pid, what the child says of its progress,
+and `ended` with its exit code, negative for a signal. It ends when its jobs' pipe closes; so does a child, having
+written its checkpoint.
+
+nnU-Net's validation spawns one pool to write predictions and another to score them, whose processes would import torch
+and nnU-Net each before they do anything. Here they come from Python's own forkserver, started once beside this server.
+It starts no trainings: their parent would be a child of whoever asks, which Ray kills with its worker, and each would
+first import the asker's main module, which in Ray's workers is Ray.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from contextlib import suppress
+from multiprocessing import forkserver, get_context, resource_tracker
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
+from typing import Any
 
-from study.run import preloaded
 from study.run.trial_process import Speaker, TrialJob, run_job
+
+VALIDATION_MODULES = ["nnunetv2.inference.export_prediction", "nnunetv2.evaluation.evaluate_predictions"]
 
 
 def main() -> None:
-    """Serve until the input closes."""
-    # A pipe of our own to the starter: standard output belongs to whatever a library prints.
-    pipe = os.dup(1)
-    os.dup2(2, 1)
-    _preload()
-    while line := _read_line(0):
-        _tell(pipe, ended=_train(TrialJob.from_json(line), pipe))
-
-
-def _preload() -> None:
+    """Serve until the jobs' pipe closes, or nobody listens any more."""
     import study.nnunet.trainer  # noqa: F401
 
-    preloaded.start()
+    jobs, says = (Connection(int(word)) for word in sys.argv[1:])
+    get_context("forkserver").set_forkserver_preload(VALIDATION_MODULES)
+    forkserver.ensure_running()
+    with suppress(EOFError, OSError):
+        while True:
+            says.send({"ended": _train(jobs.recv(), jobs, says)})
 
 
-def _train(job: TrialJob, pipe: int) -> int:
+def _train(job: TrialJob, jobs: Connection, says: Connection) -> int:
     pid = os.fork()
     if pid == 0:
-        _child(job, pipe)
+        _child(job, jobs, says)
     with suppress(OSError):  # the child may have done it already, or ended
         os.setpgid(pid, pid)
-    _tell(pipe, started=pid)
+    says.send({"started": pid})
     _, status = os.waitpid(pid, 0)
     # Loaders and validation processes that outlive a killed training.
     with suppress(ProcessLookupError, PermissionError):
@@ -48,13 +53,12 @@ def _train(job: TrialJob, pipe: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _child(job: TrialJob, pipe: int) -> None:
+def _child(job: TrialJob, jobs: Connection, says: Connection) -> None:
     code = 1
     try:
         with suppress(OSError):
             os.setpgid(0, 0)
-        preloaded.use()
-        code = run_job(job, Speaker(pipe))
+        code = run_job(job, Speaker(says), orders=jobs, helpers=_use_forkserver())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -64,20 +68,17 @@ def _child(job: TrialJob, pipe: int) -> None:
         os._exit(code)
 
 
-def _read_line(descriptor: int) -> str:
-    """One line, byte by byte: what is buffered here, a child would have a copy of."""
-    line = bytearray()
-    while (byte := os.read(descriptor, 1)) not in (b"", b"\n"):
-        line += byte
-    return line.decode()
+def _use_forkserver() -> tuple[int, ...]:
+    """Have nnU-Net's validation take its processes from the inherited forkserver; its id."""
+    from nnunetv2.evaluation import evaluate_predictions
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
 
-
-def _tell(pipe: int, **said: int) -> None:
-    try:
-        os.write(pipe, (json.dumps(said) + "\n").encode())
-    except BrokenPipeError:
-        # Nobody is there any more.
-        sys.exit(0)
+    inherited: Any = forkserver._forkserver
+    # It would wait for the forkserver as for a child of its own, which it is not.
+    inherited.ensure_running = resource_tracker.ensure_running
+    for module in (nnUNetTrainer, evaluate_predictions):
+        module.multiprocessing = SimpleNamespace(get_context=lambda _: get_context("forkserver"))
+    return () if inherited._forkserver_pid is None else (inherited._forkserver_pid,)
 
 
 if __name__ == "__main__":

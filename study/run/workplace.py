@@ -26,6 +26,7 @@ class Workplace:
         previous_stage: segmentations of the previous stage, for cascades.
         metrics: what is measured beside Dice; of a finished trial, what its result lacks of them.
         stall_seconds: how long to wait for a batch; see `TrainingJob`.
+        helpers: ids of processes that work for the trial and are no children of the one that trains.
     """
 
     data: DataPaths
@@ -34,6 +35,7 @@ class Workplace:
     previous_stage: Path | None = None
     metrics: Metrics = NO_METRICS
     stall_seconds: float = STALL_SECONDS
+    helpers: tuple[int, ...] = ()
 
 
 def inputs_of(spec: TrialSpec, workplace: Workplace) -> dict[str, str]:
@@ -46,8 +48,7 @@ def inputs_of(spec: TrialSpec, workplace: Workplace) -> dict[str, str]:
 def check_workplace(spec: TrialSpec, workplace: Workplace) -> None:
     """Raise StudyError when the prepared data is missing or has changed since the specification was made."""
     dataset = find_dataset(workplace.data, spec.dataset)
-    plan = dataset.plan(spec.plans, spec.configuration)
-    split = dataset.split(spec.fold)
+    plan, split = dataset.plan(spec.plans, spec.configuration), dataset.split(spec.fold)
     dataset.check_cases(plan, split)
     check_previous_stage(plan, split, workplace.previous_stage)
     if plan.sha256 != spec.plans_sha256 or split.sha256 != spec.split_sha256:

@@ -7,13 +7,11 @@ a copy: whatever somebody changes, notes or deletes in the dashboard changes not
 from __future__ import annotations
 
 import re
-import signal
 import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -70,15 +68,15 @@ class Dashboard:
         return True
 
     def serve(self, server: WSGIServer, *, ready: Callable[[], None] = lambda: None) -> None:
-        """Answer browsers until Ctrl-C or SIGTERM, refreshing meanwhile.
+        """Answer browsers until KeyboardInterrupt, refreshing meanwhile.
 
         Args:
             server: as `listen` gives it; closed in the end.
-            ready: called when browsers are answered and signals are heeded.
+            ready: called when browsers are answered.
         """
         self._show(server)
         answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
-        with server, _interrupted_by(signal.SIGINT, signal.SIGTERM):
+        with server:
             answering.start()
             try:
                 ready()
@@ -166,16 +164,6 @@ def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
     if not SEARCHERS[space["searcher"]].whole:
         document["trials"] = max(1, len(ledger.points()))
     return document
-
-
-@contextmanager
-def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
