@@ -343,8 +343,8 @@ def test_the_audit_of_many_trials_reads_each_once(ledger: Ledger, monkeypatch: p
     trials = [written(ledger, uninterrupted(), seed) for seed in range(5)]
     read, read_whole = [], files.read_whole
 
-    def counted(path: Path) -> bytes:
-        read.append(path)
+    def counted(path: Path | str) -> bytes:
+        read.append(Path(path))
         return read_whole(path)
 
     monkeypatch.setattr(files, "read_whole", counted)

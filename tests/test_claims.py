@@ -149,7 +149,7 @@ def test_the_study_with_two_seeds_is_what_its_tables_come_to() -> None:
 
 def over_cases(evidence: Evidence, row: Any) -> str:
     """The interval of a difference as if there were no other trainings: one of each scheme, the mean of its seeds."""
-    (matrix,) = case_matrices(evidence.tables.trials, evidence.tables.cases).values()
+    (matrix,) = case_matrices(evidence.tables).values()
     ids = [row["against_id"], row["baseline_id"]]
     means = np.stack([matrix.dice[matrix.point_ids == name].mean(axis=0) for name in ids])
     single = replace(

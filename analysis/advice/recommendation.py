@@ -154,7 +154,7 @@ def _differences(evidence: Evidence, point: pd.Series[Any], others: pd.DataFrame
     """Those of the others that share two cases of a fold or more with the point, with intervals of the difference."""
     columns = {"difference_low": np.nan, "difference_high": np.nan, "shared_cases": 0}
     others = others.assign(**columns)
-    matrix = case_matrices(evidence.tables.trials, evidence.tables.cases).get(str(point["dataset"]))
+    matrix = case_matrices(evidence.tables).get(str(point["dataset"]))
     own = str(point["point_id"])
     if matrix is None or others.empty or own not in matrix.point_ids:
         return others.iloc[:0]

@@ -62,7 +62,7 @@ def equal_cost(evidence: Evidence, baseline: str, against: Sequence[str]) -> pd.
         A row per measured configuration, other scheme and cost: dataset, measured, budget, `other`, cost, amount,
         `measured_dice`, `other_dice` (interpolated), `difference` of method minus baseline with `low` and `high`.
     """
-    matrices = case_matrices(evidence.tables.trials, evidence.tables.cases)
+    matrices = case_matrices(evidence.tables)
     rows: list[dict[str, Any]] = []
     for _, points in evidence.points.groupby(_SETTING, dropna=False, sort=False):
         lines = {name: _Line(points=points[points["method"] == name]) for name in (baseline, *against)}

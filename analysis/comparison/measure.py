@@ -69,7 +69,7 @@ class Finished:
         cases = evidence.tables.cases
         means = cases[cases["label"] == FOREGROUND].merge(finished[[*KEY, *_CONFIGURATION, "fold"]], on=KEY)
         self._cases = dict(list(means.groupby(_CONFIGURATION, sort=False)))
-        self._matrices = case_matrices(trials, cases)
+        self._matrices = case_matrices(evidence.tables)
         self._search_kg = trials.groupby("dataset")["total_co2_kg"].agg(lambda kg: kg.sum(skipna=False))
 
     def folds(self, point: pd.Series[Any]) -> set[int]:

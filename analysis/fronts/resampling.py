@@ -47,7 +47,7 @@ class CaseDraws:
 
     def __init__(self, tables: Tables, *, replicates: int = REPLICATES, seed: int = SEED) -> None:
         self.tables, self.replicates, self.seed = tables, replicates, seed
-        self._matrices = case_matrices(tables.trials, tables.cases)
+        self._matrices = case_matrices(tables)
         self._changes: dict[str, pd.DataFrame] = {}
 
     def dice(self, points: pd.DataFrame) -> Array:
@@ -122,6 +122,9 @@ def drawn_changes(
     whole = mean_dice(matrix.dice, np.ones((1, drawn.shape[1])))
     # Where all drawn cases of a training lack a Dice, it stays.
     change = np.nan_to_num(mean_dice(matrix.dice, drawn) - whole)
+    rows = [matrix.rows_of(point) for point in point_ids]
+    if all(len(mine) == 1 for mine in rows):
+        return change[np.concatenate(rows)]
     changes = np.zeros((len(point_ids), replicates))
     for row, point in enumerate(point_ids):
         mine, weights = matrix.weights_of(point)
@@ -190,4 +193,14 @@ def _groups(points: pd.DataFrame, by: str | None) -> list[NDArray[np.int64]]:
 def _shares(values: Array, maximise: Sequence[bool]) -> Array:
     if values.shape[1] == 1:
         return np.ones(1)
-    return np.asarray(np.mean([nondominated(replicate, maximise=maximise) for replicate in values], axis=0))
+    shares, chance = np.zeros(values.shape[1]), _have_a_chance(values, maximise)
+    shares[chance] = np.mean([nondominated(replicate, maximise=maximise) for replicate in values[:, chance]], axis=0)
+    return shares
+
+
+def _have_a_chance(values: Array, maximise: Sequence[bool]) -> NDArray[np.bool_]:
+    """Points that no other is better than in all replicates; the others have no say in any."""
+    lowest, highest = values.min(axis=0), values.max(axis=0)
+    best, worst = np.where(maximise, highest, -lowest), np.where(maximise, lowest, -highest)
+    surest = worst[nondominated(worst, maximise=[True] * len(maximise))]
+    return np.array([not ((surest >= mine).all(axis=1) & (surest > mine).any(axis=1)).any() for mine in best])

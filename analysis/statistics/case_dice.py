@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.tables.frame import FINISHED, KEY
+from analysis.tables.frame import FINISHED, KEY, Tables
 from analysis.tables.rows import FOREGROUND
 
 _TRAINING = ["point_id", "fold", "seed"]
@@ -116,16 +116,17 @@ class CaseDice:
         )
 
 
-def case_matrices(trials: pd.DataFrame, cases: pd.DataFrame) -> Mapping[str, CaseDice]:
-    """The cases of finished trials by dataset; a dataset without any has no entry.
-
-    Args:
-        trials: as in `frame.Tables`.
-        cases: as in `frame.Tables`.
-    """
+@lru_cache(maxsize=2)
+def case_matrices(tables: Tables) -> Mapping[str, CaseDice]:
+    """The cases of finished trials by dataset; a dataset without any has no entry."""
+    trials, cases = tables.trials, tables.cases[tables.cases["label"] != FOREGROUND]
     finished = trials.loc[trials["state"] == FINISHED, [*KEY, "dataset", *_TRAINING]].drop_duplicates(KEY)
-    rows = cases[cases["label"] != FOREGROUND].merge(finished, on=KEY)
-    return {str(dataset): _matrix(part) for dataset, part in rows.groupby("dataset")}
+    # By number: names of a million rows are compared once.
+    trial = pd.MultiIndex.from_frame(finished[KEY]).get_indexer(pd.MultiIndex.from_frame(cases[KEY]))
+    datasets, names = pd.factorize(finished["dataset"], sort=True)
+    dataset = np.append(datasets, -1)[trial]
+    parts = {str(name): dataset == number for number, name in enumerate(names)}
+    return {name: _matrix(finished, trial[rows], cases[rows]) for name, rows in parts.items() if rows.any()}
 
 
 def mean_dice(dice: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,7 +143,7 @@ def mean_dice(dice: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArra
     classes = np.zeros_like(total)
     for values in np.moveaxis(dice, -1, 0):
         there = np.isfinite(values)
-        weight = there.astype(float) @ weights.T
+        weight = there.astype(float) @ weights.T if not there.all() else weights.sum(axis=1)[np.newaxis]
         summed = np.where(there, values, 0.0) @ weights.T
         total += np.divide(summed, weight, out=np.zeros_like(summed), where=weight > 0)
         classes += weight > 0
@@ -155,11 +156,12 @@ def strata(seen: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(which.ravel() == number) for number in range(int(which.max(initial=-1)) + 1)]
 
 
-def _matrix(rows: pd.DataFrame) -> CaseDice:
-    units = pd.MultiIndex.from_frame(rows[_TRAINING])
-    codes, names = zip(*(pd.factorize(axis) for axis in (units, rows["case"], rows["label"])), strict=True)
-    unit, case, label = codes
-    shape = tuple(len(axis) for axis in names)
+def _matrix(trials: pd.DataFrame, trial: NDArray[np.int64], rows: pd.DataFrame) -> CaseDice:
+    """Of the cases of one dataset, given which of the trials each is of."""
+    training, trainings = pd.factorize(pd.MultiIndex.from_frame(trials[_TRAINING]))
+    unit, units = pd.factorize(training[trial])
+    (case, cases), (label, labels) = pd.factorize(rows["case"]), pd.factorize(rows["label"])
+    shape = len(units), len(cases), len(labels)
     place = np.asarray(np.ravel_multi_index((unit, case, label), shape))
     values = rows["dice"].to_numpy(dtype=float)
     there = np.isfinite(values)
@@ -169,10 +171,10 @@ def _matrix(rows: pd.DataFrame) -> CaseDice:
     seen = np.zeros(shape[:2], dtype=bool)
     seen[unit, case] = True
     return CaseDice(
-        point_ids=np.array([name[0] for name in names[0]], dtype=object),
-        folds=np.array([name[1] for name in names[0]], dtype=np.int64),
-        cases=tuple(map(str, names[1])),
-        labels=tuple(map(str, names[2])),
+        point_ids=trainings.get_level_values(0).to_numpy(dtype=object)[units],
+        folds=trainings.get_level_values(1).to_numpy(dtype=np.int64)[units],
+        cases=tuple(map(str, cases)),
+        labels=tuple(map(str, labels)),
         dice=mean.reshape(shape),
         seen=seen,
     )

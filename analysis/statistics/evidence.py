@@ -85,4 +85,4 @@ def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_epochs: bo
 
 def evidence_of(tables: Tables) -> Evidence:
     """Average the finished trials of some tables."""
-    return Evidence(tables=tables, points=with_intervals(average_points(tables.trials), tables.trials, tables.cases))
+    return Evidence(tables=tables, points=with_intervals(average_points(tables.trials), tables))

@@ -37,6 +37,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice, strata
+from analysis.tables.frame import Tables
 from analysis.tables.units import counted
 
 FEW_CASES = 50
@@ -175,10 +176,10 @@ def fold_sd(sample: CaseDice, weights: Array) -> float:
     return float(np.std(by_fold, ddof=1)) if len(folds) > 1 else np.nan
 
 
-def with_intervals(points: pd.DataFrame, trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+def with_intervals(points: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Points with intervals, the scatter of their trainings and what their cases are like filled in."""
     points = points.copy()
-    for dataset, matrix in case_matrices(trials, cases).items():
+    for dataset, matrix in case_matrices(tables).items():
         index = pd.Series(points.index, index=points["point_id"].where(points["dataset"] == dataset))
         for alike in matrix.alike(points.loc[points["dataset"] == dataset, "point_id"].tolist()):
             sample = matrix.common(alike)

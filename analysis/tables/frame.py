@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.tables.columns import TABLES, Column, dtypes
-from analysis.tables.rows import UNREADABLE, Row, trial_rows
+from analysis.tables.rows import UNREADABLE, trial_columns
 from study.common import files
 from study.common.errors import LedgerError
 from study.common.setting import Dtype
@@ -25,10 +26,9 @@ from study.store.ledger import Ledger
 __all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
 FINISHED = "finished"
 KEY = ["study", "trial_id"]
-_ROWS_AT_ONCE = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tables:
     """What studies hold, in the columns of `columns.TABLES`; `study` and `trial_id` join the tables.
 
@@ -59,29 +59,33 @@ def read_studies(folders: Sequence[Path], *, with_epochs: bool = True) -> Tables
     Raises:
         LedgerError: a folder is absent, no study, of a newer version, or not readable.
     """
-    values: dict[str, dict[str, list[Any]]] = {
-        name: {column.name: [] for column in columns} for name, columns in TABLES.items()
+    values: dict[str, dict[str, Any]] = {
+        name: {column.name: [] for column in columns if column.name not in KEY} for name, columns in TABLES.items()
     }
-    waiting: dict[str, list[Row]] = {name: [] for name in TABLES}
+    keys, lengths = [], []
     with reading_many():
         for study, ledger in _ledgers(folders):
             for folder in _trials(ledger):
-                for name, rows in trial_rows(folder, with_epochs=with_epochs).items():
-                    for row in rows:
-                        row.update(study=study, trial_id=folder.trial_id)
-                    waiting[name] += rows
-                    if len(waiting[name]) >= _ROWS_AT_ONCE:
-                        _move(waiting[name], values[name])
-    for name, rows in waiting.items():
-        _move(rows, values[name])
+                keys.append((study, folder.trial_id))
+                lengths.append(_add(trial_columns(folder, with_epochs=with_epochs), values))
+    of_trials = [_series(names, "str") for names in zip(*keys, strict=True)]
+    for number, name in enumerate(TABLES if keys else ()):
+        rows = np.repeat(np.arange(len(keys)), [counts[number] for counts in lengths])
+        values[name] |= {key: column.take(rows) for key, column in zip(KEY, of_trials, strict=True)}
     return tables_of(values)
 
 
-def _move(rows: list[Row], values: Mapping[str, list[Any]]) -> None:
-    """Put rows into the columns of their table; of millions at a time, as dictionaries, there would be gigabytes."""
-    for column, cells in values.items():
-        cells += [row.get(column) for row in rows]
-    rows.clear()
+def _add(
+    columns: Mapping[str, Mapping[str, Sequence[Any]]], values: Mapping[str, Mapping[str, list[Any]]]
+) -> list[int]:
+    """Put a trial's rows below those of each table, and say how many they are."""
+    lengths = []
+    for table, mine in values.items():
+        there = columns.get(table, {})
+        lengths.append(max(map(len, there.values()), default=0))
+        for name, cells in mine.items():
+            cells += there.get(name) or [None] * lengths[-1]
+    return lengths
 
 
 def tables_of(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> Tables:
@@ -100,6 +104,8 @@ def _frame(values: Mapping[str, Sequence[Any]], columns: Sequence[Column]) -> pd
 
 
 def _series(cells: Sequence[Any], dtype: Dtype) -> pd.Series[Any]:
+    if isinstance(cells, pd.Series):
+        return cells.reset_index(drop=True)
     made = pd.Series(cells, dtype=object)
     try:
         return made.astype(dtype)

@@ -69,13 +69,17 @@ def _amount(value: float | None) -> float:
 
 
 Row = dict[str, Any]
+Columns = dict[str, Sequence[Any]]
 UNREADABLE = "unreadable"
 FOREGROUND = "foreground"
 _OF_THE_NODE = ("estimated", "measured")
 
 
-def trial_rows(folder: TrialFolder, *, with_epochs: bool = True) -> dict[str, list[Row]]:
-    """The trial's rows by table. One that does not pass the audit is a row of `trials` alone, with the reason."""
+def trial_columns(folder: TrialFolder, *, with_epochs: bool = True) -> dict[str, Columns]:
+    """The trial's rows by table, column by column: of millions of rows, as dictionaries, there would be gigabytes.
+
+    One that does not pass the audit is a row of `trials` alone, with the reason.
+    """
     try:
         records = read_trial(folder)
         attempts, costs = records.attempts, bill(records.attempts, records.intervals)
@@ -88,13 +92,18 @@ def trial_rows(folder: TrialFolder, *, with_epochs: bool = True) -> dict[str, li
             **_use(records.intervals),
         }
         return {
-            "trials": [row],
-            "epochs": list(_epoch_rows(records.epochs, costs.entries)) if with_epochs else [],
-            "cases": list(_case_rows(records.result)),
-            "costs": list(_cost_rows(costs.entries)),
+            "trials": _in_columns([row]),
+            "epochs": _in_columns(list(_epoch_rows(records.epochs, costs.entries))) if with_epochs else {},
+            "cases": _case_columns(records.result),
+            "costs": _in_columns(list(_cost_rows(costs.entries))),
         }
     except (StudyError, *UNFORESEEN) as error:
-        return {"trials": [{"state": UNREADABLE, "failure": " ".join(str(error).split())}]}
+        return {"trials": {"state": [UNREADABLE], "failure": [" ".join(str(error).split())]}}
+
+
+def _in_columns(rows: Sequence[Row]) -> Columns:
+    """Rows of the same keys."""
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 def _setting(spec: TrialSpec) -> Row:
@@ -206,14 +215,22 @@ def carbon_words(intensity_kg_per_kwh: float, pue: float) -> str:
     return f"{intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {pue:g}"
 
 
-def _case_rows(result: TrialResult | None) -> Iterator[Row]:
+def _case_columns(result: TrialResult | None) -> Columns:
     if result is None:
-        return
+        return {}
+    cases: list[str] = []
+    labels: list[str] = []
+    dice: list[float | None] = []
+    metrics: dict[str, list[float | None]] = {name: [] for name in result.metrics}
     for case, mean in result.dice_per_case.items():
-        by_metric = {name: one.per_case_and_class.get(case, {}) for name, one in result.metrics.items()}
-        yield {"case": case, "label": FOREGROUND, "dice": mean, **{n: _mean(v) for n, v in by_metric.items()}}
-        for label, dice in result.dice_per_case_and_class[case].items():
-            yield {"case": case, "label": label, "dice": dice, **{n: v.get(label) for n, v in by_metric.items()}}
+        classes = result.dice_per_case_and_class[case]
+        cases += [case] * (1 + len(classes))
+        labels += [FOREGROUND, *classes]
+        dice += [mean, *classes.values()]
+        for name, values in metrics.items():
+            measured = result.metrics[name].per_case_and_class.get(case, {})
+            values += [_mean(measured), *map(measured.get, classes)]
+    return {"case": cases, "label": labels, "dice": dice, **metrics}
 
 
 def _mean(labels: Mapping[str, float | None]) -> float | None:

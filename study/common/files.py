@@ -66,7 +66,7 @@ def write_json(path: Path, data: Any) -> None:
     write_atomically(path, lambda handle: handle.write(text.encode()))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | str) -> Any:
     """Read a JSON document.
 
     Raises:
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_whole(path: Path, *, most: int = -1) -> bytes:
+def read_whole(path: Path | str, *, most: int = -1) -> bytes:
     """The content of a file; of a pipe or device, which a reader would wait for without end, an error.
 
     Args:
@@ -89,10 +89,18 @@ def read_whole(path: Path, *, most: int = -1) -> bytes:
     Raises:
         OSError: it is no regular file, or cannot be read.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as handle:
-        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return handle.read(most) or b""
+        wanted, content = found.st_size if most < 0 else most, b""
+        # Thousands of trials are read at a time, each file in one call; what grows meanwhile is read as it was.
+        while len(content) < wanted and (more := os.read(descriptor, wanted - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def append_line(path: Path, data: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
@@ -124,8 +132,8 @@ def append_line(path: Path, data: Mapping[str, Any], check: Callable[[], None] =
             raise
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a JSON lines file, without one that a crash cut short; an absent file is empty.
+def read_lines(path: Path | str) -> list[dict[str, Any]]:
+    """The records of a JSON lines file, without one that a crash cut short; an absent file has none.
 
     Raises:
         ValueError: a line is no JSON object; the message starts with its number.
@@ -133,14 +141,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         content = read_whole(path)
     except FileNotFoundError:
-        return
+        return []
     *lines, rest = content.split(b"\n")
-    yield from _all_at_once(lines) or (_record(line, number) for number, line in enumerate(lines, start=1))
-    if not _was_cut_short(rest):
-        yield _record(rest, len(lines) + 1)
+    records = _all_at_once(lines) or [_record(line, number) for number, line in enumerate(lines, start=1)]
+    return records if _was_cut_short(rest) else [*records, _record(rest, len(lines) + 1)]
 
 
-def load_document(path: Path, make: Callable[[dict[str, Any]], _T], remedy: str) -> _T:
+def load_document(path: Path | str, make: Callable[[dict[str, Any]], _T], remedy: str) -> _T:
     """What a JSON document of a study holds.
 
     Args:
@@ -158,15 +165,16 @@ def load_document(path: Path, make: Callable[[dict[str, Any]], _T], remedy: str)
         return make(document)
 
 
-def load_lines(path: Path, make: Callable[[dict[str, Any]], _T], remedy: str) -> list[_T]:
+def load_lines(path: Path | str, make: Callable[[dict[str, Any]], _T], remedy: str) -> list[_T]:
     """What the lines of a study's file hold; see `load_document` and `read_lines`."""
     made: list[_T] = []
     with _damage_named(path, remedy):
-        for number, record in enumerate(read_lines(path), start=1):
-            try:
+        records = read_lines(path)
+        try:
+            for record in records:
                 made.append(make(record))
-            except _DAMAGE as error:
-                raise ValueError(f"line {number} is no record of this file ({_in_words(error)})") from error
+        except _DAMAGE as error:
+            raise ValueError(f"line {len(made) + 1} is no record of this file ({_in_words(error)})") from error
     return made
 
 
@@ -241,7 +249,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _damage_named(path: Path, remedy: str, *passed: type[Exception]) -> Iterator[None]:
+def _damage_named(path: Path | str, remedy: str, *passed: type[Exception]) -> Iterator[None]:
     try:
         yield
     except passed:

@@ -16,8 +16,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from study.common.serialize import made_of
-
 
 @dataclass(frozen=True, kw_only=True)
 class OwnEnergy:
@@ -109,16 +107,6 @@ class MeterInfo:
     pue: float
     reasons: Mapping[str, str] = field(default_factory=dict)
     cpu_tdp_watts: float | None = None
-
-
-def own_from_json(data: Mapping[str, Any] | None) -> OwnEnergy | None:
-    """What a record says of the trial's own energy; ledgers of before say nothing."""
-    return None if data is None else made_of(OwnEnergy, data)
-
-
-def use_from_json(data: Mapping[str, Any] | None) -> NodeUse | None:
-    """Likewise of the node's use."""
-    return None if data is None else made_of(NodeUse, data)
 
 
 CompileChoice = Literal["auto", "always", "never"]

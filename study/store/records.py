@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Self
 
 from study.common.serialize import made_of, with_tuples
-from study.store.readings import MeterInfo, NodeUse, OwnEnergy, StageExecution, StagePart, own_from_json, use_from_json
+from study.store.readings import MeterInfo, NodeUse, OwnEnergy, StageExecution, StagePart
 
 
 class Phase(str, Enum):
@@ -98,10 +98,14 @@ class CostInterval:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        nested = {"own": own_from_json(data.get("own")), "use": use_from_json(data.get("use"))}
-        parts = tuple(StagePart(**part) for part in data.get("parts", ()))
-        phase = _PHASES.get(data["phase"]) or Phase(data["phase"])
-        return made_of(cls, {"reasons": {}, **data, **nested, "phase": phase, "parts": parts})
+        own, use, parts = data.get("own"), data.get("use"), data.get("parts")
+        nested = {
+            "phase": _PHASES.get(data["phase"]) or Phase(data["phase"]),
+            "own": None if own is None else made_of(OwnEnergy, own),
+            "use": None if use is None else made_of(NodeUse, use),
+            "parts": tuple(StagePart(**part) for part in parts) if parts else (),
+        }
+        return made_of(cls, {"reasons": {}, **data, **nested})
 
     def by_stage(self) -> list[tuple[int | None, int, float]]:
         """Stages with their iterations and share of the time; energy is shared likewise."""

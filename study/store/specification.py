@@ -16,6 +16,7 @@ from study.common.checks import check_choice, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
 from study.common.serialize import record_to_json, sha256_of_plain
 from study.common.setting import Count, Number, Switch, Words, check_settings, setting
+from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.data_curriculum import DataCurriculum
 from study.curriculum.schemes import Axes
@@ -280,10 +281,14 @@ class TrialSpec:
             "data": DataCurriculum.from_json(data.get("data")),
         }
         made = cls(**{**data, **parts})
-        # As it is written, but for what has defaults or several forms.
-        table = {**data["curriculum"], **record_to_json({**vars(made.curriculum), "stages": ()})}
-        table["stages"] = data["curriculum"]["stages"]
-        vars(made)["_plain"] = {**data, **record_to_json({**parts, "curriculum": None}), "curriculum": table}
+        # As it is written, but for what has defaults or several forms; the settings are plain.
+        vars(made)["_plain"] = {
+            **data,
+            "axes": {**vars(made.axes)},
+            "curriculum": {**data["curriculum"], **_written_anew(made.curriculum)},
+            "training": {**vars(made.training)},
+            "data": None if made.data is None else record_to_json(made.data),
+        }
         return made
 
 
@@ -293,6 +298,15 @@ def _settings(cls: type[_T], values: Mapping[str, Any]) -> _T:
         return _checked(cls, **values)  # type: ignore[no-any-return,arg-type]
     except TypeError:  # a list, say, which the check refuses in its own words
         return cls(**values)
+
+
+def _written_anew(curriculum: Curriculum) -> dict[str, Any]:
+    return {"geometry": _plain_geometry(curriculum.geometry), "volume_rule": curriculum.volume_rule}
+
+
+@lru_cache(maxsize=64)
+def _plain_geometry(geometry: Geometry) -> dict[str, Any]:
+    return record_to_json(geometry)
 
 
 @lru_cache(maxsize=4096, typed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -78,7 +79,7 @@ class TrialFolder:
     def spec(self) -> TrialSpec:
         """The specification."""
         remedy = "delete it, and the same command writes it again"
-        return files.load_document(self.path / "spec.json", TrialSpec.from_json, remedy)
+        return files.load_document(f"{self.path}/spec.json", TrialSpec.from_json, remedy)
 
     def state(self) -> TrialState:
         """The state now: a result means finished, a held lock running, else what the last event says."""
@@ -106,7 +107,7 @@ class TrialFolder:
         if not self.has("result.json"):
             return None
         remedy = "delete it, and the same command validates the trial again"
-        return files.load_document(self.path / "result.json", TrialResult.from_json, remedy)
+        return files.load_document(f"{self.path}/result.json", TrialResult.from_json, remedy)
 
     def attempts(self) -> list[AttemptHeader]:
         """Headers of all attempts, in order."""
@@ -115,7 +116,7 @@ class TrialFolder:
 
     def cost_intervals(self) -> list[CostInterval]:
         """Every recorded stretch of every attempt, in order of writing."""
-        return files.load_lines(self.path / "costs.jsonl", CostInterval.from_json, self.remedy)
+        return files.load_lines(f"{self.path}/costs.jsonl", CostInterval.from_json, self.remedy)
 
     def epochs(self) -> list[EpochReport]:
         """One report per epoch; of an epoch trained twice, the later attempt's."""
@@ -123,11 +124,11 @@ class TrialFolder:
 
     def epoch_lines(self) -> list[EpochReport]:
         """Every recorded epoch of every attempt, in order of writing."""
-        return files.load_lines(self.path / "epochs.jsonl", EpochReport.from_json, self.remedy)
+        return files.load_lines(f"{self.path}/epochs.jsonl", EpochReport.from_json, self.remedy)
 
     def events(self) -> list[dict[str, Any]]:
         """What happened when: dictionaries with `event`, `time` (seconds since the epoch), `attempt` and details."""
-        return files.load_lines(self.path / "events.jsonl", _event, EVENTS_REMEDY)
+        return files.load_lines(f"{self.path}/events.jsonl", _event, EVENTS_REMEDY)
 
     def failure_reason(self) -> str | None:
         """Why the trial is failed or infeasible, in one line; None if it is neither."""
@@ -187,7 +188,7 @@ class TrialFolder:
         locks.check_held(self.locks_path)
         files.write_json(self.path / "result.json", record_to_json(result))
         # So that a bill that loses lines later does not pass for a smaller one.
-        lines = sum(1 for _ in files.read_lines(self.path / "costs.jsonl"))
+        lines = len(files.read_lines(self.path / "costs.jsonl"))
         self.append_event(TrialState.FINISHED.value, attempt=attempt, cost_lines=lines)
 
     def complete(self, result: TrialResult) -> None:
@@ -209,13 +210,14 @@ class TrialFolder:
     def _attempt_path(self, attempt: int) -> Path:
         return self.path / "attempts" / f"{attempt:03d}.json"
 
-    def _attempt_paths(self) -> list[Path]:
-        place = self.path / "attempts"
+    def _attempt_paths(self) -> list[str]:
+        place = f"{self.path}/attempts"
         try:
-            found = [path for path in place.iterdir() if path.suffix == ".json" and not files.is_temporary(path.name)]
+            names = os.listdir(place)  # noqa: PTH208 (thousands of trials are listed at a time)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(found, key=lambda path: (len(path.name), path.name))
+        found = [name for name in names if name.endswith(".json") and not files.is_temporary(name)]
+        return [f"{place}/{name}" for name in sorted(found, key=lambda name: (len(name), name))]
 
     def _last_event(self) -> dict[str, Any] | None:
         return next((event for event in reversed(self.events()) if event["event"] != NOTE), None)

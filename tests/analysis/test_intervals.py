@@ -234,7 +234,7 @@ def test_seeds_share_the_weight_of_their_fold(tmp_path: Path) -> None:
         finish_trial(study, make_spec(seed=seed), dice=dice, seconds=9, n_cases=2)
     finish_trial(study, make_spec(fold=1), dice=0.5, seconds=9, n_cases=3)
     tables = gather([study.root]).tables
-    matrix = case_matrices(tables.trials, tables.cases)["Dataset004_Hippocampus"]
+    matrix = case_matrices(tables)["Dataset004_Hippocampus"]
     assert matrix.dice.shape == (3, 5, 2)
     assert matrix.averages([matrix.point_ids[0]]).tolist() == [[0.25, 0.25, 0.5]]
 
@@ -247,4 +247,4 @@ def test_bars_are_the_interval_or_the_range_of_the_trials() -> None:
 
 def test_a_study_without_finished_trials_has_no_cases(tmp_path: Path) -> None:
     tables = gather([Ledger.create(tmp_path / "study").root]).tables
-    assert case_matrices(tables.trials, tables.cases) == {}
+    assert case_matrices(tables) == {}
