@@ -107,7 +107,8 @@ class _Measurement:
         self, trainer: Any, index: int, batch: Any, *, compiles: CompileChoice | None
     ) -> tuple[float, float, float, list[str]]:
         """(ms of an iteration, seconds to the first one at this shape, peak GiB, notes); None is nnU-Net's own step."""
-        from study.nnunet.steps import StockSteps, make_steps
+        from study.nnunet.cuda_steps import make_steps
+        from study.nnunet.steps import StockSteps
 
         torch, executions = self._torch, list[StageExecution]()
         torch.backends.cudnn.benchmark = compiles is None

@@ -59,7 +59,7 @@ def trained(make: MakeTrainer, scheme: str = "pgps", *, like_nnunet: bool = Fals
     trainer = make(scheme, observer=watching, device="cuda", **{"training": FIFTY, **spec})
     if like_nnunet:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("study.nnunet.steps.make_steps", lambda trainer, announce: StockSteps(trainer))
+            patch.setattr("study.nnunet.trainer.make_steps", lambda trainer, announce: StockSteps(trainer))
             trainer.run_training()
     else:
         trainer.run_training()

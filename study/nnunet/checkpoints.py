@@ -4,8 +4,6 @@ They are pickles, and reading a pickle runs what is in it: only files that lie i
 
 Three names, newest first: `checkpoint_final.pth` (training done), `checkpoint_latest.pth`, `checkpoint_previous.pth`.
 They are nnU-Net's own format with one more key, so stock nnU-Net predicts with the final one.
-
-What an epoch's validation batches came to, as nnU-Net's logger holds it.
 """
 
 from __future__ import annotations
@@ -24,49 +22,12 @@ import torch
 from study.common.errors import LedgerError, TrialInterrupted
 from study.common.files import sync_folder, write_atomically
 
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineValidation:
-    """Loss, mean foreground Dice and Dice by class over the fixed batches; as it is, of an epoch without them."""
-
-    loss: float | None = None
-    dice: float | None = None
-    dice_per_class: tuple[float | None, ...] = ()
-
-    @classmethod
-    def logged(cls, logger: Any) -> Self:
-        """That of the epoch that nnU-Net's logger was last told of."""
-        loss, dice = (float(logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
-        by_class = logger.get_value("dice_per_class_or_region", step=-1)
-        return cls(loss=loss, dice=_finite(dice), dice_per_class=tuple(_finite(float(value)) for value in by_class))
-
-
-def log_none(logger: Any, labels: Any) -> None:
-    """Repeat the last values: nnU-Net's log wants one per epoch for its progress.png; the ledger's report says None.
-
-    Args:
-        logger: nnU-Net's.
-        labels: its label manager.
-    """
-    log = logger.local_logger.my_fantastic_logging
-    classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-    firsts = {"val_losses": math.nan, "mean_fg_dice": 0.0, "ema_fg_dice": 0.0}
-    for key, first in {**firsts, "dice_per_class_or_region": [math.nan] * classes}.items():
-        log[key].append(log[key][-1] if log[key] else first)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 FINAL, LATEST, PREVIOUS = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth"
 STATE_KEY = "pgps_study"
 # Write at the end of an epoch when that costs at most this share of the time since the last checkpoint …
 LARGEST_SHARE = 0.05
 # … and in any case when this much work would be lost.
 LONGEST_INTERVAL_SECONDS = 300.0
-
-Report = Callable[[str], None]
 
 
 class CheckpointClock:
@@ -111,13 +72,10 @@ def save(folder: Path, checkpoint: dict[str, Any], *, final: bool) -> None:
     sync_folder(folder)
 
 
-def newest_readable(folder: Path, report: Report, *, inside: Path | None = None) -> Path | None:
-    """The newest checkpoint that can be read whole; the others are reported and passed over.
+def newest_readable(folder: Path, report: Callable[[str], None], *, inside: Path | None = None) -> Path | None:
+    """The newest checkpoint that can be read whole; the others are reported in one line each and passed over.
 
-    Args:
-        folder: of the checkpoints.
-        report: told in one line what is wrong with each.
-        inside: the trial's folder, which links must not leave; `folder` itself if not given.
+    Links must not leave `inside`, the trial's folder; if it is not given, `folder` itself.
 
     Raises:
         LedgerError: a checkpoint has another name somewhere else.
@@ -134,19 +92,47 @@ def newest_readable(folder: Path, report: Report, *, inside: Path | None = None)
                 f"{path} is a hard link, so it may be somebody else's, and is not read; if you trust it, make it a "
                 f"file of its own: cp {here} {copy} && mv {copy} {here}"
             )
-        if _is_readable(path, report):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=False)[STATE_KEY]
+            if not isinstance(state, dict):
+                raise TypeError(f"no {STATE_KEY}")
             return path
+        except TrialInterrupted:
+            raise
+        except Exception as error:  # a damaged pickle may raise anything
+            report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
     return None
 
 
-def _is_readable(path: Path, report: Report) -> bool:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=False)[STATE_KEY]
-        if not isinstance(state, dict):
-            raise TypeError(f"no {STATE_KEY}")
-    except TrialInterrupted:
-        raise
-    except Exception as error:  # a damaged pickle may raise anything
-        report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
-        return False
-    return True
+@dataclass(frozen=True, kw_only=True)
+class OnlineValidation:
+    """Loss, mean foreground Dice and Dice by class over the fixed batches; as it is, of an epoch without them."""
+
+    loss: float | None = None
+    dice: float | None = None
+    dice_per_class: tuple[float | None, ...] = ()
+
+    @classmethod
+    def logged(cls, logger: Any) -> Self:
+        """That of the epoch that nnU-Net's logger was last told of."""
+        loss, dice = (float(logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
+        by_class = logger.get_value("dice_per_class_or_region", step=-1)
+        return cls(loss=loss, dice=_finite(dice), dice_per_class=tuple(_finite(float(value)) for value in by_class))
+
+
+def log_none(logger: Any, labels: Any) -> None:
+    """Repeat the last values: nnU-Net's log wants one per epoch for its progress.png; the ledger's report says None.
+
+    Args:
+        logger: nnU-Net's.
+        labels: its label manager.
+    """
+    log = logger.local_logger.my_fantastic_logging
+    classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+    firsts = {"val_losses": math.nan, "mean_fg_dice": 0.0, "ema_fg_dice": 0.0}
+    for key, first in {**firsts, "dice_per_class_or_region": [math.nan] * classes}.items():
+        log[key].append(log[key][-1] if log[key] else first)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
@@ -18,8 +18,10 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 
-from study.nnunet.failures import one_line
+from study.nnunet.failures import one_line, out_of_memory
 from study.store.readings import CACHE_VARIABLE
+
+Work = TypeVar("Work")
 
 
 def without_branches(loss: Any) -> Any:
@@ -90,10 +92,6 @@ def hits(output: torch.Tensor, target: torch.Tensor, labels: Any) -> tuple[torch
     return counts if labels.has_regions else tuple(count[1:] for count in counts)
 
 
-class CompilerMissingError(Exception):
-    """What compiling needs is not here, or broke before; only `Compiler` sees it."""
-
-
 class Compiler:
     """A network and its loss, compiled when they are first run at a shape, like nnU-Net's own.
 
@@ -105,12 +103,17 @@ class Compiler:
 
     def __init__(self, network: Any, build_loss: Callable[[], Any], *, shapes: int) -> None:
         self._network, self._build_loss, self._shapes = network, build_loss, shapes
-        self._broken = ""
+        self.broken = ""
 
     @cached_property
     def network(self) -> Any:
         """The network, compiled anew for every shape: kernels of fixed shapes are faster and can be captured."""
-        allow_compilations(2 * self._shapes + 2)
+        import torch._dynamo
+
+        # Beyond dynamo's limit further shapes run eagerly, without a word.
+        config = torch._dynamo.config
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+        setattr(config, limit, max(getattr(config, limit), 2 * self._shapes + 2))
         # A trial's share of the cores, not all of the node's.
         torch._inductor.config.compile_threads = torch.get_num_threads()
         return torch.compile(self._network, dynamic=False)
@@ -124,30 +127,36 @@ class Compiler:
             inner.dc = torch.compile(inner.dc)
         return loss
 
-    def check(self) -> None:
-        """Raise CompilerMissingError when compiling has failed before in this training: it takes long to fail."""
-        if self._broken:
-            raise CompilerMissingError(self._broken)
+    def tried(self, run: Callable[[Any, Any], Work]) -> Work | None:
+        """What comes of running the compiled network and loss; None, and the reason in `broken`, where that fails.
 
-    def broke(self, error: BaseException) -> str:
-        """Remember that compiling failed; why, in one line."""
-        if not isinstance(error, CompilerMissingError):
-            self._broken = one_line(error)
-        return self._broken
+        It takes long to fail, so it is not tried again in this training. Out of memory is raised.
+        """
+        if self.broken:
+            return None
+        try:
+            return run(self.network, self.loss)
+        except Exception as error:  # the compiler's own exceptions have no common class
+            if out_of_memory(error):
+                raise
+            self.broken = one_line(error)
+            return None
 
 
 def use_compile_cache(folder: Path | None) -> Path:
     """Have all trainings of this user on this node share one folder of compiled kernels; call before compiling.
 
-    Args:
-        folder: made if absent; None is `$TORCHINDUCTOR_CACHE_DIR`, else `pgps-study/inductor` in the user's cache.
+    It is made if absent; None is `$TORCHINDUCTOR_CACHE_DIR`, else `pgps-study/inductor` in the user's cache.
 
     Returns:
         The folder; one of this process alone where that one cannot be written, or is somebody else's, whose code it
         would run.
     """
     try:
-        chosen = folder or _default_folder()
+        chosen = folder or Path(
+            os.environ.get(CACHE_VARIABLE)
+            or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgps-study" / "inductor"
+        )
         chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
         if chosen.stat().st_uid != os.getuid() or not os.access(chosen, os.W_OK):
             raise PermissionError(chosen)
@@ -155,17 +164,3 @@ def use_compile_cache(folder: Path | None) -> Path:
         chosen = Path(tempfile.mkdtemp(prefix="pgps-study-inductor-"))
     os.environ[CACHE_VARIABLE] = str(chosen)
     return chosen
-
-
-def allow_compilations(count: int) -> None:
-    """Let dynamo compile so many shapes: beyond its limit it runs further ones eagerly, without a word."""
-    import torch._dynamo
-
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), count))
-
-
-def _default_folder() -> Path:
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgps-study" / "inductor"

@@ -21,9 +21,9 @@ import torch
 
 from study.nnunet.compiling import Compiler, hits, without_branches
 from study.nnunet.failures import one_line, out_of_memory
+from study.nnunet.steps import Batch, StockSteps
 from study.store.readings import ALWAYS, AUTO, FORWARD_SHARE, StageExecution, worth_compiling
 
-Batch = dict[str, Any]
 Tensors = Sequence[torch.Tensor]
 # nnU-Net's.
 LARGEST_GRADIENT_NORM = 12
@@ -52,8 +52,8 @@ class GpuProgram:
         return self.outputs
 
 
-class CudaSteps:
-    """Steps of one training on one GPU; see the module's text.
+class CudaSteps(StockSteps):
+    """Steps of one training on one GPU; see the module's text and `StockSteps`.
 
     Growing stages free what they leave behind. In random order all stages are made at once, the largest first, so that
     the smaller ones fit into its memory.
@@ -64,7 +64,8 @@ class CudaSteps:
     """
 
     def __init__(self, trainer: Any, announce: Callable[[StageExecution], None]) -> None:
-        self._trainer, self._announce = trainer, announce
+        super().__init__(trainer)
+        self._announce = announce
         self._curriculum, self._settings = trainer.job.curriculum, trainer.job.settings
         self._parameters = list(trainer.network.parameters())
         # Those that the loss reaches; the others keep none, and the optimizer passes them by.
@@ -77,15 +78,15 @@ class CudaSteps:
         self._in_flight: deque[torch.cuda.Event] = deque()
 
     def ready(self, stage: int, batch: Batch, iteration: int) -> None:
-        """Capture the stage unless it is; see `Steps`."""
+        """Capture the stage unless it is."""
         if stage in self._programs:
             return
         if not self._curriculum.random_draws:
             self._drop()
             self._programs[stage] = self._training_program(stage, self._uploaded(batch), iteration)
             return
-        by_size = sorted(range(len(self._curriculum.stages)), key=lambda index: -self._voxels(index))
-        for index in by_size:
+        stages = self._curriculum.stages
+        for index in sorted(range(len(stages)), key=lambda index: -stages[index].voxels_per_iteration):
             self._programs[index] = self._training_program(index, self._blank(index, batch), iteration)
 
     def train(self, stage: int, batch: Batch) -> torch.Tensor:
@@ -125,7 +126,7 @@ class CudaSteps:
         event.record()
         return event
 
-    def seconds_between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+    def seconds_between(self, first: Any, second: Any) -> float:
         """By the GPU's clock."""
         return float(first.elapsed_time(second)) / 1000
 
@@ -206,11 +207,18 @@ class CudaSteps:
         started = time.perf_counter()
         torch.backends.cudnn.benchmark = False
         reasons: list[str] = []
-        work = self._warm(work_of, inputs, reasons) if compiles else None
-        compiled = work is not None
-        if work is None:
-            work = work_of(self._trainer.network, self._loss)
+
+        def warmed(network: Any, loss: Any) -> Callable[..., Tensors]:
+            work: Callable[..., Tensors] = work_of(network, loss)
             self._warm_up(work, inputs)
+            return work
+
+        work = self._compiler.tried(warmed) if compiles else None
+        compiled = work is not None
+        if compiles and not compiled:
+            reasons.append(f"not compiled: {self._compiler.broken}")
+        if work is None:
+            work = warmed(self._trainer.network, self._loss)
         program = self._captured(work, inputs, reasons)
         # Without a graph cuDNN is free to choose as it does in nnU-Net.
         torch.backends.cudnn.benchmark = program.graph is None
@@ -225,19 +233,6 @@ class CudaSteps:
             )
         )
         return program
-
-    def _warm(self, work_of: Any, inputs: Tensors, reasons: list[str]) -> Any:
-        """The compiled work, compiled by running it; None with a reason when that does not work here."""
-        try:
-            self._compiler.check()
-            work = work_of(self._compiler.network, self._compiler.loss)
-            self._warm_up(work, inputs)
-        except Exception as error:  # the compiler's own exceptions have no common class
-            if out_of_memory(error):
-                raise
-            reasons.append(f"not compiled: {self._compiler.broke(error)}")
-            return None
-        return work
 
     def _captured(self, work: Any, inputs: Tensors, reasons: list[str]) -> GpuProgram:
         graph = torch.cuda.CUDAGraph()
@@ -300,10 +295,8 @@ class CudaSteps:
     def _blank(self, stage: int, batch: Batch) -> Tensors:
         """Zeros in the shapes of another stage than the batch's."""
         row, tensors = self._curriculum.stages[stage], _tensors(batch)
-        scales = [
-            [1] * len(row.patch_size),
-            *(self._trainer._get_deep_supervision_scales() or [[1] * len(row.patch_size)]),
-        ]
+        whole = [1] * len(row.patch_size)
+        scales = [whole, *(self._trainer._get_deep_supervision_scales() or [whole])]
         return [
             torch.zeros(
                 (row.batch_size, tensor.shape[1], *(round(n * s) for n, s in zip(row.patch_size, scale, strict=True))),
@@ -313,9 +306,6 @@ class CudaSteps:
             for tensor, scale in zip(tensors, scales, strict=True)
         ]
 
-    def _voxels(self, stage: int) -> int:
-        return int(self._curriculum.stages[stage].voxels_per_iteration)
-
     def _wait_for_room(self) -> None:
         while len(self._in_flight) >= MOST_IN_FLIGHT:
             self._in_flight.popleft().synchronize()
@@ -324,6 +314,11 @@ class CudaSteps:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._in_flight.append(event)
+
+
+def make_steps(trainer: Any, announce: Callable[[StageExecution], None]) -> StockSteps:
+    """The steps of an initialised trainer on its device."""
+    return CudaSteps(trainer, announce) if trainer.device.type == "cuda" else StockSteps(trainer)
 
 
 def _tensors(batch: Batch) -> list[torch.Tensor]:

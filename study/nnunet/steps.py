@@ -1,93 +1,125 @@
-"""How an iteration is executed: nnU-Net's own step on a CPU, captured in CUDA graphs on a GPU (`cuda_steps`)."""
+"""How an iteration is executed, and timed: nnU-Net's own step, as a CPU runs it. `cuda_steps` has those of a GPU.
+
+Iterations are timed in stretches that are reported when they close. Where every iteration draws its stage, a stretch is
+of many stages: it closes as seldom as any other, so that reading the meter and waiting for the device stay rare, and
+says what each of them had of its time.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any
 
 import torch
 
-from study.nnunet.cuda_steps import CudaSteps
-from study.store.readings import StageExecution
+from study.store.readings import StagePart
 
 Batch = dict[str, Any]
-Announce = Callable[[StageExecution], None]
 
 
-class Steps(Protocol):
-    """Executes the iterations of one training."""
+class StockSteps:
+    """Executes the iterations of one training, here by nnU-Net's own steps."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
 
     def ready(self, stage: int, batch: Batch, iteration: int) -> None:
         """Make what the stage needs, given a batch of its shape, before the first of its iterations is seeded."""
 
     def train(self, stage: int, batch: Batch) -> float | torch.Tensor:
         """Train on a batch; its loss, which may wait for the device when it is read."""
+        return float(self._trainer.train_step(batch)["loss"])
 
     def validate(self, batch: Batch, iteration: int) -> Any:
         """Evaluate a validation batch; see `outputs`."""
+        return self._trainer.validation_step(batch)
 
     def outputs(self, validated: list[Any]) -> list[dict[str, Any]]:
         """What nnU-Net's `validation_step` would have returned for each batch."""
+        return validated
 
     def settle(self) -> None:
         """Wait until all iterations are done, so that a clock read next is right."""
 
     def mark(self) -> Any:
         """A moment after the iterations so far, for `seconds_between`, without waiting for them."""
+        return time.perf_counter()
 
     def seconds_between(self, first: Any, second: Any) -> float:
         """Seconds from one mark to a later one; only of what is settled."""
+        return float(second - first)
 
     def close(self) -> None:
         """Free what was made."""
 
 
-class StockSteps:
-    """nnU-Net's own steps, as a CPU runs them."""
-
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
-
-    def ready(self, stage: int, batch: Batch, iteration: int) -> None:
-        """Nothing is needed."""
-
-    def train(self, stage: int, batch: Batch) -> float:
-        """Train on a batch."""
-        return float(self._trainer.train_step(batch)["loss"])
-
-    def validate(self, batch: Batch, iteration: int) -> Any:
-        """Evaluate a validation batch."""
-        return self._trainer.validation_step(batch)
-
-    def outputs(self, validated: list[Any]) -> list[dict[str, Any]]:
-        """What they returned."""
-        return validated
-
-    def settle(self) -> None:
-        """Nothing is under way."""
-
-    def mark(self) -> float:
-        """Now."""
-        return time.perf_counter()
-
-    def seconds_between(self, first: float, second: float) -> float:
-        """By the clock."""
-        return second - first
-
-    def close(self) -> None:
-        """Nothing was made."""
-
-
-def make_steps(trainer: Any, announce: Announce) -> Steps:
-    """The steps of an initialised trainer on its device."""
-    return CudaSteps(trainer, announce) if trainer.device.type == "cuda" else StockSteps(trainer)
-
-
 def read_losses(losses: Sequence[float | torch.Tensor]) -> list[float]:
     """Losses as numbers, waiting for the device once."""
-    if any(isinstance(loss, torch.Tensor) for loss in losses):
-        on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
-        values = iter(torch.stack(on_device).tolist())
-        return [next(values) if isinstance(loss, torch.Tensor) else loss for loss in losses]
-    return [float(loss) for loss in losses]
+    on_device = [loss for loss in losses if isinstance(loss, torch.Tensor)]
+    values = iter(torch.stack(on_device).tolist() if on_device else ())
+    return [next(values) if isinstance(loss, torch.Tensor) else float(loss) for loss in losses]
+
+
+class IterationTimer:
+    """Times consecutive iterations of one stage, or of stages drawn one by one.
+
+    Args:
+        position: gives the index of the next iteration.
+        report: told the stage, the first iteration, the seconds and the parts of every stretch that closes.
+        device: executes the iterations.
+    """
+
+    def __init__(
+        self,
+        position: Callable[[], int],
+        report: Callable[[int | None, int, float, tuple[StagePart, ...]], None],
+        device: StockSteps,
+    ) -> None:
+        self._position, self._report, self._device = position, report, device
+        self._stage: int | None = None
+        self.reopen()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been open."""
+        return time.perf_counter() - self._started
+
+    def enter(self, stage: int) -> None:
+        """Go on at a stage; another one closes the stretch of the last."""
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+
+    def drawn(self, stage: int) -> None:
+        """The iteration just done was of a stage drawn for it alone."""
+        self._draws.append((stage, self._device.mark()))
+
+    def close(self) -> None:
+        """Report the iterations since it opened, if any, and open again."""
+        if self._position() > self._first:
+            self._device.settle()
+            seconds = self.seconds
+            self._report(self._stage, self._first, seconds, self._parts(seconds))
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open anew from here, leaving out the time since it closed."""
+        self._first = self._position()
+        self._started = time.perf_counter()
+        self._draws: list[tuple[int, Any]] = [(-1, self._device.mark())]
+
+    def _parts(self, seconds: float) -> tuple[StagePart, ...]:
+        """The seconds by stage, in the ratio of those between marks."""
+        if len(self._draws) - 1 != self._position() - self._first:
+            return ()
+        spent = defaultdict(list)
+        for (_, before), (stage, after) in pairwise(self._draws):
+            spent[stage].append(self._device.seconds_between(before, after))
+        whole = sum(map(sum, spent.values()))
+        return tuple(
+            StagePart(stage=stage, iterations=len(laps), seconds=seconds * sum(laps) / whole)
+            for stage, laps in sorted(spent.items())
+        )

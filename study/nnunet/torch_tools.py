@@ -1,11 +1,4 @@
-"""Small things asked of torch: a checksum of weights, the devices in sight, a limit on threads, an optimizer.
-
-One voxel at the bottleneck, where the follow-up's chain starts (arXiv 2510.23241).
-
-torch refuses InstanceNorm of a single voxel in training, as a probable mistake. The authors switch that check off for
-the whole process; here the norms of the one network that needs it go round it. At one voxel x - mean is 0: the norm
-gives its bias, and neither its weight nor anything before it gets a gradient. BatchNorm takes one voxel as it is.
-"""
+"""Small things asked of torch: a checksum of weights, the devices in sight, threads, an optimizer, one voxel."""
 
 from __future__ import annotations
 
@@ -73,14 +66,14 @@ def make_optimizer(
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, betas=(momentum, 0.999), **shared)
     else:
         optimizer = torch.optim.SGD(parameters, momentum=momentum, nesterov=momentum > 0, **shared)
-    optimizer.register_load_state_dict_pre_hook(_with_own_kernels)
+
+    def with_own_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+        kept = [{**loaded, **{name: group[name] for name in ("fused", "foreach")}} for loaded, group in pairs]
+        return {**state, "param_groups": kept}
+
+    optimizer.register_load_state_dict_pre_hook(with_own_kernels)
     return optimizer
-
-
-def _with_own_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    kept = [{**loaded, **{name: group[name] for name in ("fused", "foreach")}} for loaded, group in pairs]
-    return {**state, "param_groups": kept}
 
 
 class _Unchecked:
@@ -101,7 +94,13 @@ _UNCHECKED: dict[type, type] = {
 
 
 def allow_one_voxel(network: torch.nn.Module) -> None:
-    """Have every InstanceNorm of a network take one voxel; of other sizes it makes what it made before."""
+    """Have every InstanceNorm of a network take one voxel; of other sizes it makes what it made before.
+
+    torch refuses InstanceNorm of a single voxel in training, as a probable mistake. The authors of the follow-up, whose
+    chain starts there (arXiv 2510.23241), switch that check off for the whole process; here the norms of the one
+    network that needs it go round it. At one voxel x - mean is 0: the norm gives its bias, and neither its weight nor
+    anything before it gets a gradient. BatchNorm takes one voxel as it is.
+    """
     for module in network.modules():
         if type(module) in _UNCHECKED and not module.track_running_stats:
             module.__class__ = _UNCHECKED[type(module)]

@@ -28,10 +28,11 @@ from study.nnunet import checkpoints
 from study.nnunet.batches import Batches, Schedule, augmentations, seed_forward, seed_weights
 from study.nnunet.checkpoints import OnlineValidation, log_none
 from study.nnunet.compiling import use_compile_cache
+from study.nnunet.cuda_steps import make_steps
 from study.nnunet.feed import Feed, make_feed
-from study.nnunet.steps import Steps, StockSteps, make_steps, read_losses
+from study.nnunet.steps import IterationTimer, StockSteps, read_losses
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
-from study.nnunet.training_job import IterationReport, IterationTimer, TrainingJob, published_job
+from study.nnunet.training_job import IterationReport, TrainingJob, published_job
 from study.store.readings import StageExecution, StagePart
 from study.store.records import EpochReport, Phase
 
@@ -69,7 +70,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         # Pseudo Dice by epoch, None where it was not evaluated.
         self._curve: list[float | None] = []
         self._checkpoint_clock = checkpoints.CheckpointClock()
-        self._steps: Steps = StockSteps(self)
+        self._steps = StockSteps(self)
 
     # --- set-up ------------------------------------------------------------------------------------------------
 
@@ -232,14 +233,15 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             stretch.reopen()
 
     def _end_without_batch(self, error: NoBatchError) -> NoReturn:
-        if not self._job.observer.stop_requested():
-            self._save()
-            raise error
-        self._stop()
+        if self._job.observer.stop_requested():
+            self._stop()
+        self._save()
+        raise error
 
     def _stop(self) -> NoReturn:
         self._save()
-        raise TrialInterrupted(f"stopped after iteration {self.iteration} of {self._total}")
+        total = self._job.curriculum.total_iterations
+        raise TrialInterrupted(f"stopped after iteration {self.iteration} of {total}")
 
     def _train_iteration(self, stage: int) -> None:
         started = time.perf_counter()
@@ -267,13 +269,14 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         if not self._schedule().validates(epoch):
             log_none(self.logger, self.label_manager)
             return OnlineValidation()
-        started = time.perf_counter()
+        started, missing = time.perf_counter(), None
         try:
             outputs = self._validation_outputs()
         except NoBatchError as error:
-            self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
-            self._end_without_batch(error)
-        self._spend(Phase.ONLINE_VALIDATION, self._stage_of_last, time.perf_counter() - started)
+            missing = error
+        self._spend(Phase.ONLINE_VALIDATION, time.perf_counter() - started)
+        if missing is not None:
+            self._end_without_batch(missing)
         if self._job.observer.stop_requested():
             self._stop()
         self.on_validation_epoch_end(outputs)
@@ -318,7 +321,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         started = time.perf_counter()
         checkpoints.save(Path(self.output_folder), self._checkpoint(), final=final)
         cost_seconds = time.perf_counter() - started
-        self._spend(Phase.TRAINING, self._stage_of_last, cost_seconds)
+        self._spend(Phase.TRAINING, cost_seconds)
         self._checkpoint_clock.written(cost_seconds)
 
     def _checkpoint(self) -> dict[str, Any]:
@@ -347,9 +350,8 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         super().load_checkpoint(filename_or_checkpoint)
         checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
         state = checkpoint[checkpoints.STATE_KEY]
-        self.iteration = state["iteration"]
+        self.iteration, self.voxels = state["iteration"], state["voxels"]
         self.training_seconds = state["training_seconds"]
-        self.voxels = state["voxels"]
         self._epoch_losses = list(state["epoch_losses"])
         self._curve = list(state["curve"])
 
@@ -362,16 +364,12 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         return self.job
 
     @property
-    def _total(self) -> int:
-        return self._job.curriculum.total_iterations
-
-    @property
     def _stage_of_last(self) -> int:
         return self._job.curriculum.stage_index(max(0, self.iteration - 1))
 
-    def _spend(self, phase: Phase, stage: int | None, seconds: float) -> None:
+    def _spend(self, phase: Phase, seconds: float) -> None:
         self.training_seconds += seconds
-        self._job.observer.interval_done(phase, stage, self.iteration, self.iteration, seconds)
+        self._job.observer.interval_done(phase, self._stage_of_last, self.iteration, self.iteration, seconds)
 
     def _spend_training(self, stage: int | None, start: int, seconds: float, parts: tuple[StagePart, ...]) -> None:
         self.training_seconds += seconds
@@ -388,7 +386,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         )
 
     def _do_i_compile(self) -> bool:
-        """Never through nnU-Net, which compiles the network for good: `steps` compiles stages where it pays."""
+        """Never through nnU-Net, which compiles the network for good: `cuda_steps` compiles stages where it pays."""
         return False
 
     def _stage_ready(self, execution: StageExecution) -> None:
