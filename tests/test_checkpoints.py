@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,33 +80,24 @@ def test_a_crash_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     assert iteration_in(tmp_path / PREVIOUS) == 3
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "scrambled": lambda path: path.write_bytes(b"no checkpoint" * 100),
+    "of another trainer": lambda path: torch.save({"network_weights": {}}, path),
+}
 
 
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def scramble(path: Path) -> None:
-    path.write_bytes(b"no checkpoint" * 100)
-
-
-def of_another_trainer(path: Path) -> None:
-    torch.save({"network_weights": {}}, path)
-
-
-@pytest.mark.parametrize("damage", [cut, empty, scramble, of_another_trainer])
-def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, damage: Any) -> None:
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, name: str) -> None:
     for iteration in (3, 6):
         save(tmp_path, checkpoint(iteration), final=False)
-    damage(tmp_path / LATEST)
+    DAMAGES[name](tmp_path / LATEST)
     iteration, notes = found(tmp_path)
     assert iteration == 3
     assert len(notes) == 1
     assert notes[0].startswith(f"{LATEST} cannot be read (")
-
-    damage(tmp_path / PREVIOUS)
+    DAMAGES[name](tmp_path / PREVIOUS)
     iteration, notes = found(tmp_path)
     assert iteration is None
     assert [note.partition(" ")[0] for note in notes] == [LATEST, PREVIOUS]
@@ -170,25 +162,18 @@ def test_a_hard_link_is_refused_with_the_way_to_keep_it(tmp_path: Path, name: st
     assert iteration_in(newest_readable(trial, pytest.fail)) == 3
 
 
-def test_a_folder_that_leads_outside_the_trial_is_not_read_from(tmp_path: Path) -> None:
+def test_a_folder_may_be_reached_through_a_link_but_not_lead_outside_the_trial(tmp_path: Path) -> None:
     outside = foreign(tmp_path / "elsewhere")
     outside.rename(outside.parent / FINAL)
-    trial = tmp_path / "trial"
+    trial, notes = tmp_path / "trial", list[str]()
     trial.mkdir()
     (trial / "fold_0").symlink_to(outside.parent)
-    notes: list[str] = []
     assert newest_readable(trial / "fold_0", notes.append, inside=trial) is None
     assert len(notes) == 1
     assert not (outside.parent / LOOTED).exists()
-
-
-def test_a_study_reached_through_a_link_is_its_own(tmp_path: Path) -> None:
     save(tmp_path / "study" / "fold_0", checkpoint(3), final=False)
     (tmp_path / "link").symlink_to(tmp_path / "study")
-    linked = tmp_path / "link" / "fold_0"
-    notes: list[str] = []
-    assert iteration_in(newest_readable(linked, notes.append, inside=tmp_path / "link")) == 3
-    assert notes == []
+    assert iteration_in(newest_readable(tmp_path / "link" / "fold_0", pytest.fail, inside=tmp_path / "link")) == 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
@@ -229,45 +214,22 @@ def test_a_stop_while_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.M
         found(tmp_path)
 
 
-# --------------------------------------------------------------------------------------------------------------- clock
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Moves the time that checkpoints go by; call it with seconds."""
+def test_checkpoints_are_due_at_the_end_of_short_epochs_and_within_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    clock = CheckpointClock()
 
-    def wait(seconds: float) -> None:
+    def due_after(seconds: float) -> tuple[bool, bool]:
+        """At the end of an epoch, and within one."""
         now[0] += seconds
+        return clock.due(epoch_ended=True), clock.due(epoch_ended=False)
 
-    return wait
-
-
-def test_the_first_epoch_ends_with_a_checkpoint(clock: Any) -> None:
-    due = CheckpointClock()
-    clock(0.001)
-    assert due.due(epoch_ended=True)
-    assert not due.due(epoch_ended=False)
-
-
-def test_epochs_too_short_for_their_checkpoint_share_one(clock: Any) -> None:
-    due = CheckpointClock()
-    due.written(cost_seconds=1.0)
-    clock(0.9 / LARGEST_SHARE)
-    assert not due.due(epoch_ended=True)
-    clock(0.2 / LARGEST_SHARE)
-    assert due.due(epoch_ended=True)
-    assert not due.due(epoch_ended=False)
-
-
-def test_a_long_epoch_is_not_waited_for(clock: Any) -> None:
-    due = CheckpointClock()
-    due.written(cost_seconds=LONGEST_INTERVAL_SECONDS)
-    clock(LONGEST_INTERVAL_SECONDS - 1)
-    assert not due.due(epoch_ended=False)
-    assert not due.due(epoch_ended=True)
-    clock(1)
-    assert due.due(epoch_ended=False)
-    due.written(cost_seconds=1.0)
-    assert not due.due(epoch_ended=False)
+    assert due_after(0.001) == (True, False), "the first epoch ends with one"
+    clock.written(cost_seconds=1.0)
+    assert due_after(0.9 / LARGEST_SHARE) == (False, False), "epochs too short for their checkpoint share one"
+    assert due_after(0.2 / LARGEST_SHARE) == (True, False)
+    clock.written(cost_seconds=LONGEST_INTERVAL_SECONDS)
+    assert due_after(LONGEST_INTERVAL_SECONDS - 1) == (False, False)
+    assert due_after(1) == (True, True), "a long epoch is not waited for"
+    clock.written(cost_seconds=1.0)
+    assert due_after(0) == (False, False)

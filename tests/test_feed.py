@@ -20,7 +20,7 @@ from test_batches import same
 from study.__main__ import main
 from study.common.errors import NoBatchError, TrialInterrupted
 from study.nnunet.batches import Schedule
-from study.nnunet.feed import make_feed
+from study.nnunet.feed import Feed
 from study.nnunet.torch_tools import cpu_threads
 from study.nnunet.trainer import nnUNetTrainerPGPS
 from study.nnunet.training_job import IterationReport, SilentObserver
@@ -55,8 +55,8 @@ def stopped() -> Iterator[Callable[[list[Any]], None]]:
 
 def test_a_worker_leaves_signals_to_the_trial(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("pgps")
-    expected = list(make_feed(trainer.make_batches(), SCHEDULE, workers=0))
-    feed = make_feed(trainer.make_batches(), SCHEDULE, workers=1)
+    expected = list(Feed(trainer.make_batches(), SCHEDULE, workers=0))
+    feed = Feed(trainer.make_batches(), SCHEDULE, workers=1)
     drawn = [next(feed)]
     (worker,) = feed.workers
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -65,12 +65,11 @@ def test_a_worker_leaves_signals_to_the_trial(make_trainer: MakeTrainer) -> None
     assert all(same(one, other) for one, other in zip(drawn, expected, strict=True))
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_dead_worker_is_named(make_trainer: MakeTrainer, end: signal.Signals) -> None:
-    feed = make_feed(make_trainer("pgps").make_batches(), SCHEDULE, workers=2)
+def test_a_dead_worker_is_named(make_trainer: MakeTrainer) -> None:
+    feed = Feed(make_trainer("pgps").make_batches(), SCHEDULE, workers=2)
     next(feed)
     victim = feed.workers[1].pid
-    os.kill(victim, end)
+    os.kill(victim, signal.SIGSEGV)
     for _ in range(2):
         with pytest.raises(NoBatchError, match=f"data worker {victim} was killed or has died"):
             list(feed)
@@ -84,13 +83,13 @@ def test_errors_of_drawing_arrive_as_they_are(make_trainer: MakeTrainer) -> None
             return training, validation
 
     for workers in (0, 1):
-        feed = make_feed(make_trainer("pgps", trainer=Broken).make_batches(), SCHEDULE, workers=workers)
+        feed = Feed(make_trainer("pgps", trainer=Broken).make_batches(), SCHEDULE, workers=workers)
         with pytest.raises(FileNotFoundError, match="missing"):
             next(feed)
 
 
 def test_processes_end_with_the_feed(make_trainer: MakeTrainer, stopped: Any) -> None:
-    feed = make_feed(make_trainer("pgps").make_batches(), SCHEDULE, workers=2)
+    feed = Feed(make_trainer("pgps").make_batches(), SCHEDULE, workers=2)
     next(feed)
     workers = [psutil.Process(worker.pid) for worker in feed.workers]
     stopped(workers)
@@ -122,9 +121,15 @@ class Watcher(SilentObserver):
         return self._stops and len(self._asked_at) > 4
 
 
-def train_until_it_waits(make_trainer: MakeTrainer, then: Callable[[Any], None], **settings: Any) -> Any:
+def train_until_it_waits(
+    make_trainer: MakeTrainer,
+    then: Callable[[Any], None],
+    *,
+    workers: int,
+    stall_seconds: float = float("inf"),
+    **settings: Any,
+) -> Any:
     """A trainer whose data workers something happens to after iteration 3, and how its training ended."""
-    workers, stall_seconds = settings.pop("workers"), settings.pop("stall_seconds", float("inf"))
     watcher = Watcher(after=3, then=lambda: then(trainer), stops=stall_seconds == float("inf"))
     trainer = make_trainer("pgps", observer=watcher, training=LENGTH, **settings)
     trainer.job = replace(trainer.job, data_workers=workers, stall_seconds=stall_seconds)
@@ -139,27 +144,29 @@ def resumed_at(trainer: Any) -> int:
     return int(trainer.iteration)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_stop_is_heeded_while_workers_are_stopped(make_trainer: MakeTrainer, stopped: Any, workers: int) -> None:
-    trainer, ending = train_until_it_waits(make_trainer, lambda t: stopped(t.dataloader_train.workers), workers=workers)
-    assert isinstance(ending, TrialInterrupted)
-    assert 3 <= resumed_at(trainer) < 24
-    assert str(ending) == f"stopped after iteration {trainer.iteration} of 24"
+@pytest.mark.parametrize(
+    ("kills", "stall_seconds", "words"),
+    [
+        (False, float("inf"), "stopped after iteration"),
+        (False, 0.6, "no batch has come for 0.01 minutes, from 2 data workers"),
+        (True, 600, "was killed or has died"),
+    ],
+)
+def test_a_training_whose_workers_are_stopped_or_killed_ends_with_a_checkpoint(
+    make_trainer: MakeTrainer, stopped: Any, kills: bool, stall_seconds: float, words: str
+) -> None:
+    """On request where it would wait for good, or when it has waited too long."""
 
+    def harm(trainer: Any) -> None:
+        workers = trainer.dataloader_train.workers
+        if kills:
+            workers[0].kill()
+        else:
+            stopped(workers)
 
-def test_a_training_without_batches_ends_with_a_checkpoint(make_trainer: MakeTrainer, stopped: Any) -> None:
-    trainer, ending = train_until_it_waits(
-        make_trainer, lambda t: stopped(t.dataloader_train.workers), workers=2, stall_seconds=0.6
-    )
-    assert str(ending) == "no batch has come for 0.01 minutes, from 2 data workers"
-    assert 3 <= resumed_at(trainer) < 24
-
-
-def test_a_training_whose_worker_is_killed_ends_with_a_checkpoint(make_trainer: MakeTrainer) -> None:
-    trainer, ending = train_until_it_waits(
-        make_trainer, lambda t: t.dataloader_train.workers[0].kill(), workers=1, stall_seconds=600
-    )
-    assert "was killed or has died" in str(ending)
+    trainer, ending = train_until_it_waits(make_trainer, harm, workers=2, stall_seconds=stall_seconds)
+    assert words in str(ending)
+    assert isinstance(ending, TrialInterrupted) is (stall_seconds == float("inf"))
     assert 3 <= resumed_at(trainer) < 24
 
 

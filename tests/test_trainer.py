@@ -55,29 +55,28 @@ def one_thread() -> Any:
 # ------------------------------------------------------------------------------------------------------------ settings
 
 
-def test_adamw_is_configured_as_asked(make_trainer: MakeTrainer) -> None:
-    settings = {"optimizer": "adamw", "initial_learning_rate": 0.02, "momentum": 0.8, "weight_decay": 0.1}
-    trainer = make_trainer(training=settings)
+ADAMW = {"optimizer": "adamw", "initial_learning_rate": 0.02, "momentum": 0.8, "weight_decay": 0.1}
+STOCK = {"lr": 0.01, "weight_decay": 3e-5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "expected"),
+    [
+        (ADAMW, torch.optim.AdamW, {"lr": 0.02, "betas": (0.8, 0.999), "weight_decay": 0.1}),
+        ({"optimizer": "sgd"}, torch.optim.SGD, {**STOCK, "momentum": 0.99, "nesterov": True}),
+        ({"optimizer": "sgd", "momentum": 0.5}, torch.optim.SGD, {**STOCK, "momentum": 0.5, "nesterov": True}),
+        ({"optimizer": "sgd", "momentum": 0.0}, torch.optim.SGD, {**STOCK, "momentum": 0.0, "nesterov": False}),
+    ],
+)
+def test_the_optimizer_is_as_asked_or_nnunets(
+    make_trainer: MakeTrainer, settings: dict[str, Any], kind: Any, expected: dict[str, Any]
+) -> None:
+    length = {"epochs": 5, "iterations_per_epoch": 8, "validation_batches": 7}
+    trainer = make_trainer(budget=0.5, training={**length, **settings})
     trainer.initialize()
-    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert type(trainer.optimizer) is kind
     (group,) = trainer.optimizer.param_groups
-    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.02, (0.8, 0.999), 0.1)
-
-
-@pytest.mark.parametrize("momentum", [None, 0.5, 0.0])
-def test_sgd_is_nnunets_unless_told_otherwise(make_trainer: MakeTrainer, momentum: float | None) -> None:
-    trainer = make_trainer(training={"optimizer": "sgd", "momentum": momentum})
-    trainer.initialize()
-    assert type(trainer.optimizer) is torch.optim.SGD
-    (group,) = trainer.optimizer.param_groups
-    assert (group["lr"], group["weight_decay"]) == (0.01, 3e-5)
-    assert group["momentum"] == (0.99 if momentum is None else momentum)
-    assert group["nesterov"] is (momentum != 0.0)
-
-
-def test_epochs_and_iterations_are_the_specs(make_trainer: MakeTrainer) -> None:
-    training = {"epochs": 5, "iterations_per_epoch": 8, "validation_batches": 7}
-    trainer = make_trainer(budget=0.5, training=training)
+    assert {name: group[name] for name in expected} == expected
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (5, 4, 7)
 
 
@@ -86,13 +85,9 @@ def test_without_a_task_it_is_the_published_method(make_trainer: MakeTrainer, da
     trainer.initialize()
     document = plans_document(data)
     plan = plan_from_document(document, document["configurations"], FULL)
-    assert trainer.job is not None
     assert trainer.job.curriculum == resolve(plan.geometry, named_axes("pgps", allocation="reference"))
-    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
-        1000,
-        250,
-        50,
-    )
+    lengths = trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch
+    assert lengths == (1000, 250, 50)
     assert type(trainer.optimizer) is torch.optim.SGD
     assert trainer.oversample_foreground_percent == 0.5
     assert trainer.job.settings.test_time_mirroring
@@ -118,18 +113,11 @@ def test_foreground_oversampling_reaches_the_batches(make_trainer: MakeTrainer) 
 # ---------------------------------------------------------------------------------------------------------- a training
 
 
-@pytest.fixture
-def trained(make_trainer: MakeTrainer) -> tuple[nnUNetTrainerPGPS, Notes]:
+def test_a_training_from_first_to_last_iteration(make_trainer: MakeTrainer) -> None:
     notes = Notes()
-    training = {"epochs": 3, "iterations_per_epoch": 8, "validation_every_epochs": 2}
+    training = {"epochs": 3, "iterations_per_epoch": 8, "validation_every_epochs": 2, "test_time_mirroring": False}
     trainer = make_trainer(observer=notes, training=training)
     trainer.run_training()
-    return trainer, notes
-
-
-def test_a_training_from_first_to_last_iteration(trained: tuple[nnUNetTrainerPGPS, Notes]) -> None:
-    trainer, notes = trained
-    assert trainer.job is not None
     curriculum = trainer.job.curriculum
     assert trainer.is_trained
     assert [report.iteration for report in notes.iterations] == list(range(24))
@@ -137,10 +125,15 @@ def test_a_training_from_first_to_last_iteration(trained: tuple[nnUNetTrainerPGP
     assert all(report.fetch_seconds > 0 and report.step_seconds > 0 for report in notes.iterations)
     _check_epochs(trainer, notes)
     _check_intervals(trainer, notes)
+    # nnU-Net's own mirroring, whatever the validation does.
+    checkpoint = torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=False)
+    assert checkpoint["inference_allowed_mirroring_axes"] == (0, 1, 2)
+    assert checkpoint["trainer_name"] == "nnUNetTrainerPGPS"
+    assert checkpoint["init_args"]["configuration"] == FULL
+    assert checkpoint["init_args"]["plans"]["plans_name"] == CUBE
 
 
 def _check_epochs(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
-    assert trainer.job is not None
     epochs, curriculum = notes.epochs, trainer.job.curriculum
     assert [(report.epoch, report.iteration) for report in epochs] == [(0, 8), (1, 16), (2, 24)]
     assert [report.learning_rate for report in epochs] == pytest.approx([0.003 * (1 - e / 3) ** 0.9 for e in range(3)])
@@ -161,7 +154,6 @@ def _check_epochs(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
 
 
 def _check_intervals(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
-    assert trainer.job is not None
     curriculum = trainer.job.curriculum
     trained = [(stage, start, stop) for phase, stage, start, stop, _ in notes.intervals if phase is Phase.TRAINING]
     covering = [(stage, start, stop) for stage, start, stop in trained if stop > start]
@@ -177,22 +169,10 @@ def _check_intervals(trainer: nnUNetTrainerPGPS, notes: Notes) -> None:
         assert earlier.training_seconds < later.training_seconds <= trainer.training_seconds
 
 
-def test_the_checkpoint_keeps_nnunets_mirroring_whatever_the_validation_does(make_trainer: MakeTrainer) -> None:
-    training = {"epochs": 1, "iterations_per_epoch": 2, "test_time_mirroring": False}
-    trainer = make_trainer(training=training)
-    trainer.run_training()
-    checkpoint = torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=False)
-    assert checkpoint["inference_allowed_mirroring_axes"] == (0, 1, 2)
-    assert checkpoint["trainer_name"] == "nnUNetTrainerPGPS"
-    assert checkpoint["init_args"]["configuration"] == FULL
-    assert checkpoint["init_args"]["plans"]["plans_name"] == CUBE
-
-
 def test_random_draws_are_reported_with_what_each_stage_had(make_trainer: MakeTrainer) -> None:
     notes = Notes()
     trainer = make_trainer("rpss", observer=notes, training={"epochs": 2, "iterations_per_epoch": 6})
     trainer.run_training()
-    assert trainer.job is not None
     assert len({report.stage for report in notes.iterations}) > 3
     stretches = [(stage, start, stop) for phase, stage, start, stop, _ in notes.intervals if stop > start]
     assert stretches == [(None, 0, 6), (None, 6, 12)]

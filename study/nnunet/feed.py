@@ -32,16 +32,8 @@ READY = 2
 DYING_SECONDS = 1.0
 
 
-def make_feed(
-    batches: Batches,
-    schedule: Schedule,
-    *,
-    workers: int,
-    pin_memory: bool = False,
-    stop_requested: Callable[[], bool] = lambda: False,
-    stall_seconds: float = float("inf"),
-) -> Feed:
-    """The schedule's batches in order.
+class Feed:
+    """An iterator over a schedule's batches in order. Its processes end with it, or with `close`.
 
     Args:
         batches: draws them.
@@ -50,35 +42,38 @@ def make_feed(
         pin_memory: whether they arrive in pinned memory.
         stop_requested: asked while there is none.
         stall_seconds: how long to wait for one.
-    """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=schedule,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=PREFETCHED_PER_WORKER if workers else None,
-        worker_init_fn=_leave_signals_to_the_trial,
-        # Elsewhere, and from Python 3.14 on everywhere, the default starts each process with a new import of torch.
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-    )
-    return Feed(loader, stop_requested, stall_seconds)
-
-
-class Feed:
-    """An iterator over a loader's batches. Its processes end with it, or with `close`.
-
-    Args:
-        loader: in the order of use.
-        stop_requested, stall_seconds: see `make_feed`.
 
     Attributes:
         workers: the processes that draw.
     """
 
-    def __init__(self, loader: DataLoader[Batch], stop_requested: Callable[[], bool], stall_seconds: float) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        schedule: Schedule,
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        stop_requested: Callable[[], bool] = lambda: False,
+        stall_seconds: float = float("inf"),
+    ) -> None:
         self._stop_requested, self._stall_seconds = stop_requested, stall_seconds
-        source = _started(loader)
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=schedule,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=PREFETCHED_PER_WORKER if workers else None,
+            worker_init_fn=_leave_signals_to_the_trial,
+            # Elsewhere, and from Python 3.14 on everywhere, the default starts each process with a new import of torch.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+        # Without torch's signal handler: it raises wherever the training is when a worker dies.
+        before = signal.getsignal(signal.SIGCHLD)
+        source = iter(loader)
+        if signal.getsignal(signal.SIGCHLD) is not before:
+            signal.signal(signal.SIGCHLD, before)
         self.workers: list[Any] = list(getattr(source, "_workers", ()))
         self._tickets = threading.Semaphore(READY if self.workers else 0)
         self._drawn: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
@@ -131,15 +126,6 @@ class Feed:
                 if time.monotonic() - begun >= self._stall_seconds:
                     minutes = f"no batch has come for {self._stall_seconds / 60:g} minutes"
                     raise NoBatchError(f"{minutes}, from {len(self.workers)} data workers") from None
-
-
-def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """The loader's iterator, without torch's signal handler: it raises wherever the training is when a worker dies."""
-    before = signal.getsignal(signal.SIGCHLD)
-    source = iter(loader)
-    if signal.getsignal(signal.SIGCHLD) is not before:
-        signal.signal(signal.SIGCHLD, before)
-    return source
 
 
 def _draw(

@@ -25,14 +25,15 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from study.common.errors import InfeasibleTrialError, NoBatchError, TrialInterrupted
 from study.curriculum.data_curriculum import stopping_epoch
 from study.nnunet import checkpoints
-from study.nnunet.batches import Batches, Schedule, augmentations, seed_forward, seed_weights
+from study.nnunet.batches import Batches, Schedule, seed_forward, seed_weights
 from study.nnunet.checkpoints import OnlineValidation, log_none
 from study.nnunet.compiling import use_compile_cache
 from study.nnunet.cuda_steps import make_steps
-from study.nnunet.feed import Feed, make_feed
+from study.nnunet.feed import Feed
 from study.nnunet.steps import IterationTimer, StockSteps, read_losses
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
 from study.nnunet.training_job import IterationReport, TrainingJob, published_job
+from study.nnunet.transforms import augmentations
 from study.store.readings import StageExecution, StagePart
 from study.store.records import EpochReport, Phase
 
@@ -106,7 +107,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def get_dataloaders(self) -> tuple[Feed, None]:
         """One iterator over training and validation batches in the order of use, from the current iteration on."""
-        feed = make_feed(
+        feed = Feed(
             self.make_batches(),
             self._schedule(),
             workers=self._job.data_workers,
