@@ -5,8 +5,6 @@ share of the variance of an objective each axis explains, over the whole range t
 PED-ANOVA compares where the best points lie with where all of them lie and says which axis one must set right to be
 among the best (Watanabe et al., 2023); with no single objective, the best are those nearest to the front. Both are
 Optuna's, over points (folds and seeds averaged), and sum to 1 in each column.
-
-Importances as bars: a panel per target, per axis a filled bar of PED-ANOVA above a hollow one of fANOVA.
 """
 
 from __future__ import annotations
@@ -14,22 +12,26 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.effects.sheet import Sheet
 from analysis.effects.varying import VaryingAxis
-from analysis.figures.style import MUTED, RC, SURFACE, Layout
+from analysis.figures.exhibits import Exhibit
+from analysis.figures.sheet import Sheet
+from analysis.figures.style import MUTED, SURFACE, Layout
+from analysis.fronts.captions import subject
 from analysis.fronts.dominance import nondominated
 from analysis.tables.columns import BY_NAME
+from analysis.tables.format import Table
 from analysis.tables.objectives import OBJECTIVES
+from analysis.tables.units import counted
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -41,11 +43,19 @@ FRONT = "front"
 """The target that stands for all objectives together."""
 FEWEST_POINTS = 8
 """Below this, importances are noise and are not computed."""
-SEED = 0
+_COLUMNS = ["target", "evaluator", "axis", "importance", "n_points"]
 # fANOVA's forest: Optuna's 64 deep trees, or fewer and flatter ones of many points, of which deep ones take minutes.
 _FOREST, _FOREST_OF_MANY, _MANY_POINTS = {"n_trees": 64, "max_depth": 64}, {"n_trees": 32, "max_depth": 5}, 100
 # PED-ANOVA looks at the best tenth, but at no fewer points than its authors advise, and never at more than half.
 _BEST_SHARE, _BEST_LEAST, _BEST_MOST = 0.1, 5, 0.5
+# Below this, importances are named as weak.
+_ENOUGH_POINTS = 50
+_LOOKS: Mapping[str, Mapping[str, Any]] = {
+    PED_ANOVA: {"facecolor": MUTED.light, "edgecolor": MUTED.light},
+    FANOVA: {"facecolor": SURFACE.light, "edgecolor": MUTED.light, "linewidth": 1.2},
+}
+_OFFSETS = {PED_ANOVA: 0.2, FANOVA: -0.2}
+_LABEL_LETTERS, _LETTER, _ROW = 24, 0.068, 0.42
 
 
 def importances(points: pd.DataFrame, axes: Sequence[VaryingAxis], objectives: Sequence[str]) -> pd.DataFrame:
@@ -62,22 +72,17 @@ def importances(points: pd.DataFrame, axes: Sequence[VaryingAxis], objectives: S
     """
     whole = points[np.isfinite(points[list(objectives)].to_numpy(dtype=float)).all(axis=1)]
     usable = [axis for axis in axes if axis.values[whole.index].nunique() > 1]
-    rows: list[dict[str, Any]] = []
-    if len(whole) >= FEWEST_POINTS and usable:
-        losses = _losses(whole, objectives)
-        study = _study(usable, losses)
-        for target, evaluator, shares in _measured(study, losses, objectives):
-            rows += [
-                {
-                    "target": target,
-                    "evaluator": evaluator,
-                    "axis": axis.name,
-                    "importance": shares.get(axis.name, 0.0),
-                    "n_points": len(whole),
-                }
-                for axis in usable
-            ]
-    return pd.DataFrame(rows, columns=["target", "evaluator", "axis", "importance", "n_points"])
+    if len(whole) < FEWEST_POINTS or not usable:
+        return pd.DataFrame(columns=_COLUMNS)
+    # Less is better, because PED-ANOVA takes it so.
+    signs = {name: -1.0 if OBJECTIVES[name].maximise else 1.0 for name in objectives}
+    losses = pd.DataFrame({name: sign * whole[name].astype("float64") for name, sign in signs.items()})
+    rows = [
+        (target, evaluator, axis.name, 0.0 if math.isnan(share := shares.get(axis.name, 0.0)) else share, len(whole))
+        for target, evaluator, shares in _measured(_study(usable, losses), losses)
+        for axis in usable
+    ]
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def best_share(n_points: int, n_front: int = 0) -> float:
@@ -85,29 +90,26 @@ def best_share(n_points: int, n_front: int = 0) -> float:
     return min(_BEST_MOST, max(_BEST_SHARE, _BEST_LEAST / n_points, n_front / n_points))
 
 
-def _measured(
-    study: Study, losses: pd.DataFrame, objectives: Sequence[str]
-) -> list[tuple[str, str, Mapping[str, float]]]:
-    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+def _measured(study: Study, losses: pd.DataFrame) -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
-    found: list[tuple[str, str, Mapping[str, float]]] = []
-    ped_anova = PedAnovaImportanceEvaluator(target_quantile=best_share(len(losses)))
-    fanova = FanovaImportanceEvaluator(**(_FOREST if len(losses) <= _MANY_POINTS else _FOREST_OF_MANY), seed=SEED)
-    for position, name in enumerate(objectives):
-        if losses[name].nunique() > 1:
-            found.append((name, PED_ANOVA, _shares(study, ped_anova, _value_at(position))))
-            found.append((name, FANOVA, _shares(study, fanova, _value_at(position))))
-    if len(objectives) > 1:
-        on_front = int(nondominated(losses.to_numpy(dtype=float), maximise=[False] * len(objectives)).sum())
-        near = PedAnovaImportanceEvaluator(target_quantile=best_share(len(losses), on_front))
-        found.append((FRONT, PED_ANOVA, _shares(study, near, None)))
-    return found
+    fanova = FanovaImportanceEvaluator(**(_FOREST if len(losses) <= _MANY_POINTS else _FOREST_OF_MANY), seed=0)
+    evaluators = {PED_ANOVA: PedAnovaImportanceEvaluator(target_quantile=best_share(len(losses))), FANOVA: fanova}
+    with warnings.catch_warnings():
+        # What it warns of, that less is better, is so here.
+        warnings.simplefilter("ignore")
+        for at, objective in enumerate(losses):
+            for name, evaluator in evaluators.items() if losses[objective].nunique() > 1 else ():
+                of_one = get_param_importances(study, evaluator=evaluator, target=partial(_value, at))
+                yield str(objective), name, of_one
+        if losses.shape[1] > 1:
+            on_front = int(nondominated(losses.to_numpy(dtype=float), maximise=[False] * losses.shape[1]).sum())
+            near = PedAnovaImportanceEvaluator(target_quantile=best_share(len(losses), on_front))
+            yield FRONT, PED_ANOVA, get_param_importances(study, evaluator=near)
 
 
-def _losses(points: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
-    """Values of which less is better, because PED-ANOVA takes it so."""
-    signs = {name: -1.0 if OBJECTIVES[name].maximise else 1.0 for name in objectives}
-    return pd.DataFrame({name: sign * points[name].astype("float64") for name, sign in signs.items()})
+def _value(at: int, trial: FrozenTrial) -> float:
+    return float(trial.values[at])
 
 
 def _study(axes: Sequence[VaryingAxis], losses: pd.DataFrame) -> Study:
@@ -117,78 +119,58 @@ def _study(axes: Sequence[VaryingAxis], losses: pd.DataFrame) -> Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(directions=["minimize"] * losses.shape[1])
-        distributions = {axis.name: _distribution(axis, losses.index) for axis in axes}
-        study.add_trials([_trial(axes, distributions, index, losses) for index in losses.index])
+        distributions = {axis.name: _distribution(axis, axis.values[losses.index]) for axis in axes}
+        for index, values in zip(losses.index, losses.to_numpy().tolist(), strict=True):
+            params = {axis.name: axis.values[index] for axis in axes}
+            study.add_trial(optuna.create_trial(params=params, distributions=distributions, values=values))
     finally:
         optuna.logging.set_verbosity(before)
     return study
 
 
-def _trial(
-    axes: Sequence[VaryingAxis], distributions: dict[str, BaseDistribution], index: Any, losses: pd.DataFrame
-) -> FrozenTrial:
-    import optuna
-
-    return optuna.trial.create_trial(
-        params={axis.name: axis.values[index] for axis in axes},
-        distributions=distributions,
-        values=losses.loc[index].tolist(),
-    )
-
-
-def _distribution(axis: VaryingAxis, index: pd.Index[Any]) -> BaseDistribution:
+def _distribution(axis: VaryingAxis, values: pd.Series[Any]) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    values = axis.values[index]
     if not axis.numeric:
         return CategoricalDistribution(sorted(set(values)))
     return FloatDistribution(float(values.min()), float(values.max()), log=axis.logarithmic)
 
 
-def _value_at(position: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: float(trial.values[position])
+def importances_exhibit(
+    points: pd.DataFrame, axes: Sequence[VaryingAxis], objectives: Sequence[str], caveats: Sequence[str]
+) -> Exhibit | str:
+    """Bars: a panel per target, per axis a filled bar of PED-ANOVA above a hollow one of fANOVA."""
+    if not axes or len(points) < FEWEST_POINTS:
+        there = "is 1" if len(points) == 1 else f"are {len(points)}"
+        alike = "" if axes else ", all with the same settings"
+        needed = f"at least {FEWEST_POINTS} configurations that differ in an axis"
+        return f"Importances: they take {needed}; there {there}{alike}."
+    shares = importances(points, axes, objectives)
+    labels = {axis.name: axis.label for axis in axes}
+    notes = [*_how_to_read(len(points), axes), *caveats]
+    return Exhibit(
+        stem="importances",
+        heading="Which axis matters",
+        draw=lambda layout: _figure(shares, labels, subject(points), notes, layout),
+        alt=_in_words(shares, labels),
+        notes=notes,
+        data=shares.assign(label=shares["axis"].map(labels)),
+        table=_table(shares, labels),
+        caption=f"Importance of each axis, over {counted(len(points), 'configuration')}",
+    )
 
 
-def _shares(study: Study, evaluator: Any, target: Callable[[FrozenTrial], float] | None) -> Mapping[str, float]:
-    from optuna.importance import get_param_importances
-
-    with warnings.catch_warnings():
-        # What it warns of, that less is better, is so here.
-        warnings.simplefilter("ignore")
-        shares = get_param_importances(study, evaluator=evaluator, target=target)
-    return {name: 0.0 if math.isnan(share) else float(share) for name, share in shares.items()}
-
-
-_LOOKS: Mapping[str, Mapping[str, Any]] = {
-    PED_ANOVA: {"facecolor": MUTED.light, "edgecolor": MUTED.light},
-    FANOVA: {"facecolor": SURFACE.light, "edgecolor": MUTED.light, "linewidth": 1.2},
-}
-_OFFSETS = {PED_ANOVA: 0.2, FANOVA: -0.2}
-_LABEL_LETTERS, _LETTER, _ROW = 24, 0.068, 0.42
-
-
-def target_label(target: str) -> str:
-    """`Dice`, `Training time`, or `Pareto front`."""
+def _target_label(target: str) -> str:
     return "Pareto front" if target == FRONT else BY_NAME[target].label
 
 
-def importance_bars(
-    shares: pd.DataFrame, labels: Mapping[str, str], *, subject: str, notes: Sequence[str], layout: Layout
+def _figure(
+    shares: pd.DataFrame, labels: Mapping[str, str], subject: str, notes: Sequence[str], layout: Layout
 ) -> Figure:
-    """The figure.
-
-    Args:
-        shares: as `importances.importances` gives them, of one dataset, not empty.
-        labels: of axes, by name.
-        subject: what it rests on.
-        notes: sentences below.
-        layout: size and arrangement.
-    """
     targets = list(dict.fromkeys(shares["target"]))
     # The most important axis of all targets together on top.
     order = list(shares.groupby("axis")["importance"].mean().sort_values(kind="stable").index)
     names = [textwrap.fill(labels[axis], _LABEL_LETTERS) for axis in order]
-    longest = max(len(line) for name in names for line in name.splitlines())
     sheet = Sheet(
         layout=layout,
         title="Which axis matters",
@@ -197,40 +179,34 @@ def importance_bars(
         rows=1 if layout.rail else len(targets),
         columns=len(targets) if layout.rail else 1,
         panel_height=max(1.0, _ROW * len(order)),
-        left=0.35 + _LETTER * longest,
+        left=0.35 + _LETTER * max(len(line) for name in names for line in name.splitlines()),
         gap_across=0.3,
-        legend=[Patch(label=evaluator, **_LOOKS[evaluator]) for evaluator in (PED_ANOVA, FANOVA)],
+        head=0.15,
+        legend=[(evaluator, (Patch(**look),)) for evaluator, look in _LOOKS.items()],
     )
-    with mpl.rc_context(RC):
-        figure, panels = sheet.build()
-        for position, (axes, target) in enumerate(zip(panels, targets, strict=True)):
-            _draw(axes, shares[shares["target"] == target], order)
-            axes.set_title(target_label(target), fontsize=9.5, loc="left", pad=5)
-            axes.set_yticks(range(len(order)), names if position == 0 or not layout.rail else [""] * len(order))
+    with sheet.drawn() as (figure, panels):
+        for position, (panel, target) in enumerate(zip(panels, targets, strict=True)):
+            _draw(panel, shares[shares["target"] == target], order)
+            panel.set_title(_target_label(target), fontsize=9.5, loc="left", pad=5)
+            panel.set_yticks(range(len(order)), names if position == 0 or not layout.rail else [""] * len(order))
             if layout.rail or position == len(targets) - 1:
-                axes.set_xlabel("Importance (share of 1)")
+                panel.set_xlabel("Importance (share of 1)")
     return figure
 
 
-def _draw(axes: Axes, shares: pd.DataFrame, order: Sequence[str]) -> None:
+def _draw(panel: Axes, shares: pd.DataFrame, order: Sequence[str]) -> None:
     for evaluator, rows in shares.groupby("evaluator"):
-        by_axis = rows.set_index("axis")["importance"].reindex(list(order))
         places = [place + _OFFSETS[str(evaluator)] for place in range(len(order))]
-        axes.barh(places, by_axis, height=0.36, zorder=3, **_LOOKS[str(evaluator)])
-        for place, share in zip(places, by_axis, strict=True):
-            axes.text(share + 0.02, place, f"{share:.2f}", va="center", fontsize=7.5, color=MUTED.light, zorder=4)
-    axes.set_xlim(0, 1.15)
-    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.grid(False, axis="y")
+        values = rows.set_index("axis")["importance"].reindex(list(order))
+        bars = panel.barh(places, values, height=0.36, zorder=3, **_LOOKS[str(evaluator)])
+        panel.bar_label(bars, fmt="%.2f", padding=3, fontsize=7.5, color=MUTED.light, zorder=4)
+    panel.set_xlim(0, 1.15)
+    panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    panel.set_ylim(-0.6, len(order) - 0.4)
+    panel.grid(False, axis="y")
 
 
-# Below this, importances are named as weak.
-_ENOUGH_POINTS = 50
-
-
-def about_importances(n_points: int, axes: Sequence[VaryingAxis]) -> list[str]:
-    """How to read importances."""
+def _how_to_read(n_points: int, axes: Sequence[VaryingAxis]) -> list[str]:
     best = math.ceil(best_share(n_points) * n_points)
     sentences = [
         f"{FANOVA}: share of the variance over all points that an axis explains by itself. {PED_ANOVA}: how much the "
@@ -246,11 +222,23 @@ def about_importances(n_points: int, axes: Sequence[VaryingAxis]) -> list[str]:
     return sentences
 
 
-def importances_in_words(shares: pd.DataFrame, labels: Mapping[str, str]) -> str:
-    """The figure of importances in words."""
-    parts = []
-    for (target, evaluator), rows in shares.groupby(["target", "evaluator"], sort=False):
-        top = rows.iloc[int(rows["importance"].to_numpy().argmax())]
-        parts.append(f"{target_label(str(target))} by {evaluator}: {labels[top['axis']]} {top['importance']:.2f}")
+def _in_words(shares: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    top = shares.loc[shares.groupby(["target", "evaluator"], sort=False)["importance"].idxmax()]
+    each = [
+        f"{_target_label(row['target'])} by {row['evaluator']}: {labels[row['axis']]} {row['importance']:.2f}"
+        for row in top.to_dict("records")
+    ]
     axes = "1 axis" if len(labels) == 1 else f"{len(labels)} axes"
-    return f"Bar chart, importance of {axes}. Largest: {'; '.join(parts)}."
+    return f"Bar chart, importance of {axes}. Largest: {'; '.join(each)}."
+
+
+def _table(shares: pd.DataFrame, labels: Mapping[str, str]) -> Table:
+    wide = shares.pivot_table(index="axis", columns=["target", "evaluator"], values="importance", sort=False)
+    order = wide.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    pairs = shares[["target", "evaluator"]].drop_duplicates().to_numpy()
+    headings = [f"{_target_label(target)}, {evaluator}" for target, evaluator in pairs]
+    return Table(
+        headings=("Axis", *headings),
+        numeric=(False, *(True for _ in headings)),
+        rows=tuple((labels[str(axis)], *(f"{share:.2f}" for share in wide.loc[axis])) for axis in order),
+    )

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.tables.columns import BY_NAME
 from analysis.tables.methods import CONSTANT_PATCH
@@ -24,8 +26,6 @@ _CURRICULUM = sorted(
     key=lambda name: isinstance(settings_of(Axes).get(name, Count()), Words | Switch),
 )
 _TRAINING = ("plans", "configuration", *settings_of(TrainingSettings))
-# Follows from whether the patch size is constant, unless somebody set it.
-_FOLLOWS = "foreground_oversampling"
 _LOGARITHMIC = [name for name, each in settings_of(TrainingSettings).items() if each.logarithmic]
 _LOG_FROM = 10.0
 # Different numbers beside words that are still told one by one.
@@ -60,6 +60,13 @@ class VaryingAxis:
         """The words in use, sorted; empty for numbers."""
         return [] if self.numeric else sorted(set(self.values))
 
+    def positions(self, points: pd.DataFrame) -> NDArray[np.float64]:
+        """Where points stand on the axis: at their number, or at their category's."""
+        values = self.values.reindex(points.index)
+        if not self.numeric:
+            values = values.map({word: number for number, word in enumerate(self.categories)})
+        return values.to_numpy(dtype=float)
+
 
 def varying_axes(points: pd.DataFrame) -> list[VaryingAxis]:
     """The axes of one dataset's points that have more than one value, each distinguishable once.
@@ -89,9 +96,12 @@ def _same(one: VaryingAxis, other: VaryingAxis) -> bool:
 
 
 def _candidates(points: pd.DataFrame) -> Iterator[VaryingAxis]:
+    by_patch = points.groupby(points["method"].isin(CONSTANT_PATCH))
     for name in (*_CURRICULUM, *_TRAINING):
         column = points[name]
-        if column.isna().any() or column.nunique() < 2 or (name == _FOLLOWS and _follows(points)):
+        # The oversampling follows from whether the patch size is constant, unless somebody set it.
+        follows = name == "foreground_oversampling" and by_patch[name].nunique().le(1).all()
+        if column.isna().any() or column.nunique() < 2 or follows:
             continue
         values, numeric = _values(column)
         low, high = (values.min(), values.max()) if numeric else (0.0, 0.0)
@@ -100,21 +110,14 @@ def _candidates(points: pd.DataFrame) -> Iterator[VaryingAxis]:
 
 
 def _values(column: pd.Series[Any]) -> tuple[pd.Series[Any], bool]:
-    """Numbers where all are, else words; `batch_growth` holds either."""
+    """Numbers where all are, else words: few numbers among them as they are, of many the half of 0 to 1 they are in."""
     if column.dtype == "boolean":
         return column.map({True: "yes", False: "no"}).astype("str"), False
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
-    return (_words(column, numbers), False) if numbers.isna().any() else (numbers, True)
-
-
-def _words(column: pd.Series[Any], numbers: pd.Series[float]) -> pd.Series[Any]:
-    """Words, among them a few numbers as they are; of many numbers, the half of 0 to 1 that they are in."""
+    if numbers.notna().all():
+        return numbers, True
     words = column.astype("str")
     if numbers.nunique() <= _MOST_NUMBERS:
-        return words
+        return words, False
     halves = numbers.map(lambda number: f"{number:g}" if number in (0, 1) else "0–0.5" if number <= 0.5 else "0.5–1")
-    return words.where(numbers.isna(), halves.astype("str"))
-
-
-def _follows(points: pd.DataFrame) -> bool:
-    return all(part[_FOLLOWS].nunique() == 1 for _, part in points.groupby(points["method"].isin(CONSTANT_PATCH)))
+    return words.where(numbers.isna(), halves.astype("str")), False

@@ -102,28 +102,26 @@ PAINTS: tuple[Paint, ...] = (INK, MUTED, RULE, GRID, SHADE, SURFACE, *LINES, *_M
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Size of a figure in inches, before its footnote adds height.
+    """Where a figure is seen: its width in inches, and what there is room for.
 
     Attributes:
-        width, plot_width, plot_height: of the figure and of the plot in it.
-        left: from the figure's edge to the plot.
-        rail: whether legend and key stand in a rail to the right; otherwise the legend is below and there is no key.
+        width: of the figure.
+        left: from its edge to the plot.
+        rail: whether panels stand side by side, and legend and key in a rail to the right; otherwise below each other.
         line_letters: letters that a line of title and footnote holds.
         notes: whether the footnote is in the figure; a page prints it below.
     """
 
     width: float
-    plot_width: float
-    plot_height: float
     left: float
     rail: bool
     line_letters: int
     notes: bool = True
 
 
-FILE = Layout(width=10.3, plot_width=5.75, plot_height=3.85, left=0.8, rail=True, line_letters=180)
+FILE = Layout(width=10.3, left=0.8, rail=True, line_letters=180)
 WIDE = replace(FILE, notes=False)
-NARROW = Layout(width=4.3, plot_width=3.4, plot_height=3.3, left=0.72, rail=False, line_letters=58, notes=False)
+NARROW = Layout(width=4.3, left=0.72, rail=False, line_letters=58, notes=False)
 """`FILE` for pictures on their own, `WIDE` and `NARROW` for pages."""
 
 # What a figure does not look like by: how it gets to a screen.

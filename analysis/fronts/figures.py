@@ -1,51 +1,45 @@
-"""Pareto figures: Dice against a cost, the front as steps, one colour and marker per method.
+"""Pareto figures: Dice against a cost, the front as steps, one colour and marker per method; and attainment.
 
-How a point looks is told in `marks`. Points on the front are numbered. With a third objective, the area of a mark
-stands for it, and there is no line: a front of three objectives is a surface. The Dice axis is cut only with a mark at
-its foot. Nothing here touches matplotlib's global state or needs a display.
+Points on a front are numbered. With a third objective, the area of a mark stands for it, and there is no line: a front
+of three objectives is a surface. The Dice axis is cut only with a mark at its foot.
+
+Attainment: a panel per scheme, with what its best run, half of its runs and all attain. The band between the best and
+the worst surface is the scatter between folds and seeds. The medians (with two runs, the worst surfaces) of the other
+schemes stand behind, in grey.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
-from analysis.figures import encodings as labels
-from analysis.figures.encodings import (
-    Entry,
-    area_of,
-    belongs_to,
-    draw_points,
-    fold_entries,
-    limit_cost,
-    limit_dice,
-    method_entries,
-    size_entries,
-)
-from analysis.figures.style import FILE, INK, LINES, MUTED, RC, RULE, SHADE, Layout
+from analysis.figures import encodings
+from analysis.figures.encodings import belongs_to, dice_floor, draw_points, label_cost, limit_cost, limit_dice
+from analysis.figures.sheet import EDGE, Entry, Sheet
+from analysis.figures.style import FILE, INK, LINES, METHOD_STYLES, MUTED, RULE, SHADE, Layout
+from analysis.fronts.attainment import Attainment
 from analysis.fronts.captions import amount_of, drawn_floor, notes, scale_of, subject, title
 from analysis.fronts.front import Front
 from analysis.statistics.intervals import dice_bars
 from analysis.tables.columns import BY_NAME
-from analysis.tables.units import Scale, label_with_unit, number
+from analysis.tables.methods import METHOD_LABELS
+from analysis.tables.objectives import Objective
+from analysis.tables.units import counted, label_with_unit, number
 
-# Heights of a line in inches; letters that fit a line of the key.
-_NOTE_LINE, _KEY_LINE, _KEY_LETTERS = 0.155, 0.165, 29
+# Of the rail and a line of the key in it, in inches, and letters that fit such a line and the legend's.
+_RAIL, _KEY_LINE, _KEY_LETTERS, _LEGEND_LETTERS = 3.53, 0.165, 29, 44
 _POINTS_PER_INCH = 72
-# Letters in a line of the title, as a share of those in a line of the footnote.
-_TITLE_SHARE = 0.56
 # One pattern per group's line; there is no figure of more groups than these.
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (2, 2)), (0, (8, 2, 1, 2, 1, 2)))
 MOST_GROUPS = len(_DASHES)
-# Letters of a legend's entry beside others in a row; longer ones stand below each other, in lines of so many.
-_SHORT, _LEGEND_LETTERS = 18, 44
 
 
 def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
@@ -56,193 +50,183 @@ def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
             at most MOST_GROUPS groups has a line of its own, and points are not numbered.
         layout: size and arrangement.
     """
-    with mpl.rc_context(RC):
-        return _Drawing(front, layout).figure()
-
-
-class _Drawing:
-    """One figure in the making: the points in reading units, and where things stand in inches."""
-
-    def __init__(self, front: Front, layout: Layout) -> None:
-        self.front, self.layout = front, layout
-        self.dice, self.cost, *more = (objective.name for objective in front.objectives)
-        self.size = more[0] if more else None
-        self.scale: Scale = scale_of(front.objectives[1], front.points[self.cost].max())
-        self.points = front.points.assign(**{self.cost: front.points[self.cost] * self.scale.factor})
-        self.best = self.points[self.points["non_dominated"]].sort_values("number")
-        self.floor = drawn_floor(front.points)
-        self.notes = textwrap.wrap(" ".join(notes(front)), layout.line_letters) if layout.notes else []
-        self.subject = textwrap.wrap(subject(self.points), layout.line_letters)
-        self.entries = self._legend_entries()
-        self.legend_columns, self.legend_rows = self._legend_shape()
-        self.below = 0.66 + _NOTE_LINE * len(self.notes) + (0.0 if layout.rail else 0.2 * self.legend_rows + 0.1)
-        self.title = textwrap.wrap(title(front), round(_TITLE_SHARE * layout.line_letters))
-        self.above = 0.6 + 0.2 * (len(self.title) - 1) + 0.16 * len(self.subject)
-        self.height = self.above + layout.plot_height + self.below
-
-    def figure(self) -> Figure:
-        """Everything, drawn."""
-        self.fig = Figure(figsize=(self.layout.width, self.height))
-        self.axes = self._axes()
-        if self.size is None:
-            self._draw_front_lines()
-        draw_points(self.axes, self.points, cost=self.cost, size=self.size)
-        self._write_titles()
-        self._write_notes()
-        self._draw_legend()
-        if self.front.by is None:
-            self._draw_labels()
-            if self.layout.rail:
-                self._write_key()
-        return self.fig
-
-    def _axes(self) -> Axes:
-        layout = self.layout
-        box = (layout.left, self.below, layout.plot_width, layout.plot_height)
-        across, up = layout.width, self.height
-        axes = self.fig.add_axes((box[0] / across, box[1] / up, box[2] / across, box[3] / up))
-        axes.tick_params(length=0, pad=5)
-        limit_dice(axes, self.floor, float(dice_bars(self.points)[1].max()))
-        limit_cost(axes, self.points[self.cost])
-        label = label_with_unit(self.front.objectives[1].label, self.scale.unit)
-        axes.set_xlabel(label + (", logarithmic" if axes.get_xscale() == "log" else ""), labelpad=6)
+    cost, third = front.objectives[1], next(iter(front.objectives[2:]), None)
+    scale = scale_of(cost, float(front.points[cost.name].max()))
+    points = front.points.assign(cost=front.points[cost.name] * scale.factor)
+    best = points[points["non_dominated"]].sort_values("number")
+    groups = [("", best)]
+    if front.by is not None:
+        groups = [(_words(front.by, name), part) for name, part in best.groupby(front.by)]
+    looks = _looks(len(groups))
+    named = [(textwrap.fill(name, _LEGEND_LETTERS), look) for (name, _), look in zip(groups, looks, strict=True)]
+    sheet = Sheet(
+        layout=layout,
+        title=title(front),
+        subject=subject(points),
+        notes=notes(front),
+        legend=[
+            *encodings.method_entries(points["method"]),
+            *encodings.fold_entries(points["n_folds"]),
+            *(_sizes(points, third) if third else []),
+            *((name, (Line2D([], [], **look),)) for name, look in named if name),
+        ],
+        panel_height=3.85 if layout.rail else 3.3,
+        rail=_RAIL if layout.rail else 0.0,
+    )
+    with sheet.drawn() as (figure, [axes]):
+        limit_dice(axes, drawn_floor(front.points), float(dice_bars(points)[1].max()))
+        limit_cost(axes, points["cost"])
+        label_cost(axes, label_with_unit(cost.label, scale.unit))
         axes.set_ylabel("Dice (mean over foreground)", labelpad=8)
-        return axes
-
-    def _draw_front_lines(self) -> None:
-        right, floor = self.axes.get_xlim()[1], self.axes.get_ylim()[0]
-        groups = self._groups()
-        for dashes, color, (_, group) in zip(_DASHES, _colors(len(groups)), groups, strict=False):
-            x = [*group[self.cost].iloc[:1], *group[self.cost], right]
-            y = [floor, *group[self.dice], group[self.dice].max()]
-            self.axes.plot(x, y, drawstyle="steps-post", color=color, lw=1.2, ls=dashes, zorder=2)
-            if self.front.by is None:
-                self.axes.fill_between(x, y, floor, step="post", color=SHADE.light, lw=0, zorder=0)
-
-    def _groups(self) -> list[tuple[str, pd.DataFrame]]:
-        """The lines to draw: name in the legend, and the points it runs through."""
-        by = self.front.by
-        if by is None:
-            return [("", self.best)]
-        return [(_group_words(by, name), group) for name, group in self.best.groupby(by)]
-
-    def _draw_labels(self) -> None:
-        pixels = self.axes.transData.transform(self.best[[self.cost, self.dice]].to_numpy(dtype=float))
-        numbered = self.best["point_id"].tolist()
-        inches = self.fig.dpi_scale_trans.inverted().transform(pixels)
-        for label in labels.place([(x, y) for x, y in inches * _POINTS_PER_INCH]):
-            self.fig.text(
-                label.x / _POINTS_PER_INCH / self.layout.width,
-                label.y / _POINTS_PER_INCH / self.height,
-                label.text,
-                ha="right",
-                va="bottom",
-                fontsize=labels.FONT_SIZE,
-                color=INK.light,
-                gid=f"front-label-{belongs_to(*numbered[label.first - 1 : label.last])}",
-            )
-
-    def _write(self, x: float, from_top: float, text: str, **style: Any) -> None:
-        self.fig.text(x / self.layout.width, 1 - from_top / self.height, text, **{"va": "top", **style})
-
-    def _write_titles(self) -> None:
-        self._write(0.22, 0.16, "\n".join(self.title), fontsize=12.5, fontweight="bold", linespacing=1.15)
-        self._write(
-            0.22,
-            0.43 + 0.2 * (len(self.title) - 1),
-            "\n".join(self.subject),
-            fontsize=8.3,
-            color=MUTED.light,
-            linespacing=1.35,
-        )
-
-    def _write_notes(self) -> None:
-        top = self.height - _NOTE_LINE * len(self.notes) - 0.08
-        self._write(0.22, top, "\n".join(self.notes), fontsize=7.4, color=MUTED.light, linespacing=1.4)
-
-    def _draw_legend(self) -> None:
-        rail = self.layout.rail
-        left = self._rail_left - 0.06 if rail else 0.12
-        top = self.below + self.layout.plot_height if rail else self.below - 0.5
-        self.fig.legend(
-            handles=[marks for _, marks in self.entries],
-            labels=[label for label, _ in self.entries],
-            handler_map={tuple: HandlerTuple(ndivide=1)},
-            loc="upper left",
-            bbox_to_anchor=(left / self.layout.width, top / self.height),
-            ncols=self.legend_columns,
-            fontsize=8.3,
-            handletextpad=0.3,
-            columnspacing=1.2,
-            borderpad=0,
-            labelspacing=0.45,
-        )
-
-    def _legend_entries(self) -> list[Entry]:
-        names = [textwrap.fill(name, _LEGEND_LETTERS) for name, _ in self._groups() if name]
-        lines: list[Entry] = [
-            (name, (Line2D([], [], color=color, lw=1.2, ls=dashes),))
-            for dashes, color, name in zip(_DASHES, _colors(len(names)), names, strict=False)
-        ]
-        sizes = size_entries(self._sizes()) if self.size else []
-        return [*method_entries(self.points), *fold_entries(self.points), *sizes, *lines]
-
-    def _legend_shape(self) -> tuple[int, int]:
-        """Columns of the legend, and its height in lines."""
-        labels = [label for label, _ in self.entries]
-        if max(map(len, labels)) > _SHORT:
-            return 1, sum(1 + label.count("\n") for label in labels)
-        columns = 2 if self.layout.rail else 3
-        return columns, -(-len(labels) // columns)
-
-    def _sizes(self) -> list[tuple[str, float]]:
-        """Two amounts of the third objective in words, with the areas that stand for them."""
-        third = self.front.objectives[2]
-        largest = float(self.points[third.name].max())
-        return [(amount_of(third, part * largest), area_of(part * largest, largest)) for part in (1.0, 0.25)]
-
-    @property
-    def _rail_left(self) -> float:
-        return self.layout.left + self.layout.plot_width + 0.3
-
-    def _write_key(self) -> None:
-        top = self.above + 0.2 * self.legend_rows + 0.35
-        self._key_row(top, ("", "On the front", "Dice", self.scale.unit or "share"), color=MUTED.light, fontsize=7.6)
-        ends = (self._rail_left / self.layout.width, 1 - 0.22 / self.layout.width)
-        self.fig.add_artist(Line2D(ends, [1 - (top + 0.07) / self.height] * 2, color=RULE.light, lw=0.8))
-        top += 0.26
-        bottom = self.above + self.layout.plot_height + 0.25
-        for written, (_, row) in enumerate(self.best.iterrows()):
-            lines = textwrap.wrap(row["summary"], _KEY_LETTERS)
-            if top + _KEY_LINE * len(lines) > bottom - _KEY_LINE * (written + 1 < len(self.best)):
-                more = f"and {len(self.best) - written} more: see the table of the front"
-                self._key_row(top, ("", more, "", ""), color=MUTED.light, fontsize=7.6)
-                break
-            cells = (str(row["number"]), lines[0], number(row[self.dice], 4), number(row[self.cost]))
-            gid = belongs_to(row["point_id"])
-            self._key_row(top, cells, fontsize=8, gid=gid)
-            for line in lines[1:]:
-                top += _KEY_LINE
-                self._key_row(top, ("", line, "", ""), fontsize=8, gid=gid)
-            top += _KEY_LINE + 0.035
-
-    def _key_row(self, top: float, cells: tuple[str, str, str, str], **style: Any) -> None:
-        left, right = self._rail_left, self.layout.width - 0.22
-        numeral, summary, dice, cost = cells
-        style["va"] = "baseline"
-        self._write(left + 0.14, top, numeral, ha="right", **style)
-        self._write(left + 0.22, top, summary, **style)
-        self._write(right - 0.52, top, dice, ha="right", **style)
-        self._write(right, top, cost, ha="right", **style)
+        for (_, group), look in zip(groups, looks, strict=True) if third is None else ():
+            _draw_steps(axes, group, look, shaded=front.by is None)
+        draw_points(axes, points, cost="cost", size=third.name if third else None)
+        if front.by is None:
+            _number_points(figure, axes, best)
+            if layout.rail:
+                _write_key(figure, sheet, best, scale.unit or "share")
+    return figure
 
 
-def _colors(lines: int) -> list[str]:
-    """A colour for every line of a front, as far apart as they go."""
-    if lines < 2:
-        return [MUTED.light] * lines
-    return [LINES[round((len(LINES) - 1) * min(1, line / (lines - 1)))].light for line in range(lines)]
-
-
-def _group_words(by: str, value: object) -> str:
+def _words(by: str, value: object) -> str:
     words = f"{value:.0%}" if by == "budget" else str(value)
     return f"{BY_NAME[by].label.lower()} {words}"
+
+
+def _looks(lines: int) -> list[dict[str, Any]]:
+    """Colour and pattern for every line of a front, colours as far apart as they go."""
+    shades = [round((len(LINES) - 1) * line / max(1, lines - 1)) for line in range(lines)]
+    colors = [LINES[shade].light for shade in shades] if lines > 1 else [MUTED.light]
+    return [{"color": color, "ls": dashes, "lw": 1.2} for color, dashes in zip(colors, _DASHES, strict=False)]
+
+
+def _sizes(points: pd.DataFrame, third: Objective) -> list[Entry]:
+    """Two amounts of the third objective in words, with the areas that stand for them."""
+    largest = float(points[third.name].max())
+    parts = (largest, 0.25 * largest)
+    return encodings.size_entries([(amount_of(third, part), encodings.area_of(part, largest)) for part in parts])
+
+
+def _draw_steps(axes: Axes, group: pd.DataFrame, look: dict[str, Any], *, shaded: bool) -> None:
+    right, floor = axes.get_xlim()[1], axes.get_ylim()[0]
+    x = [*group["cost"].iloc[:1], *group["cost"], right]
+    y = [floor, *group["dice"], group["dice"].max()]
+    axes.plot(x, y, drawstyle="steps-post", zorder=2, **look)
+    if shaded:
+        axes.fill_between(x, y, floor, step="post", color=SHADE.light, lw=0, zorder=0)
+
+
+def _number_points(figure: Figure, axes: Axes, best: pd.DataFrame) -> None:
+    pixels = axes.transData.transform(best[["cost", "dice"]].to_numpy(dtype=float))
+    inches = figure.dpi_scale_trans.inverted().transform(pixels)
+    width, height = figure.get_size_inches() * _POINTS_PER_INCH
+    for label in encodings.place([(x, y) for x, y in inches * _POINTS_PER_INCH]):
+        named = best["point_id"].tolist()[label.first - 1 : label.last]
+        style: dict[str, Any] = {"fontsize": encodings.FONT_SIZE, "color": INK.light, "gid": belongs_to(*named)}
+        figure.text(label.x / width, label.y / height, label.text, ha="right", va="bottom", **style)
+
+
+def _write_key(figure: Figure, sheet: Sheet, best: pd.DataFrame, unit: str) -> None:
+    """A table of the front in the rail, as far as there is room."""
+    muted: dict[str, Any] = {"color": MUTED.light, "fontsize": 7.6}
+    top, width = sheet.above + sheet.legend_height + 0.25, sheet.layout.width
+    _key_row(figure, sheet, top, ("", "On the front", "Dice", unit), **muted)
+    rule = 1 - (top + 0.07) / sheet.height
+    figure.add_artist(Line2D([sheet.rail_left / width, 1 - EDGE / width], [rule, rule], color=RULE.light, lw=0.8))
+    top += 0.26
+    bottom = sheet.above + sheet.panel_height + 0.25
+    for written, row in enumerate(best.to_dict("records")):
+        lines, left = textwrap.wrap(row["summary"], _KEY_LETTERS), len(best) - written
+        if top + _KEY_LINE * len(lines) > bottom - _KEY_LINE * (left > 1):
+            _key_row(figure, sheet, top, ("", f"and {left} more: see the table of the front", "", ""), **muted)
+            return
+        cells = (str(row["number"]), lines[0], number(row["dice"], 4), number(row["cost"]))
+        for line in (cells, *(("", words, "", "") for words in lines[1:])):
+            _key_row(figure, sheet, top, line, fontsize=8, gid=belongs_to(row["point_id"]))
+            top += _KEY_LINE
+        top += 0.035
+
+
+def _key_row(figure: Figure, sheet: Sheet, top: float, cells: Sequence[str], **style: Any) -> None:
+    left, right = sheet.rail_left, sheet.layout.width - EDGE
+    places = {left + 0.14: "right", left + 0.22: "left", right - 0.52: "right", right: "right"}
+    for (x, side), cell in zip(places.items(), cells, strict=True):
+        sheet.write(figure, x, top, cell, ha=side, va="baseline", **style)
+
+
+_LEVELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "best": ("best run", {"ls": "-", "lw": 0.9}),
+    "median": ("half of the runs", {"ls": "-", "lw": 1.8}),
+    "worst": ("every run", {"ls": (0, (4, 1.6)), "lw": 1.2}),
+}
+
+
+def attainment_figure(
+    found: Sequence[Attainment], cost: Objective, *, subject: str, notes: Sequence[str], layout: Layout = FILE
+) -> Figure:
+    """The figure of one dataset.
+
+    Args:
+        found: the schemes, at least one.
+        cost: the objective to the right of Dice.
+        subject: the line below the title.
+        notes: printed below in layouts that have room for them.
+        layout: size and arrangement.
+    """
+    corners = pd.concat([surface for one in found for surface in one.surfaces.values()])
+    scale = scale_of(cost, float(corners[cost.name].max()))
+    corners = corners.assign(dice_min=corners["dice"], dice_max=corners["dice"], cost=corners[cost.name] * scale.factor)
+    columns = min(len(found), 4 if layout.rail else 2)
+    drawn = [said for level, said in _LEVELS.items() if any(level in one.surfaces for one in found)]
+    sheet = Sheet(
+        layout=layout,
+        title="What each scheme attains over its runs",
+        subject=subject,
+        notes=notes,
+        legend=[(words, (Line2D([], [], color=MUTED.light, **look),)) for words, look in drawn],
+        rows=-(-len(found) // columns),
+        columns=columns,
+        panel_height=1.75,
+        gap_across=0.2,
+        gap_down=0.3,
+        head=0.2,
+    )
+    with sheet.drawn() as (figure, panels):
+        for index, (panel, one) in enumerate(zip(panels, found, strict=False)):
+            limit_dice(panel, dice_floor(corners), float(corners["dice"].max()), most_ticks=6)
+            limit_cost(panel, corners["cost"])
+            others = [other for other in found if other is not one]
+            _draw_attainment(panel, one, others, cost.name, scale.factor)
+            panel.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= len(found))
+            heading = f"{METHOD_LABELS[one.method]}, {counted(one.runs, 'run')} × {one.configurations}"
+            panel.set_title(heading, loc="left", fontsize=8.6, pad=5, color=METHOD_STYLES[one.method].paint.light)
+            if index % columns == 0:
+                panel.set_ylabel("Dice")
+            if index + columns >= len(found):
+                label_cost(panel, label_with_unit(cost.label, scale.unit))
+        for panel in panels[len(found) :]:
+            panel.remove()
+    return figure
+
+
+def _draw_attainment(panel: Axes, one: Attainment, others: Sequence[Attainment], cost: str, factor: float) -> None:
+    def steps(surface: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Corners of a step line: up from the floor at the cheapest goal, and on to the right edge."""
+        x, dice = surface[cost].to_numpy(dtype=float) * factor, surface["dice"].to_numpy()
+        return np.array([x[0], *x, panel.get_xlim()[1]]), np.array([panel.get_ylim()[0], *dice, dice[-1]])
+
+    for other in others:
+        middle = other.surfaces.get("median", other.surfaces["worst"])
+        panel.plot(*steps(middle), color=RULE.light, lw=0.6, ds="steps-post", zorder=1)
+    color = METHOD_STYLES[one.method].paint.light
+    for level, surface in one.surfaces.items():
+        look: dict[str, Any] = {**_LEVELS[level][1], "gid": f"attainment-{one.method}-{level}"}
+        panel.plot(*steps(surface), color=color, ds="steps-post", zorder=3, **look)
+    best, worst = (steps(one.surfaces[level]) for level in ("best", "worst"))
+    grid = np.union1d(best[0], worst[0])
+    panel.fill_between(grid, _at(grid, *worst), _at(grid, *best), step="post", color=color, alpha=0.16, lw=0, zorder=2)
+
+
+def _at(grid: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A step function on a grid; before its first step it is its first value."""
+    return np.asarray(y[np.maximum(np.searchsorted(x, grid, side="right") - 1, 0)])

@@ -22,6 +22,7 @@ from IPython.display import Image, Markdown, display
 
 from analysis.comparison.compare import compare
 from analysis.comparison.text import notes, whole_table
+from analysis.figures.images import as_png
 from analysis.fronts.figures import MOST_GROUPS, pareto_figure
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import gather
@@ -33,13 +34,10 @@ STUDIES = named_studies()
 
 def show(figure):
     """A figure of `analysis`, in the notebook."""
-    from analysis.figures.images import as_png
-
     display(Image(as_png(figure, dots_per_inch=110)))
 
 
 # %%
-
 evidence = gather(STUDIES)
 evidence.tables.trials.groupby(["study", "dataset", "method", "state"]).size().rename("trials").to_frame()
 
@@ -61,7 +59,6 @@ trials.groupby("study")[["hardware", "cpus", "gpus", "concurrent_trials", "meter
 # (corrected over the comparisons by Holm), an effect size and the ratio of costs.
 
 # %%
-
 comparison = compare(evidence)
 display(Markdown(markdown(whole_table(comparison)) if len(comparison.rows) else "Nothing to compare with CPS."))
 print("\n".join(notes(comparison)))
@@ -78,7 +75,6 @@ comparison.rows[["dataset", "against", "budget", "dice_difference", "p_holm", "r
 # A point that two studies trained is averaged over both. To see whether they agree, read them one by one.
 
 # %%
-
 by_study = {}
 for folder in STUDIES:
     points = gather([folder]).points
@@ -91,7 +87,6 @@ pd.DataFrame(by_study)
 # A front of each dataset, with a line per hardware where there are several.
 
 # %%
-
 for dataset in evidence.datasets:
     points = evidence.of(dataset).points
     machines = points["hardware"].nunique()

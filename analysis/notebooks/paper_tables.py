@@ -21,6 +21,7 @@
 from IPython.display import Image, Markdown, display
 
 from analysis.comparison.reference import contradictions, source, table1
+from analysis.figures.images import as_png
 from analysis.figures.style import FILE
 from analysis.page.papers import papers
 from analysis.statistics.evidence import gather
@@ -34,20 +35,16 @@ REFERENCE = "miccai2024"
 
 def show(figure):
     """A figure of `analysis`, in the notebook."""
-    from analysis.figures.images import as_png
-
     display(Image(as_png(figure, dots_per_inch=110)))
 
 
 # %%
-
 evidence = gather(STUDIES)
 
 # %% [markdown]
 # ## From your trials
 
 # %%
-
 section = papers(evidence, reference=REFERENCE)
 for exhibit in section.exhibits:
     display(Markdown(f"### {exhibit.heading}"))
@@ -69,7 +66,6 @@ print("\n".join(section.missing) or "Everything is there.")
 # As printed, and recomputed: where the paper's text and its own table disagree, the sentence says so.
 
 # %%
-
 print(source("miccai2024").citation)
 table1("miccai2024")
 
@@ -82,7 +78,6 @@ print("\n".join(contradictions("miccai2024")) or "Text and table agree.")
 # Every table is also LaTeX (booktabs).
 
 # %%
-
 for exhibit in section.exhibits:
     if exhibit.table is not None:
         print(latex(exhibit.table, caption=exhibit.caption, label=exhibit.stem))

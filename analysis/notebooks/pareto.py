@@ -20,6 +20,7 @@
 import pandas as pd
 from IPython.display import Image, display
 
+from analysis.figures.images import as_png
 from analysis.fronts.captions import notes
 from analysis.fronts.caveats import states
 from analysis.fronts.figures import pareto_figure
@@ -34,13 +35,10 @@ STUDIES = named_studies()
 
 def show(figure):
     """A figure of `analysis`, in the notebook."""
-    from analysis.figures.images import as_png
-
     display(Image(as_png(figure, dots_per_inch=110)))
 
 
 # %%
-
 evidence = gather(STUDIES)
 print(states(evidence.tables.trials))
 print(f"{len(evidence.points)} configurations with a finished trial, on {', '.join(evidence.datasets) or 'no dataset'}")
@@ -60,7 +58,6 @@ evidence.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime
 # front of its own. Below: Dice against training time. Hollow points rest on one fold.
 
 # %%
-
 if not evidence.datasets:
     raise SystemExit("No trial has finished, so there is no front: run the study on.")
 dataset = evidence.datasets[0]
@@ -98,8 +95,6 @@ print(f"The cheapest of them: {cheapest['summary']}, Dice {cheapest['dice']:.4f}
 # electricity (CodeCarbon's yearly averages) and, if given, the data centre's PUE. In order: Sweden, Germany, Poland.
 
 # %%
-
-
 on_grid = {"as recorded": points.set_index("summary")["co2_kg"] * 1000}
 for country in ("SWE", "DEU", "POL"):
     redone = evidence_of(redrawn(evidence.tables, Grid(country=country))).of(dataset).points

@@ -9,18 +9,13 @@ The data are plain JSON:
 
 `facts` are pairs of label and text, of which a tooltip shows the first `told`; `stages` are rows of patch, batch, first
 iteration and iterations, `classes` pairs of class and mean Dice over the cases, `costs` rows of cause, time, energy and
-CO₂.
-
-Learning curves for cards: pseudo Dice over iterations and seconds, thinned to at most a hundred points a trial.
-
-What happened to each trial and when, as its ledger tells it: started, interrupted, failed, finished, notes.
+CO₂, `events` pairs of time (UTC) and words, oldest first.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -28,10 +23,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from analysis.effects.costs import AMOUNTS, CAUSES
 from analysis.statistics.evidence import Evidence
 from analysis.tables.columns import BY_NAME
 from analysis.tables.format import MISSING
-from analysis.tables.frame import FINISHED
+from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.rows import FOREGROUND
 from analysis.tables.units import amount, number
@@ -43,8 +39,24 @@ from study.store.prediction import prediction_with
 
 MOST_POINTS, FEWEST_POINTS, MOST_OF_ALL = 100, 20, 40_000
 
+Row: TypeAlias = dict[str, Any]
+Key: TypeAlias = tuple[str, str]
+Events: TypeAlias = Sequence[tuple[str, str]]
+"""Pairs of time (UTC, to the second) and words, oldest first."""
 
-def thinned_curves(epochs: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+_EXTENSION = '"$(python -c "import study.nnunet_ext as e; print(*e.__path__)")"'
+_TRIAL_FACTS = (
+    *("study", "state", "failure", "dataset", "plans", "configuration", "fold", "seed", "budget", "dice"),
+    *("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg", "waste_seconds", "voxel_share"),
+    *("optimizer", "initial_learning_rate", "attempts", "hardware", "energy_methods", "unmeasured", "versions"),
+    "weights_sha256",
+)
+_TIP_FACTS = ("runtime_seconds", "co2_kg", "voxel_share", "iterations", "folds", "seeds")
+_MORE_FACTS = ("energy_kwh", "total_seconds", "total_co2_kg", "hardware")
+_TRIAL_ROW = ("fold", "seed", "state", "dice", "runtime_seconds", "co2_kg", "attempts", "waste_seconds")
+
+
+def thinned_curves(epochs: pd.DataFrame) -> dict[Key, Row]:
     """The curves of all trials that have any.
 
     Args:
@@ -55,31 +67,21 @@ def thinned_curves(epochs: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]
         among them, and `stages`: indices into these lists where a new stage begins. Trials whose curves would together
         exceed MOST_OF_ALL points have fewer each, but FEWEST_POINTS at least.
     """
-    evaluated = epochs[epochs["pseudo_dice"].notna()]
-    groups = evaluated.groupby(["study", "trial_id"], sort=False)
+    groups = epochs[epochs["pseudo_dice"].notna()].groupby(KEY, sort=False)
     most = max(FEWEST_POINTS, min(MOST_POINTS, MOST_OF_ALL // max(1, groups.ngroups)))
-    return {(str(study), str(trial)): _curve(part, most) for (study, trial), part in groups}
+    curves: dict[Key, Row] = {}
+    for (study, trial), every in groups:
+        part = every.iloc[np.unique(np.linspace(0, len(every) - 1, min(len(every), most)).round().astype(int))]
+        curves[str(study), str(trial)] = {
+            "iterations": part["iteration"].tolist(),
+            "seconds": [round(value, 1) for value in part["training_seconds"].tolist()],
+            "dice": [round(value, 4) for value in part["pseudo_dice"].tolist()],
+            "stages": (np.flatnonzero(np.diff(part["stage"].to_numpy(dtype=float)) != 0) + 1).tolist(),
+        }
+    return curves
 
 
-def _curve(epochs: pd.DataFrame, most: int) -> dict[str, Any]:
-    kept = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), most)).round().astype(int))
-    part = epochs.iloc[kept]
-    stages = part["stage"].to_numpy(dtype=float)
-    return {
-        "iterations": part["iteration"].tolist(),
-        "seconds": [round(value, 1) for value in part["training_seconds"].tolist()],
-        "dice": [round(value, 4) for value in part["pseudo_dice"].tolist()],
-        "stages": (np.flatnonzero(np.diff(stages) != 0) + 1).tolist(),
-    }
-
-
-Events: TypeAlias = Sequence[tuple[str, str]]
-"""Pairs of time (UTC, to the second) and words, oldest first."""
-
-_SAID_BY_THE_TIME = ("event", "time")
-
-
-def events_of(folders: Sequence[Path]) -> Mapping[tuple[str, str], Events]:
+def events_of(folders: Sequence[Path]) -> Mapping[Key, Events]:
     """The events of every trial of the study folders among some folders.
 
     Returns:
@@ -87,7 +89,7 @@ def events_of(folders: Sequence[Path]) -> Mapping[tuple[str, str], Events]:
         Tables that were read from parquet have no events. Of a trial whose events cannot be read there are none: the
         table of trials has it as unreadable.
     """
-    told: dict[tuple[str, str], Events] = {}
+    told: dict[Key, Events] = {}
     for root in dict.fromkeys(folder.resolve() for folder in folders):
         if not (root / "study.json").exists():
             continue
@@ -97,50 +99,19 @@ def events_of(folders: Sequence[Path]) -> Mapping[tuple[str, str], Events]:
     return told
 
 
-def _events(read: Any) -> Events:
+def _events(read: Callable[[], Sequence[Mapping[str, Any]]]) -> Events:
     try:
-        return [(_time(event["time"]), _words(event)) for event in read()]
+        pairs = [(datetime.fromtimestamp(event["time"], tz=UTC), _words(event)) for event in read()]
+        return [(f"{time:%Y-%m-%d %H:%M:%S} UTC", words) for time, words in pairs]
     except (StudyError, OSError, ArithmeticError, ValueError, KeyError, TypeError):
         return []
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def _words(event: Mapping[str, Any]) -> str:
     """`started: attempt 0, iteration 0`."""
-    details = {name: value for name, value in event.items() if name not in _SAID_BY_THE_TIME and value is not None}
+    details = {name: value for name, value in event.items() if name not in ("event", "time") and value is not None}
     told = ", ".join(str(value) if name in ("text", "reason") else f"{name} {value}" for name, value in details.items())
     return f"{event['event']}: {told}" if told else str(event["event"])
-
-
-Row = dict[str, Any]
-Key = tuple[str, str]
-_EXTENSION = '"$(python -c "import study.nnunet_ext as e; print(*e.__path__)")"'
-_PHASES = {
-    "setup": "Set-up",
-    "training": "Training",
-    "online_validation": "Online validation",
-    "final_validation": "Final validation",
-}
-_TRIAL_FACTS = (
-    *("study", "state", "failure", "dataset", "plans", "configuration", "fold", "seed", "budget", "dice"),
-    *("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg", "waste_seconds", "voxel_share"),
-    *(
-        "optimizer",
-        "initial_learning_rate",
-        "attempts",
-        "hardware",
-        "energy_methods",
-        "unmeasured",
-        "versions",
-        "weights_sha256",
-    ),
-)
-_TIP_FACTS = ("runtime_seconds", "co2_kg", "voxel_share", "iterations", "folds", "seeds")
-_MORE_FACTS = ("energy_kwh", "total_seconds", "total_co2_kg", "hardware")
-_TRIAL_ROW = ("fold", "seed", "state", "dice", "runtime_seconds", "co2_kg", "attempts", "waste_seconds")
 
 
 def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any]:
@@ -156,19 +127,18 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any
     for row in _rows(tables.trials):
         key = (row["study"], row["trial_id"])
         entry = {
-            "configuration": _plain(row["point_id"]),
+            "configuration": None if pd.isna(row["point_id"]) else row["point_id"],
             "facts": _facts(row, _TRIAL_FACTS),
             "row": [_text(name, row[name]) for name in _TRIAL_ROW],
-            "classes": classes.get(key, []),
-            "costs": costs.get(key, []),
+            "classes": classes.get(key),
+            "costs": costs.get(key),
             "curve": curves.get(key),
-            "events": events.get(key, []),
+            "events": events.get(key),
             "command": predict_command(row) if row["state"] == FINISHED else None,
         }
         trials.setdefault(row["trial_id"], []).append({name: value for name, value in entry.items() if value})
-    headings = [BY_NAME[name].label for name in _TRIAL_ROW]
     return {
-        "row_headings": headings,
+        "row_headings": [BY_NAME[name].label for name in _TRIAL_ROW],
         "methods": list(METHOD_LABELS),
         "configurations": _configurations(evidence, trials),
         "trials": trials,
@@ -177,12 +147,9 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any
 
 def card_rows(trials: pd.DataFrame) -> dict[str, str]:
     """Identity of every trial and configuration -> id of its (first) row in the table of all trials."""
-    first = trials.drop_duplicates("trial_id")
-    rows = {trial: f"trial-{trial}" for trial in first["trial_id"]}
-    configured = trials.dropna(subset="point_id").drop_duplicates("point_id")
-    return rows | {
-        point: rows[trial] for point, trial in zip(configured["point_id"], configured["trial_id"], strict=True)
-    }
+    rows = {trial: f"trial-{trial}" for trial in trials["trial_id"]}
+    configured = trials.dropna(subset="point_id").drop_duplicates("point_id").set_index("point_id")["trial_id"]
+    return rows | {str(point): rows[trial] for point, trial in configured.items()}
 
 
 def as_script(data: Mapping[str, Any]) -> str:
@@ -207,21 +174,23 @@ def predict_command(trial: Mapping[str, Any]) -> str:
 
 
 def _configurations(evidence: Evidence, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
-    rows = evidence.tables.trials.dropna(subset="point_id")
     points = {row["point_id"]: row for row in _rows(evidence.points)}
     cards: dict[str, Row] = {}
-    for point_id, part in rows.groupby("point_id", sort=False):
-        row = part.iloc[0].to_dict()
+    for point_id, part in evidence.tables.trials.dropna(subset="point_id").groupby("point_id", sort=False):
+        row = part.iloc[0]
         members = list(dict.fromkeys(part["trial_id"]))
-        done = [trials[one][0] for one in members if trials[one][0].get("classes")]
+        stages = json.loads(row["stage_table"])
         cards[str(point_id)] = {
             "summary": METHOD_LABELS[row["method"]],
             "method": row["method"],
             "label": METHOD_LABELS[row["method"]],
             "budget": f"{row['budget']:.0%}",
-            "stages": _stages(row["stage_table"]),
+            "stages": [
+                ("×".join(map(str, s["patch_size"])), s["batch_size"], s["first_iteration"], s["iterations"])
+                for s in stages
+            ],
             "trials": members,
-            "classes": _mean_classes([dict(entry["classes"]) for entry in done]),
+            "classes": _mean_classes([dict(trials[one][0].get("classes", ())) for one in members]),
             **(_averages(points[point_id]) if point_id in points else {}),
         }
     return cards
@@ -233,27 +202,19 @@ def _averages(point: Row) -> Row:
 
 
 def _dice(point: Row) -> Iterator[tuple[str, str]]:
-    if pd.isna(point["dice"]):
-        return
-    yield "Dice", number(point["dice"], 4)
+    if not pd.isna(point["dice"]):
+        yield "Dice", number(point["dice"], 4)
     if not pd.isna(point["dice_low"]):
         ends = f"{number(point['dice_low'], 4)} to {number(point['dice_high'], 4)}"
         yield "95 % interval", f"{ends} (bootstrap over {point['n_cases']} cases)"
 
 
-def _stages(stage_table: str) -> list[tuple[str, int, int, int]]:
-    return [
-        ("×".join(map(str, s["patch_size"])), s["batch_size"], s["first_iteration"], s["iterations"])
-        for s in json.loads(stage_table)
-    ]
-
-
 def _classes(cases: pd.DataFrame) -> dict[Key, list[tuple[str, str]]]:
     """Mean Dice over the cases, by class."""
-    means = cases[cases["label"] != FOREGROUND].groupby(["study", "trial_id", "label"], sort=False)["dice"].mean()
+    means = cases[cases["label"] != FOREGROUND].groupby([*KEY, "label"], sort=False)["dice"].mean()
     told: dict[Key, list[tuple[str, str]]] = {}
     for study, trial, label, value in means.reset_index().itertuples(index=False):
-        told.setdefault((study, trial), []).append((label, MISSING if math.isnan(value) else number(value, 4)))
+        told.setdefault((study, trial), []).append((label, MISSING if pd.isna(value) else number(value, 4)))
     return told
 
 
@@ -263,19 +224,17 @@ def _mean_classes(entries: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]
     return [(label, number(sum(v) / len(v), 4) if v else MISSING) for label, v in columns.items()]
 
 
-def _costs(costs: pd.DataFrame) -> dict[Key, list[tuple[str, str, str, str]]]:
+def _costs(costs: pd.DataFrame) -> dict[Key, list[tuple[str, ...]]]:
     """Time, energy and CO₂ by cause, waste last; a sum with an unmeasured part is unmeasured."""
-    causes = costs.assign(cause=costs["phase"].map(_PHASES))
+    names = list(AMOUNTS)
     wasted = costs[costs["waste_seconds"] > 0].assign(cause="Waste, in the above")
-    for name in ("seconds", "energy_kwh", "co2_kg"):
-        wasted[name] = wasted[f"waste_{name}"]
-    both = pd.concat([causes, wasted])[["study", "trial_id", "cause", "seconds", "energy_kwh", "co2_kg"]]
-    # A NaN makes the sum of pandas no NaN by itself.
-    groups = both.groupby(["study", "trial_id", "cause"], sort=False)
-    sums = groups.sum().where(groups.count().eq(groups.size(), axis=0))
-    told: dict[Key, list[tuple[str, str, str, str]]] = {}
-    for (study, trial, cause), seconds, energy, carbon in sums.itertuples():
-        texts = (_amount(seconds, "s"), _amount(energy, "kWh"), _amount(carbon, "kg"))
+    wasted[names] = wasted[[f"waste_{name}" for name in names]].to_numpy()
+    both = pd.concat([costs.assign(cause=costs["phase"].map(CAUSES)), wasted])
+    sums = both.groupby([*KEY, "cause"], sort=False)[names].sum(skipna=False)
+    told: dict[Key, list[tuple[str, ...]]] = {}
+    for (study, trial, cause), *amounts in sums.itertuples():
+        pairs = zip(amounts, AMOUNTS.values(), strict=True)
+        texts = [MISSING if pd.isna(value) else amount(value, unit) for value, unit in pairs]
         told.setdefault((study, trial), []).append((cause, *texts))
     return told
 
@@ -295,13 +254,5 @@ def _text(name: str, value: Any) -> str:
     return f"{value:g}" if column.decimals is None else number(value, column.decimals)
 
 
-def _amount(value: float, unit: str) -> str:
-    return MISSING if pd.isna(value) else amount(value, unit)
-
-
 def _rows(frame: pd.DataFrame) -> list[Row]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _plain(value: Any) -> str | None:
-    return None if pd.isna(value) else str(value)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from analysis.figures.sections import Exhibit, Section, stem_of
-from analysis.figures.style import Layout
-from analysis.fronts.attainment import Attainment, attainment_figure, attainments
+from analysis.figures.exhibits import Exhibit, Part, Section, by_dataset, parted
+from analysis.fronts.attainment import Attainment, attainments
 from analysis.fronts.captions import description, lowered, notes, over_seeds, subject, title
 from analysis.fronts.caveats import caveats, energy_source, states
-from analysis.fronts.figures import MOST_GROUPS, pareto_figure
+from analysis.fronts.figures import MOST_GROUPS, attainment_figure, pareto_figure
 from analysis.fronts.front import Front, pareto_front
 from analysis.fronts.hypervolume import (
     LIKELY,
     MARGIN,
-    Box,
     box_of,
     data_of,
     hypervolume_rows,
@@ -29,7 +25,7 @@ from analysis.fronts.hypervolume import (
 from analysis.fronts.resampling import REPLICATES, CaseDraws
 from analysis.statistics.evidence import Evidence
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import Table, readable, without_empty
+from analysis.tables.format import MISSING, Table, readable, without_empty
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.objectives import OBJECTIVES
@@ -44,154 +40,46 @@ _INTRO = (
 
 def fronts(evidence: Evidence) -> Section:
     """The section, with exhibits for every dataset that has a finished trial."""
-    exhibits: list[Exhibit] = []
-    missing: list[str] = []
-    several = len(evidence.datasets) > 1
-    for dataset in evidence.datasets:
-        of_dataset = _Dataset(evidence.of(dataset), suffix=f"_{stem_of(dataset)}" if several else "", name=dataset)
-        exhibits += of_dataset.exhibits()
-        missing += [f"{dataset}: {sentence}" if several else sentence for sentence in of_dataset.missing]
+    exhibits, missing = parted(by_dataset(evidence, _of_dataset))
     if not evidence.datasets:
-        missing.append(f"No front: it needs a finished trial ({states(evidence.tables.trials)}).")
-    return Section(
-        anchor="fronts", heading="What Dice costs", intro=_INTRO, exhibits=tuple(exhibits), missing=tuple(missing)
-    )
+        missing = (f"No front: it needs a finished trial ({states(evidence.tables.trials)}).",)
+    return Section(anchor="fronts", heading="What Dice costs", intro=_INTRO, exhibits=exhibits, missing=missing)
 
 
-class _Dataset:
-    """The exhibits of one dataset in the making; what is missing is collected on the way."""
+def _of_dataset(evidence: Evidence) -> Iterator[Part]:
+    draws, points = CaseDraws(evidence.tables), evidence.points
+    pooled = {kind: pareto_front(points, ("dice", cost)) for kind, cost in _KINDS.items()}
+    drawn = {kind: front for kind, front in pooled.items() if len(front.points)}
+    yield from (_why_missing(front, evidence.tables.trials) for front in pooled.values() if front.points.empty)
+    for kind, front in drawn.items():
+        yield from _plots(f"pareto_dice_{kind}", front, points, draws)
+    # CO₂ or, where it was not measured, voxels.
+    thirds = (pareto_front(points, ("dice", "runtime_seconds", third)) for third in ("co2_kg", "voxels"))
+    three = next((front for front in thirds if len(front.points)), None)
+    if three is None:
+        yield "No figure of three objectives: no configuration has Dice, training time and a third one."
+    else:
+        yield _plot("pareto_three_objectives", three, draws)
+    yield from _by_class(evidence)
+    yield _attainment(evidence)
+    if drawn:
+        yield _hypervolume(list(drawn.values()), points)
 
-    def __init__(self, evidence: Evidence, *, suffix: str, name: str) -> None:
-        self.evidence, self.suffix = evidence, suffix
-        self.ending = f", {name}" if suffix else ""
-        self.draws = CaseDraws(evidence.tables)
-        self.missing: list[str] = []
 
-    def exhibits(self) -> list[Exhibit]:
-        """All of them, in order."""
-        pooled = {kind: self._front("dice", cost) for kind, cost in _KINDS.items()}
-        drawn = {kind: front for kind, front in pooled.items() if not front.points.empty}
-        self.missing += [self._why_missing(front) for front in pooled.values() if front.points.empty]
-        plots = [exhibit for kind, front in drawn.items() for exhibit in self._plots(kind, front)]
-        return [
-            *plots,
-            *self._three(),
-            *self._by_class(),
-            *self._attainment(),
-            *self._hypervolume(list(drawn.values())),
-        ]
-
-    def _front(self, *objectives: str, by: str | None = None) -> Front:
-        return pareto_front(self.evidence.points, objectives, by=by)
-
-    def _plots(self, kind: str, front: Front) -> Iterator[Exhibit]:
-        stem, cost = f"pareto_dice_{kind}{self.suffix}", front.objectives[1]
-        yield self._plot(stem, front)
-        if budgets_compare(front.points):
-            yield self._plot(f"{stem}_by_budget", self._front("dice", cost.name, by="budget"))
-        machines = front.points["hardware"].nunique()
-        if cost.machine_bound and 1 < machines <= MOST_GROUPS:
-            yield self._plot(f"{stem}_by_hardware", self._front("dice", cost.name, by="hardware"))
-        elif cost.machine_bound and machines > 1:
-            self.missing.append(
-                f"No figure of {cost.label} by hardware: {machines} kinds are more than the {MOST_GROUPS} that one "
-                "figure holds; `front --by hardware` lists their fronts."
-            )
-
-    def _plot(self, stem: str, front: Front) -> Exhibit:
-        points = judged(front, self.draws)
-        rows, best = rows_to_read(points), int(points["non_dominated"].sum())
-        caption = f"On the front of {title(front)}: {best} of {counted(len(points), 'point')}"
-        if len(rows) > best:
-            caption += f", and below them {len(rows) - best} that are on it in at least {LIKELY:.0%} of the replicates"
-        return Exhibit(
-            stem=stem,
-            heading=title(front) + self.ending,
-            draw=partial(_draw_front, front),
-            alt=description(front),
-            notes=(*notes(front), *_about_judgement(front)),
-            data=data_of(points),
-            table=table_of(rows, front),
-            caption=caption,
+def _plots(stem: str, front: Front, points: pd.DataFrame, draws: CaseDraws) -> Iterator[Part]:
+    cost, machines = front.objectives[1], front.points["hardware"].nunique()
+    yield _plot(stem, front, draws)
+    if budgets_compare(front.points):
+        yield _plot(f"{stem}_by_budget", pareto_front(points, ("dice", cost.name), by="budget"), draws)
+    if not cost.machine_bound or machines < 2:
+        return
+    if machines <= MOST_GROUPS:
+        yield _plot(f"{stem}_by_hardware", pareto_front(points, ("dice", cost.name), by="hardware"), draws)
+    else:
+        yield (
+            f"No figure of {cost.label} by hardware: {machines} kinds are more than the {MOST_GROUPS} that one "
+            "figure holds; `front --by hardware` lists their fronts."
         )
-
-    def _three(self) -> Iterator[Exhibit]:
-        """Dice, time and CO₂; voxels where CO₂ was not measured."""
-        for third in ("co2_kg", "voxels"):
-            front = self._front("dice", "runtime_seconds", third)
-            if not front.points.empty:
-                yield self._plot(f"pareto_three_objectives{self.suffix}", front)
-                return
-        self.missing.append("No figure of three objectives: no configuration has Dice, training time and a third one.")
-
-    def _by_class(self) -> Iterator[Exhibit]:
-        """Of several classes the front of each, in a table."""
-        labels = self.evidence.classes
-        if len(labels) < 2:
-            return
-        names = ("dice", "runtime_seconds")
-        best = [pareto_front(self.evidence.of_class(label).points, names).best.assign(label=label) for label in labels]
-        rows = pd.concat(best, ignore_index=True)
-        if rows.empty:
-            return
-        text = readable(rows, ["number", "summary", *without_empty(rows, ["dice", "dice_low", "dice_high"]), names[1]])
-        yield Exhibit(
-            stem=f"front_by_class{self.suffix}",
-            heading=f"Dice against training time, by class{self.ending}",
-            notes=("Each class has a front of its own; `front --class LABEL` says how sure it is.",),
-            data=rows[["label", "number", "point_id", "summary", "dice", "dice_low", "dice_high", names[1]]],
-            table=Table(
-                headings=("Class", *text.headings),
-                numeric=(False, *text.numeric),
-                rows=tuple((label, *row) for label, row in zip(rows["label"], text.rows, strict=True)),
-            ),
-            caption="Points on the front of each class",
-        )
-
-    def _attainment(self) -> Iterator[Exhibit]:
-        cost = OBJECTIVES["runtime_seconds"]
-        trials = self.evidence.tables.trials
-        found = attainments(trials, (OBJECTIVES["dice"], cost))
-        if not found:
-            self.missing.append(
-                "No figure of attainment: no scheme has configurations that finished on two folds or seeds."
-            )
-            return
-        front = self._front("dice", cost.name)
-        said = _about_attainment(found, front, trials)
-        yield Exhibit(
-            stem=f"attainment_dice_runtime{self.suffix}",
-            heading=f"What each scheme attains{self.ending}",
-            draw=partial(_draw_attainment, found, subject(front.points), said),
-            alt=_describe(found),
-            notes=said,
-            data=_corners(found),
-        )
-
-    def _hypervolume(self, drawn: Sequence[Front]) -> Iterator[Exhibit]:
-        if not drawn:
-            return
-        rows = [hypervolume_rows(front) for front in drawn]
-        boxes = [box_of(front.points, front.objectives) for front in drawn]
-        mixed = self.evidence.points["hardware"].nunique() > 1
-        hardware = ["Points were measured on different hardware: shares of time and CO₂ mix it."] if mixed else []
-        yield Exhibit(
-            stem=f"hypervolume{self.suffix}",
-            heading=f"Hypervolume by scheme and budget{self.ending}",
-            notes=(*_about_hypervolume(boxes), *hardware, *contention(self.evidence.points)),
-            data=pd.concat(rows, ignore_index=True),
-            table=_hypervolume_table(drawn, rows),
-            caption="Share of the box between reference and ideal point that each set of points dominates",
-        )
-
-    def _why_missing(self, front: Front) -> str:
-        dice, cost = front.objectives
-        if front.dropped[dice.name] == front.n_dropped:
-            return f"No figure of {cost.label}: no finished trial has a Dice."
-        trials = self.evidence.tables.trials
-        source = energy_source(trials[trials["state"] == FINISHED])
-        because = f" ({source})" if cost.is_energy and source else ""
-        return f"No figure of {cost.label}: it was not measured completely in any finished configuration{because}."
 
 
 def budgets_compare(points: pd.DataFrame) -> bool:
@@ -200,80 +88,138 @@ def budgets_compare(points: pd.DataFrame) -> bool:
     return 2 <= len(counts) <= MOST_GROUPS and bool(counts.median() >= 2)
 
 
-def _draw_front(front: Front, layout: Layout) -> Figure:
-    return pareto_figure(front, layout=layout)
-
-
-def _draw_attainment(found: Sequence[Attainment], about: str, said: Sequence[str], layout: Layout) -> Figure:
-    return attainment_figure(found, OBJECTIVES["runtime_seconds"], subject=about, notes=said, layout=layout)
-
-
-def _about_judgement(front: Front) -> Iterator[str]:
-    yield (
-        f"P(on front): share of {REPLICATES} replicates, with validation cases{over_seeds(front.points)}, drawn again, "
-        "in which a point is not dominated."
-    )
-    box = box_of(front.points, front.objectives)
-    yield f"Own share: of the hypervolume, lost without the point; reference point {box.words}."
-
-
-def _about_attainment(found: Sequence[Attainment], front: Front, trials: pd.DataFrame) -> tuple[str, ...]:
-    sentences = [
-        "A run is one fold with one seed. Right of and below a line lies what the best run, at least half of the runs, "
-        "or every run attains; grey: the other schemes.",
-        "Heading of a panel: runs × configurations that finished in all of them.",
-    ]
-    lacking = [f"{one.left_out} of {METHOD_LABELS[one.method]}" for one in found if one.left_out]
-    if lacking:
-        sentences.append(f"Trials left out, because not every run has their configuration: {', '.join(lacking)}.")
-    present = [method for method in METHOD_LABELS if (trials["method"] == method).any()]
-    absent = [METHOD_LABELS[method] for method in present if method not in {one.method for one in found}]
-    if absent:
-        sentences.append(f"Without two runs of a same configuration: {', '.join(absent)}.")
-    sentences += [sentence for sentence in caveats(front) if sentence.startswith("Measured on")]
-    sentences += contention(front.points)
-    return (*sentences, "The Dice axis may start above 0, which a mark at its foot says.")
-
-
-def _about_hypervolume(boxes: Sequence[Box]) -> list[str]:
-    points = [f"{box.objectives[0].label} and {lowered(box.objectives[1].label)}: {box.words}" for box in boxes]
-    return [
-        f"Reference points, {MARGIN:.0%} of the range beyond the worst value and not below 0: {'; '.join(points)}.",
-        "A set with more configurations never covers less, so compare sets that tried as many.",
-        "Shares hold for this set of points alone: another trial can move the reference point.",
-    ]
-
-
-def _hypervolume_table(drawn: Sequence[Front], rows: Sequence[pd.DataFrame]) -> Table:
-    merged: dict[tuple[str, str], list[str]] = {}
-    counts: dict[tuple[str, str], str] = {}
-    for column, frame in enumerate(rows):
-        for row in frame.to_dict("records"):
-            key = (str(row["group"]), str(row["name"]))
-            cells = merged.setdefault(key, ["–"] * len(rows))
-            cells[column] = number(row["share"], 4)
-            counts.setdefault(key, str(row["points"]))
-    costs = [lowered(front.objectives[1].label) for front in drawn]
-    return Table(
-        headings=("Set", "Of", "Points", *(f"Share, Dice and {cost}" for cost in costs)),
-        numeric=(False, False, *([True] * (1 + len(costs)))),
-        rows=tuple((name, group, counts[group, name], *cells) for (group, name), cells in merged.items()),
+def _plot(stem: str, front: Front, draws: CaseDraws) -> Exhibit:
+    points = judged(front, draws)
+    rows, best = rows_to_read(points), int(points["non_dominated"].sum())
+    caption = f"On the front of {title(front)}: {best} of {counted(len(points), 'point')}"
+    if len(rows) > best:
+        caption += f", and below them {len(rows) - best} that are on it in at least {LIKELY:.0%} of the replicates"
+    return Exhibit(
+        stem=stem,
+        heading=title(front),
+        draw=lambda layout: pareto_figure(front, layout=layout),
+        alt=description(front),
+        notes=(
+            *notes(front),
+            f"P(on front): share of {REPLICATES} replicates, with validation cases{over_seeds(front.points)}, drawn "
+            "again, in which a point is not dominated.",
+            "Own share: of the hypervolume, lost without the point; reference point "
+            f"{box_of(front.points, front.objectives).words}.",
+        ),
+        data=data_of(points),
+        table=table_of(rows, front),
+        caption=caption,
     )
 
 
-def _describe(found: Sequence[Attainment]) -> str:
-    parts = [
+def _why_missing(front: Front, trials: pd.DataFrame) -> str:
+    dice, cost = front.objectives
+    if front.dropped[dice.name] == front.n_dropped:
+        return f"No figure of {cost.label}: no finished trial has a Dice."
+    source = energy_source(trials[trials["state"] == FINISHED])
+    because = f" ({source})" if cost.is_energy and source else ""
+    return f"No figure of {cost.label}: it was not measured completely in any finished configuration{because}."
+
+
+def _by_class(evidence: Evidence) -> Iterator[Exhibit]:
+    """Of several classes the front of each, in a table."""
+    labels, names = evidence.classes, ("dice", "runtime_seconds")
+    if len(labels) < 2:
+        return
+    best = [pareto_front(evidence.of_class(label).points, names).best.assign(label=label) for label in labels]
+    rows = pd.concat(best, ignore_index=True)
+    if rows.empty:
+        return
+    text = readable(rows, ["number", "summary", *without_empty(rows, ["dice", "dice_low", "dice_high"]), names[1]])
+    yield Exhibit(
+        stem="front_by_class",
+        heading="Dice against training time, by class",
+        notes=("Each class has a front of its own; `front --class LABEL` says how sure it is.",),
+        data=rows[["label", "number", "point_id", "summary", "dice", "dice_low", "dice_high", names[1]]],
+        table=Table(
+            headings=("Class", *text.headings),
+            numeric=(False, *text.numeric),
+            rows=tuple((label, *row) for label, row in zip(rows["label"], text.rows, strict=True)),
+        ),
+        caption="Points on the front of each class",
+    )
+
+
+def _attainment(evidence: Evidence) -> Part:
+    cost, trials = OBJECTIVES["runtime_seconds"], evidence.tables.trials
+    found = attainments(trials, (OBJECTIVES["dice"], cost))
+    if not found:
+        return "No figure of attainment: no scheme has configurations that finished on two folds or seeds."
+    front = pareto_front(evidence.points, ("dice", cost.name))
+    about, said = subject(front.points), tuple(_about_attainment(found, front, trials))
+    each = [
         f"{METHOD_LABELS[one.method]} over {one.runs} runs reaches Dice {one.surfaces['best']['dice'].max():.3f} in "
         f"its best run and {one.surfaces['worst']['dice'].max():.3f} in every run"
         for one in found
     ]
-    return f"Step lines of Dice against training time, a panel per scheme: {'; '.join(parts)}."
-
-
-def _corners(found: Sequence[Attainment]) -> pd.DataFrame:
-    parts = [
+    corners = [
         surface.assign(method=one.method, runs=one.runs, surface=level)
         for one in found
         for level, surface in one.surfaces.items()
     ]
-    return pd.concat(parts, ignore_index=True)[["method", "runs", "surface", "dice", "runtime_seconds"]]
+    return Exhibit(
+        stem="attainment_dice_runtime",
+        heading="What each scheme attains",
+        draw=lambda layout: attainment_figure(found, cost, subject=about, notes=said, layout=layout),
+        alt=f"Step lines of Dice against training time, a panel per scheme: {'; '.join(each)}.",
+        notes=said,
+        data=pd.concat(corners, ignore_index=True)[["method", "runs", "surface", "dice", "runtime_seconds"]],
+    )
+
+
+def _about_attainment(found: Sequence[Attainment], front: Front, trials: pd.DataFrame) -> Iterator[str]:
+    yield (
+        "A run is one fold with one seed. Right of and below a line lies what the best run, at least half of the runs, "
+        "or every run attains; grey: the other schemes."
+    )
+    yield "Heading of a panel: runs × configurations that finished in all of them."
+    lacking = [f"{one.left_out} of {METHOD_LABELS[one.method]}" for one in found if one.left_out]
+    if lacking:
+        yield f"Trials left out, because not every run has their configuration: {', '.join(lacking)}."
+    shown = {one.method for one in found}
+    present = set(trials["method"])
+    absent = [label for method, label in METHOD_LABELS.items() if method in present - shown]
+    if absent:
+        yield f"Without two runs of a same configuration: {', '.join(absent)}."
+    yield from (sentence for sentence in caveats(front) if sentence.startswith("Measured on"))
+    yield from contention(front.points)
+    yield "The Dice axis may start above 0, which a mark at its foot says."
+
+
+def _hypervolume(drawn: Sequence[Front], points: pd.DataFrame) -> Exhibit:
+    rows = pd.concat([hypervolume_rows(front) for front in drawn], ignore_index=True)
+    costs = [lowered(front.objectives[1].label) for front in drawn]
+    boxes = [box_of(front.points, front.objectives).words for front in drawn]
+    reference = "; ".join(f"Dice and {cost}: {box}" for cost, box in zip(costs, boxes, strict=True))
+    mixed = points["hardware"].nunique() > 1
+    return Exhibit(
+        stem="hypervolume",
+        heading="Hypervolume by scheme and budget",
+        notes=(
+            f"Reference points, {MARGIN:.0%} of the range beyond the worst value and not below 0: {reference}.",
+            "A set with more configurations never covers less, so compare sets that tried as many.",
+            "Shares hold for this set of points alone: another trial can move the reference point.",
+            *(["Points were measured on different hardware: shares of time and CO₂ mix it."] if mixed else []),
+            *contention(points),
+        ),
+        data=rows,
+        table=_hypervolume_table(rows, costs),
+        caption="Share of the box between reference and ideal point that each set of points dominates",
+    )
+
+
+def _hypervolume_table(rows: pd.DataFrame, costs: Sequence[str]) -> Table:
+    """A row per set of points, its share of each box."""
+    shares = rows.pivot(index=["group", "name"], columns="objectives", values="share")[rows["objectives"].unique()]
+    cells = shares.map(lambda share: MISSING if pd.isna(share) else number(share, 4))
+    sets = rows.drop_duplicates(["group", "name"])[["group", "name", "points"]].itertuples(index=False)
+    return Table(
+        headings=("Set", "Of", "Points", *(f"Share, Dice and {cost}" for cost in costs)),
+        numeric=(False, False, *([True] * (1 + len(costs)))),
+        rows=tuple((name, group, str(count), *cells.loc[(group, name)]) for group, name, count in sets),
+    )

@@ -1,7 +1,6 @@
 // Points of figures: a tooltip on hover and focus, a card on click and Enter. A figure is one tab stop; arrow keys go on.
 const tip = document.getElementById("tip");
 const TIP_STAGES = 6;
-const POINT = /point-([0-9a-f]{12})(-\d+)?$/;
 
 function pointWords(configuration) {
   const told = (configuration.facts ?? []).map(([label, text]) => `${label} ${text}`);
@@ -40,8 +39,6 @@ function makePoint(group, id, configuration) {
   group.setAttribute("role", "button");
   group.setAttribute("tabindex", "-1");
   group.setAttribute("aria-label", pointWords(configuration));
-  group.classList.add("point");
-  group.dataset.card = id;
   group.addEventListener("pointerenter", () => showTip(group, configuration));
   group.addEventListener("pointerleave", hideTip);
   group.addEventListener("focus", () => showTip(group, configuration));
@@ -70,13 +67,8 @@ function move(points, from, key) {
 }
 
 function makeFigure(svg) {
-  const points = [];
-  for (const group of svg.querySelectorAll('g[id*="point-"]')) {
-    const id = POINT.exec(group.id)?.[1];
-    if (!id || !DATA.configurations[id]) continue;
-    makePoint(group, id, DATA.configurations[id]);
-    points.push(group);
-  }
+  const points = Array.from(svg.querySelectorAll(".point")).filter((group) => DATA.configurations[group.dataset.card]);
+  for (const group of points) makePoint(group, group.dataset.card, DATA.configurations[group.dataset.card]);
   if (!points.length) return;
   points[0].setAttribute("tabindex", "0");
   // An image has no buttons in it.

@@ -30,37 +30,22 @@ for (const table of document.querySelectorAll("main table")) {
   });
 }
 
-// Filters: checkboxes per scheme and budget hide points, bars and curves of figures and rows of tables. Lines of fronts stay: they are of all.
+// Filters: checkboxes per scheme and budget hide what all of whose points are hidden: marks, bars, curves, labels and
+// keys of figures, and rows of tables. Lines of fronts stay: they are of all.
 const configurations = Object.values(DATA.configurations);
 const filters = document.getElementById("filters");
-// Bars, curves, rings, labels and keys of points in figures, see belongs_to, and rows of tables that name none.
-const BELONGS = /of-((?:[0-9a-f]{12})(?:-[0-9a-f]{12})*)/;
 const FILTERS = [["Scheme", "method", "label"], ["Budget", "budget", "budget"]];
 
-function configurationOf(node) {
-  const id = node.dataset.card;
-  return DATA.configurations[id] ?? DATA.configurations[DATA.trials[id]?.[0].configuration];
-}
-
-function belongsToHidden(name, hides) {
-  const ids = BELONGS.exec(name)?.[1].split("-").filter((id) => DATA.configurations[id]) ?? [];
-  return ids.length ? ids.every((id) => hides(DATA.configurations[id])) : null;
+function configurationsOf(node) {
+  const ids = node.dataset.of?.match(/[0-9a-f]{12}/g) ?? [(node.dataset.card ? node : node.querySelector("a[data-card]"))?.dataset.card];
+  return ids.map((id) => DATA.configurations[id] ?? DATA.configurations[DATA.trials[id]?.[0].configuration]).filter(Boolean);
 }
 
 function apply() {
   const off = Array.from(filters.querySelectorAll("input:not(:checked)"), (box) => [box.name, box.value]);
-  const hides = (configuration) => Boolean(configuration) && off.some(([name, value]) => configuration[name] === value);
-  for (const point of document.querySelectorAll("svg .point")) {
-    point.classList.toggle("filtered", hides(configurationOf(point)));
-  }
-  for (const mark of document.querySelectorAll('svg [id*="of-"]')) {
-    const hidden = belongsToHidden(mark.id, hides);
-    if (hidden !== null) mark.classList.toggle("filtered", hidden);
-  }
-  for (const row of document.querySelectorAll("main tbody tr")) {
-    const anchor = row.querySelector("a[data-card]");
-    if (anchor) row.hidden = hides(configurationOf(anchor));
-    else if (row.dataset.of) row.hidden = Boolean(belongsToHidden(row.dataset.of, hides));
+  for (const node of document.querySelectorAll("svg .point, svg [data-of], main tbody tr")) {
+    const told = configurationsOf(node);
+    node.classList.toggle("filtered", told.length > 0 && told.every((one) => off.some(([name, value]) => one[name] === value)));
   }
   for (const svg of document.querySelectorAll("figure > svg")) keepTabStop(svg);
   filters.querySelector("output").textContent = off.length ? "Some points and rows are hidden; fronts are of all." : "";

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -12,15 +12,11 @@ from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_tabl
 from analysis.comparison.pairs import methods_of
 from analysis.comparison.reference import load
 from analysis.comparison.text import notes, whole_table
-from analysis.figures.sections import Exhibit, Section, stem_of
-from analysis.papers.figure2 import STEM as FIGURE2
-from analysis.papers.figure2 import figure2
-from analysis.papers.figure3 import figure3
+from analysis.figures.exhibits import Exhibit, Section, stem_of
+from analysis.papers.figures import figure2, figure3
 from analysis.papers.tables import patch_batch_sizes, table1, time_table
 from analysis.statistics.evidence import Evidence
 from analysis.tables.methods import METHOD_LABELS
-
-COMPARISON, EQUAL_COST = "comparison", "equal_cost"
 
 
 def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
@@ -37,73 +33,62 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
     published = load(reference) if reference else None
     theirs = None if published is None else compare(published)
     whole = comparison if theirs is None or comparison.rows.empty else joined_with(comparison, theirs)
-    lines = {dataset: _figure2(evidence, dataset) for dataset in evidence.datasets}
+    endings = {name: f"_{stem_of(name)}" if len(evidence.datasets) > 1 else "" for name in evidence.datasets}
+    lines = [figure2(evidence, dataset, stem=f"figure2{ending}") for dataset, ending in endings.items()]
     exhibits = [
         table1(evidence.points, comparison, published=None if published is None else published.points),
-        *lines.values(),
+        *lines,
         figure3(comparison, published=theirs),
-        _comparison(whole),
-        _equal_cost(comparison),
+        *_comparisons(whole, comparison.equal_cost),
         time_table(evidence),
         patch_batch_sizes(evidence.points),
     ]
+    without_budgets = [line for line in lines if isinstance(line, str)]
+    missing = list(_missing(evidence.points, comparison, without_budgets))
     return Section(
         anchor="papers",
         heading="The papers' tables and figures",
         intro=f"Schemes against {METHOD_LABELS[BASELINE]} as the publication showed them: what is gained or lost in "
         "Dice, tested case by case, and what is saved.",
-        exhibits=[exhibit for exhibit in exhibits if exhibit is not None],
-        missing=[*_missing(evidence.points, comparison), *_without_budgets(lines)],
+        exhibits=[exhibit for exhibit in exhibits if isinstance(exhibit, Exhibit)],
+        missing=missing,
     )
 
 
-def _figure2(evidence: Evidence, dataset: str) -> Exhibit | None:
-    stem = FIGURE2 if len(evidence.datasets) == 1 else f"{FIGURE2}_{stem_of(dataset)}"
-    return figure2(evidence, dataset, stem=stem)
+def _comparisons(whole: Comparison, equal: pd.DataFrame) -> Iterator[Exhibit]:
+    against = f"Every scheme against {whole.baseline}"
+    if len(whole.rows):
+        yield Exhibit(
+            stem="comparison",
+            heading=against,
+            notes=notes(replace(whole, ambiguous=(), missing=())),
+            data=whole.rows,
+            table=whole_table(whole),
+            caption=f"{against}: Dice, statistics over cases, ratios of training cost",
+        )
+    if len(equal):
+        yield Exhibit(
+            stem="equal_cost",
+            heading=f"{against} at equal cost",
+            notes=equal_cost_sentences(equal),
+            data=equal,
+            table=equal_cost_table(equal),
+            caption=f"Dice of the schemes and of {whole.baseline} for the same training time, energy or voxels",
+        )
 
 
-def _comparison(comparison: Comparison) -> Exhibit | None:
-    if comparison.rows.empty:
-        return None
-    return Exhibit(
-        stem=COMPARISON,
-        heading=f"Every scheme against {comparison.baseline}",
-        notes=notes(replace(comparison, ambiguous=(), missing=())),
-        data=comparison.rows,
-        table=whole_table(comparison),
-        caption=f"Every scheme against {comparison.baseline}: Dice, statistics over cases, ratios of training cost",
-    )
-
-
-def _equal_cost(comparison: Comparison) -> Exhibit | None:
-    rows = comparison.equal_cost
-    if rows.empty:
-        return None
-    return Exhibit(
-        stem=EQUAL_COST,
-        heading=f"Every scheme against {comparison.baseline} at equal cost",
-        notes=equal_cost_sentences(rows),
-        data=rows,
-        table=equal_cost_table(rows),
-        caption=f"Dice of the schemes and of {comparison.baseline} for the same training time, energy or voxels",
-    )
-
-
-def _without_budgets(lines: Mapping[str, Exhibit | None]) -> list[str]:
-    datasets = [dataset for dataset, exhibit in lines.items() if exhibit is None]
-    return [f"Fig. 2 needs published schemes at two budgets or more: not on {', '.join(datasets)}."] if datasets else []
-
-
-def _missing(points: pd.DataFrame, comparison: Comparison) -> list[str]:
-    """Why tables and figures are not there; empty when all are."""
+def _missing(points: pd.DataFrame, comparison: Comparison, without_budgets: Sequence[str]) -> Iterator[str]:
+    """Why tables and figures are not there."""
     methods, baseline = methods_of(points), METHOD_LABELS[BASELINE]
     if not methods:
-        return ["Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."]
-    if BASELINE not in methods:
-        return [f"Fig. 3 and the comparison need finished trials of {baseline}; there is none."]
-    if methods == [BASELINE]:
-        return [f"Fig. 3 and the comparison need a finished trial of a scheme other than {baseline}; there is none."]
-    sentences = [*comparison.ambiguous, *comparison.missing]
-    if comparison.rows["standard_error"].isna().all():
-        sentences.insert(0, f"Fig. 3 needs {baseline} and another scheme with the same settings on a common fold.")
-    return sentences
+        yield "Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."
+    elif BASELINE not in methods:
+        yield f"Fig. 3 and the comparison need finished trials of {baseline}; there is none."
+    elif methods == [BASELINE]:
+        yield f"Fig. 3 and the comparison need a finished trial of a scheme other than {baseline}; there is none."
+    else:
+        if comparison.rows["standard_error"].isna().all():
+            yield f"Fig. 3 needs {baseline} and another scheme with the same settings on a common fold."
+        yield from (*comparison.ambiguous, *comparison.missing)
+    if without_budgets:
+        yield f"Fig. 2 needs published schemes at two budgets or more: not on {', '.join(without_budgets)}."

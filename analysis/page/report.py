@@ -9,10 +9,13 @@
 
 With several datasets, stems end in the dataset's name. What is drawn is up to the sections.
 
-The folder of a report: written file by file, each one whole, and cleared of what an earlier report left.
+The page needs nothing else, on a phone, in the dark, on paper, without a network. Everything can be read without its
+script, which adds cards, sorting and filters. Every text that comes from a study is escaped in `page.html`, in `format`
+or in `cards`.
 
-Only files that a report wrote are ever removed: those that its `files.json` names, and where a page has no such list
-beside it, those that reports used to put there.
+The folder is written file by file, each one whole, and cleared of what an earlier report left. Only files that a report
+wrote are ever removed: those that its `files.json` names, and where a page has no such list beside it, those that
+reports used to put there.
 """
 
 from __future__ import annotations
@@ -22,28 +25,40 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from analysis.comparison.reference import source
-from analysis.figures.images import FIGURE_FORMATS, FIGURES, TABLE_FORMATS, Drawn, draw_all
-from analysis.figures.images import TABLES as TABLE_FOLDER
-from analysis.figures.sections import STEM, Exhibit, Section
+from analysis.figures.exhibits import (
+    FIGURE_FORMATS,
+    FIGURES,
+    STEM,
+    TABLE_FORMATS,
+    Drawn,
+    Exhibit,
+    Section,
+    draw_all,
+)
+from analysis.figures.exhibits import TABLES as TABLE_FOLDER
+from analysis.figures.images import share_styles
+from analysis.figures.style import PAINTS
 from analysis.fronts.caveats import basis, constant_share, states, words_of
 from analysis.page.cards import as_script, card_data, card_rows, events_of
 from analysis.page.effects import effects
 from analysis.page.fronts import fronts
-from analysis.page.page import Page, PageExhibit, PageSection, render
 from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, gather
-from analysis.tables.columns import TABLES
+from analysis.tables.columns import TABLES, Column
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import readable, without_empty
+from analysis.tables.format import Table, html, readable, without_empty
 from analysis.tables.frame import FINISHED, Tables
 from analysis.tables.grid import Grid
 from analysis.tables.rows import UNREADABLE
@@ -53,74 +68,19 @@ from study import __version__
 from study.common.errors import MachineError
 from study.common.files import name_of, write_atomically
 
-PAGE, LIST = "report.html", "files.json"
+PAGE, LIST, FOLDER = "report.html", "files.json", "report"
 DATA_FILES: tuple[str, ...] = (*(f"{DATA}/{name}.parquet" for name in TABLES), f"{DATA}/{SCHEMA_FILE}")
 """Names of the tidy tables within a report."""
+CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, effects)
+"""What a report tells, in order."""
 
 _BEFORE = ("trials.parquet", "trials.csv", "trials.md", "front.csv", "pareto_dice_*.png", "pareto_dice_*.svg")
 _OURS = re.compile(
     rf"{FIGURES}/{STEM.pattern}\.({'|'.join(FIGURE_FORMATS)})"
     rf"|{TABLE_FOLDER}/{STEM.pattern}\.({'|'.join(TABLE_FORMATS)})"
 )
-
-
-@dataclass(frozen=True)
-class ReportFolder:
-    """A report's folder, made when it is first written to."""
-
-    root: Path
-
-    def write(self, drawn: Iterable[Drawn], tables: Tables, page: str) -> None:
-        """Write a report in the place of the one before.
-
-        Args:
-            drawn: its exhibits.
-            tables: its data.
-            page: content of the page.
-
-        Raises:
-            OSError: the folder cannot be written, or leads elsewhere.
-        """
-        files = {name: content for one in drawn for name, content in one.files.items()}
-        if foreign := [name for name in files if not _OURS.fullmatch(name)]:
-            raise ValueError(f"{foreign[0]!r} is no file of a report: the next one would not clear it")
-        self.root.mkdir(parents=True, exist_ok=True)
-        for name in (FIGURES, TABLE_FOLDER, DATA):
-            if (self.root / name).is_symlink():
-                raise OSError(errno.ELOOP, f"{self.root / name} is a link; delete it")
-        self._clear()
-        # First of all, so that a report that is cut short is cleared too.
-        self._put(LIST, json.dumps(sorted(files), indent=1).encode())
-        for name, content in (files | {PAGE: page.encode(errors="backslashreplace")}).items():
-            self._put(name, content)
-        save(tables, self.root / DATA)
-
-    def _clear(self) -> None:
-        for path in self._left():
-            path.unlink(missing_ok=True)
-
-    def _left(self) -> Iterator[Path]:
-        """Files of the report before; a list that does not read as one names none."""
-        if (self.root / PAGE).exists() and not (self.root / LIST).exists():
-            for pattern in _BEFORE:
-                yield from self.root.glob(pattern)
-        try:
-            names = json.loads((self.root / LIST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if isinstance(names, list):
-            yield from (self.root / name for name in names if isinstance(name, str) and _OURS.fullmatch(name))
-
-    def _put(self, name: str, content: bytes) -> None:
-        def put(handle: IO[bytes]) -> None:
-            handle.write(content)
-
-        write_atomically(self.root / name, put)
-
-
-FOLDER = "report"
-CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, effects)
-"""What a report tells, in order."""
+_SCRIPTS = ("page_cards.js", "page_points.js", "page_tables.js")
+_FORMATS = {"md": "Markdown", "tex": "LaTeX"}
 # From so many trials on, drawing in several processes saves more than starting them costs.
 _MANY_TRIALS, _MOST_PROCESSES = 200, 4
 _PARETO = "pareto_"
@@ -189,46 +149,74 @@ def write_report(
         sections = [partial(papers, reference=reference) if one is papers else one for one in sections]
     evidence = gather(studies, grid=Grid(country=country) if country else None)
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
-    _make(folder)
-    told = [section(evidence) for section in sections]
-    trials = _trials(evidence.tables.trials)
-    exhibits = [*(exhibit for section in told for exhibit in section.exhibits), trials]
-    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
-    drawn = {
-        exhibit.stem: done for exhibit, done in zip(exhibits, draw_all(exhibits, processes=processes), strict=True)
-    }
-    page = render(_page(_title(studies), evidence, told, trials, drawn, studies))
     try:
-        ReportFolder(folder).write(drawn.values(), evidence.tables, page)
+        # Before anything is drawn: that takes its time.
+        folder.mkdir(parents=True, exist_ok=True)
+        told = [section(evidence) for section in sections]
+        exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(evidence.tables.trials)]
+        processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
+        done = draw_all(exhibits, processes=processes)
+        drawn = {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
+        title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
+        page = render(
+            title=title, evidence=evidence, sections=told, trials=exhibits[-1], drawn=drawn, events=events_of(studies)
+        )
+        write_folder(folder, drawn.values(), evidence.tables, page)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise MachineError(f"cannot write the report to {folder}: {error.strerror}; name another --out") from error
+    pictures = (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
     return Report(
         folder=folder,
         page=folder / PAGE,
-        figures=tuple(sorted(_pictures(folder, drawn), key=lambda path: not path.name.startswith(_PARETO))),
+        figures=tuple(sorted(pictures, key=lambda path: not path.name.startswith(_PARETO))),
         missing=tuple(sentence for section in told for sentence in section.missing),
         trials=evidence.tables.trials,
     )
 
 
-def _make(folder: Path) -> None:
-    """Before anything is drawn: that takes its time."""
+def write_folder(root: Path, drawn: Iterable[Drawn], tables: Tables, page: str) -> None:
+    """Write a report in the place of the one before.
+
+    Args:
+        root: its folder, made if need be.
+        drawn: its exhibits.
+        tables: its data.
+        page: content of the page.
+
+    Raises:
+        OSError: the folder cannot be written, or leads elsewhere.
+    """
+    contents = {name: content for one in drawn for name, content in one.files.items()}
+    if foreign := [name for name in contents if not _OURS.fullmatch(name)]:
+        raise ValueError(f"{foreign[0]!r} is no file of a report: the next one would not clear it")
+    root.mkdir(parents=True, exist_ok=True)
+    for name in (FIGURES, TABLE_FOLDER, DATA):
+        if (root / name).is_symlink():
+            raise OSError(errno.ELOOP, f"{root / name} is a link; delete it")
+    for path in list(_left_in(root)):
+        path.unlink(missing_ok=True)
+    # The list first of all, so that a report that is cut short is cleared too.
+    listed = {LIST: json.dumps(sorted(contents), indent=1).encode()}
+    for name, content in (listed | contents | {PAGE: page.encode(errors="backslashreplace")}).items():
+        write_atomically(root / name, partial(_put, content))
+    save(tables, root / DATA)
+
+
+def _put(content: bytes, handle: Any) -> None:
+    handle.write(content)
+
+
+def _left_in(root: Path) -> Iterator[Path]:
+    """Files of the report before; a list that does not read as one names none."""
+    if (root / PAGE).exists() and not (root / LIST).exists():
+        for pattern in _BEFORE:
+            yield from root.glob(pattern)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> MachineError:
-    return MachineError(f"cannot write the report to {folder}: {error.strerror}; name another --out")
-
-
-def _title(studies: Sequence[Path]) -> str:
-    return "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
-
-
-def _pictures(folder: Path, drawn: dict[str, Drawn]) -> Iterator[Path]:
-    return (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
+        names = json.loads((root / LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(names, list):
+        yield from (root / name for name in names if isinstance(name, str) and _OURS.fullmatch(name))
 
 
 def _trials(trials: pd.DataFrame) -> Exhibit:
@@ -239,51 +227,69 @@ def _trials(trials: pd.DataFrame) -> Exhibit:
     return Exhibit(stem="trials", heading="All trials", data=trials, table=readable(trials, names), caption=caption)
 
 
-def _page(
+def render(
+    *,
     title: str,
     evidence: Evidence,
     sections: Sequence[Section],
     trials: Exhibit,
-    drawn: dict[str, Drawn],
-    studies: Sequence[Path],
-) -> Page:
-    frame = evidence.tables.trials
-    return Page(
+    drawn: Mapping[str, Drawn],
+    events: Mapping[Any, Any],
+) -> str:
+    """The HTML document."""
+    frame, styles = evidence.tables.trials, dict[str, str]()
+    cards = card_rows(frame)
+
+    def table(one: Table, caption: str, row_ids: Sequence[str | None] = ()) -> Markup:
+        return Markup(html(one, caption=caption, cards=cards, row_ids=row_ids))
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return environment.from_string(_text("page.html")).render(
         title=title,
         subtitle=states(frame),
         basis=basis(frame, evidence.points),
         notices=list(_notices(frame, evidence.points)),
-        sections=[_page_section(section, drawn) for section in sections],
-        trials=_page_exhibit(trials, drawn[trials.stem]) if len(frame) else None,
-        trial_ids=frame["trial_id"].tolist(),
-        card_rows=card_rows(frame),
-        cards=as_script(card_data(evidence, events_of(studies))),
+        sections=sections,
+        trials=trials,
+        # An id for the first row of each trial: two studies may hold the same trial.
+        row_ids=("trial-" + frame["trial_id"]).mask(frame["trial_id"].duplicated(), "").tolist(),
+        drawn=drawn,
         data_files=DATA_FILES,
+        schemas={name: _schema(columns) for name, columns in TABLES.items()},
+        cards=Markup(as_script(card_data(evidence, events))),
         footer=f"Made by pgps-study {__version__} on {datetime.date.today().isoformat()}.",
+        stylesheet=Markup(stylesheet()),
+        script=Markup("".join(map(_text, _SCRIPTS))),
+        styles=styles,
+        shared=lambda svg: Markup(share_styles(svg, styles)),
+        table=table,
+        words_of=_words_of,
     )
 
 
-def _page_section(section: Section, drawn: dict[str, Drawn]) -> PageSection:
-    return PageSection(
-        anchor=section.anchor,
-        heading=section.heading,
-        intro=section.intro,
-        exhibits=[_page_exhibit(exhibit, drawn[exhibit.stem]) for exhibit in section.exhibits],
-        missing=section.missing,
-    )
+def stylesheet() -> str:
+    """The page's CSS: colours for light and dark, paper always light, then the layout."""
+    light = "".join(f"--{paint.name}:{paint.light};" for paint in PAINTS)
+    dark = "".join(f"--{paint.name}:{paint.dark};" for paint in PAINTS)
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n{_text('page.css')}"
 
 
-def _page_exhibit(exhibit: Exhibit, drawn: Drawn) -> PageExhibit:
-    return PageExhibit(
-        stem=exhibit.stem,
-        heading=exhibit.heading,
-        wide=drawn.wide,
-        narrow=drawn.narrow,
-        notes=exhibit.notes,
-        table=exhibit.table,
-        caption=exhibit.caption,
-        files=list(drawn.files),
-    )
+def _text(name: str) -> str:
+    return (files("analysis.page") / name).read_text(encoding="utf-8")
+
+
+def _words_of(name: str) -> str:
+    """`figure PNG`, `table CSV`, `trials.parquet`."""
+    folder, _, file = name.rpartition("/")
+    kind = {FIGURES: "figure", TABLE_FOLDER: "table"}.get(folder)
+    ending = file.rpartition(".")[2]
+    return f"{kind} {_FORMATS.get(ending, ending.upper())}" if kind else file
+
+
+def _schema(columns: Sequence[Column]) -> Table:
+    headings = ("Column", "Unit", "Type", "Meaning")
+    rows = tuple((column.name, column.unit, column.dtype, column.meaning) for column in columns)
+    return Table(headings=headings, numeric=(False,) * len(headings), rows=rows)
 
 
 def _notices(trials: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
@@ -298,6 +304,5 @@ def _notices(trials: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
         count = int(trials["unmeasured"].str.contains(reason, regex=False).sum())
         yield f"Energy and CO₂ of {counted(count, 'trial')} not measured: {reason}."
     for state, words in _NOT_SHOWN.items():
-        count = int((trials["state"] == state).sum())
-        if count:
+        if count := int((trials["state"] == state).sum()):
             yield f"{counted(count, 'trial')} {words}."

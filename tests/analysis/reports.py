@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.figures.sections import Section
+from analysis.figures.exhibits import Section
 from analysis.page.fronts import fronts
 from analysis.page.report import Report, write_report
 from analysis.statistics.evidence import Evidence

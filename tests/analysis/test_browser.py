@@ -15,7 +15,7 @@ from ledgers import make_header, make_spec, make_study, start_trial
 from playwright.sync_api import Browser, Locator, Page
 from reports import quick_report
 
-from analysis.figures.sections import Section
+from analysis.figures.exhibits import Section
 from analysis.figures.style import PAINTS, Paint
 from analysis.page.effects import effects
 from analysis.page.report import Report, write_report
@@ -200,14 +200,14 @@ def test_filters_hide_points_and_rows(page: Page, evidence: Evidence) -> None:
     assert set(shown) == set(kept["point_id"])
     # Bars, labels and key go with their points; a label of several stays while one of them does.
     marks = page.eval_on_selector_all(
-        "svg [id*='of-']", "all => all.map(m => [m.id, getComputedStyle(m).display !== 'none'])"
+        "svg [data-of]", "all => all.map(m => [m.dataset.of, getComputedStyle(m).display !== 'none'])"
     )
     named = [(re.findall(r"[0-9a-f]{12}", name), visible) for name, visible in marks]
     assert any(not visible for _, visible in named)
     assert all(
         visible == bool({*ids} & {*kept["point_id"]}) for ids, visible in named if {*ids} & {*points["point_id"]}
     )
-    rows = page.eval_on_selector_all("#trials tbody tr", "all => all.filter(row => !row.hidden).length")
+    rows = page.eval_on_selector_all("#trials tbody tr", f"all => all.filter({SHOWN}).length")
     trials = evidence.tables.trials
     assert rows == int(((trials["method"] != "pgps") & (trials["budget"] != 0.5)).sum())
     assert page.locator(f"{POINT}[tabindex='0']").evaluate(SHOWN)
@@ -233,7 +233,7 @@ def test_filters_hide_bars_and_curves_and_the_rows_of_their_tables(
         page.get_by_label("PGPS", exact=True).uncheck()
         page.get_by_label("50%", exact=True).uncheck()
         marks = page.eval_on_selector_all(
-            "#costs svg.wide g[id*='of-']", f"all => all.map(g => [g.textContent.trim(), ({SHOWN})(g)])"
+            "#costs svg.wide g[data-of]", f"all => all.map(g => [g.textContent.trim(), ({SHOWN})(g)])"
         )
         names = [(words, shown) for words, shown in marks if words.endswith("budget")]
         assert len({is_kept(words) for words, _ in names}) == 2
@@ -243,10 +243,10 @@ def test_filters_hide_bars_and_curves_and_the_rows_of_their_tables(
         assert share == pytest.approx(sum(shown for _, shown in names) / len(names), abs=0.1)
         for stem in stems[1:]:
             rows = page.eval_on_selector_all(
-                f"#{stem} tbody tr", "all => all.map(row => [row.cells[0].textContent, row.hidden])"
+                f"#{stem} tbody tr", f"all => all.map(row => [row.cells[0].textContent, ({SHOWN})(row)])"
             )
-            assert rows and all(hidden != is_kept(group) for group, hidden in rows)
-        curves = page.eval_on_selector_all("#learning_curves svg.wide [id*='of-']", f"all => all.map({SHOWN})")
+            assert rows and all(shown == is_kept(group) for group, shown in rows)
+        curves = page.eval_on_selector_all("#learning_curves svg.wide [data-of]", f"all => all.map({SHOWN})")
         assert set(curves) == {True, False}
 
 

@@ -25,10 +25,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.effects.cost_bars import AMOUNTS, cost_parts
+from analysis.effects.costs import AMOUNTS, cost_parts
 from analysis.effects.curves import MOST_CURVES, choose_points, curves_of
+from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import as_png, as_svg, inline_svg
-from analysis.figures.sections import Exhibit, Section
 from analysis.figures.style import FILE, NARROW, PAINTS, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.effects import effects

@@ -13,9 +13,8 @@ import pytest
 from examples import RESULT, finish, make_spec
 from reports import quick_report
 
-from analysis.figures.images import Drawn, draw
-from analysis.figures.sections import Exhibit, stem_of
-from analysis.page.report import ReportFolder
+from analysis.figures.exhibits import Drawn, Exhibit, draw, stem_of
+from analysis.page.report import write_folder
 from analysis.tables.format import Table, latex, markdown
 from analysis.tables.frame import tables_of
 from study.common.checks import check_name
@@ -92,7 +91,7 @@ def test_a_report_writes_inside_its_folder_and_clears_what_it_wrote(tmp_path: Pa
 @pytest.mark.parametrize("name", ["figures/../../x.png", "figures/a b.png", "x.png", "tables/x.html", "/etc/x"])
 def test_nothing_is_written_that_would_not_be_cleared(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is no file of a report"):
-        ReportFolder(tmp_path / "report").write([Drawn(files={name: b""})], tables_of({}), "")
+        write_folder(tmp_path / "report", [Drawn(files={name: b""})], tables_of({}), "")
     assert files_below(tmp_path) == set()
 
 
@@ -103,7 +102,7 @@ def test_a_link_in_a_reports_folder_is_not_followed(tmp_path: Path, name: str) -
     report.mkdir()
     (report / name).symlink_to(elsewhere)
     with pytest.raises(OSError, match="is a link; delete it"):
-        ReportFolder(report).write([], tables_of({}), "")
+        write_folder(report, [], tables_of({}), "")
     assert files_below(elsewhere) == set()
 
 

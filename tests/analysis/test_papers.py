@@ -13,8 +13,8 @@ from ledgers import finish_trial, make_spec, make_study, start_trial
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import as_png, as_svg
-from analysis.figures.sections import Exhibit, Section
 from analysis.figures.style import FILE, NARROW, WIDE
 from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, evidence_of, gather

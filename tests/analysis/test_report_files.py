@@ -11,7 +11,7 @@ from ledgers import finish_trial, make_spec, make_study, start_trial
 from reports import quick_report
 
 from analysis.__main__ import main
-from analysis.figures.images import FIGURE_FORMATS, draw_all
+from analysis.figures.exhibits import FIGURE_FORMATS, draw_all
 from analysis.page.fronts import fronts
 from analysis.page.report import CHAPTERS, Report, write_report
 from analysis.statistics.evidence import gather

@@ -12,8 +12,7 @@ import pytest
 from ledgers import finish_trial, make_header, make_spec, make_study, start_trial
 from reports import no_section, quick_report
 
-from analysis.page.page import stylesheet
-from analysis.page.report import Report, write_report
+from analysis.page.report import Report, stylesheet, write_report
 from study.store.ledger import Ledger
 from study.store.trial_folder import TrialState
 
@@ -186,8 +185,7 @@ def test_every_trial_has_a_row_and_a_card(study: Ledger, page: PageReader) -> No
 
 def test_every_point_of_a_figure_has_a_card(report: Report, page: PageReader) -> None:
     known = set(json.loads(page.data[0])["configurations"])
-    drawn = [re.search(r"-point-([0-9a-f]{12})(-\d+)?$", a["id"] or "") for a in page.all("g") if "id" in a]
-    points = [found[1] for found in drawn if found]
+    points = [group["data-card"] for group in page.all("g") if group.get("class") == "point"]
     assert set(points) <= known
     assert len(set(points)) == 8
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study, start_trial
 
+from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import as_png, inline_svg
-from analysis.figures.sections import Exhibit, Section
 from analysis.figures.style import FILE, NARROW, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.fronts import fronts
@@ -64,12 +63,6 @@ def test_every_exhibit_is_drawn_in_every_layout(section: Section, layout) -> Non
             assert figure.get_figwidth() == layout.width
             smallest = min(text.get_fontsize() for axes in figure.axes for text in axes.get_xticklabels())
             assert smallest >= 7.5
-
-
-def test_figures_can_be_drawn_by_another_process(section: Section) -> None:
-    for exhibit in section.exhibits:
-        again = pickle.loads(pickle.dumps(exhibit))
-        assert (again.draw is None) == (exhibit.draw is None)
 
 
 def test_only_colours_of_the_page_are_used(section: Section) -> None:

@@ -1,0 +1,177 @@
+"""What a report is made of: sections of exhibits, each a figure, a table or both, with what must be said beside it.
+
+An exhibit becomes files: `figures/{stem}.png`, `.svg`, `.pdf`; `tables/{stem}.csv` (numbers in files' units), `.md`,
+`.tex`. Its figure is drawn for files, and for wide and narrow screens of a page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.images import as_pdf, as_png, as_svg, inline_svg
+from analysis.figures.style import FILE, NARROW, WIDE, Layout
+from analysis.statistics.evidence import Evidence
+from analysis.tables.format import Table, latex, markdown
+
+STEM = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]*")
+FIGURES, TABLES = "figures", "tables"
+FIGURE_FORMATS, TABLE_FORMATS = ("png", "svg", "pdf"), ("csv", "md", "tex")
+_DOTS_PER_INCH = 150
+# What a formula begins with, in one spreadsheet or another.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def stem_of(name: str) -> str:
+    """A name as a part of a stem: other letters are replaced, and told apart by a hash."""
+    plain = re.sub(r"[^A-Za-z0-9_+-]", "_", name)
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """One figure, one table, or a figure with its table.
+
+    Attributes:
+        stem: name of its files, unique in a report, of letters, digits, `_`, `-` and `+`.
+        heading: a few words, on the page above it.
+        draw: makes the figure in a layout (for a file, a wide page, a narrow page); None if there is none.
+        alt: the figure in words, for those who do not see it: what it shows and what one reads off it.
+        notes: sentences below it: how to read it, what to beware of.
+        data: the rows as numbers in the files' units, for CSV; None if there is no table.
+        table: the same rows for people, for the page, Markdown and LaTeX; goes with `data`.
+        caption: of the table.
+
+    Raises:
+        ValueError: the stem is none.
+    """
+
+    stem: str
+    heading: str
+    draw: Callable[[Layout], Figure] | None = None
+    alt: str = ""
+    notes: Sequence[str] = ()
+    data: pd.DataFrame | None = None
+    table: Table | None = None
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        if not STEM.fullmatch(self.stem):
+            raise ValueError(f"{self.stem!r} is no stem of a file's name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Exhibits about one question.
+
+    Attributes:
+        anchor: of the section on the page, a word.
+        heading: of the section.
+        intro: a sentence or two: the question, and how to read the answer.
+        exhibits: in order.
+        missing: sentences that say why an exhibit that one might expect is not there.
+    """
+
+    anchor: str
+    heading: str
+    intro: str = ""
+    exhibits: Sequence[Exhibit] = ()
+    missing: Sequence[str] = ()
+
+
+Part = Exhibit | str
+"""An exhibit, or a sentence that says why it is not there."""
+
+
+def parted(parts: Iterable[Part]) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
+    """The exhibits among the parts of a section, and the sentences."""
+    told = list(parts)
+    exhibits = tuple(part for part in told if isinstance(part, Exhibit))
+    return exhibits, tuple(part for part in told if isinstance(part, str))
+
+
+def by_dataset(evidence: Evidence, parts: Callable[[Evidence], Iterable[Part]]) -> list[Part]:
+    """The parts of every dataset; of several, stems, headings and sentences name theirs."""
+    datasets = evidence.datasets
+    told = [(name, part) for name in datasets for part in parts(evidence.of(name))]
+    return [_named(part, name) for name, part in told] if len(datasets) > 1 else [part for _, part in told]
+
+
+def _named(part: Part, dataset: str) -> Part:
+    if isinstance(part, str):
+        return f"{dataset}: {part}"
+    return replace(part, stem=f"{part.stem}_{stem_of(dataset)}", heading=f"{part.heading}, {dataset}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One exhibit, ready to be written.
+
+    Attributes:
+        files: name within the report's folder -> content.
+        wide, narrow: the figure as `<svg>` elements for large and small screens; empty without a figure.
+    """
+
+    files: Mapping[str, bytes]
+    wide: str = ""
+    narrow: str = ""
+
+
+def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1) -> list[Drawn]:
+    """Draw and set exhibits, in order.
+
+    Args:
+        exhibits: of one page; their figures get ids of their own.
+        processes: that share the work; starting them takes seconds, so that few small figures are drawn in this one.
+    """
+    jobs = [(exhibit, f"f{number}") for number, exhibit in enumerate(exhibits)]
+    if processes < 2:
+        return [draw(exhibit, prefix=prefix) for exhibit, prefix in jobs]
+    # Its processes take the closures that exhibits draw with, and are not forks of one that may have threads.
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        parallel = Parallel(n_jobs=processes, pre_dispatch="all")
+        return list(parallel(delayed(draw)(exhibit, prefix=prefix) for exhibit, prefix in jobs))
+    finally:
+        # They would wait for more work for five minutes, and a caller that is a process of another pool for them.
+        get_reusable_executor().shutdown(wait=True)
+
+
+def draw(exhibit: Exhibit, *, prefix: str) -> Drawn:
+    """Draw and set one exhibit, the ids of its figure beginning with a prefix."""
+    files = {f"{TABLES}/{exhibit.stem}.{ending}": text.encode() for ending, text in _table_texts(exhibit).items()}
+    if exhibit.draw is None:
+        return Drawn(files=files)
+    figure, layouts = exhibit.draw(FILE), {"wide": WIDE, "narrow": NARROW}
+    formats = (as_png(figure, dots_per_inch=_DOTS_PER_INCH), as_svg(figure).encode(), as_pdf(figure))
+    pictures = {f"{FIGURES}/{exhibit.stem}.{end}": made for end, made in zip(FIGURE_FORMATS, formats, strict=True)}
+    elements = {
+        name: inline_svg(exhibit.draw(layout), prefix=f"{prefix}{name[0]}", alt=exhibit.alt, css_class=name)
+        for name, layout in layouts.items()
+    }
+    return Drawn(files=pictures | files, **elements)
+
+
+def _table_texts(exhibit: Exhibit) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    if exhibit.data is not None:
+        words = exhibit.data.select_dtypes(include=["object", "str"]).map(_neutral)
+        texts["csv"] = exhibit.data.assign(**words).rename(columns=_neutral).to_csv(index=False)
+    if exhibit.table is not None:
+        texts["md"] = markdown(exhibit.table)
+        texts["tex"] = latex(exhibit.table, caption=exhibit.caption or exhibit.heading, label=exhibit.stem)
+    return texts
+
+
+def _neutral(value: object) -> object:
+    """A cell that spreadsheets take for text, not for a formula."""
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(_FORMULA) else "") + value.replace("\r", " ")
