@@ -19,8 +19,7 @@ from nnunetv2.configuration import ANISO_THRESHOLD
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
 
 from study.curriculum.chain import Geometry
-from study.curriculum.curriculum import Curriculum, resolve
-from study.curriculum.schedule import ALTERNATING, VolumeRule
+from study.curriculum.curriculum import ALTERNATING, Curriculum, VolumeRule, resolve
 from study.curriculum.schemes import named_axes
 from study.nnunet.batches import Batch, Batches, Cases, Item, Schedule, StageLoader
 from study.nnunet.feed import Feed

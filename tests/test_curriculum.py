@@ -19,6 +19,10 @@ BRAIN_CHAIN = [
 ]
 
 
+LUNG_CYCLIC = [(32, 32, 32), (32, 64, 32), (32, 64, 64), (48, 64, 64), (48, 96, 64), (48, 96, 96)]
+LUNG_SMALLEST = [(32, 32, 32), (48, 32, 32), (64, 32, 32), (64, 64, 32), (64, 64, 64), (80, 64, 64), (80, 96, 64)]
+
+
 # ---------------------------------------------------------------------------------------------- published numbers
 
 
@@ -42,21 +46,19 @@ def test_published_voxel_shares(geometry: Geometry, scheme: str, published_perce
     assert 100 * curriculum.voxel_share == pytest.approx(published_percent, abs=0.01)
 
 
-def test_batch_sizes_of_pgps_plus() -> None:
+def test_batch_sizes_of_the_schemes() -> None:
     assert batches(resolve(BRAIN, named_axes("pgps+"))) == [24, 12, 6, 4, 3, 2, 2, 2, 2]
     # The recursion starts at two whatever the plan says, and the plan's batch size is the floor of the result.
     assert batches(resolve(HIPPOCAMPUS, named_axes("pgps+"))) == [24, 12, *[9] * 12]
-
-
-def test_batch_sizes_of_performance_fill_the_voxels_of_the_full_patch() -> None:
-    curriculum = resolve(BRAIN, named_axes("performance"))
-    assert batches(curriculum) == [128, 64, 32, 16, 10, 7, 4, 3, 2, 2]
-    assert [stage.crops_per_volume for stage in curriculum.stages] == [64, 32, 16, 8, 5, 4, 2, 2, 1, 1]
-
-
-@pytest.mark.parametrize("scheme", ["cps", "pgps", "rpss", "efficiency"])
-def test_other_schemes_keep_the_batch_size(scheme: str) -> None:
-    assert set(batches(resolve(LUNG, named_axes(scheme)))) == {LUNG.batch_size}
+    # These fill the voxels of the full patch.
+    performance = resolve(BRAIN, named_axes("performance"))
+    assert batches(performance) == [128, 64, 32, 16, 10, 7, 4, 3, 2, 2]
+    assert [stage.crops_per_volume for stage in performance.stages] == [64, 32, 16, 8, 5, 4, 2, 2, 1, 1]
+    for scheme in ("cps", "pgps", "rpss", "efficiency"):
+        assert set(batches(resolve(LUNG, named_axes(scheme)))) == {LUNG.batch_size}
+    # The smallest size is a 64th of the full patch, whose cube root is 4 (3.9999999999999996 in floating point).
+    whole_powers = Geometry(patch_size=(256,), divisors=(2,), batch_size=2)
+    assert batches(resolve(whole_powers, named_axes("pgps", batch_growth=1 / 3, stages=2))) == [8, 2]
 
 
 # ----------------------------------------------------------------------------------------------- chains by hand
@@ -75,17 +77,13 @@ def test_other_schemes_keep_the_batch_size(scheme: str) -> None:
         ((32, 32, 32), (32, 32, 32), "cyclic", [(32, 32, 32)]),
         ((32, 32, 32), (32, 32, 32), "smallest-first", [(32, 32, 32)]),
         ((128, 128, 128), (32, 32, 32), "cyclic", BRAIN_CHAIN),
+        ((80, 192, 160), (16, 32, 32), "cyclic", LUNG_CYCLIC),
+        ((80, 192, 160), (16, 32, 32), "smallest-first", LUNG_SMALLEST),
     ],
 )
 def test_chain_by_hand(patch: tuple[int, ...], divisors: tuple[int, ...], order: Any, chain: list[Any]) -> None:
-    assert patch_chain(Geometry(patch_size=patch, divisors=divisors, batch_size=2), order) == chain
-
-
-def test_chains_of_an_anisotropic_patch() -> None:
-    cyclic = [(32, 32, 32), (32, 64, 32), (32, 64, 64), (48, 64, 64), (48, 96, 64), (48, 96, 96)]
-    smallest = [(32, 32, 32), (48, 32, 32), (64, 32, 32), (64, 64, 32), (64, 64, 64), (80, 64, 64), (80, 96, 64)]
-    assert patch_chain(LUNG, "cyclic")[:6] == cyclic
-    assert patch_chain(LUNG, "smallest-first")[:7] == smallest
+    """A chain, or its beginning."""
+    assert patch_chain(Geometry(patch_size=patch, divisors=divisors, batch_size=2), order)[: len(chain)] == chain
 
 
 @pytest.mark.parametrize("patch", [(128, 128, 128), (64, 32, 32), (32, 32, 32), (64, 64), (32, 64), (64,)])
@@ -106,11 +104,22 @@ def test_without_instance_norm_one_voxel_at_the_bottleneck_is_enough() -> None:
 # ------------------------------------------------------------------------------------------------------- the axes
 
 
-def test_min_patch_moves_the_start_along_the_chain() -> None:
-    assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.5))) == BRAIN_CHAIN[4:]
-    assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.0))) == BRAIN_CHAIN
-    # 0.45 of eight steps is 3.6: the nearest size is the fourth above the smallest.
-    assert sizes(resolve(BRAIN, named_axes("pgps", min_patch=0.45))) == BRAIN_CHAIN[4:]
+@pytest.mark.parametrize(
+    ("axes", "chosen"),
+    [
+        ({"min_patch": 0.0}, range(9)),
+        ({"min_patch": 0.5}, range(4, 9)),
+        # 0.45 of eight steps is 3.6: the nearest size is the fourth above the smallest.
+        ({"min_patch": 0.45}, range(4, 9)),
+        ({"stages": 1}, [8]),
+        ({"stages": 2}, [0, 8]),
+        ({"stages": 3}, [0, 4, 8]),
+        ({"stages": 4}, [0, 3, 5, 8]),
+        *(({"stages": stages}, range(9)) for stages in (9, 10, 10**30, None)),
+    ],
+)
+def test_the_sizes_of_a_chain_that_are_used(axes: dict[str, Any], chosen: Any) -> None:
+    assert sizes(resolve(BRAIN, named_axes("pgps", **axes))) == [BRAIN_CHAIN[i] for i in chosen]
 
 
 @pytest.mark.parametrize("scheme", ["pgps", "rpss", "efficiency", "performance"])
@@ -127,22 +136,6 @@ def test_batches_that_differ_from_the_plans_are_no_constant_training() -> None:
     assert not resolve(single, named_axes("cps", batch_growth="stepwise")).is_constant
 
 
-def test_batch_growth_takes_powers_that_are_whole_numbers_for_whole() -> None:
-    geometry = Geometry(patch_size=(256,), divisors=(2,), batch_size=2)
-    # The smallest size is a 64th of the full patch, whose cube root is 4 (3.9999999999999996 in floating point).
-    assert batches(resolve(geometry, named_axes("pgps", batch_growth=1 / 3, stages=2))) == [8, 2]
-
-
-@pytest.mark.parametrize(("stages", "chosen"), [(1, [8]), (2, [0, 8]), (3, [0, 4, 8]), (4, [0, 3, 5, 8])])
-def test_stages_are_spread_over_the_chain(stages: int, chosen: list[int]) -> None:
-    assert sizes(resolve(BRAIN, named_axes("pgps", stages=stages))) == [BRAIN_CHAIN[i] for i in chosen]
-
-
-@pytest.mark.parametrize("stages", [9, 10, 10**30, None])
-def test_as_many_stages_as_sizes_or_more_are_all(stages: int | None) -> None:
-    assert sizes(resolve(BRAIN, named_axes("pgps", stages=stages))) == BRAIN_CHAIN
-
-
 def test_shrinking_trains_the_same_stages_backwards() -> None:
     growing, shrinking = (resolve(BRAIN, named_axes("pgps+", order=order)) for order in ("growing", "shrinking"))
     assert sizes(shrinking) == sizes(growing)[::-1]
@@ -150,14 +143,19 @@ def test_shrinking_trains_the_same_stages_backwards() -> None:
     assert shrinking.stage_at(0).patch_size == BRAIN.patch_size
 
 
-def test_reference_allocation_gives_the_last_stage_the_remainder() -> None:
-    curriculum = resolve(BRAIN, named_axes("pgps", allocation="reference"), epochs=20, iterations_per_epoch=7)
-    assert [stage.iterations for stage in curriculum.stages] == [14] * 8 + [28]
-
-
-def test_even_allocation_cuts_inside_epochs() -> None:
-    curriculum = resolve(BRAIN, named_axes("pgps"), epochs=2, iterations_per_epoch=10)
-    assert [stage.iterations for stage in curriculum.stages] == [2, 2, 2, 2, 3, 2, 2, 2, 3]
+@pytest.mark.parametrize(
+    ("allocation", "length", "iterations"),
+    [
+        ("reference", (20, 7), [14] * 8 + [28]),
+        ("reference", (2, 250), [250, 250]),
+        ("even", (2, 10), [2, 2, 2, 2, 3, 2, 2, 2, 3]),
+    ],
+)
+def test_iterations_are_dealt_out_evenly_or_by_whole_epochs(allocation: str, length: Any, iterations: Any) -> None:
+    axes = named_axes("pgps", allocation=allocation)
+    curriculum = resolve(BRAIN, axes, epochs=length[0], iterations_per_epoch=length[1])
+    assert [stage.iterations for stage in curriculum.stages] == iterations
+    assert sizes(curriculum)[-1] == BRAIN.patch_size
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
@@ -168,11 +166,6 @@ def test_short_trainings_merge_stages_and_end_at_the_full_patch(allocation: str,
     curriculum = resolve(BRAIN, named_axes("pgps", allocation=allocation), epochs=epochs, iterations_per_epoch=1)
     assert sizes(curriculum) == [BRAIN_CHAIN[i] for i in chosen]
     assert curriculum.total_iterations == epochs
-
-
-def test_reference_allocation_merges_by_epochs_not_iterations() -> None:
-    curriculum = resolve(BRAIN, named_axes("pgps", allocation="reference"), epochs=2, iterations_per_epoch=250)
-    assert [(s.patch_size, s.iterations) for s in curriculum.stages] == [(BRAIN_CHAIN[0], 250), (BRAIN_CHAIN[-1], 250)]
 
 
 @pytest.mark.parametrize(("full", "budget", "scaled"), [(250, 1, 250), (250, 0.1, 25), (5, 0.5, 3), (1, 0.1, 1)])

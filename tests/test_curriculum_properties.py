@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from examples import BRAIN, batches, sizes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.common.errors import InvalidInputError
@@ -226,25 +226,21 @@ JUNK = st.one_of(
 )
 
 
-@given(st.sampled_from(["patch_size", "divisors", "batch_size", "min_bottleneck_voxels"]), JUNK)
-def test_any_other_geometry_is_refused_or_works(field: str, junk: Any) -> None:
-    refused_or_works(lambda: resolve(Geometry(**{**LEGAL_GEOMETRY, field: junk}), Axes()))
+FIELDS = {
+    **dict.fromkeys(LEGAL_GEOMETRY | {"min_bottleneck_voxels": 1}, "geometry"),
+    **dict.fromkeys(Axes.__dataclass_fields__, "axes"),
+    **dict.fromkeys(LENGTHS, "length"),
+}
 
 
-@given(st.sampled_from(sorted(Axes.__dataclass_fields__)), JUNK)
-def test_any_other_axes_are_refused_or_work(field: str, junk: Any) -> None:
-    refused_or_works(lambda: resolve(BRAIN, Axes(**{field: junk})))
-
-
-@given(st.sampled_from(sorted(LENGTHS)), JUNK)
-def test_any_other_length_is_refused_or_works(field: str, junk: Any) -> None:
-    refused_or_works(lambda: resolve(BRAIN, Axes(), **{field: junk}))
-
-
-def refused_or_works(attempt: Any) -> None:
+@settings(max_examples=180)
+@given(st.sampled_from(sorted(FIELDS)), JUNK)
+def test_anything_else_is_refused_or_works(field: str, junk: Any) -> None:
     """No exception but InvalidInputError, whose message is one line, and no table without iterations."""
+    given_by = {kind: {field: junk} if FIELDS[field] == kind else {} for kind in ("geometry", "axes", "length")}
     try:
-        curriculum = attempt()
+        geometry, axes = Geometry(**{**LEGAL_GEOMETRY, **given_by["geometry"]}), Axes(**given_by["axes"])
+        curriculum = resolve(geometry, axes, **given_by["length"])
     except InvalidInputError as error:
         assert "\n" not in str(error)
         assert error.legal

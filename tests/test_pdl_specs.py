@@ -12,9 +12,8 @@ from examples import BRAIN, make_spec
 from rankings import by_name, write_ranking
 
 from study.common.errors import InvalidInputError, LedgerError, MissingDataError
-from study.curriculum.curriculum import resolve
+from study.curriculum.curriculum import foreground_volumes, resolve
 from study.curriculum.data_curriculum import DataCurriculum
-from study.curriculum.schedule import foreground_volumes
 from study.curriculum.schemes import named_axes
 from study.nnunet.datasets import DataPaths, PreparedDataset, find_dataset
 from study.run.provenance import Provenance, check_provenance

@@ -31,8 +31,7 @@ from study.cli.options import (
 )
 from study.common.errors import InvalidInputError
 from study.common.setting import Setting, documentation, settings_of
-from study.curriculum.curriculum import resolve
-from study.curriculum.schedule import even_spans, whole_epoch_spans
+from study.curriculum.curriculum import even_spans, resolve, whole_epoch_spans
 from study.curriculum.schemes import SCHEMES, Axes, named_axes
 from study.search.algorithms import SEARCHERS
 from study.search.domains import DEFAULTS, SCHEME

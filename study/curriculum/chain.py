@@ -84,7 +84,7 @@ def patch_chain(geometry: Geometry, order: ChainOrder = "cyclic", start: ChainSt
     """
     check_choice("chain", order, CHAIN_ORDERS)
     check_choice("chain_start", start, CHAIN_STARTS)
-    sizes = _grow_cyclic(geometry) if order == "cyclic" else _grow_smallest_first(geometry)
+    sizes = _grown(geometry, order)
     if start == "one-voxel":
         return sizes if sizes[0] == geometry.divisors else [geometry.divisors, *sizes]
     return [size for size in sizes if geometry.processable(size)] or [geometry.patch_size]
@@ -98,25 +98,18 @@ def _checked_size(field: str, size: object) -> Size:
     return tuple(size)
 
 
-def _grow_cyclic(geometry: Geometry) -> list[Size]:
-    full, divisors = geometry.patch_size, geometry.divisors
-    size = [min(2 * divisors[0], full[0]), *divisors[1:]]
-    sizes, axis = [tuple(size)], 0
-    while tuple(size) != full:
-        axis = (axis + 1) % len(full)
-        if size[axis] < full[axis]:
-            size[axis] = min(size[axis] + divisors[axis], full[axis])
-            sizes.append(tuple(size))
-    return sizes
-
-
-def _grow_smallest_first(geometry: Geometry) -> list[Size]:
+def _grown(geometry: Geometry, order: ChainOrder) -> list[Size]:
     full, divisors = geometry.patch_size, geometry.divisors
     size = list(divisors)
-    sizes = [tuple(size)]
+    if order == "cyclic":
+        size[0] = min(2 * divisors[0], full[0])
+    sizes, axis = [tuple(size)], 0
     while tuple(size) != full:
-        growing = [axis for axis in range(len(full)) if size[axis] < full[axis]]
-        axis = min(growing, key=lambda a: size[a] + divisors[a])
+        growing = [a for a in range(len(full)) if size[a] < full[a]]
+        if order == "cyclic":
+            axis = min(growing, key=lambda a: (a - axis - 1) % len(full))
+        else:
+            axis = min(growing, key=lambda a: size[a] + divisors[a])
         size[axis] = min(size[axis] + divisors[axis], full[axis])
         sizes.append(tuple(size))
     return sizes

@@ -1,9 +1,7 @@
 """The curriculum: which patch size and batch size a training iteration gets.
 
-`Axes` picks a point of the study's search space: where the chain of patch sizes starts (see `chain`), how many of its
-sizes are used, how the batch grows, how long the training is, and which cases come first, which is for
-`data_curriculum` to resolve. From a `Geometry` and `Axes`, `resolve` makes a `Curriculum`: the stage table, and a
-lookup from iteration to stage.
+From a `Geometry` and a point of the search space, `Axes`, `resolve` makes a `Curriculum`: the stage table, and a lookup
+from iteration to stage. Which cases come first is for `data_curriculum` to resolve.
 
 Axis order is that of the nnU-Net plan everywhere. Only the standard library is imported here.
 """
@@ -15,30 +13,45 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from itertools import accumulate, pairwise
+from typing import Any, Literal, Self, TypeVar
 
 from study.common.checks import check_count, check_range
 from study.common.serialize import made_of, with_tuples
 from study.curriculum.chain import Geometry, Size, patch_chain
-from study.curriculum.schedule import (
-    ALTERNATING,
-    ROUNDED,
-    Span,
-    VolumeRule,
-    draw,
-    even_spans,
-    foreground_volumes,
-    random_spans,
-    spread,
-    whole_epoch_spans,
-)
 from study.curriculum.schemes import SMALLEST_BUDGET, Axes
 
+Item = TypeVar("Item")
+Span = tuple[int, int]
+"""First iteration of a stage, and how many it has."""
 # Far above any training: nnU-Net's has 250,000.
 MOST_ITERATIONS = 10_000_000
 
 # PGPS+ as published starts its recursion at two samples whatever the plan's batch size is.
 STEPWISE_LAST_BATCH = 2
+
+VolumeRule = Literal["rounded", "alternating"]
+ROUNDED: VolumeRule = "rounded"
+ALTERNATING: VolumeRule = "alternating"
+# Keeps products that are whole numbers (0.29 * 100) from falling below them in floating point.
+_LIFT = 1e-9
+
+
+def foreground_volumes(rule: VolumeRule, volumes: int, share: float) -> tuple[bool, ...]:
+    """Whether each of the volumes of a batch is foreground-centred, in the order they are opened.
+
+    All crops of a volume are of one kind, random or foreground-centred. `alternating` is the follow-up's rule (arXiv
+    2510.23241): the kinds alternate, random first, so at a share of one half floor(n/2) of n volumes are
+    foreground-centred. Other shares are spread likewise: volume i is one where floor(share * (i + 1)) steps up.
+    `rounded` is what trials were specified with before that: nnU-Net's rounding of so many samples, spread evenly. At
+    a share of one half the two agree for every even number of volumes but not for all odd ones.
+    """
+    foreground = volumes - round(volumes * (1 - share))
+    steps = [
+        math.floor(volume * share + _LIFT) if rule == ALTERNATING else volume * foreground // volumes
+        for volume in range(volumes + 1)
+    ]
+    return tuple(after > before for before, after in pairwise(steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +99,7 @@ class Curriculum:
         random_draws: whether every iteration draws its stage by itself.
         seed: seeds those draws; otherwise unused.
         total_iterations: length of the training.
-        volume_rule: which of the volumes that several crops come from are foreground-centred, see `schedule`.
+        volume_rule: which of the volumes that several crops come from are foreground-centred.
     """
 
     geometry: Geometry
@@ -180,16 +193,9 @@ def resolve(
 ) -> Curriculum:
     """The stage table of a point of the search space.
 
-    Args:
-        geometry: full patch, divisors and batch size of the plan.
-        axes: the point; see `named_axes` for the published ones.
-        epochs: E, at least 1. A budget does not change it.
-        iterations_per_epoch: I at full budget, at least 1.
-        seed: seeds the draws of a random order, at least 0.
-
-    Returns:
-        A curriculum of epochs × scaled iterations per epoch. Fewer iterations (or, with `reference` allocation, epochs)
-        than stages merge stages: sizes are left out evenly, the full patch is kept.
+    It has epochs × iterations per epoch, which a budget scales. Fewer iterations (or, with `reference` allocation,
+    epochs) than stages merge stages: sizes are left out evenly, the full patch is kept. The seed is that of a random
+    order's draws.
 
     Raises:
         InvalidInputError: epochs, iterations, their product (ten million at most) or the seed outside their range.
@@ -209,7 +215,16 @@ def resolve(
         rows.reverse()
     count = len(rows)
     spans = random_spans(count, total, seed) if random_draws else _spans(axes, count, epochs, per_epoch)
-    stages = tuple(_stage(geometry, axes, *row, *span) for row, span in zip(rows, spans, strict=True))
+    stages = tuple(
+        Stage(
+            patch_size=size,
+            batch_size=batch,
+            crops_per_volume=math.ceil(batch / geometry.batch_size) if axes.shared_crops else 1,
+            first_iteration=first,
+            iterations=iterations,
+        )
+        for (size, batch), (first, iterations) in zip(rows, spans, strict=True)
+    )
     return Curriculum(
         geometry=geometry,
         stages=stages,
@@ -220,17 +235,13 @@ def resolve(
     )
 
 
-def _stage(geometry: Geometry, axes: Axes, size: Size, batch: int, first: int, iterations: int) -> Stage:
-    crops = math.ceil(batch / geometry.batch_size) if axes.shared_crops else 1
-    return Stage(
-        patch_size=size, batch_size=batch, crops_per_volume=crops, first_iteration=first, iterations=iterations
-    )
-
-
 def _batch_sizes(geometry: Geometry, sizes: Sequence[Size], axes: Axes) -> list[int]:
     growth = axes.batch_growth
     if growth == "stepwise":
-        return _stepwise_batch_sizes(geometry.batch_size, sizes)
+        batches = [STEPWISE_LAST_BATCH]
+        for larger, smaller in pairwise(reversed(sizes)):
+            batches.append(batches[-1] * math.prod(larger) // math.prod(smaller))
+        return [max(batch, geometry.batch_size) for batch in reversed(batches)]
     # A tiny lift keeps powers that are whole numbers (V(P)/V)^1 from falling below them in floating point.
     return [
         math.floor(geometry.batch_size * (geometry.patch_voxels / math.prod(size)) ** growth * (1 + 1e-12))
@@ -238,11 +249,56 @@ def _batch_sizes(geometry: Geometry, sizes: Sequence[Size], axes: Axes) -> list[
     ]
 
 
-def _stepwise_batch_sizes(plan_batch: int, sizes: Sequence[Size]) -> list[int]:
-    batches = [STEPWISE_LAST_BATCH]
-    for smaller, larger in zip(reversed(sizes[:-1]), reversed(sizes[1:]), strict=True):
-        batches.append(batches[-1] * math.prod(larger) // math.prod(smaller))
-    return [max(batch, plan_batch) for batch in reversed(batches)]
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread, both ends among them; of one, the last."""
+    if count >= len(items):
+        return list(items)
+    if count == 1:
+        return [items[-1]]
+    last = len(items) - 1
+    return [items[(2 * i * last + count - 1) // (2 * (count - 1))] for i in range(count)]
+
+
+def even_spans(count: int, total: int, growth: float = 0.0) -> list[Span]:
+    """Consecutive stages of at least one iteration, the k-th with a share of k^growth; see `_starts`."""
+    return _between(_starts(count, total, growth), total)
+
+
+def whole_epoch_spans(count: int, epochs: int, iterations_per_epoch: int, growth: float = 0.0) -> list[Span]:
+    """Likewise of whole epochs; of even shares the last stage takes the remainder, as in the published code."""
+    starts = _starts(count, epochs, growth) if growth else [i * (epochs // count) for i in range(count)]
+    return _between([start * iterations_per_epoch for start in starts], epochs * iterations_per_epoch)
+
+
+def _starts(count: int, total: int, growth: float) -> list[int]:
+    """First of the `total` units of each stage: rounded down, but so that every stage has one."""
+    if not growth:
+        return [i * total // count for i in range(count)]
+    sums = [0.0, *accumulate(k**growth for k in range(1, count + 1))]
+    return [min(max(math.floor(total * sums[i] / sums[-1]), i), total - count + i) for i in range(count)]
+
+
+def random_spans(count: int, total: int, seed: int) -> list[Span]:
+    """First draw and number of draws of each stage when every iteration draws one; `total` if it is never drawn."""
+    first, drawn = [total] * count, [0] * count
+    for iteration in range(total):
+        index = draw(seed, iteration, count)
+        first[index] = min(first[index], iteration)
+        drawn[index] += 1
+    return list(zip(first, drawn, strict=True))
+
+
+def draw(seed: int, iteration: int, count: int) -> int:
+    """A uniform draw from range(count) that depends on (seed, iteration) alone: SplitMix64 (Steele et al. 2014)."""
+    mask = (1 << 64) - 1
+    z = (seed * 0xD1342543DE82EF95 + iteration * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return ((z ^ (z >> 31)) * count) >> 64
+
+
+def _between(starts: Sequence[int], total: int) -> list[Span]:
+    return [(start, stop - start) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
 
 
 def _spans(axes: Axes, count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:

@@ -64,12 +64,9 @@ class DataCurriculum:
 
 
 def phase_iterations(pdl_epochs: int | float, *, epochs: int, iterations_per_epoch: int) -> int:
-    """Length of the first phase, which ends with an epoch.
+    """Length of the first phase, which ends with an epoch, in iterations, of which a budget may leave fewer per epoch.
 
-    Args:
-        pdl_epochs: a whole number of epochs, or a share of them: rounded half up, at least one.
-        epochs: of the whole training.
-        iterations_per_epoch: after the budget.
+    It is a whole number of epochs, or a share of them: rounded half up, at least one.
 
     Raises:
         InvalidInputError: more epochs than the training has.
@@ -85,9 +82,7 @@ def phase_iterations(pdl_epochs: int | float, *, epochs: int, iterations_per_epo
 def resolve_cases(ranked: Sequence[str], fraction: float) -> tuple[str, ...] | None:
     """The most dissimilar cases, sorted by name; None where that is all of them or none is asked for.
 
-    Args:
-        ranked: training cases, most dissimilar first.
-        fraction: size of the set, 0 to 1, rounded half up to whole cases.
+    Cases are ranked most dissimilar first; the fraction, 0 to 1, is rounded half up to whole ones.
 
     Raises:
         InvalidInputError: a fraction outside 0 to 1, or one above 0 that leaves no case.
@@ -115,9 +110,8 @@ def smoothed_dice(evaluations: Sequence[float]) -> float | None:
 def stopping_epoch(pseudo_dice: Sequence[float | None], target: float | None) -> int | None:
     """Index of the first epoch that is evaluated and whose smoothed Dice is at least `target`; None if there is none.
 
-    Args:
-        pseudo_dice: by epoch; None for an epoch that was not evaluated, or in which no class was there to evaluate.
-        target: Dice to stop at, above 0; None never stops.
+    Dice is by epoch, None for one that was not evaluated or had no class to evaluate. The target is above 0; None never
+    stops.
     """
     evaluations: list[float] = []
     for epoch, dice in enumerate(pseudo_dice):

@@ -1,14 +1,11 @@
-"""A resolved curriculum for people and for programs: the stage table as a rich table, and as plain JSON.
-
-The same table is shown by `plan`, by `run --dry-run` and at the start of a trial.
-"""
+"""A resolved curriculum for people and for programs, as `plan`, `run --dry-run` and the start of a trial show it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from study.curriculum.curriculum import Curriculum, Stage, available_sizes
+from study.curriculum.curriculum import Curriculum, available_sizes
 from study.curriculum.data_curriculum import DataCurriculum
 from study.curriculum.schemes import Axes
 
@@ -17,15 +14,19 @@ if TYPE_CHECKING:
 
 
 def curriculum_as_json(curriculum: Curriculum, axes: Axes) -> dict[str, Any]:
-    """The stage table as plain JSON.
-
-    Returns:
-        `stages` (patch_size in voxels per axis, batch_size, crops_per_volume, first_iteration, iterations),
-        `voxel_share` (relative to constant patch size, 1 is as many), `voxels`, `total_iterations`, `random_draws`
-        and `notes` (see `shortfalls`).
-    """
+    """The stage table as plain JSON; `notes` are what `shortfalls` finds."""
     return {
-        "stages": [_stage_as_json(stage) for stage in curriculum.stages],
+        "stages": [
+            {
+                "patch_size": list(stage.patch_size),
+                "batch_size": stage.batch_size,
+                "crops_per_volume": stage.crops_per_volume,
+                "first_iteration": stage.first_iteration,
+                "iterations": stage.iterations,
+                "voxels_per_iteration": stage.voxels_per_iteration,
+            }
+            for stage in curriculum.stages
+        ],
         "voxel_share": curriculum.voxel_share,
         "voxels": curriculum.voxels,
         "total_iterations": curriculum.total_iterations,
@@ -42,12 +43,19 @@ def rich_table(curriculum: Curriculum) -> Table:
     crops = any(stage.crops_per_volume > 1 for stage in curriculum.stages)
     first = "first\ndraw" if curriculum.random_draws else "first\niteration"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("stage", "patch size", "batch\nsize", *(["crops per\nvolume"] if crops else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in (first, "iterations", "voxels per\niteration"):
+    of_crops = ["crops per\nvolume"] if crops else []
+    for name in ("stage", "patch size", "batch\nsize", *of_crops, first, "iterations", "voxels per\niteration"):
         table.add_column(name, justify="right", no_wrap=True)
     for index, stage in enumerate(curriculum.stages):
-        table.add_row(*_cells(index, stage, crops=crops))
+        table.add_row(
+            str(index + 1),
+            size_text(stage.patch_size),
+            str(stage.batch_size),
+            *([str(stage.crops_per_volume)] if crops else []),
+            str(stage.first_iteration) if stage.iterations else "-",
+            str(stage.iterations),
+            f"{stage.voxels_per_iteration:,}",
+        )
     return table
 
 
@@ -94,29 +102,6 @@ def shortfalls(curriculum: Curriculum, axes: Axes) -> list[str]:
 def size_text(size: Sequence[int]) -> str:
     """Voxels per axis as `64x32x32`."""
     return "x".join(str(voxels) for voxels in size)
-
-
-def _stage_as_json(stage: Stage) -> dict[str, Any]:
-    return {
-        "patch_size": list(stage.patch_size),
-        "batch_size": stage.batch_size,
-        "crops_per_volume": stage.crops_per_volume,
-        "first_iteration": stage.first_iteration,
-        "iterations": stage.iterations,
-        "voxels_per_iteration": stage.voxels_per_iteration,
-    }
-
-
-def _cells(index: int, stage: Stage, *, crops: bool) -> list[str]:
-    return [
-        str(index + 1),
-        size_text(stage.patch_size),
-        str(stage.batch_size),
-        *([str(stage.crops_per_volume)] if crops else []),
-        str(stage.first_iteration) if stage.iterations else "-",
-        str(stage.iterations),
-        f"{stage.voxels_per_iteration:,}",
-    ]
 
 
 def _counted(number: int, noun: str) -> str:

@@ -26,9 +26,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import Dataset, Sampler
 
-from study.curriculum.curriculum import Curriculum
+from study.curriculum.curriculum import ROUNDED, Curriculum, VolumeRule, foreground_volumes
 from study.curriculum.data_curriculum import DataCurriculum
-from study.curriculum.schedule import ROUNDED, VolumeRule, foreground_volumes
 from study.nnunet.torch_tools import cpu_threads
 from study.nnunet.transforms import Augmentation, Pipeline, TransformFactory
 from study.store.specification import CONSTANT_FOREGROUND_OVERSAMPLING
