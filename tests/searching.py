@@ -12,6 +12,7 @@ from examples import BRAIN, HEADER, METER, complete, make_interval
 from optuna.trial import FrozenTrial
 
 from study.common.errors import InvalidInputError
+from study.curriculum.chain import Geometry
 from study.nnunet.plans import NetworkPlan
 from study.search.document import space_from
 from study.search.proposers import AdaptiveProposer, Proposal, Proposer, make_proposer
@@ -59,18 +60,27 @@ FINISHED, INFEASIBLE, FAILED = TrialState.FINISHED, TrialState.INFEASIBLE, Trial
 UNMEASURED = "unmeasured"
 
 
-def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
-    """The brain network's plan, whatever the dataset."""
-    plan = NetworkPlan(
-        dataset="Dataset001_Brain",
+def plan_of(
+    geometry: Geometry,
+    *,
+    dataset: str = "Dataset001_Brain",
+    plans: str | None = None,
+    configuration: str = "3d_fullres",
+) -> NetworkPlan:
+    return NetworkPlan(
+        dataset=dataset,
         plans=plans or "nnUNetPlans",
         configuration=configuration,
-        geometry=BRAIN,
+        geometry=geometry,
         data_identifier="x",
         previous_stage=None,
         sha256="p" * 64,
     )
-    return plan, f"split-{fold}"
+
+
+def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+    """The brain network's plan, whatever the dataset."""
+    return plan_of(BRAIN, plans=plans, configuration=configuration), f"split-{fold}"
 
 
 def space_of(**changes: Any) -> SearchSpace:

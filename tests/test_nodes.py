@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,50 +80,6 @@ def ended(process: subprocess.Popen[bytes], space: Path, out: Path) -> Ended:
 # ------------------------------------------------------------------------------------------------------- a lost node
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lost:
-    """A study of two trials one of whose nodes was lost.
-
-    Attributes:
-        nodes: how many there were; victim: the trial that was trained on the lost one.
-        reached: the iteration up to which costs were recorded when the power was cut.
-        seconds: from then to the next iteration of the victim.
-    """
-
-    nodes: int
-    ended: Ended
-    ledger: Ledger
-    victim: TrialFolder
-    reached: int
-    seconds: float
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(1, id="two nodes", marks=pytest.mark.cluster),
-        pytest.param(2, id="three nodes", marks=pytest.mark.torture),
-    ],
-)
-def lost(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Lost:
-    folder = tmp_path_factory.mktemp("nodes")
-    space, out = write_two_trials(folder), folder / "study"
-    with ExitStack() as stack:
-        ray = stack.enter_context(cluster(cpus=1))
-        others = [stack.enter_context(further_node(ray)) for _ in range(request.param)]
-        driver = stack.enter_context(driver_on(ray, space, data, out))
-        victim, node = wait_until(driver, lambda: on_one_of(others, out))
-        before, reached, since = len(victim.attempts()), iterations(victim), time.time()
-        cut_power(psutil.Process(node.process.pid))
-        wait_until(driver, lambda: trained_since(victim, before))
-        seconds = time.time() - since
-        end = ended(driver, space, out)
-    print(f"\n{1 + len(others)} nodes: {seconds:.1f} s from the loss of one to the next iteration of its trial")
-    return Lost(
-        nodes=1 + len(others), ended=end, ledger=Ledger.open(out), victim=victim, reached=reached, seconds=seconds
-    )
-
-
 def wait_until(driver: subprocess.Popen[bytes], condition: Callable[[], Any]) -> Any:
     """What the condition gives once it gives something, while the driver runs."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -154,31 +109,42 @@ def trained_since(folder: TrialFolder, attempts: int) -> bool:
     return any(i.attempt >= attempts and i.phase is not Phase.SETUP for i in folder.cost_intervals())
 
 
-def test_the_study_ends_well_without_the_node(lost: Lost) -> None:
-    assert lost.ended.code == 0, lost.ended.errors
-    assert "Traceback" not in lost.ended.errors
-    assert [row["state"] for row in lost.ended.trials] == ["finished", "finished"]
-
-
-def test_its_trial_goes_on_from_a_checkpoint_on_another_node(lost: Lost) -> None:
-    first, second = lost.victim.attempts()
+@pytest.mark.parametrize(
+    "further",
+    [
+        pytest.param(1, id="two nodes", marks=pytest.mark.cluster),
+        pytest.param(2, id="three nodes", marks=pytest.mark.torture),
+    ],
+)
+def test_a_trial_whose_node_is_lost_goes_on_on_another_to_the_same_weights(
+    further: int, data: Path, tmp_path: Path
+) -> None:
+    space, out = write_two_trials(tmp_path), tmp_path / "study"
+    with ExitStack() as stack:
+        ray = stack.enter_context(cluster(cpus=1))
+        others = [stack.enter_context(further_node(ray)) for _ in range(further)]
+        driver = stack.enter_context(driver_on(ray, space, data, out))
+        victim, node = wait_until(driver, lambda: on_one_of(others, out))
+        before, reached, since = len(victim.attempts()), iterations(victim), time.time()
+        cut_power(psutil.Process(node.process.pid))
+        wait_until(driver, lambda: trained_since(victim, before))
+        print(f"\n{1 + further} nodes: {time.time() - since:.1f} s from the loss of one to its trial's next iteration")
+        end = ended(driver, space, out)
+    assert end.code == 0, end.errors
+    assert "Traceback" not in end.errors
+    assert [row["state"] for row in end.trials] == ["finished", "finished"]
+    first, second = victim.attempts()
     assert 0 < second.resumed_from_iteration < ITERATIONS
     # At most what was trained after the last checkpoint is trained again: one is written after every epoch or two.
-    assert second.resumed_from_iteration >= lost.reached - 3 * TRAINING["iterations_per_epoch"]
-    costs = bill([first, second], lost.victim.cost_intervals())
+    assert second.resumed_from_iteration >= reached - 3 * TRAINING["iterations_per_epoch"]
+    costs = bill([first, second], victim.cost_intervals())
     assert costs.waste.seconds >= 0
     assert costs.total.seconds == pytest.approx(sum(segment.charge.seconds for segment in costs.segments))
-    assert [e["event"] for e in lost.victim.events() if e["event"] != "note"] == ["started", "started", "finished"]
-
-
-def test_the_weights_are_those_of_a_training_that_nothing_happened_to(lost: Lost, data: Path, tmp_path: Path) -> None:
-    alone = train(lost.victim.spec(), Ledger.create(tmp_path / "alone"), workplace(data_paths(data)))
-    assert final_weights(lost.victim) == final_weights(alone)
-
-
-def test_the_other_trial_is_not_disturbed(lost: Lost) -> None:
-    [other] = [folder for folder in lost.ledger.trials() if folder != lost.victim]
-    assert len(other.attempts()) == 1
+    assert [e["event"] for e in victim.events() if e["event"] != "note"] == ["started", "started", "finished"]
+    alone = train(victim.spec(), Ledger.create(tmp_path / "alone"), workplace(data_paths(data)))
+    assert final_weights(victim) == final_weights(alone)
+    # The other trial is not disturbed.
+    assert [len(folder.attempts()) for folder in Ledger.open(out).trials() if folder != victim] == [1]
 
 
 # -------------------------------------------------------------------------------------- nodes that cannot do the work

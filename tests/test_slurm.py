@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,56 +44,6 @@ if command[0] == "ray":
         command.append("--node-ip-address={LOOPBACK}")
 os.execvp(command[0], command)
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Requeued:
-    """A job that came near its time limit, and the same job started again.
-
-    Attributes:
-        codes, logs: of both; said: to `scontrol`, by the job and by CodeCarbon, which looks up its memory there.
-        stranger: what somebody without the token was told about the cluster.
-        stopped_at: iteration at which each trial was stopped; left_over: folders of Ray's that were not deleted.
-    """
-
-    ledger: Ledger
-    codes: tuple[int, int]
-    logs: tuple[str, str]
-    said: list[str]
-    stranger: str
-    stopped_at: dict[str, int]
-    left_over: list[Path]
-
-
-@pytest.fixture(scope="module")
-def requeued(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Requeued:
-    folder = tmp_path_factory.mktemp("slurm")
-    space = write_space(
-        folder, trials=1, training={**TRAINING, "epochs": EPOCHS, "initial_learning_rate": [1e-3, 2e-3]}
-    )
-    out, environment = folder / "study", _allocation(folder)
-    command = ["bash", str(SLURM), str(space), "--data", str(data), "--out", str(out)]
-    with _batch(command, environment, folder / "first.log") as job:
-        _until(lambda: out.exists() and training(out, Counter()), job, folder / "first.log")
-        stranger = _status_without_token(f"{LOOPBACK}:{environment['PORT']}")
-        # The time limit is near: Slurm tells the batch shell alone.
-        job.send_signal(signal.SIGUSR1)
-        first = job.wait(WAIT_SECONDS)
-    said = Path(environment["SAID"]).read_text(encoding="utf-8").splitlines()
-    stopped_at = {trial.trial_id: reached(trial) for trial in Ledger(out).trials()}
-    # In another allocation, of a single node.
-    environment["SLURM_JOB_NODELIST"] = "third"
-    with _batch(command, environment, folder / "second.log") as job:
-        second = job.wait(WAIT_SECONDS)
-    return Requeued(
-        ledger=Ledger.open(out),
-        codes=(first, second),
-        logs=((folder / "first.log").read_text(), (folder / "second.log").read_text()),
-        said=said,
-        stranger=stranger,
-        stopped_at=stopped_at,
-        left_over=list(Path("/tmp").glob(f"ray-{environment['SLURM_JOB_ID']}")),
-    )
 
 
 def _status_without_token(address: str) -> str:
@@ -157,34 +106,41 @@ def _until(condition: Callable[[], Any], job: subprocess.Popen[bytes], log: Path
 
 
 @pytest.mark.torture
-def test_before_the_time_limit_trainings_write_checkpoints_and_the_job_is_queued_again(requeued: Requeued) -> None:
-    assert requeued.codes[0] == INTERRUPTED, requeued.logs[0]
-    assert [line for line in requeued.said if line.startswith("requeue ")] == [f"requeue {JOB_ID}{os.getpid()}"]
-    assert "the study was stopped; the same command resumes it" in requeued.logs[0]
-    assert any(0 < iteration < ITERATIONS for iteration in requeued.stopped_at.values())
+def test_near_its_time_limit_the_job_is_queued_again_and_then_resumes(data: Path, tmp_path: Path) -> None:
+    training_settings = {**TRAINING, "epochs": EPOCHS, "initial_learning_rate": [1e-3, 2e-3]}
+    space = write_space(tmp_path, trials=1, training=training_settings)
+    out, environment = tmp_path / "study", _allocation(tmp_path)
+    command = ["bash", str(SLURM), str(space), "--data", str(data), "--out", str(out)]
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    with _batch(command, environment, first) as job:
+        _until(lambda: out.exists() and training(out, Counter()), job, first)
+        stranger = _status_without_token(f"{LOOPBACK}:{environment['PORT']}")
+        # The time limit is near: Slurm tells the batch shell alone.
+        job.send_signal(signal.SIGUSR1)
+        assert job.wait(WAIT_SECONDS) == INTERRUPTED, first.read_text()
+    # The cluster in the allocation asks for a token.
+    assert "Unauthorized" in stranger or "authentication" in stranger
+    assert "node_" not in stranger
+    # CodeCarbon asks for its memory there, too.
+    said = Path(environment["SAID"]).read_text(encoding="utf-8").splitlines()
+    assert [line for line in said if line.startswith("requeue ")] == [f"requeue {environment['SLURM_JOB_ID']}"]
+    assert "the study was stopped; the same command resumes it" in first.read_text()
+    stopped_at = {trial.trial_id: reached(trial) for trial in Ledger(out).trials()}
+    assert any(0 < iteration < ITERATIONS for iteration in stopped_at.values())
 
-
-@pytest.mark.torture
-def test_started_again_the_job_resumes_and_finishes(requeued: Requeued) -> None:
-    assert requeued.codes[1] == 0, requeued.logs[1]
-    assert [row["state"] for row in status(requeued.ledger.root)] == ["finished"]
-    assert all(trial.state() is TrialState.FINISHED for trial in requeued.ledger.trials())
-    for trial in requeued.ledger.trials():
+    # In another allocation, of a single node.
+    environment["SLURM_JOB_NODELIST"] = "third"
+    with _batch(command, environment, second) as job:
+        assert job.wait(WAIT_SECONDS) == 0, second.read_text()
+    assert [row["state"] for row in status(out)] == ["finished"]
+    for trial in Ledger.open(out).trials():
+        assert trial.state() is TrialState.FINISHED
         intervals = [i for i in trial.cost_intervals() if i.phase is Phase.TRAINING]
         assert sum(i.iteration_stop - i.iteration_start for i in intervals) == ITERATIONS
-        assert trial.attempts()[-1].resumed_from_iteration == requeued.stopped_at.get(trial.trial_id, 0)
-
-
-@pytest.mark.torture
-def test_the_job_leaves_nothing_of_rays_behind(requeued: Requeued) -> None:
-    assert requeued.left_over == []
-    assert "Traceback" not in "".join(requeued.logs)
-
-
-@pytest.mark.torture
-def test_the_cluster_in_the_allocation_asks_for_a_token(requeued: Requeued) -> None:
-    assert "Unauthorized" in requeued.stranger or "authentication" in requeued.stranger
-    assert "node_" not in requeued.stranger
+        assert trial.attempts()[-1].resumed_from_iteration == stopped_at.get(trial.trial_id, 0)
+    # It leaves nothing of Ray's behind.
+    assert list(Path("/tmp").glob(f"ray-{environment['SLURM_JOB_ID']}")) == []
+    assert "Traceback" not in first.read_text() + second.read_text()
 
 
 # Ray and the driver stand in, too, where only the script's own decisions are looked at: they take no time.

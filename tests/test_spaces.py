@@ -1,31 +1,35 @@
-"""Search spaces: domains, points, trials, identity, overrides. The file format is tested in test_space_format."""
+"""Search spaces: domains, points, what a point trains, what makes two spaces one study; and the spaces we ship."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import random
+import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import BRAIN, HIPPOCAMPUS, LUNG
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searching import plan_of
 
 from study.common.errors import InvalidInputError, MissingDataError
 from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry
-from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS
+from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS, Axes, named_axes
+from study.nnunet.datasets import DataPaths
 from study.nnunet.plans import NetworkPlan
-from study.search.document import space_from
+from study.search.document import BLOCKS, SETTINGS, SpaceDocument, load_space, space_from
 from study.search.domains import Choice, Domain, Fixed, Integer, LogUniform, Uniform, domain_from
 from study.search.space import SearchSpace
-from study.search.trials import check_data, specs
+from study.search.trials import check_data, make_spec, prepared_lookup, specs
+from study.store.specification import TrainingSettings, TrialSpec
 
-GEOMETRIES = {
-    1: Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2),
-    6: Geometry(patch_size=(80, 192, 160), divisors=(16, 32, 32), batch_size=2),
-    4: Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 8), batch_size=9),
-}
+GEOMETRIES = {1: BRAIN, 6: LUNG, 4: HIPPOCAMPUS}
 
 
 def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
@@ -34,16 +38,8 @@ def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int)
         raise MissingDataError(f"dataset: received {dataset!r}")
     if fold > 4:
         raise InvalidInputError(field="fold", received=fold, legal="0 to 4")
-    plan = NetworkPlan(
-        dataset=f"Dataset{dataset:03d}_X",
-        plans=plans or "nnUNetPlans",
-        configuration=configuration,
-        geometry=GEOMETRIES[int(dataset)],
-        data_identifier="x",
-        previous_stage=None,
-        sha256="p" * 64,
-    )
-    return plan, f"split-{fold}"
+    name = f"Dataset{dataset:03d}_X"
+    return plan_of(GEOMETRIES[int(dataset)], dataset=name, plans=plans, configuration=configuration), f"split-{fold}"
 
 
 def document(**keys: Any) -> dict[str, Any]:
@@ -55,7 +51,7 @@ def search(searcher: str = "random", trials: int = 20, **keys: Any) -> SearchSpa
     return space_from(document(searcher=searcher, trials=trials, **{**axes, **keys}))
 
 
-# Domains and points
+# ------------------------------------------------------------------------------------------------------------- domains
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "scheme": st.sampled_from(list(SCHEMES)),
@@ -101,27 +97,12 @@ def test_any_point_a_domain_may_propose_resolves(data: st.DataObject, dataset: i
         "initial_learning_rate": [None, 0.1],
         "foreground_oversampling": {"uniform": [0, 1]},
     }
-    space = space_from(
-        document(searcher="random", trials=5, datasets=[dataset], curriculum=curriculum, training=training)
-    )
+    space = search(trials=5, datasets=[dataset], curriculum=curriculum, training=training)
     for _ in range(5):
         point = {name: domain.sample(generator) for name, domain in space.searched.items()}
         [made] = specs(space, json.loads(json.dumps(point)), lookup)
         assert made.curriculum.total_iterations == made.training.epochs * made.iterations_per_epoch
-        full = [stage.patch_size for stage in made.curriculum.stages]
-        assert GEOMETRIES[dataset].patch_size in full
-
-
-@given(low=st.floats(1e-300, 1e300), high=st.floats(1e-300, 1e300), seed=st.integers(0, 99))
-def test_draws_stay_inside_their_interval(low: float, high: float, seed: int) -> None:
-    if not low < high:
-        return
-    generator = random.Random(seed)
-    for domain in (Uniform(low, high), LogUniform(low, high)):
-        for _ in range(20):
-            drawn = domain.sample(generator)
-            assert isinstance(drawn, float)
-            assert low <= drawn <= high
+        assert GEOMETRIES[dataset].patch_size in [stage.patch_size for stage in made.curriculum.stages]
 
 
 class Extreme(random.Random):
@@ -131,9 +112,15 @@ class Extreme(random.Random):
         return b
 
 
-def test_rounding_does_not_leave_the_interval() -> None:
-    highs = [index / 1000 for index in range(1, 1000)]
-    assert all(LogUniform(1e-4, high).sample(Extreme()) <= high for high in highs)
+@given(low=st.floats(1e-300, 1e300), high=st.floats(1e-300, 1e300), seed=st.integers(0, 99))
+def test_draws_stay_inside_their_interval(low: float, high: float, seed: int) -> None:
+    if not low < high:
+        return
+    for domain in (Uniform(low, high), LogUniform(low, high)):
+        for generator in (Extreme(), *[random.Random(seed)] * 20):
+            drawn = domain.sample(generator)
+            assert isinstance(drawn, float)
+            assert low <= drawn <= high
 
 
 def test_a_logarithmic_interval_is_drawn_evenly_in_the_logarithm() -> None:
@@ -149,6 +136,9 @@ def test_a_logarithmic_interval_is_drawn_evenly_in_the_logarithm() -> None:
 )
 def test_a_domain_written_out_reads_as_itself(domain: Domain) -> None:
     assert domain_from("field", json.loads(json.dumps(domain.to_json()))) == domain
+
+
+# -------------------------------------------------------------------------------------------------------------- points
 
 
 def test_a_grid_is_every_combination_in_a_fixed_order() -> None:
@@ -168,38 +158,23 @@ def test_a_grid_is_every_combination_in_a_fixed_order() -> None:
     assert list(space.with_overrides(trials=99).points()) == points
 
 
-def test_a_random_search_repeats_with_its_seed_and_grows_at_the_end() -> None:
+def test_a_random_search_repeats_with_its_seed_grows_at_the_end_and_proposes_no_point_twice() -> None:
     points = list(search(trials=30).points())
     assert len(points) == 30
     assert list(search(trials=30).points()) == points
     assert list(search(trials=12).points()) == points[:12]
     assert list(search(trials=30, seed=1).points()) != points
+    few = search(trials=50, curriculum={"stages": {"integer": [1, 4]}, "budget": [0.1, 0.5, 1.0]})
+    listed = [tuple(point.values()) for point in few.points()]
+    assert len(listed) == len(set(listed)) == 12
+    # The order of keys in the file changes nothing.
+    turned = search(trials=50, curriculum={"budget": [0.1, 0.5, 1.0], "stages": {"integer": [1, 4]}})
+    assert turned == few and list(turned.points()) == list(few.points())
 
 
-def test_the_order_of_keys_in_the_file_changes_nothing() -> None:
-    forwards, backwards = (
-        search(curriculum=dict(items))
-        for items in (
-            [("min_patch", {"uniform": [0, 1]}), ("stages", {"integer": [1, 9]})],
-            [("stages", {"integer": [1, 9]}), ("min_patch", {"uniform": [0, 1]})],
-        )
-    )
-    assert list(forwards.points()) == list(backwards.points())
-    assert forwards == backwards
-
-
-def test_a_random_search_proposes_no_point_twice_and_ends_when_there_are_no_more() -> None:
-    space = search(trials=50, curriculum={"budget": [0.1, 0.5, 1.0], "stages": {"integer": [1, 4]}})
-    points = [tuple(point.values()) for point in space.points()]
-    assert len(points) == len(set(points)) == 12
-
-
-def test_optuna_has_no_points_in_advance() -> None:
+def test_optuna_has_no_points_in_advance_and_the_papers_objectives_unless_told_otherwise() -> None:
     with pytest.raises(InvalidInputError, match="searcher: received 'optuna'"):
         search("optuna").points()
-
-
-def test_optuna_has_the_papers_objectives_unless_told_otherwise() -> None:
     assert search("optuna").objectives == ("dice", "runtime_seconds", "co2_kg")
 
 
@@ -212,7 +187,56 @@ def test_null_among_the_choices_is_what_the_scheme_has() -> None:
     assert pgps < pgps_half
 
 
-# Trials
+# -------------------------------------------------------------------------------------------------------------- trials
+
+
+def spec(scheme: str, *, fold: int = 0, seed: int = 0, axes: Axes | None = None, **training: Any) -> TrialSpec:
+    return make_spec(
+        plan=plan_of(HIPPOCAMPUS),
+        split_sha256="s" * 64,
+        fold=fold,
+        seed=seed,
+        scheme=scheme,
+        axes=axes or named_axes(scheme),
+        training=TrainingSettings(**{"epochs": 10, "iterations_per_epoch": 50, **training}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "training", "filled_in"),
+    [
+        ("cps", {}, {"foreground_oversampling": 0.33}),
+        *((scheme, {}, {"foreground_oversampling": 0.5}) for scheme in ("pgps", "rpss", "pgps+")),
+        ("cps", {"foreground_oversampling": 0.8}, {"foreground_oversampling": 0.8}),
+        ("pgps", {"optimizer": "sgd"}, {"initial_learning_rate": 1e-2, "momentum": 0.99}),
+        ("pgps", {"optimizer": "adamw"}, {"initial_learning_rate": 3e-3, "momentum": 0.9}),
+    ],
+)
+def test_defaults_that_follow_from_curriculum_and_optimizer_are_filled_in(
+    scheme: str, training: dict[str, Any], filled_in: dict[str, float]
+) -> None:
+    made = spec(scheme, **training).training
+    assert {name: getattr(made, name) for name in filled_in} == filled_in
+
+
+def test_a_budget_scales_the_curriculum_and_leaves_the_settings() -> None:
+    made = spec("pgps", axes=named_axes("pgps", budget=0.5))
+    assert (made.training.iterations_per_epoch, made.iterations_per_epoch) == (50, 25)
+    assert made.curriculum.total_iterations == 250
+
+
+def test_points_with_the_same_stage_table_are_the_same_trial_and_the_seed_decides_random_draws() -> None:
+    assert spec("pgps", axes=Axes(min_patch=1.0)).trial_id == spec("cps").trial_id
+    assert len({spec("pgps").trial_id, spec("cps").trial_id, spec("cps", seed=1).trial_id}) == 3
+    first, again, other = (spec("rpss", seed=seed).curriculum for seed in (0, 0, 1))
+    assert first == again
+    assert [s.iterations for s in first.stages] != [s.iterations for s in other.stages]
+
+
+@pytest.mark.parametrize("wrong", [{"fold": -1}, {"seed": -1}, {"seed": 0.5}])
+def test_folds_and_seeds_are_whole_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+        spec("pgps", **wrong)
 
 
 def test_a_point_is_one_trial_per_fold_and_seed() -> None:
@@ -221,23 +245,20 @@ def test_a_point_is_one_trial_per_fold_and_seed() -> None:
     made = specs(space, {"curriculum.scheme": "pgps+"}, lookup)
     assert [(spec.fold, spec.seed) for spec in made] == [(0, 0), (0, 5), (3, 0), (3, 5)]
     assert [spec.split_sha256 for spec in made] == ["split-0", "split-0", "split-3", "split-3"]
-    assert {spec.scheme for spec in made} == {"pgps+"}
-    assert {spec.iterations_per_epoch for spec in made} == {5}
-    assert {spec.training.optimizer for spec in made} == {"adamw"}
+    assert {(spec.scheme, spec.iterations_per_epoch, spec.training.optimizer) for spec in made} == {
+        ("pgps+", 5, "adamw")
+    }
     assert len({spec.trial_id for spec in made}) == 4
 
 
-def test_the_dataset_may_be_an_axis() -> None:
-    space = space_from(document(datasets=[1, 4]))
-    datasets = [specs(space, point, lookup)[0].dataset for point in space.points()]
-    assert datasets == ["Dataset001_X", "Dataset004_X"]
+def test_dataset_plans_and_configuration_reach_the_lookup() -> None:
+    space = space_from(document(datasets=[1, 4], plans="otherPlans", configuration="3d_lowres"))
+    made = [specs(space, point, lookup)[0] for point in space.points()]
+    assert [(one.dataset, one.plans, one.configuration) for one in made] == [
+        ("Dataset001_X", "otherPlans", "3d_lowres"),
+        ("Dataset004_X", "otherPlans", "3d_lowres"),
+    ]
     assert space.datasets == (1, 4)
-
-
-def test_plans_and_configuration_reach_the_lookup() -> None:
-    space = space_from(document(datasets=[4], plans="otherPlans", configuration="3d_lowres"))
-    [made] = specs(space, {}, lookup)
-    assert (made.plans, made.configuration) == ("otherPlans", "3d_lowres")
 
 
 @pytest.mark.parametrize("point", [{}, {"curriculum.budget": 1.0, "x": 1}, {"curriculum.stages": 1}])
@@ -247,33 +268,108 @@ def test_a_point_of_another_space_is_refused(point: dict[str, Any]) -> None:
         specs(space, point, lookup)
 
 
-def test_a_space_without_a_dataset_asks_for_one() -> None:
-    space = space_from(document())
-    for ask in (lambda: specs(space, {}, lookup), lambda: check_data(space, lookup)):
-        with pytest.raises(InvalidInputError, match="give --dataset"):
-            ask()
-
-
-def test_missing_data_is_found_before_anything_starts() -> None:
+@pytest.mark.parametrize(
+    ("written", "error", "words"),
+    [
+        ({}, InvalidInputError, "give --dataset"),
+        ({"datasets": [4, 5]}, MissingDataError, "received 5"),
+        ({"datasets": [4], "folds": [0, 7]}, InvalidInputError, "fold: received 7"),
+    ],
+)
+def test_missing_data_is_found_before_anything_starts(
+    written: dict[str, Any], error: type[Exception], words: str
+) -> None:
     check_data(space_from(document(datasets=[1, 4, 6], folds=[0, 4])), lookup)
-    with pytest.raises(MissingDataError, match="received 5"):
-        check_data(space_from(document(datasets=[4, 5])), lookup)
-    with pytest.raises(InvalidInputError, match="fold: received 7"):
-        check_data(space_from(document(datasets=[4], folds=[0, 7])), lookup)
+    with pytest.raises(error, match=words):
+        check_data(space_from(document(**written)), lookup)
 
 
-def test_a_space_travels_to_other_processes() -> None:
-    space = search(datasets=[4])
-    assert pickle.loads(pickle.dumps(space)) == space
+# ------------------------------------------------------------------------------------------------------- prepared data
+
+DATASET = "Dataset004_Hippocampus"
 
 
-# Identity and overrides
+@pytest.fixture
+def prepared(tmp_path: Path) -> DataPaths:
+    """A preprocessed dataset of ten cases without images, as a trial's checks read it."""
+    folder = tmp_path / "nnUNet_preprocessed" / DATASET
+    names = [f"nnUNetPlans_3d_fullres/case_{case}.{ending}" for case in range(10) for ending in ("pkl", "b2nd")]
+    for name in (*names, *(f"gt_segmentations/case_{case}" for case in range(10))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    network = {"arch_kwargs": {"strides": strides, "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d"}}
+    configuration = {"patch_size": [40, 56, 40], "batch_size": 9, "architecture": network}
+    plans = {
+        "dataset_name": DATASET,
+        "plans_name": "nnUNetPlans",
+        "configurations": {"3d_fullres": {**configuration, "data_identifier": "nnUNetPlans_3d_fullres"}},
+    }
+    split = [{"train": [f"case_{c}" for c in range(10) if c % 5 != k], "val": [f"case_{k}"]} for k in range(5)]
+    labels = {"labels": {"background": 0, "organ": 1}}
+    for name, content in (("dataset", labels), ("splits_final", split), ("nnUNetPlans", plans)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return DataPaths(raw=None, preprocessed=tmp_path / "nnUNet_preprocessed")
 
 
-def test_identity_is_plain_json_and_knows_nothing_of_trials_machine_and_label() -> None:
+def test_the_lookup_reads_plan_and_split_each_file_once(prepared: DataPaths) -> None:
+    lookup = prepared_lookup(prepared)
+    found, first = lookup(4, None, "3d_fullres", 0)
+    by_name, second = lookup(DATASET, "nnUNetPlans", "3d_fullres", 1)
+    assert found == by_name
+    assert (found.dataset, found.plans, found.geometry) == (DATASET, "nnUNetPlans", HIPPOCAMPUS)
+    assert len(first) == 64 and first != second
+    for path in (prepared.preprocessed / DATASET).glob("*.json"):
+        path.unlink()
+    assert lookup(4, None, "3d_fullres", 0) == (found, first)
+
+
+def test_a_dataset_without_a_split_is_given_nnunets(prepared: DataPaths) -> None:
+    path = prepared.preprocessed / DATASET / "splits_final.json"
+    path.unlink()
+    prepared_lookup(prepared)(4, None, "3d_fullres", 4)
+    split = json.loads(path.read_text())
+    assert sorted(case for fold in split for case in fold["val"]) == [f"case_{c}" for c in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ((5, None, "3d_fullres", 0), MissingDataError, "dataset: received '5'"),
+        ((4, "otherPlans", "3d_fullres", 0), MissingDataError, "plans: received 'otherPlans'"),
+        ((4, None, "2d", 0), InvalidInputError, "configuration: received '2d'"),
+        ((4, None, "3d_fullres", 5), InvalidInputError, "fold: received 5"),
+    ],
+)
+def test_what_is_missing_is_named(
+    prepared: DataPaths, asked: tuple[int, str | None, str, int], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        prepared_lookup(prepared)(*asked)
+
+
+def test_missing_preprocessed_cases_are_named(prepared: DataPaths) -> None:
+    for path in (prepared.preprocessed / DATASET / "nnUNetPlans_3d_fullres").iterdir():
+        path.unlink()
+    with pytest.raises(MissingDataError, match="no preprocessed cases"):
+        prepared_lookup(prepared)(4, None, "3d_fullres", 0)
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    heavy = "[m for m in ('torch', 'ray', 'nnunetv2', 'numpy') if m in sys.modules]"
+    code = f"import sys, study.search.trials, study.search.document; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------- identity and overrides
+
+
+def test_identity_is_plain_json_that_knows_nothing_of_trials_machine_label_and_defaults() -> None:
     space = search(datasets=[4])
     identity = space.identity()
     assert json.loads(json.dumps(identity)) == identity
+    assert pickle.loads(pickle.dumps(space)) == space
     same = [
         search(datasets=[4], trials=500),
         search(datasets=["004"], name="renamed", resources={"cpus": 8, "gpus": 1, "concurrent": 2}),
@@ -281,17 +377,17 @@ def test_identity_is_plain_json_and_knows_nothing_of_trials_machine_and_label() 
         search(datasets=[4], folds=[0], configuration="3d_fullres"),
     ]
     assert all(other.identity() == identity for other in same)
-
-
-def test_identity_lists_no_setting_left_at_its_default() -> None:
-    identity = space_from(document(training={"epochs": 1000, "momentum": 0.9})).identity()
-    assert [key for key in identity if key.startswith(("training.", "curriculum.", "dataset"))] == ["training.momentum"]
+    named = space_from(document(training={"epochs": 1000, "momentum": 0.9})).identity()
+    assert [key for key in named if key.startswith(("training.", "curriculum.", "dataset"))] == ["training.momentum"]
+    # The searcher's seed means nothing to a grid.
+    assert space_from(document(seed=1)).identity() == space_from(document(seed=2)).identity()
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"searcher": "optuna"},
+        {"searcher": "optuna", "objectives": ["dice", "co2_kg"]},
         {"seed": 1},
         {"datasets": [6]},
         {"plans": "otherPlans"},
@@ -309,41 +405,22 @@ def test_identity_lists_no_setting_left_at_its_default() -> None:
     ],
 )
 def test_identity_changes_with_everything_that_matters(change: dict[str, Any]) -> None:
-    assert search(**{"datasets": [4], **change}).identity() != search(datasets=[4]).identity()
-
-
-def test_the_objectives_are_part_of_the_identity() -> None:
-    fewer = search("optuna", objectives=["dice", "co2_kg"])
-    assert fewer.identity() != search("optuna").identity()
-
-
-def test_the_searchers_seed_means_nothing_to_a_grid() -> None:
-    assert space_from(document(seed=1)).identity() == space_from(document(seed=2)).identity()
+    identity = search(**{"datasets": [4], **change}).identity()
+    assert identity != search(datasets=[4]).identity()
+    if "objectives" in change:
+        assert identity != search("optuna", datasets=[4]).identity()
 
 
 def test_flags_override_the_file() -> None:
     space = search(datasets=[4], training={"epochs": {"integer": [1, 9]}})
-    changed = space.with_overrides(
-        trials=7,
-        cpus=2.0,
-        gpus=0.5,
-        concurrent=3,
-        data_workers=1,
-        dataset="006",
-        plans="otherPlans",
-        configuration="2d",
-        folds=(1, 2),
-        seeds=(3,),
-        country="FRA",
-        epochs=20,
-        iterations_per_epoch=30,
-    )
-    assert (changed.trials, changed.datasets, changed.plans, changed.configuration) == (7, (6,), "otherPlans", "2d")
-    assert (changed.folds, changed.seeds, changed.energy.country) == ((1, 2), (3,), "FRA")
-    assert (changed.resources.cpus, changed.resources.gpus) == (2.0, 0.5)
-    assert (changed.resources.concurrent, changed.resources.data_workers) == (3, 1)
-    assert changed.axes["training.epochs"] == Fixed(20)
-    assert changed.axes["training.iterations_per_epoch"] == Fixed(30)
+    own = {"trials": 7, "plans": "otherPlans", "configuration": "2d", "folds": (1, 2), "seeds": (3,)}
+    resources = {"cpus": 2.0, "gpus": 0.5, "concurrent": 3, "data_workers": 1}
+    training = {"epochs": 20, "iterations_per_epoch": 30}
+    changed = space.with_overrides(dataset="006", country="FRA", **own, **resources, **training)
+    assert {name: getattr(changed, name) for name in own} == own
+    assert {name: getattr(changed.resources, name) for name in resources} == resources
+    assert (changed.datasets, changed.energy.country) == ((6,), "FRA")
+    assert {name: changed.axes[f"training.{name}"] for name in training} == {n: Fixed(v) for n, v in training.items()}
     assert set(changed.searched) == set(space.searched) - {"training.epochs"}
     assert space.with_overrides() == space
 
@@ -363,3 +440,98 @@ def test_flags_override_the_file() -> None:
 def test_flags_meet_the_same_checks(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         search(datasets=[4]).with_overrides(**flags)
+
+
+# --------------------------------------------------------------------------------------------------- the spaces we ship
+
+FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
+PATHS = sorted(FOLDER.glob("*.yaml"))
+
+
+class RankedData:
+    """What a space finds of data that is not there: a plan of the geometry, and the ranking of 24 training cases."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+
+    def __call__(self, dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+        return plan_of(self._geometry, plans=plans, configuration=configuration), f"split-{fold}"
+
+    def ranked(self, dataset: int | str, fold: int, metric: str) -> tuple[str, ...]:
+        return tuple(f"case_{fold}_{number:02d}" for number in range(24))
+
+
+def shipped(name: str, geometry: Geometry = HIPPOCAMPUS, **changes: Any) -> tuple[SearchSpace, list[TrialSpec]]:
+    """A space and the first trial of each of its points; of Optuna's, of the corners."""
+    space = load_space(FOLDER / f"{name}.yaml").with_overrides(**changes)
+    if not space.datasets:
+        space = space.with_overrides(dataset=4)
+    if space.method.points:
+        points = list(space.points())
+    else:
+        ends = [(domain.probes()[0], domain.probes()[-1]) for domain in space.searched.values()]
+        points = [dict(zip(space.searched, corner, strict=True)) for corner in zip(*ends, strict=True)]
+    return space, [specs(space, point, RankedData(geometry))[0] for point in points]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=["brain", "lung", "hippocampus"])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_every_point_resolves_on_every_geometry(path: Path, geometry: Geometry) -> None:
+    # The number of iterations is not at issue here, and drawing a quarter of a million sizes takes a while.
+    space, made = shipped(path.stem, geometry, iterations_per_epoch=10)
+    assert space.name == path.stem
+    for spec in made:
+        assert spec.curriculum.stages[-1].patch_size == geometry.patch_size
+        assert spec.curriculum.voxel_share > 0
+
+
+def test_the_demo_is_six_cheap_trials_that_differ() -> None:
+    space, made = shipped("smoke")
+    assert len(made) == len({spec.trial_id for spec in made}) == 6
+    training = made[0].training
+    assert training.epochs * training.iterations_per_epoch <= 500
+    assert not training.test_time_mirroring
+    assert space.resources.gpus == 0
+
+
+def test_the_search_has_the_four_axes() -> None:
+    assert list(shipped("pgps")[0].searched) == [
+        f"curriculum.{name}" for name in ("min_patch", "stages", "batch_growth", "budget")
+    ]
+
+
+@pytest.mark.parametrize(("name", "points", "datasets"), [("paper_lung", 12, (6,)), ("paper_msd", 30, range(1, 11))])
+def test_the_papers_spaces_are_reference_runs(name: str, points: int, datasets: range | tuple[int]) -> None:
+    space, made = shipped(name, BRAIN)
+    assert (len(made), space.datasets, space.folds) == (points, tuple(datasets), (0, 1, 2, 3, 4))
+    for point in space.points():
+        settings = space.settings(point)
+        assert (settings.training, settings.axes.allocation) == (TrainingSettings(), "reference")
+    if name == "paper_msd":
+        shares = {spec.scheme: round(100 * spec.curriculum.voxel_share, 2) for spec in made}
+        assert shares == {"cps": 100.0, "pgps": 38.08, "pgps+": 51.78}
+
+
+def test_the_posters_space_trains_once_to_its_highest_threshold() -> None:
+    _, made = shipped("paper_pdl", iterations_per_epoch=10)
+    assert all(spec.curriculum.is_constant and spec.training.stop_at_dice == 0.95 for spec in made)
+    found = [spec.data and (len(spec.data.cases), spec.data.until_iteration) for spec in made]
+    assert found == [None, (6, 100), (12, 100)]
+
+
+def test_the_two_curricula_are_combined_in_every_way() -> None:
+    _, made = shipped("pdl_pgps", iterations_per_epoch=10)
+    seen = {(spec.scheme, len(spec.data.cases) if spec.data else 24) for spec in made}
+    assert seen == {(scheme, cases) for scheme in ("cps", "pgps", "rpss") for cases in (6, 12, 24)}
+    assert len({spec.trial_id for spec in made}) == 9
+
+
+def test_the_readme_documents_every_key_and_file_and_names_no_other() -> None:
+    text = (FOLDER / "README.md").read_text()
+    documented = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
+    blocks = {key for block in BLOCKS.values() for key in block.model_fields}
+    keys = {*SpaceDocument.model_fields, *blocks, *(key for legal in SETTINGS.values() for key in legal)}
+    sections = {*BLOCKS, *SETTINGS}
+    assert documented == keys - sections
+    assert all(re.search(rf"^`{section}`: ", text, flags=re.MULTILINE) for section in sections)
+    assert all(f"| `{path.name}` |" in text for path in PATHS)
