@@ -19,12 +19,22 @@ from study.common import files
 from study.common.errors import DataIntegrityError, LedgerError
 from study.common.serialize import sha256_of_json
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
-from study.nnunet.identity import changed_inputs, check_neighbours, description_sha256, preprocessed_sizes, trial_inputs
+from study.nnunet.identity import (
+    EARLIER_CODE,
+    changed_inputs,
+    check_neighbours,
+    deciding_versions,
+    description_sha256,
+    preprocessed_sizes,
+    recorded_versions,
+    trial_inputs,
+    version_changes,
+)
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial import run_trial
 from study.run.workplace import inputs_of
 from study.search.document import load_space
-from study.search.space import resolved_space
+from study.search.space import SearchSpace, resolved_space
 from study.store.ledger import Ledger
 
 DESCRIPTION: dict[str, Any] = {
@@ -34,25 +44,6 @@ DESCRIPTION: dict[str, Any] = {
     "numTraining": 10,
 }
 REGIONS: dict[str, Any] = {**DESCRIPTION, "labels": {"background": 0, "whole": [1, 2], "bud": 2}}
-
-
-@pytest.mark.parametrize(
-    ("change", "decides"),
-    [
-        ({"labels": {"background": 0, "body": 2, "bud": 1}}, False),  # the same two values by other names
-        ({"labels": {"bud": 2, "body": 1, "background": 0}}, False),
-        ({"labels": {"background": 0, "all": [1, 2], "bud": 2}, "regions_class_order": [1, 2]}, True),
-        ({"labels": {"background": 0, "body": 1}}, True),
-        ({"labels": {"background": 0, "body": 1, "ignore": 2}}, True),
-        ({"file_ending": ".nrrd"}, True),
-        ({"channel_names": {"0": "phantom", "1": "other"}}, True),
-        ({"channel_names": {"0": "renamed"}}, False),
-        ({"overwrite_image_reader_writer": "SimpleITKIO"}, True),
-        ({"numTraining": 11, "description": "other words"}, False),
-    ],
-)
-def test_what_decides_in_a_description(change: dict[str, Any], decides: bool) -> None:
-    assert (description_sha256({**DESCRIPTION, **change}) != description_sha256(DESCRIPTION)) is decides
 
 
 def test_the_order_of_regions_decides() -> None:
@@ -157,23 +148,82 @@ def _other(folder: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------------- studies
 
 
-def test_caches_of_nnunet_are_no_change_and_a_changed_file_is_named(copied: DataPaths, tmp_path: Path) -> None:
-    space = load_space(write_space(tmp_path))
+@pytest.fixture
+def space(tmp_path: Path) -> SearchSpace:
+    return load_space(write_space(tmp_path))
+
+
+def test_a_study_records_what_it_rests_on_and_goes_on_under_the_same(
+    space: SearchSpace, data: Path, tmp_path: Path
+) -> None:
     ledger = Ledger.create(tmp_path / "study", space=space.identity())
-    dataset = find_dataset(copied, NAME)
-    folder = dataset.folder / dataset.plan(CUBE, FULL).data_identifier
-    (folder / "phantom_000.npz").write_bytes(b"compressed")
+    here = Provenance.here(space, data_paths(data))
+    check_provenance(ledger, space, data_paths(data), here)
+    assert ledger.header()["provenance"] == here.to_json()
+    check_provenance(ledger, space, data_paths(data), Provenance.here(space, data_paths(data)))
+    assert sorted(here.inputs) == [
+        f"labels, channels or file ending in dataset.json of {NAME}",
+        f"plans {CUBE} of {NAME}",
+        f"preprocessed files of {NAME}/nnUNetPlans_3d_fullres",
+        f"reference segmentations of {NAME} fold 0",
+        f"split of {NAME} fold 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torch", "torch 0.0, was "),
+        ("nnunetv2", "nnunetv2 0.0, was "),
+        ("optuna", "optuna 0.0, was "),
+        ("code", "this project's training 0.0, was "),
+    ],
+)
+def test_another_version_is_named_and_refused(
+    name: str, words: str, space: SearchSpace, data: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    here = Provenance.here(space, data_paths(data))
+    check_provenance(ledger, space, data_paths(data), here)
+    other = replace(here, versions={**here.versions, name: "0.0"})
+    with pytest.raises(LedgerError) as refused:
+        check_provenance(ledger, space, data_paths(data), other)
+    assert words in str(refused.value)
+    assert "name another --out to start a new one" in str(refused.value)
+    assert ledger.header()["provenance"] == here.to_json()
+
+
+def test_what_only_measures_or_shows_may_change() -> None:
+    recorded = recorded_versions()
+    changed = {**recorded, "codecarbon": "0.0", "ray": "0.0", "pgps-study": "0.0"}
+    assert version_changes(changed, deciding_versions()) == []
+    assert version_changes({}, deciding_versions()) == []
+    assert version_changes({**recorded, "numpy": "0.0"}, deciding_versions()) == [f"numpy {recorded['numpy']}, was 0.0"]
+
+
+def test_studies_that_recorded_a_digest_of_the_same_code_go_on() -> None:
+    now = deciding_versions()
+    for digest in EARLIER_CODE:
+        assert version_changes({**now, "code": digest}, now) == []
+    assert version_changes({**now, "code": "0" * 12}, now) == [f"this project's training {now['code']}, was {'0' * 12}"]
+
+
+def test_caches_of_nnunet_and_another_place_are_no_change_and_a_changed_file_is_named(
+    space: SearchSpace, data: Path, copied: DataPaths, tmp_path: Path
+) -> None:
+    ledger = Ledger.create(tmp_path / "study", space=space.identity())
+    check_provenance(ledger, space, data_paths(data), Provenance.here(space, data_paths(data)))
 
     def check() -> None:
         check_provenance(ledger, space, copied, Provenance.here(space, copied))
 
     check()
+    dataset = find_dataset(copied, NAME)
+    folder = dataset.folder / dataset.plan(CUBE, FULL).data_identifier
     for name in ("phantom_000.npy", "phantom_000_seg.npy", ".nfs0001"):
         (folder / name).write_bytes(b"unpacked")
-    check()
-    (folder / "phantom_000.npz").write_bytes(b"other")
-    (folder / "new.npy").write_bytes(b"of no archive")
-    with pytest.raises(LedgerError, match=r"\(new.npy 13 bytes, was absent; phantom_000.npz 5 bytes, was 10 bytes\)"):
+    (folder / "phantom_000.npz").write_bytes(b"compressed")
+    with pytest.raises(LedgerError, match=r"\(phantom_000.npz 10 bytes, was absent\)"):
         check()
 
 
@@ -262,6 +312,9 @@ EDITS: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "another order of classes": (described(regions_class_order=[2, 1]), DESCRIPTION_WORDS),
     "another reader": (described(overwrite_image_reader_writer="SimpleITKIO"), DESCRIPTION_WORDS),
     "a channel more": (described(channel_names={"0": "a", "1": "b"}), DESCRIPTION_WORDS),
+    "the same two values by other names": (described(labels={"background": 0, "b": 1, "a": 2}), None),
+    "a channel renamed": (described(channel_names={"0": "renamed"}), None),
+    "another file ending": (described(file_ending=".nrrd"), DESCRIPTION_WORDS),
     "labels by other names": (described(labels={"background": 0, "x": 1, "y": 2}), None),
     "labels in another order": (described(labels={"b": 2, "a": 1, "background": 0}), None),
     "a count and words": (described(numTraining=99, description="words", licence=None), None),
