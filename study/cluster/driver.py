@@ -111,14 +111,8 @@ def run_study(run: Run) -> list[str]:
             # Ray has put its own handlers in their place.
             signals.install()
             if run.address is not None:
-                check_nodes(
-                    run.ledger.root.resolve(),
-                    run.space,
-                    run.data,
-                    here,
-                    previous_stage=run.previous_stage,
-                    url=url_of_ledger(run.ledger),
-                )
+                root, url = run.ledger.root.resolve(), url_of_ledger(run.ledger)
+                check_nodes(root, run.space, run.data, here, previous_stage=run.previous_stage, url=url)
             shares = allot(run.space.resources, nodes())
             signals.check()
             run.on_begin(proposer.unfinished)
@@ -146,19 +140,14 @@ def _fit(run: Run, search: PointSearcher, shares: Shares, stop_file: Path, signa
                 run.on_refresh()
             if signals.received or thread.full_disk:
                 _stop_trainings(run, stop_file)
-                raise _why(thread)
+                raise DiskFullError(thread.full_disk) if thread.full_disk else TrialInterrupted(STOPPED)
         finally:
             thread.end()
         return thread.failures()
 
 
 def _tuner(
-    run: Run,
-    search: PointSearcher,
-    shares: Shares,
-    stop_file: Path,
-    folder: Path,
-    end: EndOnRequest,
+    run: Run, search: PointSearcher, shares: Shares, stop_file: Path, folder: Path, end: EndOnRequest
 ) -> tune.Tuner:
     trainable = tune.with_resources(
         tune.with_parameters(run_point, assignment=_assignment(run, shares, stop_file)),
@@ -181,6 +170,9 @@ def _tuner(
 
 
 def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
+    # To be read it must be set.
+    umask = os.umask(0o077)
+    os.umask(umask)
     resources = MachineShare(
         device=shares.device,
         cpus=shares.cpus,
@@ -203,15 +195,8 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
         patience=run.patience,
         attempt=run.attempt,
         url=url_of_ledger(run.ledger),
-        umask=_umask(),
+        umask=umask,
     )
-
-
-def _umask() -> int:
-    """This process' own; to be read it must be set."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 class _Signals:
@@ -245,12 +230,6 @@ class _Signals:
         if self.received:
             raise TrialInterrupted("the study was stopped at once; the same command resumes it")
         self.received = True
-
-
-def _why(thread: TuneThread) -> Exception:
-    if thread.full_disk:
-        return DiskFullError(thread.full_disk)
-    return TrialInterrupted(STOPPED)
 
 
 def _stop_trainings(run: Run, stop_file: Path) -> None:

@@ -9,9 +9,9 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -50,41 +50,37 @@ def connected(space: SearchSpace, address: str | None) -> Iterator[None]:
     options = {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus), "include_dashboard": False}
     # Without "local" Ray would join a cluster that the environment names. What it makes it opens to all, so it is given
     # a folder within one that others cannot enter.
-    with _ray("local", _temp_dir=str(short_folder() / "ray"), **options):
+    trouble = "Ray does not start on this machine"
+    with _ray(trouble, address="local", _temp_dir=str(short_folder() / "ray"), **options):
         yield
-
-
-@contextmanager
-def _nobody_else_reads() -> Iterator[None]:
-    """Processes that are started in the block make files, logs among them, that are this user's alone."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 @contextmanager
 def joined(address: str) -> Iterator[None]:
-    """The Ray cluster at an address, whose workers get our code.
+    """The Ray cluster at an address, whose workers get our code: they train with it, whatever else their Python finds.
 
     Raises:
         MachineError: none answers.
     """
-    with _ray(address, runtime_env=_runtime_env()):
+    environment: dict[str, Any] = {"env_vars": WORKER_SETTINGS}
+    if JOB_VARIABLE not in os.environ:
+        environment["py_modules"] = [str(Path(__file__).resolve().parents[1])]
+    trouble = f"--address: no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"
+    with _ray(trouble, address=address, runtime_env=environment):
         yield
 
 
 @contextmanager
-def _ray(address: str, **options: Any) -> Iterator[None]:
+def _ray(trouble: str, **options: Any) -> Iterator[None]:
+    # The files that Ray's processes make, logs among them, are this user's alone.
+    umask = os.umask(0o077)
     try:
-        with _nobody_else_reads():
-            ray.init(
-                address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
-            )
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
     except Exception as error:  # Ray raises what it likes
         reason = " ".join(str(error).split())[:MOST_OF_REASON] or type(error).__name__
-        raise MachineError(f"{_trouble(address)} ({reason})") from error
+        raise MachineError(f"{trouble} ({reason})") from error
+    finally:
+        os.umask(umask)
     # Failures are told from the ledger, in one line each.
     for name in ("ray", "ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -124,35 +120,17 @@ def check_nodes(
     """
     for left_over in root.glob(".probe-*"):
         shutil.rmtree(left_over, ignore_errors=True)
-    probe = root / f".probe-{uuid4().hex}"
+    probe, complaints = root / f".probe-{uuid4().hex}", []
     probe.mkdir()
     try:
-        question = _Question(
-            probe=str(probe),
-            url=url,
-            space=space,
-            data=data,
-            previous_stage=previous_stage,
-            provenance=here.to_json(),
-        )
-        asked = [(node, _ask(node, question)) for node in alive() if node["Resources"].get("CPU", 0)]
-        complaints = [text for node, answer in asked for text in _complaints(node, answer, question)]
+        look = partial(_look, probe, url, space, data, previous_stage, here.to_json())
+        for name, reply, troubles in ask_nodes(look):
+            unseen = url is None and not troubles and not (probe / reply).exists()
+            complaints += [f"{name}: {text}" for text in (troubles or [_not_shared(probe)] * unseen)]
     finally:
         shutil.rmtree(probe, ignore_errors=True)
     if complaints:
         raise MachineError(f"the cluster cannot run this study: {'; '.join(complaints)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Question:
-    """What a node is asked: whether it sees the probe's folder, and has the same data, code and libraries."""
-
-    probe: str
-    url: str | None
-    space: SearchSpace
-    data: DataPaths
-    previous_stage: Path | None
-    provenance: dict[str, Any]
 
 
 def alive() -> list[dict[str, Any]]:
@@ -160,65 +138,64 @@ def alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def _ask(node: dict[str, Any], question: _Question) -> Any:
-    """Ray's promise of an answer: all nodes look at the same time."""
-    affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    task = ray.remote(_look).options(num_cpus=0, scheduling_strategy=affinity, max_retries=0)
-    return task.remote(question, _reply(node))
+def ask_nodes(look: Callable[[str], list[str]]) -> list[tuple[str, str, list[str]]]:
+    """Have every node that has cores look at something, all at the same time.
+
+    Args:
+        look: runs there, given a name of the node's own for a file; returns what is wrong.
+
+    Returns:
+        Of each node its name in words, that of its file, and what is wrong; a node that does not answer says that.
+    """
+    asked = []
+    for node in alive():
+        if node["Resources"].get("CPU", 0):
+            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(_call).options(num_cpus=0, scheduling_strategy=affinity, max_retries=0)
+            name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+            reply = f"reply-{node['NodeID']}"
+            asked.append((name, reply, task.remote(look, reply)))
+    return [(name, reply, _answer(promise)) for name, reply, promise in asked]
 
 
-def _complaints(node: dict[str, Any], answer: Any, question: _Question) -> list[str]:
+def _call(look: Callable[[str], list[str]], reply: str) -> list[str]:
+    return look(reply)
+
+
+def _answer(promise: Any) -> list[str]:
     try:
-        complaints: list[str] = ray.get(answer, timeout=PROBE_SECONDS)
+        troubles: list[str] = ray.get(promise, timeout=PROBE_SECONDS)
+        return troubles
     except ray.exceptions.RayError as error:
-        complaints = [" ".join(str(error).split())[:300]]
-    if not complaints and question.url is None and not (Path(question.probe) / _reply(node)).exists():
-        complaints = [_not_shared(question)]
-    name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
-    return [f"{name}: {text}" for text in complaints]
+        return [" ".join(str(error).split())[:300]]
 
 
-def _reply(node: dict[str, Any]) -> str:
-    return f"reply-{node['NodeID']}"
-
-
-def _look(question: _Question, reply: str) -> list[str]:
+def _look(
+    probe: Path,
+    url: str | None,
+    space: SearchSpace,
+    data: DataPaths,
+    previous_stage: Path | None,
+    provenance: dict[str, Any],
+    reply: str,
+) -> list[str]:
     """Runs on the node that is asked."""
-    trouble = _trouble_with_storage(question, reply)
-    if trouble is not None:
-        return [trouble]
+    if url is not None:
+        trouble = trouble_here(url)
+        if trouble is not None:
+            return [trouble]
+    elif not probe.is_dir():
+        return [_not_shared(probe)]
+    else:
+        try:
+            (probe / reply).write_text(socket.gethostname(), encoding="utf-8")
+        except OSError as error:
+            return [f"{probe.parent} cannot be written there ({error.strerror})"]
     try:
-        return Provenance.here(question.space, question.data, question.previous_stage).differences(question.provenance)
+        return Provenance.here(space, data, previous_stage).differences(provenance)
     except StudyError as error:
         return [str(error)]
 
 
-def _trouble_with_storage(question: _Question, reply: str) -> str | None:
-    if question.url is not None:
-        return trouble_here(question.url)
-    if not Path(question.probe).is_dir():
-        return _not_shared(question)
-    try:
-        (Path(question.probe) / reply).write_text(socket.gethostname(), encoding="utf-8")
-    except OSError as error:
-        return f"{Path(question.probe).parent} cannot be written there ({error.strerror})"
-    return None
-
-
-def _not_shared(question: _Question) -> str:
-    folder = Path(question.probe).parent
-    return f"{folder} is not the driver's folder there; --out must be on storage that all nodes share"
-
-
-def _runtime_env() -> dict[str, Any]:
-    """Workers train with the driver's own code, wherever their Python finds another copy."""
-    environment: dict[str, Any] = {"env_vars": WORKER_SETTINGS}
-    if JOB_VARIABLE not in os.environ:
-        environment["py_modules"] = [str(Path(__file__).resolve().parents[1])]
-    return environment
-
-
-def _trouble(address: str) -> str:
-    if address == "local":
-        return "Ray does not start on this machine"
-    return f"--address: no Ray cluster answers at {address!r}; one that demands a token needs RAY_AUTH_MODE=token"
+def _not_shared(probe: Path) -> str:
+    return f"{probe.parent} is not the driver's folder there; --out must be on storage that all nodes share"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.cluster.local import check_address
-from study.cluster.nodes import PROBE_SECONDS, alive, joined
+from study.cluster.nodes import ask_nodes, joined
 from study.common import files
 from study.common.errors import MachineError, StudyError
 from study.ranking.work import Spread, call
@@ -60,10 +60,6 @@ def _run_all(function: Callable[[Any], object], items: Sequence[Any], report: Ca
             ray.cancel(left, force=True)
 
 
-def _exists(path: str) -> bool:
-    return Path(path).exists()
-
-
 def _check_shared(folder: Path) -> None:
     probe = folder / f".probe-{uuid4().hex}"
     try:
@@ -74,18 +70,13 @@ def _check_shared(folder: Path) -> None:
             f"{folder} cannot be written ({error.strerror}); give --out DIR, a folder that can"
         ) from error
     try:
-        for node in alive():
-            if node["Resources"].get("CPU", 0) and not _sees(node, probe):
-                name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-                raise MachineError(f"{name}: {folder} is not the folder of this machine; all nodes must share it")
+        for name, _, troubles in ask_nodes(partial(_look, probe)):
+            if troubles:
+                raise MachineError(f"{name}: {troubles[0]}")
     finally:
         probe.unlink(missing_ok=True)
 
 
-def _sees(node: dict[str, Any], probe: Path) -> bool:
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    look = ray.remote(_exists).options(num_cpus=0, scheduling_strategy=there)
-    try:
-        return bool(ray.get(look.remote(str(probe)), timeout=PROBE_SECONDS))
-    except ray.exceptions.RayError as error:
-        raise MachineError(f"node {node['NodeManagerAddress']} does not answer ({type(error).__name__})") from error
+def _look(probe: Path, _: str) -> list[str]:
+    shared = f"{probe.parent} is not the folder of this machine; all nodes must share it"
+    return [] if probe.exists() else [shared]

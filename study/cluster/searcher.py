@@ -51,34 +51,31 @@ class PointSearcher(Searcher):
         Raises:
             StudyError: the search cannot go on, and nothing is being trained any more.
         """
-        if self._failure is None:
-            try:
-                return self._suggest(trial_id)
-            except StudyError as error:
-                self._failure = error
-        if self._numbers:
-            return None
-        raise self._failure
+        try:
+            if self._failure is not None:
+                raise self._failure
+            proposal = self._proposer.propose()
+        except StudyError as error:
+            self._failure = error
+            if self._numbers:
+                return None
+            raise
+        if proposal is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = proposal.number
+        return {"number": proposal.number, "point": dict(proposal.point)}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Pass on what a trial came to."""
         number = self._numbers.pop(trial_id, None)
-        if number is None:
-            return
-        self._proposer.tell(number, reported(None if error else result))
+        if number is not None:
+            self._proposer.tell(number, reported(None if error else result))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what a study is resumed from."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see `save`."""
-
-    def _suggest(self, trial_id: str) -> dict[str, Any] | str:
-        proposal = self._proposer.propose()
-        if proposal is None:
-            return Searcher.FINISHED
-        self._numbers[trial_id] = proposal.number
-        return {"number": proposal.number, "point": dict(proposal.point)}
 
 
 def reported(result: Mapping[str, Any] | None) -> Outcome:
@@ -91,9 +88,6 @@ def reported(result: Mapping[str, Any] | None) -> Outcome:
         return Outcome(state=TrialState.FAILED, reason=LOST)
     if result["outcome"] not in STATES:
         return Outcome(state=TrialState.INTERRUPTED, reason=str(result["outcome"]))
-    measured = {name: result[name] for name in OBJECTIVES if _is_measured(result.get(name))}
+    values = {name: result.get(name) for name in OBJECTIVES}
+    measured = {n: value for n, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}
     return Outcome(state=TrialState(result["outcome"]), values=measured, reason=result.get("reason"))
-
-
-def _is_measured(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -4,9 +4,8 @@ The training never runs in the actor: a killed actor with forked children would 
 process per trial gives a GPU's memory back. The actor only starts it, relays and watches. A training that breaks is no
 error to Tune but an outcome that is reported; Tune itself retries what is lost with a worker or a node.
 
-Ray Tune in a thread of its own that can be told to end, so that the main thread is free to take signals.
-
-It must be over before Ray goes down: a thread that asks a Ray that is gone for anything ends the whole process.
+Tune itself has a thread that can be told to end, so that the main thread is free to take signals. It must be over
+before Ray goes down: a thread that asks a Ray that is gone for anything ends the whole process.
 """
 
 from __future__ import annotations
@@ -154,28 +153,19 @@ def bring_to_end(folder: TrialFolder, job: TrialJob, assignment: Assignment) -> 
             continue
         if folder.result() is not None:
             break
-        _record(folder, number, ending)
+        if ending.reason or ending.code not in TOLD_CODES:
+            # What the process could not record itself.
+            ended = TrialState.INFEASIBLE if ending.code == INFEASIBLE else TrialState.FAILED
+            reason = ending.reason or f"its process ended with code {ending.code}"
+            folder.fail(attempt=number, reason=reason, state=ended)
         if ending.code == REFUSED:
             return TrialState.FAILED
         if ending.code != INFEASIBLE:
-            before, reached = reached, _reached(folder)
+            trained = max((interval.iteration_stop for interval in folder.cost_intervals()), default=0)
+            before, reached = reached, trained
             faults = 1 if reached > before else faults + 1
             _pause(job, pause_seconds(faults))
     return TrialState.FINISHED
-
-
-def _record(folder: TrialFolder, number: int, ending: Ending) -> None:
-    """What the process could not record itself."""
-    if ending.reason:
-        state = TrialState.INFEASIBLE if ending.code == INFEASIBLE else TrialState.FAILED
-        folder.fail(attempt=number, reason=ending.reason, state=state)
-    elif ending.code not in TOLD_CODES:
-        folder.fail(attempt=number, reason=f"its process ended with code {ending.code}")
-
-
-def _reached(folder: TrialFolder) -> int:
-    """The furthest iteration that any attempt has trained."""
-    return max((interval.iteration_stop for interval in folder.cost_intervals()), default=0)
 
 
 def _check_not_stopped(job: TrialJob) -> None:

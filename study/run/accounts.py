@@ -52,9 +52,8 @@ class Accounts:
     ) -> CostInterval:
         """What was used since the last interval, booked on a stretch of work of so many seconds."""
         sample = self._processes.sample()
-        reading, use = self._meter.read(sample), sample.use
-        before, self._reading = self._reading, reading
-        used, self._use = self._use, use
+        before, used = self._reading, self._use
+        self._reading, self._use = reading, use = self._meter.read(sample), sample.use
         return CostInterval(
             attempt=attempt,
             phase=phase,

@@ -8,12 +8,10 @@ because psutil takes six times as long; where there is none, this process and th
 
 Trials are counted by a name that the process of each gives itself: all that this process may see, whoever started them.
 
-What a trial's own processes draw of a node's CPU, whoever else works on the node.
-
-An idle CPU draws a tenth of its thermal design power, CodeCarbon's own minimum, and a busy one all of it (TDP as
-CodeCarbon's table has it). In between we take power as linear in busy cores: a busy second of a core costs
-0.9 × TDP / cores. CodeCarbon itself takes the cube of the whole node's load, which makes a trial several times dearer
-beside a neighbour.
+Energy is what a trial's own processes draw of a node's CPU, whoever else works on the node. An idle CPU draws a tenth
+of its thermal design power (TDP as CodeCarbon's table has it), CodeCarbon's own minimum, and a busy one all of it. In
+between we take power as linear in busy cores: a busy second of a core costs 0.9 × TDP / cores. CodeCarbon itself takes
+the cube of the whole node's load, which makes a trial several times dearer beside a neighbour.
 
 Where RAPL counts the energy, what is above the idle power is split by CPU time: the trial's against everybody's. Idle
 power is charged by share of the cores in both cases.
@@ -160,7 +158,6 @@ class ProcessTree:
         self._own_at_start, self._node_at_start = self._own_seconds(_all_processes())[0], _node_seconds()
 
     def sample(self) -> Sample:
-        """Look now."""
         processes = _all_processes()
         own_seconds, pids = self._own_seconds(processes)
         use = NodeUse(
@@ -171,7 +168,6 @@ class ProcessTree:
         return Sample(use=use, pids=pids)
 
     def close(self) -> None:
-        """Take the name of a trial off this process."""
         _named(self._name)
 
     def _own_seconds(self, processes: Mapping[int, Sight]) -> tuple[float, frozenset[int]]:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib import metadata, resources
-from typing import Any, Protocol
+from typing import Any
 
 from study.common.errors import InvalidInputError
 from study.run import gpu_energy
@@ -28,6 +28,7 @@ from study.store.specification import Energy
 WORLD = "world"
 # Seconds between CodeCarbon's own samples of power.
 SAMPLE_SECONDS = 5
+MIXES = "global_energy_mix.json"
 PARTS = ("cpu", "gpu", "ram")
 OWN_MODELLED, OWN_COUNTED = "estimated from own CPU time", "measured, split by CPU time"
 _LOAD_MODES = ("cpu_load", "constant")
@@ -37,41 +38,21 @@ _STILL_SECONDS = 1.0
 _SILENT = "CodeCarbon gave no reading and no reason"
 
 
-class Meter(Protocol):
-    """Measures a trial's energy from `start` on."""
-
-    def start(self) -> None:
-        """Start measuring, before it is known what the trial computes on."""
-
-    def describe(self, gpu_uuids: Sequence[str]) -> tuple[MeterInfo, tuple[int, ...]]:
-        """Say which GPUs are the trial's, as CUDA names them, if any; how all is measured, and NVML's numbers."""
-
-    def read(self, sample: Sample) -> MeterReading:
-        """Energy since `start`, given who used the cores."""
-
-    def stop(self) -> None:
-        """Measure no more."""
-
-
 class NoMeter:
-    """Measures nothing and says so."""
+    """Measures nothing and says so; the methods are those of `CodeCarbonMeter`."""
 
     def __init__(self, *, country: str | None = None, pue: float = 1.0) -> None:
         self._country, self._pue = country, pue
 
-    def start(self) -> None:
-        """Do nothing."""
+    def start(self) -> None: ...
 
     def describe(self, gpu_uuids: Sequence[str]) -> tuple[MeterInfo, tuple[int, ...]]:
-        """Say that nothing is measured."""
         return _info("none", "", dict.fromkeys(PARTS, "unmeasured"), self._country, self._pue), ()
 
     def read(self, sample: Sample) -> MeterReading:
-        """Nothing, by part."""
         return UNMEASURED
 
-    def stop(self) -> None:
-        """Do nothing."""
+    def stop(self) -> None: ...
 
 
 class CodeCarbonMeter:
@@ -108,7 +89,7 @@ class CodeCarbonMeter:
         self._grown: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
-        """Start the tracker; when it cannot, CPU and RAM are unmeasured."""
+        """Start measuring, before it is known what the trial computes on; whatever cannot be is unmeasured."""
         self._started = time.perf_counter()
         self._gpu = gpu_energy.GpuEnergy(fraction=self._gpus, load=self._load_nvml)
         logging.getLogger("codecarbon").addFilter(self._heard)
@@ -119,7 +100,7 @@ class CodeCarbonMeter:
             self._tracker, self._reasons = None, {"cpu": reason, "ram": reason}
 
     def _start_tracker(self) -> None:
-        self._tracker = self._make_tracker()
+        self._tracker = _tracker(self._country, self._totals)
         self._tracker.start()
         parts = {type(part).__name__: part for part in self._tracker._hardware}
         cores, cpu, ram = os.cpu_count() or 1, parts.get("CPU"), parts["RAM"]
@@ -131,7 +112,7 @@ class CodeCarbonMeter:
         self._total()
 
     def describe(self, gpu_uuids: Sequence[str]) -> tuple[MeterInfo, tuple[int, ...]]:
-        """How each part is measured, and why one is not."""
+        """Say which GPUs are the trial's, as CUDA names them, if any; how all is measured, and NVML's numbers."""
         gpu, reason, indices = self._gpu.choose(gpu_uuids)
         methods = {"cpu": "unmeasured", "gpu": gpu, "ram": "unmeasured"}
         if self._tracker is not None:
@@ -142,7 +123,7 @@ class CodeCarbonMeter:
         return replace(info, reasons=reasons, cpu_tdp_watts=tdp_watts), indices
 
     def read(self, sample: Sample) -> MeterReading:
-        """Measure now."""
+        """Energy since `start`, given who used the cores."""
         node_cpu_kwh, ram_kwh = self._node()
         gpu_kwh, own_gpu_kwh, reason = self._gpu.read(sample.pids)
         own_kwh = idle_kwh = own_ram_kwh = None
@@ -202,45 +183,45 @@ class CodeCarbonMeter:
         elif self._seconds - since > _STILL_SECONDS:
             self._reasons.setdefault(part, self._heard.reason or "CodeCarbon's reading stood still")
 
-    def _make_tracker(self) -> Any:
-        from codecarbon import OfflineEmissionsTracker
-        from codecarbon.output_methods.base_output import BaseOutput
 
-        totals = self._totals
+def _tracker(country: str | None, totals: list[Any]) -> Any:
+    """CodeCarbon's tracker of the whole machine, which adds its sums to a list and reads nobody's settings."""
+    from codecarbon import OfflineEmissionsTracker
+    from codecarbon.output_methods.base_output import BaseOutput
 
-        class Keep(BaseOutput):
-            def out(self, total: Any, delta: Any) -> None:
-                totals.append(total)
+    class Keep(BaseOutput):
+        def out(self, total: Any, delta: Any) -> None:
+            totals.append(total)
 
-        return OfflineEmissionsTracker(
-            project_name="pgps-study",
-            country_iso_code=self._country or "USA",
-            region=None,
-            cloud_provider=None,
-            cloud_region=None,
-            country_2letter_iso_code=None,
-            electricitymaps_api_token=None,
-            force_carbon_intensity_g_co2e_kwh=1000 * carbon_intensity_kg_per_kwh(self._country),
-            measure_power_secs=SAMPLE_SECONDS,
-            api_call_interval=-1,
-            output_methods=[],
-            output_handlers=[Keep()],
-            output_dir=".",
-            emissions_endpoint=None,
-            experiment_id=None,
-            gpu_ids=None,
-            tracking_mode="machine",
-            log_level="warning",
-            force_cpu_power=None,
-            force_ram_power=None,
-            force_mode_cpu_load=False,
-            rapl_include_dram=False,
-            rapl_prefer_psys=False,
-            logger_preamble="",
-            pue=1.0,
-            wue=0.0,
-            allow_multiple_runs=True,
-        )
+    return OfflineEmissionsTracker(
+        project_name="pgps-study",
+        country_iso_code=country or "USA",
+        region=None,
+        cloud_provider=None,
+        cloud_region=None,
+        country_2letter_iso_code=None,
+        electricitymaps_api_token=None,
+        force_carbon_intensity_g_co2e_kwh=1000 * carbon_intensity_kg_per_kwh(country),
+        measure_power_secs=SAMPLE_SECONDS,
+        api_call_interval=-1,
+        output_methods=[],
+        output_handlers=[Keep()],
+        output_dir=".",
+        emissions_endpoint=None,
+        experiment_id=None,
+        gpu_ids=None,
+        tracking_mode="machine",
+        log_level="warning",
+        force_cpu_power=None,
+        force_ram_power=None,
+        force_mode_cpu_load=False,
+        rapl_include_dram=False,
+        rapl_prefer_psys=False,
+        logger_preamble="",
+        pue=1.0,
+        wue=0.0,
+        allow_multiple_runs=True,
+    )
 
 
 class _Heard(logging.Filter):
@@ -249,7 +230,6 @@ class _Heard(logging.Filter):
     reason = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Listen."""
         if record.exc_info and record.exc_info[1] is not None and not self.reason:
             self.reason = _words(record.exc_info[1])
         return False
@@ -265,7 +245,7 @@ def _cores_of(ram: Any, cores: int) -> int:
     return int(count_cpus())
 
 
-def make_meter(energy: Energy, *, cpus: float, gpus: float = 1.0) -> Meter:
+def make_meter(energy: Energy, *, cpus: float, gpus: float = 1.0) -> NoMeter | CodeCarbonMeter:
     """The meter of a study's energy settings, for what one trial is allotted; see `check_country` for errors."""
     if energy.meter == "none":
         return NoMeter(country=energy.country, pue=energy.pue)
@@ -274,15 +254,14 @@ def make_meter(energy: Energy, *, cpus: float, gpus: float = 1.0) -> Meter:
 
 def check_country(country: str | None) -> None:
     """Raise InvalidInputError unless the code is ISO 3166 alpha-3 with a known grid, or None."""
-    if country is None or country in _energy_mixes():
+    if country is None or country in _data(MIXES):
         return
-    names = {mix["country_name"].lower(): code for code, mix in _energy_mixes().items()}
-    near = difflib.get_close_matches(str(country).upper(), _energy_mixes(), n=3, cutoff=0.6)
+    names = {mix["country_name"].lower(): code for code, mix in _data(MIXES).items()}
+    near = difflib.get_close_matches(str(country).upper(), _data(MIXES), n=3, cutoff=0.6)
     named = names.get(str(country).lower())
     hint = f"did you mean {named or ' or '.join(near)}?" if named or near else "see ISO 3166 alpha-3"
-    raise InvalidInputError(
-        field="country", received=country, legal="a three-letter country code such as FRA, DEU or USA", remedy=hint
-    )
+    legal = "a three-letter country code such as FRA, DEU or USA"
+    raise InvalidInputError(field="country", received=country, legal=legal, remedy=hint)
 
 
 def carbon_intensity_kg_per_kwh(country: str | None) -> float:
@@ -290,7 +269,7 @@ def carbon_intensity_kg_per_kwh(country: str | None) -> float:
     if country is None:
         return float(_data("carbon_intensity_per_source.json")["world_average"]) / 1000
     check_country(country)
-    return float(_energy_mixes()[country]["carbon_intensity"]) / 1000
+    return float(_data(MIXES)[country]["carbon_intensity"]) / 1000
 
 
 def _words(error: BaseException) -> str:
@@ -306,10 +285,6 @@ def _info(name: str, version: str, methods: Mapping[str, str], country: str | No
         carbon_intensity_kg_per_kwh=carbon_intensity_kg_per_kwh(country),
         pue=pue,
     )
-
-
-def _energy_mixes() -> dict[str, Any]:
-    return _data("global_energy_mix.json")
 
 
 @cache

@@ -1,14 +1,12 @@
-"""What a reader of a trial's Dice must know of its data and curriculum, decided before anything is trained.
+"""Following a trial from outside, asking it to stop, and what is said before it trains.
 
-A class that is in no validation case has no Dice: a network that finds none of it would be given "not a number", one
-that is wrong about it 0. The mean is over the classes that exist, see `results`.
+A reader of its Dice must know of its data and curriculum: a class that is in no validation case has no Dice (a network
+that finds none of it would be given "not a number", one that is wrong about it 0), so the mean is over the classes that
+exist, see `results`.
 
-How long a training will take, before it starts: on a CPU by a step of the middle stage, on a copy of the network.
-
-Rough by a factor of two: small patches take more time per voxel than large ones, and making batches is left out. On a
-GPU a first step says nothing of later ones, which are captured or compiled, so only the work is told.
-
-Following a trial from outside, and asking it to stop.
+How long it will take is told on a CPU, by a step of the middle stage on a copy of the network. That is rough by a
+factor of two: small patches take more time per voxel than large ones, and making batches is left out. On a GPU a first
+step says nothing of later ones, which are captured or compiled, so only the work is told.
 """
 
 from __future__ import annotations
@@ -31,6 +29,13 @@ from study.store.specification import TrialSpec
 
 LONG_SECONDS = 24 * 3600.0
 FOR_A_CPU = "--optimizer adamw --epochs 10 --iterations-per-epoch 40 --validation-batches 2 --no-mirroring"
+
+
+def forecast(trainer: Any, curriculum: Curriculum, *, timed: bool) -> str:
+    """What is known of how long a training will take, as a sentence; a step is timed where that tells."""
+    if timed:
+        return words(training_seconds(trainer, curriculum, trainer.iteration))
+    return unknown(curriculum, trainer.iteration)
 
 
 def training_seconds(trainer: Any, curriculum: Curriculum, iteration: int) -> float:

@@ -7,7 +7,7 @@ change is named and refused; there is no option to accept it, a new study folder
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -80,13 +80,7 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        sizes = {subject: dict(found) for subject, found in self.files.items()}
-        return {
-            "versions": dict(self.versions),
-            "inputs": dict(self.inputs),
-            "files": sizes,
-            "rankings": dict(self.rankings),
-        }
+        return asdict(self)
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """What is not as it was, in words, one item each. What was added since is none.
@@ -104,9 +98,18 @@ class Provenance:
         ]
 
     def _words(self, subject: str, before: Mapping[str, int] | None) -> str:
-        if before is None or subject not in self.files:
+        """A subject that has changed; of files, which are other ones, the first few by name."""
+        now = self.files.get(subject)
+        if before is None or now is None:
             return subject
-        return f"{subject} ({_file_words(before, self.files[subject])})"
+
+        def size(files: Mapping[str, int], name: str) -> str:
+            return f"{files[name]} bytes" if name in files else "absent"
+
+        names = [name for name in sorted({*now, *before}) if now.get(name) != before.get(name)]
+        told = [f"{name} {size(now, name)}, was {size(before, name)}" for name in names[:MOST_NAMED]]
+        more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+        return f"{subject} ({'; '.join([*told, *more])})"
 
 
 def check_provenance(ledger: Ledger, space: SearchSpace, paths: DataPaths, now: Provenance) -> None:
@@ -150,22 +153,6 @@ def _earlier_form(before: Mapping[str, str], folds: Sequence[int], space: Search
         if before.get(name) not in found:
             changed.append(f"plans, split or preprocessed files of {name}")
     return changed
-
-
-def _file_words(before: Mapping[str, int], now: Mapping[str, int]) -> str:
-    """Which files are other ones, the first few by name."""
-    names = _changed(before, now)
-    sizes = [f"{name} {_bytes(now.get(name))}, was {_bytes(before.get(name))}" for name in names[:MOST_NAMED]]
-    more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{'; '.join(sizes)}{more}"
-
-
-def _bytes(size: int | None) -> str:
-    return "absent" if size is None else f"{size} bytes"
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
 
 
 def _rankings(space: SearchSpace, paths: DataPaths) -> dict[str, str]:

@@ -24,14 +24,14 @@ from study.common.errors import (
     TrialInterrupted,
 )
 from study.common.machine import cpu_name, hostname, resolve_device
-from study.nnunet.datasets import PreparedDataset, find_dataset
+from study.nnunet.datasets import find_dataset
 from study.nnunet.failures import disk_full, out_of_memory
 from study.nnunet.identity import check_trial_inputs, deciding_versions, recorded_versions, version_changes
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure
 from study.nnunet.training_job import Parts, Stopwatch
 from study.run.accounts import Accounts
-from study.run.progress import Progress, StopRequest, remarks
+from study.run.progress import Progress, StopRequest, forecast, remarks
 from study.run.workplace import Workplace, check_workplace, inputs_of
 from study.store.audit import audit_trial, check_resumable
 from study.store.costs import Bill, bill
@@ -181,8 +181,10 @@ class _Attempt:
             untrained = not trainer.is_trained
             if untrained:
                 trainer.on_train_start()
-                self._forecast(trainer, device)
-            self._record(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._accounts.seconds)
+                if self._progress.wants_forecast:
+                    # On a CPU, where it may be weeks, by a step; on a GPU the first steps at a shape say little.
+                    self._progress.remark(forecast(trainer, self._spec.curriculum, timed=device == "cpu"))
+            self.interval_done(Phase.SETUP, None, trainer.iteration, trainer.iteration, self._accounts.seconds)
             if untrained:
                 self._train(trainer)
             trainer.set_deep_supervision_enabled(True)
@@ -220,31 +222,15 @@ class _Attempt:
                 observer=self,
             )
         )
-        self._remark(trainer, dataset)
-        trainer.initialize()
-        self._resume(trainer)
-        return trainer
-
-    def _forecast(self, trainer: Any, device: str) -> None:
-        """On a CPU, where it may be weeks, by a step; on a GPU the first steps at a shape say little."""
-        from study.run import progress as forecast
-
-        if not self._progress.wants_forecast:
-            return
-        curriculum = self._spec.curriculum
-        if device == "cpu":
-            seconds = forecast.training_seconds(trainer, curriculum, trainer.iteration)
-            self._progress.remark(forecast.words(seconds))
-        else:
-            self._progress.remark(forecast.unknown(curriculum, trainer.iteration))
-
-    def _remark(self, trainer: Any, dataset: PreparedDataset) -> None:
-        """Say before the training what its Dice will rest on, or refuse it."""
-        self._remarks = remarks(self._spec, trainer, dataset)
+        # Before the training, what its Dice will rest on, or that there is none.
+        self._remarks = remarks(spec, trainer, dataset)
         for remark in self._remarks:
             self._progress.remark(remark)
             if not self._index:
                 self._folder.note(remark)
+        trainer.initialize()
+        self._resume(trainer)
+        return trainer
 
     def _resume(self, trainer: Any) -> None:
         """Go on from the newest checkpoint, if the ledger knows what it holds."""
@@ -274,8 +260,8 @@ class _Attempt:
     def _begin(self, trainer: Any, device: str) -> None:
         from study.nnunet.torch_tools import cuda_device_names, cuda_device_uuids
 
-        resources = self._workplace.resources
-        on_gpu = device == "cuda"
+        resources, on_gpu = self._workplace.resources, device == "cuda"
+        stages = range(len(self._spec.curriculum.stages))
         measured, gpu_ids = self._accounts.describe((cuda_device_uuids()[:1] or ("no name",)) if on_gpu else ())
         header = AttemptHeader(
             attempt=self._index,
@@ -294,7 +280,7 @@ class _Attempt:
             data_workers=resources.workers_for(device),
             meter=measured,
             versions=recorded_versions(),
-            execution=() if on_gpu else _eager(self._spec),
+            execution=() if on_gpu else tuple(StageExecution(stage=stage) for stage in (*stages, None)),
             inputs=self._inputs,
             preprocessed=str(self._workplace.data.preprocessed.resolve()),
         )
@@ -312,7 +298,10 @@ class _Attempt:
 
     def _validate(self, trainer: Any, checksum: str) -> TrialResult:
         self._progress.phase(Phase.FINAL_VALIDATION)
-        self._validation = Stopwatch(lambda seconds: self._record_validation(trainer.iteration, seconds))
+        done = trainer.iteration
+        self._validation = Stopwatch(
+            lambda seconds: self.interval_done(Phase.FINAL_VALIDATION, None, done, done, seconds)
+        )
         try:
             trainer.perform_actual_validation()
             return self._measured(trainer, checksum)
@@ -334,9 +323,6 @@ class _Attempt:
         cases = result.dice_per_case_and_class
         metrics = measure(self._folder, spec, workplace.data, workplace.metrics, cases, self.alive)
         return replace(result, metrics=metrics)
-
-    def _record_validation(self, iteration: int, seconds: float) -> None:
-        self._record(Phase.FINAL_VALIDATION, None, iteration, iteration, seconds)
 
     # What the trainer tells its observer.
 
@@ -363,15 +349,10 @@ class _Attempt:
         self._folder.append_epoch(report)
         self._progress.epoch_done(report)
 
-    def interval_done(
-        self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
-    ) -> None:
-        self._record(phase, stage, start, stop, seconds, parts)
-
     def stop_requested(self) -> bool:
         return self._stop.requested
 
-    def _record(
+    def interval_done(
         self, phase: Phase, stage: int | None, start: int, stop: int, seconds: float, parts: Parts = ()
     ) -> None:
         with self._stop.deferred():
@@ -379,7 +360,3 @@ class _Attempt:
                 phase, attempt=self._index, stage=stage, start=start, stop=stop, seconds=seconds
             )
             self._folder.append_cost(replace(used, parts=parts))
-
-
-def _eager(spec: TrialSpec) -> tuple[StageExecution, ...]:
-    return tuple(StageExecution(stage=stage) for stage in (*range(len(spec.curriculum.stages)), None))
