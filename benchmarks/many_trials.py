@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study"
-        made = "import os, sys, pathlib, benchmarks.reports as s; os.fsync = lambda _: None; "
+        made = "import os, sys, pathlib, benchmarks.made_up as s; os.fsync = lambda _: None; "
         made += "s.write_study(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
         subprocess.run([sys.executable, "-c", made, str(study), str(args.trials)], check=True)
         for verb in args.verbs:

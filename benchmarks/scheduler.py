@@ -12,24 +12,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from benchmarks.made_up import HEADER, write_records
 from study.common.errors import TrialFailedError
-from study.common.machine import cpu_name, hostname, usable_cores
+from study.common.machine import usable_cores
 from study.nnunet.datasets import DataPaths
 from study.nnunet.identity import recorded_versions
 from study.run.trial_host import Ending
 from study.run.trial_process import FINISHED, TrialJob
 from study.search.document import load_space
 from study.store.ledger import Ledger
-from study.store.readings import MeterInfo
-from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
-from study.store.results import TrialResult
-from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 EPOCHS = 3
-NO_METER = MeterInfo(name="none", version="", methods={}, country="world", carbon_intensity_kg_per_kwh=0.0, pue=1.0)
 OBJECTIVES = {"optuna": ["dice", "runtime_seconds", "voxel_share"]}
 
 
@@ -82,8 +79,12 @@ def measure(paths: DataPaths, dataset: str, folder: Path, *, trials: int, search
     space = load_space(space_file)
     ledger = Ledger.create(folder / "study", space=space.identity())
     board = StatusBoard(ledger)
+
+    def look() -> None:
+        board.rows()
+
     started_at = time.time()
-    run_study(Run(space=space, ledger=ledger, data=paths, attempt=train_nothing, on_refresh=lambda: _look(board)))
+    run_study(Run(space=space, ledger=ledger, data=paths, attempt=train_nothing, on_refresh=look))
     ended = sorted(folder.events()[-1]["time"] for folder in ledger.trials() if folder.state() is TrialState.FINISHED)
     if len(ended) != trials:
         raise TrialFailedError(f"{len(ended)} of {trials} trials finished")
@@ -119,16 +120,19 @@ def reduce_times(
 
 def train_nothing(folder: TrialFolder, job: TrialJob, patience: object) -> Ending:
     """Stands in for the training: same records, a Dice that is a plain function of the specification."""
-    spec = folder.spec()
+    axes, resources = folder.spec().axes, job.workplace.resources
+    dice = 0.5 + 0.4 * axes.budget * (1 - abs(axes.min_patch - 0.4))
+    header = replace(
+        HEADER,
+        attempt=len(folder.attempts()),
+        device="cpu",
+        cpus=resources.usable_cpus,
+        cpus_of_node=usable_cores(),
+        concurrent_trials=resources.concurrent_trials,
+        versions=recorded_versions(),
+    )
     with folder.locked():
-        folder.begin_attempt(_header(len(folder.attempts()), job))
-        each = spec.curriculum.total_iterations // EPOCHS
-        for epoch in range(EPOCHS):
-            folder.append_cost(_interval(epoch * each, (epoch + 1) * each))
-            folder.append_epoch(_epoch(spec, epoch, (epoch + 1) * each))
-        total = EPOCHS * each
-        folder.append_cost(replace(_interval(total, total), phase=Phase.FINAL_VALIDATION, stage=None))
-        folder.finish(_result(spec), attempt=0)
+        write_records(folder, dice=dice, noise=np.zeros(1), header=header, started_at=time.time())
     return Ending(code=FINISHED)
 
 
@@ -149,75 +153,3 @@ def _space(dataset: str, trials: int, searcher: str) -> dict[str, Any]:
         },
         **search,
     }
-
-
-def _look(board: Any) -> None:
-    board.rows()
-
-
-def _header(attempt: int, job: TrialJob) -> AttemptHeader:
-    return AttemptHeader(
-        attempt=attempt,
-        started_at=time.time(),
-        hostname=hostname(),
-        pid=0,
-        resumed_from_iteration=0,
-        device="cpu",
-        cpu_name=cpu_name(),
-        gpu_names=(),
-        gpu_ids=(),
-        cpus=job.workplace.resources.usable_cpus,
-        cpus_of_node=usable_cores(),
-        gpus=0.0,
-        concurrent_trials=job.workplace.resources.concurrent_trials,
-        data_workers=0,
-        meter=NO_METER,
-        versions=recorded_versions(),
-    )
-
-
-def _interval(start: int, stop: int) -> CostInterval:
-    return CostInterval(
-        attempt=0,
-        phase=Phase.TRAINING,
-        stage=0,
-        iteration_start=start,
-        iteration_stop=stop,
-        started_at=time.time(),
-        seconds=(stop - start) / 100,
-        cpu_kwh=None,
-        gpu_kwh=None,
-        ram_kwh=None,
-    )
-
-
-def _epoch(spec: TrialSpec, epoch: int, iteration: int) -> EpochReport:
-    stage = spec.curriculum.stage_at(iteration - 1)
-    return EpochReport(
-        epoch=epoch,
-        iteration=iteration,
-        stage=spec.curriculum.stage_index(iteration - 1),
-        patch_size=stage.patch_size,
-        batch_size=stage.batch_size,
-        learning_rate=float(spec.training.initial_learning_rate or 0.0),
-        training_loss=1.0,
-        validation_loss=None,
-        pseudo_dice=None,
-        pseudo_dice_per_class=(),
-        training_seconds=iteration / 100,
-        voxels=iteration,
-    )
-
-
-def _result(spec: TrialSpec) -> TrialResult:
-    dice = 0.5 + 0.4 * spec.axes.budget * (1 - abs(spec.axes.min_patch - 0.4))
-    return TrialResult(
-        dice=dice,
-        dice_per_class={"1": dice},
-        dice_per_case={},
-        dice_per_case_and_class={},
-        iterations=spec.curriculum.total_iterations,
-        voxels=spec.curriculum.voxels,
-        voxel_share=spec.curriculum.voxel_share,
-        weights_sha256="0" * 64,
-    )

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.statistics.evidence import gather
-from benchmarks.reports import OBJECTIVES, measure_front, write_study
+from benchmarks.made_up import write_study
+from benchmarks.reports import OBJECTIVES, measure_front
 
 
 def test_the_front_is_that_of_the_made_up_trials(tmp_path: Path) -> None:
