@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from study.common.machine import cpu_name, hostname
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import Axes
@@ -29,11 +28,11 @@ SECONDS_PER_VOXEL, KILOWATTS = 4e-9, 0.3
 HEADER = AttemptHeader(
     attempt=0,
     started_at=1.0e9,
-    hostname=hostname(),
+    hostname="none",
     pid=1,
     resumed_from_iteration=0,
     device="cuda",
-    cpu_name=cpu_name(),
+    cpu_name="made up",
     gpu_names=("made up",),
     gpu_ids=(0,),
     cpus=8,

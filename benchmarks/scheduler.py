@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks.made_up import HEADER, write_records
 from study.common.errors import TrialFailedError
-from study.common.machine import usable_cores
+from study.common.machine import cpu_name, hostname, usable_cores
 from study.nnunet.datasets import DataPaths
 from study.nnunet.identity import recorded_versions
 from study.run.trial_host import Ending
@@ -125,6 +125,8 @@ def train_nothing(folder: TrialFolder, job: TrialJob, patience: object) -> Endin
     header = replace(
         HEADER,
         attempt=len(folder.attempts()),
+        hostname=hostname(),
+        cpu_name=cpu_name(),
         device="cpu",
         cpus=resources.usable_cpus,
         cpus_of_node=usable_cores(),
