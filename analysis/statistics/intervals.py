@@ -27,7 +27,6 @@ of the population may fail (95 %).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -35,6 +34,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice, strata
 from analysis.tables.frame import Tables
@@ -110,12 +110,10 @@ class Estimates:
 
     def p(self, index: int, *, above: bool) -> float:
         """One-sided p value of Student's t that the estimate is above 0 (or below); NaN where there is no error."""
-        from scipy.stats import t
-
         mean = self.mean[index] if above else -self.mean[index]
         if self.error[index] == 0:
             return float(mean <= 0)
-        return float(t.sf(mean / self.error[index], self.freedom[index]))
+        return float(stdtr(self.freedom[index], -mean / self.error[index]))
 
 
 def estimate(sample: CaseDice, weights: Array, *, resamples: int = RESAMPLES, seed: int = SEED) -> Estimates:
@@ -132,8 +130,7 @@ def estimate(sample: CaseDice, weights: Array, *, resamples: int = RESAMPLES, se
     def statistic(drawn: Array) -> Array:
         return np.asarray(weights @ mean_dice(sample.dice, drawn), dtype=float)
 
-    low, high = _over_cases(statistic, groups, len(sample.cases), resamples, seed)
-    case_error, skew = _jackknife(statistic, groups, len(sample.cases))
+    low, high, case_error, skew = _over_cases(statistic, groups, len(sample.cases), resamples, seed)
     of_trainings = _of_trainings(sample)
     mean = weights @ of_trainings
     variances, freedoms = _over_trainings(sample, weights, of_trainings)
@@ -142,7 +139,7 @@ def estimate(sample: CaseDice, weights: Array, *, resamples: int = RESAMPLES, se
     parts = np.array([len(sample.cases) - len(groups), *freedoms])
     freedom = np.where(known, _satterthwaite(squares, parts), parts[0])
     error = np.where(known, np.sqrt(squares.sum(axis=1)), case_error)
-    half = _quantile(freedom) * error
+    half = -stdtrit(np.maximum(freedom, 1), (1 - CONFIDENCE) / 2) * error
     return Estimates(
         mean=mean,
         low=np.where(known, mean - half, low),
@@ -247,75 +244,56 @@ def _satterthwaite(squares: Array, parts: Array) -> Array:
     return np.asarray(freedom, dtype=float)
 
 
-def _quantile(freedom: Array) -> Array:
-    from scipy.stats import t
-
-    return np.asarray(t.isf((1 - CONFIDENCE) / 2, np.maximum(freedom, 1)), dtype=float)
-
-
-def _jackknife(
-    statistic: Callable[[Array], Array], groups: Sequence[NDArray[np.int64]], n_cases: int
-) -> tuple[Array, Array]:
-    """Standard errors of a statistic of weighted cases, each left out in turn, and skewness of what they change.
-
-    NaN if a group has fewer than two cases.
-    """
-    count = len(statistic(np.ones((1, n_cases))))
-    if not groups or min(map(len, groups)) < 2:
-        return np.full(count, np.nan), np.full(count, np.nan)
-    without = statistic(1 - np.eye(n_cases))
-    variance, moved = np.zeros(count), np.zeros((count, n_cases))
-    for group in groups:
-        apart = without[:, group] - without[:, group].mean(axis=1, keepdims=True)
-        # Of cases that agree the rounding is not an error.
-        apart[np.ptp(apart, axis=1) < 1e-12] = 0.0
-        variance += (len(group) - 1) / len(group) * (apart**2).sum(axis=1)
-        moved[:, group] = -apart * len(group)
-    return np.sqrt(variance), np.array([skewness(row) for row in moved])
-
-
 def _over_cases(
     statistic: Callable[[Array], Array], groups: Sequence[NDArray[np.int64]], n_cases: int, resamples: int, seed: int
-) -> tuple[Array, Array]:
-    """BCa intervals of a statistic of weighted cases (weightings × cases -> outputs × weightings).
-
-    Cases are drawn within their group. NaN if a group has fewer than two.
-    """
-    from scipy.stats import bootstrap
-
-    whole = statistic(np.ones((1, n_cases)))[:, 0]
-    if not groups or min(map(len, groups)) < 2:
-        return np.full(len(whole), np.nan), np.full(len(whole), np.nan)
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        # An output for which all cases agree has no BCa interval; it is given below.
-        warnings.simplefilter("ignore")
-        result = bootstrap(
-            tuple(np.arange(len(group)) for group in groups),
-            lambda *rows, axis=-1: _of_draws(statistic, rows, groups, n_cases),
-            vectorized=True,
-            n_resamples=resamples,
-            confidence_level=CONFIDENCE,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        )
-    same = np.ptp(result.bootstrap_distribution, axis=-1) < 1e-12
-    ends = result.confidence_interval
-    return np.where(same, whole, ends.low), np.where(same, whole, ends.high)
-
-
-def _of_draws(
-    statistic: Callable[[Array], Array],
-    draws: Sequence[NDArray[np.int64]],
-    groups: Sequence[NDArray[np.int64]],
-    n_cases: int,
 ) -> Array:
-    """The statistic of drawn cases (per group … × draws): as the weight of a case, how often it was drawn."""
-    count = max(len(np.atleast_2d(rows)) for rows in draws)
-    weights = np.zeros((count, n_cases))
-    for rows, group in zip(draws, groups, strict=True):
-        flat = np.broadcast_to(np.atleast_2d(rows), (count, rows.shape[-1]))
-        shifted = flat + len(group) * np.arange(count)[:, None]
-        counts = np.bincount(shifted.ravel(), minlength=count * len(group)).reshape(count, len(group))
-        weights[:, group] = counts
-    values = statistic(weights)
-    return values if any(rows.ndim > 1 for rows in draws) else values[:, 0]
+    """How sure a statistic of weighted cases (weightings × cases -> outputs × weightings) is.
+
+    Cases are drawn, and left out one by one, within their group (Efron and Tibshirani 1993, chapters 11 and 14).
+
+    Returns:
+        Ends of the BCa interval, the jackknife's standard error, and the skewness of what single cases change, each of
+        all outputs; NaN if a group has fewer than two cases.
+    """
+    whole = statistic(np.ones((1, n_cases)))
+    if not groups or min(map(len, groups)) < 2:
+        return np.full((4, len(whole)), np.nan)
+    drawn, without = statistic(_drawn(groups, n_cases, resamples, seed)), statistic(1 - np.eye(n_cases))
+    variance, squares, cubes = np.zeros((3, len(whole)))
+    moved = np.zeros_like(without)
+    for group in groups:
+        size, apart = len(group), without[:, group] - without[:, group].mean(axis=1, keepdims=True)
+        # Of cases that agree the rounding is not an error.
+        apart[np.ptp(apart, axis=1) < 1e-12] = 0.0
+        variance += (size - 1) / size * (apart**2).sum(axis=1)
+        moved[:, group] = -apart * size
+        squares += (((1 - size) * apart) ** 2).sum(axis=1) / size**2
+        cubes += (((1 - size) * apart) ** 3).sum(axis=1) / size**3
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # An output for which all cases agree has no BCa interval; it is given below.
+        acceleration = (1 / 6 * cubes / squares**1.5)[:, np.newaxis]
+        below = ((drawn < whole).sum(axis=1) + (drawn <= whole).sum(axis=1)) / (2 * resamples)
+        bias = ndtri(below)[:, np.newaxis]
+        lifted = bias + ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = _quantiles(np.sort(drawn, axis=1), ndtr(bias + lifted / (1 - acceleration * lifted))).T
+    same = np.ptp(drawn, axis=1) < 1e-12
+    ends = (np.where(same, whole[:, 0], end) for end in (low, high))
+    return np.stack([*ends, np.sqrt(variance), [skewness(row) for row in moved]])
+
+
+def _drawn(groups: Sequence[NDArray[np.int64]], n_cases: int, resamples: int, seed: int) -> Array:
+    """How often each case was drawn (resamples × cases), group by group as `scipy.stats.bootstrap` draws."""
+    rng, weights = np.random.default_rng(seed), np.zeros((resamples, n_cases))
+    for group in groups:
+        rows = rng.integers(0, len(group), (resamples, len(group))) + len(group) * np.arange(resamples)[:, np.newaxis]
+        weights[:, group] = np.bincount(rows.ravel(), minlength=resamples * len(group)).reshape(resamples, len(group))
+    return weights
+
+
+def _quantiles(ordered: Array, shares: Array) -> Array:
+    """Quantiles of each row at its own shares (rows × shares), interpolated linearly; NaN where either has one."""
+    position = np.nan_to_num(shares) * (ordered.shape[1] - 1)
+    first = np.minimum(position.astype(np.int64), ordered.shape[1] - 2)
+    low, high = (np.take_along_axis(ordered, first + step, axis=1) for step in (0, 1))
+    found = low + (position - first) * (high - low)
+    return np.where(np.isnan(shares) | np.isnan(ordered[:, -1:]), np.nan, found)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from study.common.serialize import sha256_of_plain
 from study.curriculum.chain import Geometry
@@ -18,6 +18,7 @@ from study.curriculum.curriculum import Stage, resolve
 from study.curriculum.schemes import SCHEMES, Axes
 from study.store.specification import TRIAL_ID_LENGTH, TrialSpec
 
+Shapes: TypeAlias = list[tuple[Any, ...]]
 OTHER = "other"
 PDL = "pdl"
 CONSTANT = "cps"
@@ -56,8 +57,8 @@ def method_of(spec: TrialSpec) -> str:
 def _patch_method(spec: TrialSpec) -> str:
     if spec.curriculum.is_constant:
         return CONSTANT
-    names = sorted(SCHEMES, key=lambda name: name != spec.scheme)
-    return next((name for name in names if _is_scheme(spec, name)), OTHER)
+    names, shapes = sorted(SCHEMES, key=lambda name: name != spec.scheme), _shapes(spec.curriculum.stages)
+    return next((name for name in names if _is_scheme(spec, name, shapes)), OTHER)
 
 
 def point_id(spec: TrialSpec) -> str:
@@ -92,24 +93,27 @@ def stage_table(spec: TrialSpec) -> str:
     return json.dumps(rows, separators=(",", ":"))
 
 
-def _is_scheme(spec: TrialSpec, name: str) -> bool:
-    kept = {field: getattr(spec.axes, field) for field in BESIDE_SCHEME}
-    axes = _axes(name, *kept.values())
+def _is_scheme(spec: TrialSpec, name: str, shapes: Shapes) -> bool:
+    geometry, kept = spec.curriculum.geometry, [getattr(spec.axes, field) for field in BESIDE_SCHEME]
+    axes = _axes(name, *kept)
     if spec.curriculum.random_draws or axes.order == "random":
         # Random tables differ by their draws, so what is drawn from is compared.
-        drawn_from = _stages(spec.curriculum.geometry, axes, 1, 1)
-        return axes.order == spec.axes.order and _shapes(drawn_from) == _shapes(spec.curriculum.stages)
-    stages, geometry = spec.curriculum.stages, spec.curriculum.geometry
+        return axes.order == spec.axes.order and _whole(geometry, axes, 1, 1) == shapes
     length = (spec.training.epochs, spec.training.iterations_per_epoch)
     # Budgets are many and share their sizes, unless a training is too short for all of them.
-    whole = _stages(geometry, _axes(name, *{**kept, "budget": 1.0}.values()), *length)
-    if len(whole) <= spec.curriculum.total_iterations and _shapes(whole) != _shapes(stages):
+    whole = _whole(geometry, _axes(name, 1.0, *kept[1:]), *length)
+    if len(whole) <= spec.curriculum.total_iterations and whole != shapes:
         return False
-    return _stages(geometry, axes, *length) == stages
+    return _stages(geometry, axes, *length) == spec.curriculum.stages
 
 
-def _shapes(stages: Iterable[Stage]) -> list[tuple[Any, ...]]:
+def _shapes(stages: Iterable[Stage]) -> Shapes:
     return [(stage.patch_size, stage.batch_size, stage.crops_per_volume) for stage in stages]
+
+
+@lru_cache(maxsize=4096)
+def _whole(geometry: Geometry, axes: Axes, epochs: int, iterations_per_epoch: int) -> Shapes:
+    return _shapes(_stages(geometry, axes, epochs, iterations_per_epoch))
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ What a training had spent when it reached an iteration, without work done again:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from analysis.tables.methods import method_of, point_id, stage_table
 from study.common.errors import StudyError
 from study.store.audit import UNFORESEEN, read_trial
-from study.store.costs import Bill, Charge, Entry, bill, scaled, total
+from study.store.costs import Bill, Entry, bill, scaled, total
 from study.store.readings import MeterInfo
 from study.store.records import TRAINING_PHASES, AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import NSD, TrialResult
@@ -107,17 +108,12 @@ def _in_columns(rows: Sequence[Row]) -> Columns:
 
 
 def _setting(spec: TrialSpec) -> Row:
+    growth = spec.axes.batch_growth
     return {
         **{name: getattr(spec, name) for name in ("dataset", "plans", "configuration", "fold", "seed", "scheme")},
         **vars(spec.axes),
-        "batch_growth": _word(spec.axes.batch_growth),
+        "batch_growth": growth if isinstance(growth, str) else repr(growth).removesuffix(".0"),
         **vars(spec.training),
-        **_curriculum(spec),
-    }
-
-
-def _curriculum(spec: TrialSpec) -> Row:
-    return {
         "point_id": point_id(spec),
         "method": method_of(spec),
         "pdl_iterations": None if spec.data is None else spec.data.until_iteration,
@@ -142,38 +138,28 @@ def _outcome(spec: TrialSpec, result: TrialResult | None) -> Row:
 
 
 def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -> Row:
+    row = _circumstances(attempts)
     # A sum over no record at all is unknown, not 0.
-    return {
-        **(_training_costs(costs.training) if Phase.TRAINING in phases and attempts else {}),
-        **(_total_costs(costs) if phases and attempts else {}),
-        **_circumstances(attempts),
-    }
-
-
-def _training_costs(charge: Charge) -> Row:
-    return {
-        "runtime_seconds": charge.seconds,
-        "energy_kwh": charge.energy_kwh,
-        "gpu_energy_kwh": charge.gpu_kwh,
-        "constant_energy_kwh": _constant(charge),
-        "co2_kg": charge.co2_kg,
-    }
-
-
-def _constant(charge: Charge) -> float | None:
-    """RAM and the idle CPU; ledgers of before do not say how much of the CPU is idle power."""
-    return None if charge.ram_kwh is None else charge.ram_kwh + (charge.idle_cpu_kwh or 0.0)
-
-
-def _total_costs(costs: Bill) -> Row:
-    charge = costs.total
-    return {
-        "total_seconds": charge.seconds,
-        "total_energy_kwh": charge.energy_kwh,
-        "total_co2_kg": charge.co2_kg,
-        "waste_seconds": costs.waste.seconds,
-        "unmeasured": "; ".join(f"{part}: {reason}" for part, reason in costs.unmeasured.items()) or None,
-    }
+    if Phase.TRAINING in phases and attempts:
+        charge = costs.training
+        # RAM and the idle CPU; ledgers of before do not say how much of the CPU is idle power.
+        constant = None if charge.ram_kwh is None else charge.ram_kwh + (charge.idle_cpu_kwh or 0.0)
+        row |= {
+            "runtime_seconds": charge.seconds,
+            "energy_kwh": charge.energy_kwh,
+            "gpu_energy_kwh": charge.gpu_kwh,
+            "constant_energy_kwh": constant,
+            "co2_kg": charge.co2_kg,
+        }
+    if phases and attempts:
+        row |= {
+            "total_seconds": costs.total.seconds,
+            "total_energy_kwh": costs.total.energy_kwh,
+            "total_co2_kg": costs.total.co2_kg,
+            "waste_seconds": costs.waste.seconds,
+            "unmeasured": "; ".join(f"{part}: {reason}" for part, reason in costs.unmeasured.items()) or None,
+        }
+    return row
 
 
 def _circumstances(attempts: Sequence[AttemptHeader]) -> Row:
@@ -181,7 +167,7 @@ def _circumstances(attempts: Sequence[AttemptHeader]) -> Row:
         return {"attempts": 0}
     return {
         "attempts": len(attempts),
-        "hardware": _different(_hardware(a) for a in attempts),
+        "hardware": _different(_hardware(a.cpu_name, a.gpu_names) for a in attempts),
         "device": _different(a.device for a in attempts),
         "cpus": attempts[-1].cpus,
         "gpus": attempts[-1].gpus,
@@ -266,7 +252,7 @@ def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
             "carbon_intensity": header.meter.carbon_intensity_kg_per_kwh,
             "pue": header.meter.pue,
             "hostname": header.hostname,
-            "hardware": _hardware(header),
+            "hardware": _hardware(header.cpu_name, header.gpu_names),
         }
 
 
@@ -281,10 +267,11 @@ def _epoch_rows(reports: Sequence[EpochReport], priced: Sequence[Entry]) -> Iter
         }
 
 
-def _hardware(attempt: AttemptHeader) -> str:
-    counts = {name: attempt.gpu_names.count(name) for name in sorted(attempt.gpu_names)}
+@lru_cache(maxsize=256)
+def _hardware(cpu_name: str, gpu_names: tuple[str, ...]) -> str:
+    counts = {name: gpu_names.count(name) for name in sorted(gpu_names)}
     gpus = [name if count == 1 else f"{count}× {name}" for name, count in counts.items()]
-    return " + ".join([attempt.cpu_name, *gpus])
+    return " + ".join([cpu_name, *gpus])
 
 
 def _pairs(words: Mapping[str, str]) -> str:
@@ -294,7 +281,3 @@ def _pairs(words: Mapping[str, str]) -> str:
 def _different(words: Iterable[str]) -> str:
     """The different words in their first order."""
     return " | ".join(dict.fromkeys(words))
-
-
-def _word(growth: float | str) -> str:
-    return growth if isinstance(growth, str) else repr(growth).removesuffix(".0")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from study.common import files
@@ -152,39 +152,44 @@ def _read(folder: TrialFolder) -> Records:
             remedy = "delete it, and the same command writes it again"
             raise LedgerError(f"{folder.path / 'spec.json'} specifies trial {spec.trial_id}; {remedy}")
         _refuse(folder, "spec.json", spec_problem(spec))
-        state = folder.state()
-        records = Records(
+        state, result, events = folder.state(), folder.result(), folder.events()
+        # What is written first is read last, so that a running trial seldom looks as if it had lost something.
+        lines, intervals, attempts = folder.epoch_lines(), folder.cost_intervals(), folder.attempts()
+        _check_soundness(folder, spec, result, attempts, intervals, lines)
+        _check_order(folder, lines, attempts)
+        return Records(
             spec=spec,
             state=state,
             failure=folder.failure_reason() if state in ENDINGS.values() else None,
-            result=folder.result(),
-            events=folder.events(),
-            # What is written first is read last, so that a running trial seldom looks as if it had lost something.
-            epochs=(lines := folder.epoch_lines()),
-            intervals=folder.cost_intervals(),
-            attempts=folder.attempts(),
+            result=result,
+            attempts=attempts,
+            intervals=intervals,
+            epochs=one_per_epoch(lines),
+            events=events,
         )
-        _check_soundness(folder, records)
-        _check_order(folder, lines, records.attempts)
-        records = replace(records, epochs=one_per_epoch(lines))
     except UNFORESEEN as error:
         raise LedgerError(f"{folder.path} cannot be read: {type(error).__name__}: {error}; {folder.remedy}") from error
-    return records
 
 
-def _check_soundness(folder: TrialFolder, records: Records) -> None:
-    spec = records.spec
-    for number, header in enumerate(records.attempts):
+def _check_soundness(
+    folder: TrialFolder,
+    spec: TrialSpec,
+    result: TrialResult | None,
+    attempts: Sequence[AttemptHeader],
+    intervals: Sequence[CostInterval],
+    epochs: Sequence[EpochReport],
+) -> None:
+    for number, header in enumerate(attempts):
         _refuse(folder, f"attempts/{number:03d}.json", header_problem(header))
     # All at a time, and one by one only where something is wrong.
-    stages, intervals = len(spec.curriculum.stages), records.intervals
+    stages = len(spec.curriculum.stages)
     if intervals_problem(intervals, stages) or len({*map(_written, intervals)}) < len(intervals):
         _refuse_lines(folder, intervals, stages)
-    if epochs_problem(records.epochs, spec):
-        for report in records.epochs:
+    if epochs_problem(epochs, spec):
+        for report in epochs:
             problem = epochs_problem([report], spec)
             _refuse(folder, "epochs.jsonl", problem and f"epoch {report.epoch} {problem}")
-    wrong = None if records.result is None else result_problem(records.result, spec)
+    wrong = None if result is None else result_problem(result, spec)
     if wrong:
         _bad_result(folder, wrong)
 

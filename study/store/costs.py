@@ -166,14 +166,8 @@ def total(charges: Iterable[Charge]) -> Charge:
     rows = [charge for charge in charges if charge is not _NOTHING] or [_NOTHING]
     if len(rows) == 1:
         return rows[0]
-    return Charge(
-        seconds=sum(c.seconds for c in rows),
-        cpu_kwh=_sum([c.cpu_kwh for c in rows]),
-        gpu_kwh=_sum([c.gpu_kwh for c in rows]),
-        ram_kwh=_sum([c.ram_kwh for c in rows]),
-        co2_kg=_sum([c.co2_kg for c in rows]),
-        idle_cpu_kwh=_sum([c.idle_cpu_kwh for c in rows]),
-    )
+    names = Charge.__dataclass_fields__
+    return made_of(Charge, {name: _sum([getattr(charge, name) for charge in rows]) for name in names})
 
 
 def _entry(interval: CostInterval, header: AttemptHeader, rate: float, lost_from: int | None) -> Entry:
@@ -261,14 +255,7 @@ def scaled(charge: Charge, share: float) -> Charge:
         return charge
     if share == 0:
         return _NOTHING
-    return Charge(
-        idle_cpu_kwh=_times(charge.idle_cpu_kwh, share),
-        seconds=charge.seconds * share,
-        cpu_kwh=_times(charge.cpu_kwh, share),
-        gpu_kwh=_times(charge.gpu_kwh, share),
-        ram_kwh=_times(charge.ram_kwh, share),
-        co2_kg=_times(charge.co2_kg, share),
-    )
+    return made_of(Charge, {name: _times(amount, share) for name, amount in vars(charge).items()})
 
 
 def _rate(header: AttemptHeader, intensity: float | None, pue: float | None) -> float:

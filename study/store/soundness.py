@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from math import isclose, isfinite
 from typing import Any
@@ -21,8 +20,6 @@ _SHA256_LENGTH, _HEXADECIMAL = 64, frozenset("0123456789abcdef")
 _MOST_SECONDS, _MOST_KWH, _MOST_KG_PER_KWH, _MOST_MM = 1e8, 1e6, 100.0, 1e6
 _DICE_TOLERANCE = 1e-6
 _WORDS, _WHOLE, _NUMBERS = frozenset((str,)), frozenset((int,)), frozenset((int, float))
-# In plain data as Python writes it, outside of words.
-_LONG_NUMBER = re.compile(r"[ \[]-?\d{19}")
 
 
 def spec_problem(spec: TrialSpec) -> str | None:
@@ -32,8 +29,11 @@ def spec_problem(spec: TrialSpec) -> str | None:
         return "it has values of another kind"
     if spec.scheme not in SCHEMES:
         return f"there is no scheme {spec.scheme!r}"
-    plain = spec.to_json()
-    largest = _largest_integer(plain) if _LONG_NUMBER.search(repr(plain)) else 0
+    curriculum, data = spec.curriculum, spec.data
+    numbers = [spec.fold, spec.seed, curriculum.seed, curriculum.total_iterations, data.until_iteration if data else 0]
+    numbers += [*vars(spec.axes).values(), *vars(spec.training).values()]
+    numbers += [n for stage in curriculum.stages for n in (*stage.patch_size, *vars(stage).values())]
+    largest = max((number for number in numbers if type(number) is int), key=abs)
     return f"it has the number {largest}, larger than any seed or count" if abs(largest) > LARGEST else None
 
 
@@ -223,16 +223,20 @@ def _dice_problem(result: TrialResult) -> str | None:
     columns = {label: [classes.get(label) for classes in by_case.values()] for label in labels}
     if labels and labels != result.dice_per_class.keys():
         return "its classes are others by case than in the mean"
-    means: list[tuple[str, str, float | None, Iterable[float | None]]] = [
-        ("its Dice", "", result.dice, result.dice_per_class.values()),
-        *(("Dice of case ", case, result.dice_per_case[case], classes.values()) for case, classes in by_case.items()),
-        *(("Dice of class ", label, result.dice_per_class[label], column) for label, column in columns.items()),
-    ]
-    for kind, name, mean, values in means:
-        known = [value for value in values if value is not None]
-        if known and (mean is None or abs(mean - sum(known) / len(known)) > _DICE_TOLERANCE):
-            return f"{kind}{name} {mean!r} is not the mean of its parts"
+    if _is_off(result.dice, result.dice_per_class.values()):
+        return f"its Dice {result.dice!r} is not the mean of its parts"
+    for case, mean in result.dice_per_case.items():
+        if _is_off(mean, by_case[case].values()):
+            return f"Dice of case {case} {mean!r} is not the mean of its parts"
+    for label, column in columns.items():
+        if _is_off(mean := result.dice_per_class[label], column):
+            return f"Dice of class {label} {mean!r} is not the mean of its parts"
     return None
+
+
+def _is_off(mean: float | None, values: Iterable[float | None]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and (mean is None or abs(mean - sum(known) / len(known)) > _DICE_TOLERANCE)
 
 
 def _voxel_problem(result: TrialResult, spec: TrialSpec) -> str | None:
@@ -248,15 +252,6 @@ def _voxel_problem(result: TrialResult, spec: TrialSpec) -> str | None:
         return f"{result.voxels} voxels cannot be those of its curriculum"
     share = curriculum.share_of_cps(result.voxels, result.iterations)
     return None if isclose(result.voxel_share, share, rel_tol=1e-9) else f"a voxel share of {result.voxel_share!r}"
-
-
-def _largest_integer(value: Any) -> int:
-    """The one furthest from 0 in plain JSON, 0 if there is none."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return max(map(_largest_integer, value), key=abs, default=0)
-    return value if isinstance(value, int) else 0
 
 
 def _is_of_words(value: object) -> bool:
