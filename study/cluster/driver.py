@@ -216,11 +216,9 @@ class _Signals:
             signal.signal(number, action)
 
     def install(self) -> dict[signal.Signals, Any]:
-        """Take the signals; returns who took them before."""
         return {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def check(self) -> None:
-        """Raise TrialInterrupted when one has come."""
         if self.received:
             raise TrialInterrupted(STOPPED)
 
@@ -233,7 +231,6 @@ class _Signals:
 
 
 def _stop_trainings(run: Run, stop_file: Path) -> None:
-    """Have every training write its checkpoint, and wait until they have."""
     with suppress(OSError):  # a full disk; the trainings then notice that their worker is gone
         stop_file.touch()
     post_stop(run.ledger, stop_file)

@@ -179,7 +179,6 @@ def _look(
     provenance: dict[str, Any],
     reply: str,
 ) -> list[str]:
-    """Runs on the node that is asked."""
     if url is not None:
         trouble = trouble_here(url)
         if trouble is not None:

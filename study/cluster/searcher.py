@@ -38,7 +38,6 @@ class PointSearcher(Searcher):
 
     @property
     def remaining(self) -> int:
-        """How many points may still be proposed at most."""
         return self._proposer.remaining
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,7 +65,6 @@ class PointSearcher(Searcher):
         return {"number": proposal.number, "point": dict(proposal.point)}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Pass on what a trial came to."""
         number = self._numbers.pop(trial_id, None)
         if number is not None:
             self._proposer.tell(number, reported(None if error else result))

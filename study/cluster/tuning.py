@@ -209,7 +209,6 @@ class EndOnRequest(tune.Callback):
         return {}
 
     def on_step_begin(self, iteration: int, trials: Iterable[Any], **info: Any) -> None:
-        """Raise TrialInterrupted when it is time."""
         if self.now.is_set():
             raise TrialInterrupted("the study is being stopped")
 
@@ -239,7 +238,6 @@ class TuneThread(threading.Thread):
         self._failure: BaseException | None = None
 
     def run(self) -> None:
-        """Run the tuner to its end; called by `start`."""
         try:
             self._results = self._tuner.fit()
         except BaseException as error:  # handed to the thread that waits

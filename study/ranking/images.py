@@ -49,7 +49,6 @@ class CaseImage:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Voxels per axis."""
         return tuple(int(n) for n in self.voxels.shape[1:])
 
     def without(self, axes: Sequence[int]) -> CaseImage:
@@ -78,7 +77,6 @@ class Centred:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Voxels per axis."""
         return tuple(reversed(self.defined.GetSize()))
 
     def mean(self) -> Any:

@@ -186,7 +186,6 @@ class _Request:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a ranking to be this one."""
         return {
             "format": stored.FORMAT,
             "dataset": self.dataset.name,
@@ -214,7 +213,6 @@ class _Request:
         return True
 
     def make(self, spread: Spread, report: Callable[[RankingProgress], None], say: Callable[[str], None]) -> None:
-        """Do what is left to do."""
         cases = sorted(set(self.split.training))
         job = RankingJob(
             cases=case_folder(self.dataset, self.plan),

@@ -138,7 +138,6 @@ def _plane(image: GridImage, axis: int | None) -> NDArray[np.float64]:
 
 
 def _window(image: GridImage) -> tuple[float, float]:
-    """Intensities drawn black and white."""
     inside = image.voxels[0][image.inside]
     if not inside.size:
         return 0.0, 1.0

@@ -35,7 +35,6 @@ class Accounts:
         self._reading, self._use = AT_START, NodeUse(own_cpu_seconds=0.0, cpu_seconds=0.0, trials=None)
 
     def start(self) -> None:
-        """Start the meter; cores and seconds are counted already."""
         self._meter.start()
 
     @property
@@ -69,7 +68,6 @@ class Accounts:
         )
 
     def close(self) -> None:
-        """Measure no more."""
         self._meter.stop()
         self._processes.close()
 

@@ -104,7 +104,6 @@ class Sight:
 
     @property
     def seconds(self) -> float:
-        """All CPU time that the system books on the process."""
         return self.own_seconds + self.children_seconds
 
 
@@ -192,7 +191,6 @@ def _with_descendants(roots: Iterable[int], processes: Mapping[int, Sight]) -> s
 
 
 def _all_processes() -> dict[int, Sight]:
-    """Every process of the node, by id."""
     if not (_PROC / "self" / "stat").exists():
         times = os.times()
         own, children = times.user + times.system, times.children_user + times.children_system

@@ -141,7 +141,6 @@ class CodeCarbonMeter:
         )
 
     def stop(self) -> None:
-        """Stop the tracker's threads."""
         if self._tracker is not None:
             with suppress(Exception):
                 self._tracker.stop()

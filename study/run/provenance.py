@@ -79,7 +79,6 @@ class Provenance:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
         return asdict(self)
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:

@@ -103,7 +103,6 @@ class Dashboard:
                     self.complain(f"showing what was known before: {trouble}")
 
     def _signature(self) -> object:
-        """Differs from an earlier one when something has been written meanwhile."""
         return len(self.ledger.points()), [(trial.trial_id, trial.signature()) for trial in self.ledger.trials()]
 
 
@@ -151,7 +150,6 @@ def address(server: WSGIServer, host: str) -> str:
 
 
 def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
-    """The space as its file would have it; see `SearchSpace.identity`."""
     document: dict[str, Any] = {name: space[name] for name in _AS_THEY_ARE}
     # The folder's name in the letters that a space's may have.
     name = re.sub(r"[^\w.+-]|^[^A-Za-z0-9]", "-", ledger.root.resolve().name, flags=re.ASCII).lstrip("-._+")

@@ -62,7 +62,6 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, float] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A node; an alias is one that has been composed before."""
         self._values += 1
         _check_size(self._values)
         self._depth += 1
@@ -99,7 +98,6 @@ class _Loader(yaml.SafeLoader):
         return self._sizes[id(node)]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose keys are words, none of them twice."""
         seen: set[str] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

@@ -187,7 +187,6 @@ class ListProposer(Proposer):
 
     @property
     def remaining(self) -> int:
-        """How many points are left to be trained."""
         return len(self._again) + self._untrained
 
     def propose(self) -> Proposal | None:
@@ -235,11 +234,9 @@ class AdaptiveProposer(Proposer):
 
     @property
     def remaining(self) -> int:
-        """How many unsettled points are left, and how many new ones are wanted at most."""
         return len(self._again) + self._wanted
 
     def tell(self, number: int, reached: Outcome) -> None:
-        """Tell the strategy what a proposal came to."""
         self.strategy.tell(number, reached)
 
     def _record(self, point: Point, trial_ids: TrialIds) -> Proposal:
@@ -273,7 +270,6 @@ class AdaptiveProposer(Proposer):
         yield from points
 
     def _resolve(self, point: Point) -> TrialIds | None:
-        """The point's trials, None if it is not legal."""
         key = tuple(point.values())
         if key not in self._resolved:
             try:

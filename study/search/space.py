@@ -164,7 +164,6 @@ class SearchSpace:
 
     @property
     def method(self) -> Searcher:
-        """How it is searched."""
         return SEARCHERS[self.searcher]
 
     def points(self) -> Iterator[Point]:

@@ -44,19 +44,16 @@ class Tpe(Strategy):
         self.numbers: dict[int, int] = {}
 
     def begin(self, number: int, point: Point) -> None:
-        """Add a trial that is running."""
         self.study.add_trial(
             optuna.trial.create_trial(state=OptunaState.RUNNING, params=point, distributions=self._distributions)
         )
         self.numbers[number] = len(self.study.get_trials(deepcopy=False)) - 1
 
     def tell(self, number: int, reached: Outcome) -> None:
-        """End its trial; see `optuna_study`."""
         ending = ending_of(reached, self._space.objectives)
         self.study.tell(self.numbers[number], ending.values, state=ending.state)
 
     def candidates(self, number: int) -> Iterator[Point]:
-        """What TPE proposes, a few times."""
         for attempt in range(TRIES):
             self.study.sampler = _Sampler(self._distributions, _seed(self._space.seed, number, attempt))
             trial = self.study.ask(self._distributions)
