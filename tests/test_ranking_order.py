@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from study.ranking.order import ranked
 from study.ranking.survey import MEDOID, CaseSurvey, lay_out, medoid, survey
 from study.ranking.work import blocks_of_all, blocks_of_reference
 
+SAME = {"mse": 0.0, "psnr": 100.0, "ssim": 1.0, "uqi": 1.0}
 ALIKE = {"mse": 1.0, "psnr": 30.0, "ssim": 0.9, "uqi": 0.8}
 APART = {"mse": 5.0, "psnr": 20.0, "ssim": 0.4, "uqi": 0.2}
+NOTHING: dict[str, float | None] = dict.fromkeys(MEASURES)
 
 
 def pair(first: str, second: str, values: Mapping[str, float | None]) -> CasePair:
@@ -27,8 +30,9 @@ def pair(first: str, second: str, values: Mapping[str, float | None]) -> CasePai
     return CasePair(first=first, second=second, values=values, reasons=reasons)
 
 
-def placed(*cases: str) -> dict[str, tuple[str, str]]:
-    return dict.fromkeys(cases, ("registered", ""))
+def rank(pairs: list[CasePair], *, both_sides: bool = True) -> tuple[RankedCase, ...]:
+    cases = {case for one in pairs for case in (one.first, one.second)}
+    return ranked(dict.fromkeys(sorted(cases, reverse=True), ("registered", "")), pairs, both_sides=both_sides)
 
 
 def order(rows: tuple[RankedCase, ...], metric: str) -> list[str]:
@@ -37,88 +41,68 @@ def order(rows: tuple[RankedCase, ...], metric: str) -> list[str]:
     return [row.case for row in found]
 
 
-def value(rows: tuple[RankedCase, ...], case: str, metric: str) -> float | None:
-    (found,) = [row.value for row in rows if (row.case, row.metric) == (case, metric)]
-    return found
+def values(rows: tuple[RankedCase, ...], metric: str) -> dict[str, float | None]:
+    return {row.case: row.value for row in sorted(rows, key=lambda row: row.case) if row.metric == metric}
 
 
 # --------------------------------------------------------------------------------------------------------------- ranks
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_case_apart_from_all_others_is_first(metric: str) -> None:
-    rows = ranked(placed("a", "b", "c"), [pair("a", "b", ALIKE), pair("a", "c", APART), pair("b", "c", APART)])
-    assert order(rows, metric) == ["c", "a", "b"]
-
-
-def test_a_value_is_the_mean_over_all_comparisons() -> None:
-    rows = ranked(placed("a", "b", "c"), [pair("a", "b", ALIKE), pair("a", "c", APART), pair("b", "c", APART)])
-    assert value(rows, "a", "mse") == 3.0
-    assert value(rows, "c", "mse") == 5.0
-    assert value(rows, "b", "psnr") == 25.0
+def test_a_value_is_the_mean_over_all_comparisons_and_the_case_apart_from_all_others_is_first() -> None:
+    rows = rank([pair("a", "b", ALIKE), pair("a", "c", APART), pair("b", "c", APART)])
+    assert all(order(rows, metric) == ["c", "a", "b"] for metric in METRICS)
+    assert values(rows, "mse") == {"a": 3.0, "b": 3.0, "c": 5.0}
+    assert values(rows, "psnr")["b"] == 25.0
 
 
 def test_with_the_reference_alone_a_comparison_is_the_other_cases() -> None:
-    same = {"mse": 0.0, "psnr": 100.0, "ssim": 1.0, "uqi": 1.0}
-    pairs = [pair("a", "b", APART), pair("b", "b", same), pair("c", "b", ALIKE)]
-    rows = ranked(placed("a", "b", "c"), pairs, both_sides=False)
+    rows = rank([pair("a", "b", APART), pair("b", "b", SAME), pair("c", "b", ALIKE)], both_sides=False)
     assert order(rows, "mse") == order(rows, MEAN_RANK) == ["a", "c", "b"]
-    assert value(rows, "b", "mse") == 0.0
+    assert values(rows, "mse")["b"] == 0.0
 
 
-def test_equal_cases_are_in_the_order_of_their_names() -> None:
-    rows = ranked(placed("b", "c", "a"), [pair("a", "b", ALIKE), pair("a", "c", ALIKE), pair("b", "c", ALIKE)])
-    for metric in METRICS:
-        assert order(rows, metric) == ["a", "b", "c"]
-    # They share their ranks where ranks are averaged.
-    assert {value(rows, case, MEAN_RANK) for case in "abc"} == {2.0}
+def test_equal_cases_are_in_the_order_of_their_names_and_share_their_ranks_where_ranks_are_averaged() -> None:
+    rows = rank([pair("a", "b", ALIKE), pair("a", "c", ALIKE), pair("b", "c", ALIKE)])
+    assert all(order(rows, metric) == ["a", "b", "c"] for metric in METRICS)
+    assert set(values(rows, MEAN_RANK).values()) == {2.0}
 
 
 def test_the_mean_rank_is_of_mse_ssim_and_uqi() -> None:
-    values = {"a": (9.0, 10.0, 0.1, 0.3), "b": (5.0, 5.0, 0.3, 0.2), "c": (1.0, 1.0, 0.2, 0.1)}
-    pairs = [pair(case, "c", dict(zip(MEASURES, found, strict=True))) for case, found in values.items()]
-    rows = ranked(placed(*values), pairs, both_sides=False)
+    found = {"a": (9.0, 10.0, 0.1, 0.3), "b": (5.0, 5.0, 0.3, 0.2), "c": (1.0, 1.0, 0.2, 0.1)}
+    rows = rank([pair(case, "c", dict(zip(MEASURES, of, strict=True))) for case, of in found.items()], both_sides=False)
     # By MSE a b c, by SSIM a c b, by UQI c b a; PSNR, which would say c b a, has no say.
-    assert {case: value(rows, case, MEAN_RANK) for case in "abc"} == {"a": 5 / 3, "b": 7 / 3, "c": 2.0}
+    assert values(rows, MEAN_RANK) == {"a": 5 / 3, "b": 7 / 3, "c": 2.0}
     assert order(rows, MEAN_RANK) == ["a", "c", "b"]
     assert order(rows, "psnr") == ["c", "b", "a"]
 
 
-def test_a_case_without_a_value_is_last_with_its_reason() -> None:
-    nothing = dict.fromkeys(MEASURES)
-    rows = ranked(placed("a", "b", "c"), [pair("a", "b", nothing), pair("a", "c", nothing), pair("b", "c", APART)])
+def test_a_case_without_a_value_is_last_with_its_reason_and_one_undefined_measure_does_not_hide_the_others() -> None:
+    rows = rank([pair("a", "b", NOTHING), pair("a", "c", NOTHING), pair("b", "c", APART)])
     for metric in METRICS:
         assert order(rows, metric) == ["b", "c", "a"]
-        assert value(rows, "a", metric) is None
-    assert all("undefined: some reason" in row.reason for row in rows if row.case == "a")
-    assert all(row.reason == "" for row in rows if row.case != "a")
-
-
-def test_one_undefined_measure_does_not_hide_the_others() -> None:
+        assert values(rows, metric)["a"] is None
+    assert all(("undefined: some reason" in row.reason) is (row.case == "a") for row in rows)
     flat = {**APART, "uqi": None}
-    rows = ranked(placed("a", "b", "c"), [pair("a", "b", ALIKE), pair("a", "c", flat), pair("b", "c", flat)])
-    assert order(rows, "mse") == ["c", "a", "b"]
-    assert order(rows, "uqi") == ["a", "b", "c"]
+    rows = rank([pair("a", "b", ALIKE), pair("a", "c", flat), pair("b", "c", flat)])
+    assert (order(rows, "mse"), order(rows, "uqi")) == (["c", "a", "b"], ["a", "b", "c"])
     # First by MSE and SSIM, last by UQI.
-    assert value(rows, "c", MEAN_RANK) == pytest.approx(5 / 3)
+    assert values(rows, MEAN_RANK)["c"] == pytest.approx(5 / 3)
 
 
 @given(st.randoms(use_true_random=False), st.integers(2, 9))
-def test_ranks_do_not_depend_on_the_order_of_the_comparisons(random: object, count: int) -> None:
+def test_ranks_do_not_depend_on_the_order_of_the_comparisons(random: Any, count: int) -> None:
     cases = [f"case{index}" for index in range(count)]
-    generator = np.random.default_rng(count)
+    draw = np.random.default_rng(count)
     pairs = [
-        pair(first, second, dict(zip(MEASURES, generator.normal(size=4).tolist(), strict=True)))
+        pair(first, second, dict(zip(MEASURES, draw.normal(size=4).tolist(), strict=True)))
         for first in cases
         for second in cases
         if first < second
     ]
-    shuffled = list(pairs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    rows = ranked(placed(*cases), pairs)
-    assert rows == ranked(placed(*reversed(cases)), shuffled)
-    for metric in METRICS:
-        assert sorted(order(rows, metric)) == cases
+    rows, shuffled = rank(pairs), list(pairs)
+    random.shuffle(shuffled)
+    assert rows == rank(shuffled)
+    assert all(sorted(order(rows, metric)) == cases for metric in METRICS)
 
 
 # ----------------------------------------------------------------------------------------------------- what is compared
@@ -170,22 +154,15 @@ def test_the_size_of_a_case_does_not_hide_what_it_shows() -> None:
     assert apart(whole, half) < 0.2 * apart(whole, other)
 
 
-def test_one_outlier_does_not_set_the_range_for_everybody() -> None:
+def test_every_channel_has_its_own_range_and_one_outlier_does_not_set_it_for_everybody() -> None:
     cases = {f"case{index}": look(noisy(anatomy(), index)) for index in range(4)}
     without = lay_out(cases, "case0").data_ranges
     cases["loud"] = look(1000 * anatomy())
     assert lay_out(cases, "case0").data_ranges == pytest.approx(without, rel=0.05)
     low, high = np.percentile(anatomy(), (0.5, 99.5))
     assert without == pytest.approx((high - low,), rel=0.05)
-
-
-def test_every_channel_has_its_own_range() -> None:
-    cases = {case: look(anatomy(), 10 * anatomy()) for case in "ab"}
-    first, second = lay_out(cases, "a").data_ranges
+    first, second = lay_out({case: look(anatomy(), 10 * anatomy()) for case in "ab"}, "a").data_ranges
     assert second == pytest.approx(10 * first, rel=1e-5)
-
-
-def test_a_case_without_a_finite_voxel_has_no_range() -> None:
     assert look(np.full((8, 8, 8), np.nan)).ranges == (0.0,)
 
 
