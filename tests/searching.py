@@ -15,9 +15,9 @@ from study.common.errors import InvalidInputError
 from study.curriculum.chain import Geometry
 from study.nnunet.plans import NetworkPlan
 from study.search.document import space_from
+from study.search.optuna_study import Tpe
 from study.search.proposers import AdaptiveProposer, Proposal, Proposer, make_proposer
 from study.search.space import Point, SearchSpace
-from study.search.tpe import Tpe
 from study.search.trials import specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome

@@ -15,7 +15,6 @@ from prepared import Phase, spec_of, train, workplace
 
 from study.common.errors import InvalidInputError
 from study.nnunet.datasets import data_paths
-from study.run import accounts
 from study.run import meter as emissions
 from study.run.cpu_energy import ProcessTree, Sample
 from study.run.meter import (
@@ -249,7 +248,7 @@ def test_the_ledgers_intervals_add_up_to_the_last_reading(
             readings.append(super().read(sample))
             return readings[-1]
 
-    monkeypatch.setattr(accounts, "make_meter", lambda energy, **allotted: Noting(country=energy.country, **allotted))
+    monkeypatch.setattr(emissions, "make_meter", lambda energy, **allotted: Noting(country=energy.country, **allotted))
     paths = data_paths(data)
     place = workplace(paths, energy=Energy(country="FRA"))
     folder = train(spec_of(paths), Ledger.create(tmp_path / "study"), place, after=8)

@@ -17,10 +17,9 @@ import pytest
 from neighbours import busy_neighbours
 
 from study.common.machine import MachineShare
-from study.run.accounts import Accounts
 from study.run.cpu_energy import CpuEnergy, ProcessTree
 from study.run.gpu_energy import ABSENT, BY_USE, EVENLY, MEASURED, UNMEASURED, GpuEnergy, load_nvml
-from study.run.meter import CodeCarbonMeter
+from study.run.meter import Accounts, CodeCarbonMeter
 from study.store.readings import NodeUse
 from study.store.records import CostInterval, Phase
 from study.store.specification import Energy

@@ -14,9 +14,8 @@ from rankable import SHAPE, anatomy, noisy
 from study.common.errors import DataIntegrityError
 from study.curriculum.data_curriculum import METRICS
 from study.ranking.files import MEAN_RANK, MEASURES, CasePair, RankedCase
-from study.ranking.images import CaseImage
-from study.ranking.order import ranked
-from study.ranking.survey import MEDOID, CaseSurvey, lay_out, medoid, survey
+from study.ranking.images import MEDOID, CaseImage, CaseSurvey, lay_out, medoid, survey
+from study.ranking.make import ranked
 from study.ranking.work import blocks_of_all, blocks_of_reference
 
 SAME = {"mse": 0.0, "psnr": 100.0, "ssim": 1.0, "uqi": 1.0}

@@ -25,7 +25,7 @@ from searching import (
     space_of,
 )
 
-from study.cluster.searcher import LOST, PointSearcher, reported
+from study.cluster.tuning import LOST_WITH_WORKER, PointSearcher, reported
 from study.common.errors import StudyError
 from study.search import proposers
 from study.search.optuna_study import ending_of
@@ -57,7 +57,7 @@ MEASURED = {"dice": 0.8, "runtime_seconds": 20.0, "co2_kg": 0.4, "voxel_share": 
         ),
         (Outcome(state=INFEASIBLE, reason="trial x: CUDA"), OptunaState.PRUNED, None, "trial x: CUDA"),
         (Outcome(state=FAILED, reason="trial x: bug"), OptunaState.FAIL, None, "trial x: bug"),
-        (Outcome(state=FAILED, reason=LOST), OptunaState.FAIL, None, LOST),
+        (Outcome(state=FAILED, reason=LOST_WITH_WORKER), OptunaState.FAIL, None, LOST_WITH_WORKER),
         (Outcome(state=TrialState.INTERRUPTED), OptunaState.FAIL, None, "interrupted"),
     ],
 )
@@ -123,8 +123,8 @@ def test_tune_is_given_points_until_there_are_none(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
-        (None, Outcome(state=FAILED, reason=LOST)),
-        ({"pid": 3}, Outcome(state=FAILED, reason=LOST)),
+        (None, Outcome(state=FAILED, reason=LOST_WITH_WORKER)),
+        ({"pid": 3}, Outcome(state=FAILED, reason=LOST_WITH_WORKER)),
         ({"outcome": "failed", "reason": "a bug"}, Outcome(state=FAILED, reason="a bug")),
         ({"outcome": "interrupted"}, Outcome(state=TrialState.INTERRUPTED)),
         ({"outcome": "disk full"}, Outcome(state=TrialState.INTERRUPTED, reason="disk full")),

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cluster.local import check_address
-from study.cluster.shares import Node, Shares, allot, local_node
+from study.cluster.local import Node, Shares, allot, check_address, local_node
 from study.common.errors import InvalidInputError, MachineError
 from study.common.machine import usable_cores
 from study.search.space import Resources

@@ -196,8 +196,7 @@ def start(
 
 def _check_cluster(space: SearchSpace, address: str | None) -> None:
     """Refuse what no trial fits on, or an address that is none, before anything is written."""
-    from study.cluster.local import check_address
-    from study.cluster.shares import allot, local_node
+    from study.cluster.local import allot, check_address, local_node
 
     if address is None:
         allot(space.resources, [local_node(space.resources)])

@@ -22,15 +22,15 @@ from uuid import uuid4
 from ray import tune
 
 from study.buckets.shared_ledger import post_stop, url_of_ledger
+from study.cluster.local import Shares, allot
 from study.cluster.nodes import check_nodes, connected, nodes
-from study.cluster.searcher import PointSearcher
-from study.cluster.shares import Shares, allot
 from study.cluster.tuning import (
     DEFAULT_PATIENCE,
     Assignment,
     Attempt,
     EndOnRequest,
     Patience,
+    PointSearcher,
     TuneThread,
     run_point,
     train_in_process,

@@ -1,21 +1,24 @@
-"""Ray on this machine or at an address: its variables, its token, and whether anything answers before Ray is asked.
-
-Ray would go on asking for minutes.
+"""What is settled before Ray is loaded: its variables, its token, whether anything answers at an address (Ray would go
+on asking for minutes), and what each trial gets of a node.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from study.common.errors import InvalidInputError, MachineError
+from study.common.machine import usable_cores
+from study.search.space import Resources
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -112,3 +115,83 @@ def check_address(address: str) -> None:
             f"--address: received {address!r}, nothing answers there ({error.strerror or error}); "
             "start a cluster with `ray start --head`, or leave --address out to use this machine alone"
         ) from error
+
+
+# A tenth goes ten times into one in spite of binary fractions.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """Cores and GPUs of one node."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Cores and share of a GPU of one trial, and how many trials fit on a node and in the whole cluster at a time."""
+
+    cpus: float
+    gpus: float
+    per_node: int
+    in_total: int
+
+    @property
+    def device(self) -> str:
+        """`cuda` with a share of a GPU, else `cpu`."""
+        return "cuda" if self.gpus else "cpu"
+
+
+def local_node(asked: Resources) -> Node:
+    """This machine as a node; its GPUs are counted only if they may be used, because that needs torch."""
+    gpus = 0
+    if asked.gpus != 0:
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Node(cpus=usable_cores(), gpus=gpus)
+
+
+def allot(asked: Resources, nodes: Sequence[Node]) -> Shares:
+    """What of a node every trial gets.
+
+    Args:
+        asked: resources of the space; None leaves a number to the nodes.
+        nodes: what the cluster has, at least one node.
+
+    Raises:
+        MachineError: no node can hold a single trial.
+    """
+    gpus = asked.gpus if asked.gpus is not None else float(any(node.gpus >= 1 for node in nodes))
+    cpus = asked.cpus if asked.cpus is not None else _share(nodes, gpus)
+    counts = [_count(node, cpus, gpus) for node in nodes]
+    if not any(counts):
+        largest = max(nodes, key=lambda node: (node.gpus, node.cpus))
+        raise MachineError(
+            f"resources: received {cpus:g} CPUs and {gpus:g} GPUs per trial, but the largest node has "
+            f"{largest.cpus:g} CPUs and {largest.gpus:g} GPUs; use --cpus and --gpus (--gpus 0 trains on the CPU)"
+        )
+    limit = asked.concurrent or sum(counts)
+    return Shares(cpus=cpus, gpus=gpus, per_node=min(limit, max(counts)), in_total=min(limit, sum(counts)))
+
+
+def _share(nodes: Sequence[Node], gpus: float) -> float:
+    """Whole cores for each trial that a node's GPUs hold, or all of its cores; of unlike nodes, the least."""
+    trials = [(node, _by_gpus(node, gpus) if gpus else 1) for node in nodes if node.cpus >= 1]
+    return min((max(1.0, float(node.cpus // count)) for node, count in trials if count), default=1.0)
+
+
+def _count(node: Node, cpus: float, gpus: float) -> int:
+    by_cpus = _fit(node.cpus, cpus)
+    return min(by_cpus, _by_gpus(node, gpus)) if gpus else by_cpus
+
+
+def _by_gpus(node: Node, gpus: float) -> int:
+    """A share of a GPU cannot be put together from two."""
+    return int(node.gpus) * _fit(1, gpus)
+
+
+def _fit(available: float, each: float) -> int:
+    return math.floor(available / each + ROUNDING)

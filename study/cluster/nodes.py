@@ -20,8 +20,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.buckets.shared_ledger import trouble_here
-from study.cluster.local import WORKER_SETTINGS
-from study.cluster.shares import Node, local_node
+from study.cluster.local import WORKER_SETTINGS, Node, local_node
 from study.common.errors import MachineError, StudyError
 from study.common.process import short_folder
 from study.nnunet.datasets import DataPaths

@@ -6,11 +6,16 @@ error to Tune but an outcome that is reported; Tune itself retries what is lost 
 
 Tune itself has a thread that can be told to end, so that the main thread is free to take signals. It must be over
 before Ray goes down: a thread that asks a Ray that is gone for anything ends the whole process.
+
+To Tune a point is the configuration `{"number": ..., "point": {...}}`. The trainable's last report holds `outcome`, the
+value of a `TrialState`, and every measured objective when that is `finished`; any other word says why the trial was
+interrupted. A trial without an outcome was lost with its worker.
 """
 
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import threading
 import time
@@ -22,16 +27,18 @@ from typing import Any
 
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.search import Searcher
 
 from study.buckets.checkout import open_checkout
 from study.common.errors import DiskFullError, LedgerError, StudyError, TrialInterrupted
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.run.trial_host import Ending, TrialHost
 from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, TrialJob
-from study.search.space import SearchSpace
+from study.search.proposers import Proposer
+from study.search.space import OBJECTIVES, SearchSpace
 from study.search.trials import prepared_lookup, specs
 from study.store.ledger import Ledger
-from study.store.outcomes import outcome
+from study.store.outcomes import Outcome, outcome
 from study.store.trial_folder import TrialFolder, TrialState
 
 BUSY_POLL_SECONDS = 2.0
@@ -271,3 +278,75 @@ def _line(error: object) -> str:
     cause = getattr(error, "cause", None) or error
     text = " ".join(str(cause).split())
     return text if isinstance(cause, StudyError) else f"{type(cause).__name__}: {text}"
+
+
+LOST_WITH_WORKER = "lost with its worker"
+STATES = {state.value for state in TrialState}
+
+
+class PointSearcher(Searcher):
+    """A Tune searcher that hands out a proposer's points.
+
+    Args:
+        proposer: decides what is trained.
+    """
+
+    def __init__(self, proposer: Proposer) -> None:
+        super().__init__()
+        self._proposer = proposer
+        self._numbers: dict[str, int] = {}
+        self._failure: StudyError | None = None
+
+    @property
+    def remaining(self) -> int:
+        return self._proposer.remaining
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its searcher to a file, which nobody reads back.
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next point, FINISHED when there is none; nothing for now while a failed search waits for its trials.
+
+        Raises:
+            StudyError: the search cannot go on, and nothing is being trained any more.
+        """
+        try:
+            if self._failure is not None:
+                raise self._failure
+            proposal = self._proposer.propose()
+        except StudyError as error:
+            self._failure = error
+            if self._numbers:
+                return None
+            raise
+        if proposal is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = proposal.number
+        return {"number": proposal.number, "point": dict(proposal.point)}
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is not None:
+            self._proposer.tell(number, reported(None if error else result))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is what a study is resumed from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""
+
+
+def reported(result: Mapping[str, Any] | None) -> Outcome:
+    """The outcome that a trainable's last report tells.
+
+    Args:
+        result: the report with whatever Tune adds to it; None or empty for a trial that was lost.
+    """
+    if not result or "outcome" not in result:
+        return Outcome(state=TrialState.FAILED, reason=LOST_WITH_WORKER)
+    if result["outcome"] not in STATES:
+        return Outcome(state=TrialState.INTERRUPTED, reason=str(result["outcome"]))
+    values = {name: result.get(name) for name in OBJECTIVES}
+    measured = {n: value for n, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}
+    return Outcome(state=TrialState(result["outcome"]), values=measured, reason=result.get("reason"))

@@ -19,10 +19,9 @@ from study.common import files
 from study.common.errors import MissingDataError
 from study.nnunet.datasets import PreparedDataset
 from study.ranking.files import MEAN_RANK, PAIRS, PICTURE, RankedCase, read_table
-from study.ranking.images import case_folder
+from study.ranking.images import CommonLayout, case_folder
 from study.ranking.make import Made
 from study.ranking.similarity import GridImage
-from study.ranking.survey import CommonLayout
 from study.ranking.work import lay_on_grid
 
 SHOWN_CASES = 6

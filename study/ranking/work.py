@@ -24,10 +24,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from study.common import files
 from study.common.errors import MachineError
 from study.ranking.files import CasePair
-from study.ranking.images import CaseFolder, Centred, centred, on_grid
+from study.ranking.images import CaseFolder, CaseSurvey, Centred, CommonLayout, centred, on_grid, survey
 from study.ranking.registration import REFERENCE, Alignment, align, kept_transform
 from study.ranking.similarity import GridImage, compare
-from study.ranking.survey import CaseSurvey, CommonLayout, survey
 
 _T = TypeVar("_T")
 Spread = Callable[[Callable[[Any], object], Sequence[Any], Callable[[int], None]], None]

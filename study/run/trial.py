@@ -30,7 +30,7 @@ from study.nnunet.identity import check_trial_inputs, deciding_versions, recorde
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure
 from study.nnunet.training_job import Parts, Stopwatch
-from study.run.accounts import Accounts
+from study.run.meter import Accounts
 from study.run.progress import Progress, StopRequest, forecast, remarks
 from study.run.workplace import Workplace, check_workplace, inputs_of
 from study.store.audit import audit_trial, check_resumable

@@ -65,7 +65,7 @@ def _draws(axes: Domains, seed: int) -> Points:
 SEARCHERS: Mapping[str, Searcher] = {
     "grid": Searcher(meaning="every combination", points=_grid, whole=True, seeded=False),
     "random": Searcher(meaning="seeded draws", points=_draws),
-    "optuna": Searcher(meaning="multi-objective TPE", strategy="study.search.tpe:Tpe", libraries=("optuna",)),
+    "optuna": Searcher(meaning="multi-objective TPE", strategy="study.search.optuna_study:Tpe", libraries=("optuna",)),
 }
 """By the name that a space file gives."""
 LISTED = tuple(name for name, searcher in SEARCHERS.items() if searcher.points)

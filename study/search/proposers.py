@@ -11,7 +11,7 @@ Points that are known in advance are gone through by `ListProposer`. Of those th
 alone is trained: the others would wait for it in its way. They are recorded in their turn, as are points whose trials
 have finished already, so that the ledger holds every listed point.
 
-Others come from a `Strategy`, the part of a searcher that learns from results; `study.search.tpe` has Optuna's.
+Others come from a `Strategy`, the part of a searcher that learns from results; Optuna's is in `optuna_study`.
 `AdaptiveProposer` passes over its candidates whose trials are known, and draws evenly where it has no more.
 """
 
