@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from neighbours import busy_neighbours
 
-from study.common.machine import MachineShare
 from study.run.cpu_energy import CpuEnergy, ProcessTree
 from study.run.gpu_energy import ABSENT, BY_USE, EVENLY, MEASURED, UNMEASURED, GpuEnergy, load_nvml
 from study.run.meter import Accounts, CodeCarbonMeter
@@ -287,7 +286,7 @@ def test_a_real_card_counts() -> None:
 
 def bill_of_work() -> CostInterval:
     """What the ledger keeps of a child that works for a second and a half of CPU time."""
-    accounts = Accounts(MachineShare(device="cpu", cpus=1), Energy(country="FRA"), helpers=[])
+    accounts = Accounts(Energy(country="FRA"), cpus=1)
     try:
         accounts.start()
         accounts.describe(())

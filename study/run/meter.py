@@ -22,7 +22,6 @@ from importlib import metadata, resources
 from typing import Any
 
 from study.common.errors import InvalidInputError
-from study.common.machine import MachineShare
 from study.run import gpu_energy
 from study.run.cpu_energy import CpuEnergy, ProcessTree, Sample
 from study.store.readings import AT_START, UNMEASURED, MeterInfo, MeterReading, NodeUse, OwnEnergy
@@ -305,16 +304,15 @@ class Accounts:
     """Measures from when it is made until it is closed.
 
     Args:
-        resources: what the trial is allotted.
         energy: how energy is measured.
+        cpus: cores that the trial is allotted; gpus: GPUs, or the fraction of one.
         helpers: processes that work for the trial and are no children of this one.
     """
 
-    def __init__(self, resources: MachineShare, energy: Energy, helpers: Sequence[int]) -> None:
+    def __init__(self, energy: Energy, *, cpus: float, gpus: float = 1.0, helpers: Sequence[int] = ()) -> None:
         self.started_at, self._started = time.time(), time.perf_counter()
         self._processes = ProcessTree(helpers)
-        gpus = 1.0 if resources.gpus is None else resources.gpus
-        self._meter = make_meter(energy, cpus=resources.usable_cpus, gpus=gpus)
+        self._meter = make_meter(energy, cpus=cpus, gpus=gpus)
         self._reading, self._use = AT_START, NodeUse(own_cpu_seconds=0.0, cpu_seconds=0.0, trials=None)
 
     def start(self) -> None:

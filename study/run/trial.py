@@ -123,7 +123,10 @@ class _Attempt:
         self._spec, self._folder, self._workplace = spec, folder, workplace
         self._progress, self._stop = progress, stop
         self._index = len(folder.attempts())
-        self._accounts = Accounts(workplace.resources, workplace.energy, workplace.helpers)
+        self._gpus = 1.0 if workplace.resources.gpus is None else workplace.resources.gpus
+        self._accounts = Accounts(
+            workplace.energy, cpus=workplace.resources.usable_cpus, gpus=self._gpus, helpers=workplace.helpers
+        )
         self._validation: Stopwatch | None = None
         self._header: AttemptHeader | None = None
         self._inputs: dict[str, str] = {}
@@ -275,7 +278,7 @@ class _Attempt:
             gpu_ids=gpu_ids,
             cpus=resources.usable_cpus,
             cpus_of_node=os.cpu_count() or 1,
-            gpus=(1.0 if resources.gpus is None else resources.gpus) if on_gpu else 0.0,
+            gpus=self._gpus if on_gpu else 0.0,
             concurrent_trials=resources.concurrent_trials,
             data_workers=resources.workers_for(device),
             meter=measured,
