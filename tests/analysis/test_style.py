@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.figures.style import METHOD_STYLES, SPARE_STYLES, SURFACE, styles_of
+from analysis.figures.style import METHOD_STYLES, PAINTS, SPARE_STYLES, SURFACE, styles_of
+from analysis.tables.methods import METHOD_LABELS, with_data_curriculum
+from study.curriculum.schemes import SCHEMES
 
 Array = NDArray[np.float64]
 # Machado, Oliveira, Fernandes 2009, severity 1: what of linear red, green and blue is seen.
@@ -22,7 +24,7 @@ XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 WHITE = np.array([0.9505, 1.0, 1.089])
 STYLES = {**METHOD_STYLES, **{style.paint.name: style for style in SPARE_STYLES if style not in METHOD_STYLES.values()}}
 # In CIE Lab; a difference of 2.3 is just noticeable.
-LEAST_DIFFERENCE, LEAST_CONTRAST = 10.0, 2.2
+LEAST_DIFFERENCE = 10.0
 
 
 def linear(colour: str) -> Array:
@@ -37,28 +39,41 @@ def lab(colour: str, sight: str) -> Array:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 defines it."""
+    light, dark = sorted((float(XYZ[1] @ linear(colour)) for colour in (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
 @pytest.mark.parametrize("sight", SIGHTS)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_two_methods_look_alike(theme: str, sight: str) -> None:
     colours = {method: lab(getattr(style.paint, theme), sight) for method, style in STYLES.items()}
-    alike = {
-        pair: distance
-        for pair in combinations(colours, 2)
-        if (distance := float(np.linalg.norm(colours[pair[0]] - colours[pair[1]]))) < LEAST_DIFFERENCE
-    }
-    assert alike == {}
+    distances = {pair: np.linalg.norm(colours[pair[0]] - colours[pair[1]]) for pair in combinations(colours, 2)}
+    assert {pair: distance for pair, distance in distances.items() if distance < LEAST_DIFFERENCE} == {}
+
+
+def test_colours_that_look_alike_would_be_noticed() -> None:
+    """A red and a green of one brightness, which people without green cones confuse."""
+    red, green = "#b35900", "#7d7a00"
+    assert np.linalg.norm(lab(red, "normal") - lab(green, "normal")) > 2 * LEAST_DIFFERENCE
+    assert np.linalg.norm(lab(red, "deuteranopia") - lab(green, "deuteranopia")) < LEAST_DIFFERENCE
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("method", STYLES)
-def test_every_method_stands_out_from_the_page(method: str, theme: str) -> None:
-    light, dark = sorted((XYZ[1] @ linear(getattr(p, theme)) for p in (STYLES[method].paint, SURFACE)), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= LEAST_CONTRAST
+def test_methods_stand_out_from_the_page_and_text_can_be_read(theme: str) -> None:
+    for style in STYLES.values():
+        assert contrast(getattr(style.paint, theme), getattr(SURFACE, theme)) >= 2.2
+    paints = {paint.name: getattr(paint, theme) for paint in PAINTS}
+    for text in ("ink", "muted", "pgps"):
+        assert min(contrast(paints[text], paints[ground]) for ground in ("surface", "shade")) >= 4.5
 
 
-def test_markers_differ_too() -> None:
-    markers = [style.marker for style in STYLES.values()]
-    assert len(set(markers)) == len(markers)
+def test_every_scheme_has_its_own_colour_and_marker() -> None:
+    patches = {*SCHEMES, "other"}
+    assert set(METHOD_STYLES) == set(METHOD_LABELS) == {*patches, *map(with_data_curriculum, patches)}
+    assert len({style.marker for style in STYLES.values()}) == len(STYLES)
+    assert len({paint.light for paint in PAINTS}) == len({paint.name for paint in PAINTS}) == len(PAINTS)
 
 
 def test_a_method_without_a_style_gets_the_next_spare_one_and_published_ones_keep_theirs() -> None:
@@ -68,10 +83,3 @@ def test_a_method_without_a_style_gets_the_next_spare_one_and_published_ones_kee
     assert (more["new"], more["pdl+new"]) == SPARE_STYLES[:2]
     last = styles_of(map(str, range(len(SPARE_STYLES) + 1)))
     assert last[str(len(SPARE_STYLES))] == METHOD_STYLES["other"]
-
-
-def test_colours_that_look_alike_would_be_noticed() -> None:
-    """A red and a green of one brightness, which people without green cones confuse."""
-    red, green = "#b35900", "#7d7a00"
-    assert np.linalg.norm(lab(red, "normal") - lab(green, "normal")) > 2 * LEAST_DIFFERENCE
-    assert np.linalg.norm(lab(red, "deuteranopia") - lab(green, "deuteranopia")) < LEAST_DIFFERENCE
