@@ -1,8 +1,8 @@
-"""A report that is quick to write: real data, real files, and one Pareto plot instead of every section."""
+"""A report that is quick to write: real data, real files, and the first figure of every section alone, or none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +12,16 @@ from analysis.page.report import Report, write_report
 from analysis.statistics.evidence import Evidence
 
 
-def one_front(evidence: Evidence) -> Section:
-    """The section of fronts with its first figure alone."""
-    section = fronts(evidence)
-    return replace(section, exhibits=section.exhibits[:1])
+def quick_report(studies: Sequence[Path], out: Path | None = None, country: str | None = None, most: int = 1) -> Report:
+    """With the first figures of the section of fronts."""
+    return write_report(studies, out, country, sections=[only(fronts, most=most)])
 
 
-def no_section(evidence: Evidence) -> Section:
-    """Nothing but the page around the sections."""
-    return Section(anchor="nothing", heading="Nothing")
+def only(chapter: Callable[[Evidence], Section], *stems: str, most: int | None = None) -> Callable[[Evidence], Section]:
+    """A section with its first exhibits, or those of some stems, alone."""
 
+    def section(evidence: Evidence) -> Section:
+        told = chapter(evidence)
+        return replace(told, exhibits=[one for one in told.exhibits if not stems or one.stem in stems][:most])
 
-def quick_report(studies: Sequence[Path], out: Path | None = None, country: str | None = None) -> Report:
-    """With one figure."""
-    return write_report(studies, out, country, sections=[one_front])
+    return section

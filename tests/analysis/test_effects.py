@@ -31,7 +31,6 @@ from analysis.figures.images import inline_svg
 from analysis.figures.style import FILE, NARROW, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.effects import effects
-from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, evidence_of, gather
 from study.store.ledger import Ledger
 from study.store.readings import StagePart
@@ -266,6 +265,6 @@ def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:
     tables = replace(evidence.tables, trials=pd.concat(copies, ignore_index=True), cases=evidence.tables.cases.head(0))
     many = evidence_of(tables)
     assert len(many.points) > 1000
-    drawn = [one for section in (effects(many), papers(many)) for one in section.exhibits if one.draw is not None]
+    drawn = [one for one in effects(many).exhibits if one.draw is not None]
     sizes = {one.stem: len(inline_svg(one.draw(WIDE), prefix="x", alt=one.alt, css_class="wide")) for one in drawn}
     assert max(sizes.values()) < 1_200_000, sizes

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study, start_trial
 
 from analysis.figures.exhibits import Exhibit, Section
+from analysis.figures.images import as_png
 from analysis.figures.style import FILE, WIDE
 from analysis.page.papers import papers
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.evidence import Evidence, evidence_of, gather
 from study.common.errors import InvalidInputError
 from study.store.ledger import Ledger
 
@@ -168,3 +171,16 @@ def test_different_hardware_is_said(tmp_path: Path) -> None:
         assert any("Different hardware" in note for note in exhibit(section, stem).notes)
     assert "Hardware" in exhibit(section, "table1").table.headings
     assert exhibit(section, "comparison").data["runtime_ratio"].isna().all()
+
+
+def test_a_thousand_trials_are_drawn(study: Evidence) -> None:
+    """The trials again under other seeds."""
+
+    def copies(frame: pd.DataFrame) -> pd.DataFrame:
+        parts = [frame.assign(trial_id=frame["trial_id"] + f"-{n}") for n in range(32)]
+        return pd.concat([part.assign(seed=n) if "seed" in part else part for n, part in enumerate(parts)])
+
+    frames = {name: copies(frame).reset_index(drop=True) for name, frame in study.tables.as_dict().items()}
+    assert len(frames["trials"]) > 1000
+    for one in papers(evidence_of(replace(study.tables, **frames))).exhibits:
+        assert one.draw is None or as_png(one.draw(FILE), dots_per_inch=60)
