@@ -35,7 +35,7 @@ settings.load_profile("study")
 # Begun first, so that none of them is left alone at the end; the first two wait more than they compute.
 LONGEST = (
     *("test_interrupted_studies", "test_nodes", "test_trial", "test_trial_verb", "test_prepare", "test_corruption"),
-    *("test_feed", "test_ranking", "test_trial_host", "test_trainer", "test_report_files", "test_browser"),
+    *("test_feed", "test_ranking", "test_trial_host", "test_trainer", "test_report", "test_browser"),
 )
 
 

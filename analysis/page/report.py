@@ -26,6 +26,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -149,21 +150,18 @@ def write_report(
         sections = [partial(papers, reference=reference) if one is papers else one for one in sections]
     evidence = gather(studies, grid=Grid(country=country) if country else None)
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
-    try:
+    with _writing_to(folder):
         # Before anything is drawn: that takes its time.
         folder.mkdir(parents=True, exist_ok=True)
-        told = [section(evidence) for section in sections]
-        exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(evidence.tables.trials)]
-        processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
-        done = draw_all(exhibits, processes=processes)
-        drawn = {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
-        title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
-        page = render(
-            title=title, evidence=evidence, sections=told, trials=exhibits[-1], drawn=drawn, events=events_of(studies)
-        )
-        write_folder(folder, drawn.values(), evidence.tables, page)
-    except OSError as error:
-        raise MachineError(f"cannot write the report to {folder}: {error.strerror}; name another --out") from error
+    told = [section(evidence) for section in sections]
+    exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(evidence.tables.trials)]
+    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
+    done = draw_all(exhibits, processes=processes)
+    drawn = {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
+    title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
+    page = render(title, evidence, told, exhibits[-1], drawn=drawn, events=events_of(studies))
+    with _writing_to(folder):
+        write_folder(folder, done, evidence.tables, page)
     pictures = (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
     return Report(
         folder=folder,
@@ -172,6 +170,14 @@ def write_report(
         missing=tuple(sentence for section in told for sentence in section.missing),
         trials=evidence.tables.trials,
     )
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"cannot write the report to {folder}: {error.strerror}; name another --out") from error
 
 
 def write_folder(root: Path, drawn: Iterable[Drawn], tables: Tables, page: str) -> None:
@@ -228,11 +234,11 @@ def _trials(trials: pd.DataFrame) -> Exhibit:
 
 
 def render(
-    *,
     title: str,
     evidence: Evidence,
     sections: Sequence[Section],
     trials: Exhibit,
+    *,
     drawn: Mapping[str, Drawn],
     events: Mapping[Any, Any],
 ) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from examples import RESULT, finish, make_spec
+from examples import finish, make_spec
 from reports import quick_report
 
 from analysis.figures.exhibits import Drawn, Exhibit, draw, stem_of
@@ -19,25 +19,29 @@ from analysis.tables.format import Table, latex, markdown
 from analysis.tables.frame import tables_of
 from study.common.checks import check_name
 from study.common.errors import InvalidInputError, LedgerError
-from study.common.serialize import record_to_json
 from study.store.ledger import Ledger
 
 BAD_NAMES = [
     *("../../x", "..", ".", "a/b", "/etc/passwd", "", "-rf", ".hidden", "a\0b", "a\nb", "a\tb", "\x1b[31m", "x" * 300),
     *("a\u2028b", "a\u202eb", "ü" * 150, 7, None, ["a"]),
 ]
+CELLS = ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "=cmd|' /C calc'!A0", "-"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_leaves_its_place_is_refused_where_it_is_read(tmp_path: Path, name: object) -> None:
     with pytest.raises(InvalidInputError, match=r"^dataset: received "):
         check_name("dataset", name)
+    ledger = Ledger.create(tmp_path / "study")
+    spec = ledger.add(make_spec()).path / "spec.json"
+    document = json.loads(spec.read_text())
     for field in ("dataset", "plans", "configuration"):
-        trial = Ledger.create(tmp_path / field).add(make_spec())
-        document = json.loads((trial.path / "spec.json").read_text())
-        (trial.path / "spec.json").write_text(json.dumps({**document, field: name}))
+        spec.write_text(json.dumps({**document, field: name}))
         with pytest.raises(LedgerError, match=rf"spec\.json is damaged: {field}: received "):
-            trial.spec()
+            ledger.trials()[0].spec()
+    (ledger.root / "points.jsonl").write_text(json.dumps({"number": 0, "point": {}, "trial_ids": [name]}) + "\n")
+    with pytest.raises(LedgerError, match=r"points\.jsonl is damaged: line 1 "):
+        ledger.points()
 
 
 @pytest.mark.parametrize(
@@ -45,14 +49,6 @@ def test_a_name_that_leaves_its_place_is_refused_where_it_is_read(tmp_path: Path
 )
 def test_usual_names_are_accepted(name: str) -> None:
     check_name("dataset", name)
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_point_names_no_trial_elsewhere(tmp_path: Path, name: object) -> None:
-    ledger = Ledger.create(tmp_path / "study")
-    (ledger.root / "points.jsonl").write_text(json.dumps({"number": 0, "point": {}, "trial_ids": [name]}) + "\n")
-    with pytest.raises(LedgerError, match=r"points\.jsonl is damaged: line 1 "):
-        ledger.points()
 
 
 def test_stems_are_told_apart_and_clean() -> None:
@@ -73,11 +69,9 @@ def files_below(folder: Path) -> set[str]:
 def test_a_report_writes_inside_its_folder_and_clears_what_it_wrote(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "study")
     for dataset in ("Dataset001_Größe [x] <b>", "Dataset002_=1+1|$x$"):
-        for scheme in ("cps", "pgps"):
-            finish(ledger.add(replace(make_spec(scheme), dataset=dataset)))
-    evil = ledger.add(make_spec("rpss"))
-    document = json.loads((evil.path / "spec.json").read_text())
-    (evil.path / "spec.json").write_text(json.dumps({**document, "dataset": "../../../outside"}))
+        finish(ledger.add(replace(make_spec("pgps"), dataset=dataset)))
+    evil = ledger.add(make_spec("rpss")).path / "spec.json"
+    evil.write_text(json.dumps({**json.loads(evil.read_text()), "dataset": "../../../outside"}))
     before = files_below(tmp_path)
     quick_report([ledger.root], tmp_path / "report")
     written = files_below(tmp_path) - before
@@ -106,16 +100,12 @@ def test_a_link_in_a_reports_folder_is_not_followed(tmp_path: Path, name: str) -
     assert files_below(elsewhere) == set()
 
 
-CELLS = ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "=cmd|' /C calc'!A0", "-"]
-
-
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     data = pd.DataFrame({"word": CELLS, "number": [-1.5] * len(CELLS), "count": pd.array([1, None] * 5, dtype="Int64")})
     text = draw(Exhibit(stem="t", heading="", data=data), prefix="f").files["tables/t.csv"].decode()
-    rows = list(csv.reader(io.StringIO(text, newline="")))
-    assert [row[0] for row in rows[1:]] == ["'" + cell.replace("\r", " ") for cell in CELLS]
-    assert {row[1] for row in rows[1:]} == {"-1.5"}
-    assert {row[2] for row in rows[1:]} == {"1", ""}
+    words, numbers, counts = zip(*list(csv.reader(io.StringIO(text, newline="")))[1:], strict=True)
+    assert list(words) == ["'" + cell.replace("\r", " ") for cell in CELLS]
+    assert (set(numbers), set(counts)) == ({"-1.5"}, {"1", ""})
 
 
 @pytest.mark.parametrize(
@@ -158,4 +148,3 @@ def test_a_page_shows_hostile_text_as_text(tmp_path: Path) -> None:
     assert "alert(1)" in page
     assert "<script>alert" not in page
     assert "<img src=x" not in page
-    assert record_to_json(RESULT)
