@@ -1,9 +1,9 @@
-"""Raw datasets of phantoms, to be prepared or spoilt."""
+"""Raw datasets of phantoms, to be prepared or spoilt, and a prepared one without images."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,31 @@ def raw(untouched: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def paths(tmp_path: Path) -> DataPaths:
     return data_paths(tmp_path / "data")
+
+
+BARE = "Dataset004_Hippocampus"
+
+
+def bare_dataset(root: Path, cases: Sequence[str] = tuple(f"case_{n}" for n in range(10))) -> DataPaths:
+    """A prepared dataset whose files of cases are empty; case n is validated in fold n % 5."""
+    folder = root / "nnUNet_preprocessed" / BARE
+    names = [f"nnUNetPlans_3d_fullres/{case}.{ending}" for case in cases for ending in ("pkl", "b2nd")]
+    for name in (*names, *(f"gt_segmentations/{case}" for case in cases)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+    configuration = {
+        "patch_size": [40, 56, 40],
+        "batch_size": 9,
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "architecture": {"arch_kwargs": {"strides": strides, "norm_op": "torch.nn.InstanceNorm3d"}},
+    }
+    plans = {"dataset_name": BARE, "plans_name": "nnUNetPlans", "configurations": {"3d_fullres": configuration}}
+    folds = [{"train": [c for i, c in enumerate(cases) if i % 5 != k], "val": [*cases[k::5]]} for k in range(5)]
+    files.write_json(folder / "dataset.json", {"labels": {"background": 0, "organ": 1}})
+    files.write_json(folder / "splits_final.json", folds)
+    files.write_json(folder / "nnUNetPlans.json", plans)
+    return DataPaths(raw=None, preprocessed=root / "nnUNet_preprocessed")
 
 
 def describe(folder: Path, **changed: Any) -> None:

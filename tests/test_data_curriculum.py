@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from study.common.errors import InvalidInputError
 from study.common.serialize import record_to_json
-from study.curriculum.data_curriculum import METRICS, DataCurriculum, phase_iterations, resolve_cases
+from study.curriculum.data_curriculum import DataCurriculum, phase_iterations, resolve_cases
 from study.curriculum.schemes import Axes, named_axes
 from study.curriculum.table import data_words, first_phase_words
-from study.ranking import files as ranking_files
 
 RANKED = ("c", "a", "e", "b", "d")
 
@@ -46,14 +45,11 @@ def test_the_first_cases_are_the_top_of_the_ranking(count: int, fraction: float)
     if fraction > 0 and size == 0:
         with pytest.raises(InvalidInputError, match=f"leaves no case of {count}"):
             resolve_cases(ranked, fraction)
+        # The least fraction that the error names leaves one.
+        assert len(resolve_cases(ranked, 0.5 / count) or "x") == 1
         return
     cases = resolve_cases(ranked, fraction)
     assert cases is None if size in (0, count) else cases == tuple(sorted(ranked[:size]))
-
-
-@given(st.integers(1, 300))
-def test_the_least_fraction_that_an_error_names_is_one(count: int) -> None:
-    assert len(resolve_cases([str(n) for n in range(count)], 0.5 / count) or "x") == 1
 
 
 def test_which_cases_decide_and_not_their_order() -> None:
@@ -72,6 +68,8 @@ def test_which_cases_decide_and_not_their_order() -> None:
 )
 def test_the_first_phase_ends_with_an_epoch(pdl_epochs: int | float, epochs: int, expected: int) -> None:
     assert phase_iterations(pdl_epochs, epochs=epochs, iterations_per_epoch=7) == expected
+    with pytest.raises(InvalidInputError, match="pdl_epochs: received 11, legal is at most the 10 epochs"):
+        phase_iterations(11, epochs=10, iterations_per_epoch=7)
 
 
 @given(st.integers(1, 2000), st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(1, 400))
@@ -80,11 +78,6 @@ def test_a_share_is_at_least_an_epoch_and_at_most_the_training(epochs: int, shar
     assert length % each == 0
     assert each <= length <= epochs * each
     assert abs(length / each - share * epochs) <= max(0.5, 1 - share * epochs) + 1e-9
-
-
-def test_a_phase_longer_than_the_training_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="pdl_epochs: received 11, legal is at most the 10 epochs"):
-        phase_iterations(11, epochs=10, iterations_per_epoch=7)
 
 
 @given(st.integers(1, 50), st.integers(0, 100))
@@ -122,10 +115,6 @@ def test_a_ranking_is_needed_for_a_part_of_the_cases_alone() -> None:
     needed = [named_axes("pgps", pdl_fraction=fraction).needs_ranking for fraction in (0, 0.0, 1e-9, 0.5, 1, 1.0)]
     assert needed == [False, False, True, True, False, False]
     assert not any(named_axes(scheme).needs_ranking for scheme in ("cps", "pgps", "pgps+", "rpss"))
-
-
-def test_the_metrics_are_those_of_the_ranking() -> None:
-    assert METRICS == ranking_files.METRICS
 
 
 def test_the_phase_in_words() -> None:

@@ -8,25 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_data import BARE as NAME
+from raw_data import bare_dataset
 
 from study.common import files
 from study.common.errors import InvalidInputError, MissingDataError
 from study.nnunet.datasets import DataPaths, PreparedDataset, Split, data_paths, dataset_id, find_dataset
 from study.search.trials import prepared_lookup
 
-NAME = "Dataset004_Hippocampus"
-PLANS = {
-    "dataset_name": NAME,
-    "plans_name": "nnUNetPlans",
-    "configurations": {
-        "2d": {
-            "data_identifier": "nnUNetPlans_2d",
-            "batch_size": 2,
-            "patch_size": [64, 64],
-            "architecture": {"arch_kwargs": {"strides": [1, 2, 2], "norm_op": "torch.nn.InstanceNorm2d"}},
-        }
-    },
-}
 SPLITS = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a", "c"], "val": ["b"]}]
 # A case's name may contain dots.
 CASES = [f"case_{index}.v2" for index in range(12)]
@@ -35,16 +24,10 @@ CASES = [f"case_{index}.v2" for index in range(12)]
 @pytest.fixture
 def paths(tmp_path: Path) -> DataPaths:
     """Two prepared datasets, of which Hippocampus is complete."""
-    folder = tmp_path / "nnUNet_preprocessed" / NAME
-    files.write_json(folder / "dataset.json", {"labels": {"background": 0, "hippocampus": 1}})
-    files.write_json(folder / "nnUNetPlans.json", PLANS)
-    files.write_json(folder / "splits_final.json", SPLITS)
-    (folder / "nnUNetPlans_2d").mkdir()
-    for case in CASES:
-        (folder / "nnUNetPlans_2d" / f"{case}.pkl").touch()
-        (folder / "nnUNetPlans_2d" / f"{case}.b2nd").touch()
-    (folder.parent / "Dataset014_Other").mkdir()
-    return data_paths(tmp_path)
+    paths = bare_dataset(tmp_path, CASES)
+    files.write_json(paths.preprocessed / NAME / "splits_final.json", SPLITS)
+    (paths.preprocessed / "Dataset014_Other").mkdir()
+    return paths
 
 
 @pytest.fixture
@@ -77,7 +60,7 @@ def test_data_is_where_the_option_or_nnunets_variables_say(tmp_path: Path, monke
 def test_a_dataset_is_found_by_number_or_name(paths: DataPaths, wanted: str | int) -> None:
     found = find_dataset(paths, wanted)
     assert (found.name, found.folder) == (NAME, paths.preprocessed / NAME)
-    assert found.description["labels"] == {"background": 0, "hippocampus": 1}
+    assert found.description["labels"] == {"background": 0, "organ": 1}
     assert dataset_id(found.name) == 4
 
 
@@ -122,19 +105,21 @@ def test_a_description_that_is_broken_or_edited_into_nonsense_is_named(
 # ------------------------------------------------------------------------------------------------------------ plans
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"a":' * 100_000, json.dumps(PLANS).encode("utf-16")])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"a":' * 100_000, '{"plans_name": "", "configurations": {}}'.encode("utf-16")]
+)
 def test_only_plans_are_taken_for_plans(dataset: PreparedDataset, content: str | bytes) -> None:
     put(dataset.folder / "Mine.json", content)
     assert dataset.plans_names() == ["nnUNetPlans"]
     assert dataset.choose_plans(None) == dataset.choose_plans("nnUNetPlans") == "nnUNetPlans"
-    assert dataset.plan("nnUNetPlans", "2d").geometry.divisors == (4, 4)
+    assert dataset.plan("nnUNetPlans", "3d_fullres").geometry.divisors == (8, 8, 8)
     with pytest.raises(MissingDataError, match=r"Mine.json is no plans file as nnU-Net writes it"):
         dataset.choose_plans("Mine")
 
 
 def test_the_only_plans_are_meant_or_among_several_nnunets_default(dataset: PreparedDataset) -> None:
     stock = dataset.folder / "nnUNetPlans.json"
-    files.write_json(dataset.folder / "SmallPlans.json", {**PLANS, "plans_name": "SmallPlans"})
+    files.write_json(dataset.folder / "SmallPlans.json", {**files.read_json(stock), "plans_name": "SmallPlans"})
     assert dataset.choose_plans(None) == "nnUNetPlans"
     assert dataset.choose_plans("SmallPlans") == "SmallPlans"
     stock.unlink()
@@ -150,7 +135,7 @@ def test_the_only_plans_are_meant_or_among_several_nnunets_default(dataset: Prep
 
 
 def test_a_fold_has_its_cases(dataset: PreparedDataset) -> None:
-    dataset.ensure_splits("nnUNetPlans_2d")
+    dataset.ensure_splits("nnUNetPlans_3d_fullres")
     assert dataset.split(1) == Split(training=("a", "c"), validation=("b",)), "a split that is there is kept"
     shas = {dataset.split(0).sha256, dataset.split(1).sha256, Split(training=("c", "b"), validation=("a",)).sha256}
     assert len(shas) == 3
@@ -193,16 +178,16 @@ def test_cases_that_are_not_there_are_named_before_anything_is_trained(paths: Da
     folder = paths.preprocessed / NAME
     train, val = CASES[1:], CASES[:1]
     files.write_json(folder / "splits_final.json", [{"train": train, "val": val}, {"train": [*train, "x"], "val": val}])
-    (folder / "gt_segmentations").mkdir()
-    (folder / "gt_segmentations" / val[0]).touch()
     lookup = prepared_lookup(paths)
-    lookup(4, None, "2d", 0)
+    lookup(4, None, "3d_fullres", 0)
     with pytest.raises(MissingDataError, match=r"1 files of .* are missing, the first is .*x.pkl; run .* or correct"):
-        lookup(4, None, "2d", 1)
-    for path in (folder / "nnUNetPlans_2d").iterdir():
+        lookup(4, None, "3d_fullres", 1)
+    for path in (folder / "nnUNetPlans_3d_fullres").iterdir():
         path.unlink()
-    with pytest.raises(MissingDataError, match=r"no preprocessed cases for .* 2d at .*nnUNetv2_preprocess -c 2d"):
-        prepared_lookup(paths)(4, None, "2d", 0)
+    with pytest.raises(
+        MissingDataError, match=r"no preprocessed cases for .* 3d_fullres at .*nnUNetv2_preprocess -c 3d_fullres"
+    ):
+        prepared_lookup(paths)(4, None, "3d_fullres", 0)
 
 
 def test_a_missing_split_is_nnunets_own(dataset: PreparedDataset) -> None:
@@ -212,7 +197,7 @@ def test_a_missing_split_is_nnunets_own(dataset: PreparedDataset) -> None:
     (dataset.folder / "splits_final.json").unlink()
     with pytest.raises(MissingDataError, match="run `python -m study prepare`"):
         dataset.split(0)
-    dataset.ensure_splits("nnUNetPlans_2d")
+    dataset.ensure_splits("nnUNetPlans_3d_fullres")
     cases = sorted(CASES)
     folds = KFold(n_splits=5, shuffle=True, random_state=12345).split(cases)
     assert [dataset.split(fold) for fold in range(5)] == [
@@ -229,10 +214,10 @@ def test_what_cannot_be_split_says_why(dataset: PreparedDataset) -> None:
     dataset.folder.chmod(0o500)
     if not os.access(dataset.folder, os.W_OK):
         with pytest.raises(MissingDataError, match=r"is missing and cannot be written .* trials would race to make it"):
-            dataset.ensure_splits("nnUNetPlans_2d")
+            dataset.ensure_splits("nnUNetPlans_3d_fullres")
     dataset.folder.chmod(0o700)
     for case in CASES[4:]:
-        for path in (dataset.folder / "nnUNetPlans_2d").glob(f"{case}.*"):
+        for path in (dataset.folder / "nnUNetPlans_3d_fullres").glob(f"{case}.*"):
             path.unlink()
     with pytest.raises(MissingDataError, match=r"has 4 cases, .* write your own .*splits_final.json, a list"):
-        dataset.ensure_splits("nnUNetPlans_2d")
+        dataset.ensure_splits("nnUNetPlans_3d_fullres")

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from examples import BRAIN, make_spec
 from rankings import by_name, write_ranking
+from raw_data import BARE as DATASET
+from raw_data import bare_dataset
 
 from study.common.errors import InvalidInputError, LedgerError, MissingDataError
 from study.curriculum.curriculum import foreground_volumes, resolve
@@ -23,7 +25,6 @@ from study.search.trials import make_spec as specify
 from study.store.ledger import Ledger
 from study.store.specification import TrainingSettings, TrialSpec
 
-DATASET = "Dataset004_Hippocampus"
 LENGTH = {"epochs": 10, "iterations_per_epoch": 50}
 FIRST = DataCurriculum(cases=("a", "b"), until_iteration=250)
 
@@ -94,15 +95,6 @@ def test_a_specification_without_the_new_keys_is_read_and_keeps_its_name() -> No
     assert TrialSpec.from_json(stored).trial_id == SEARCHED_NAME
 
 
-@pytest.mark.parametrize("data", [None, FIRST])
-@pytest.mark.parametrize("stop", [None, 0.9])
-def test_a_specification_survives_json(data: DataCurriculum | None, stop: float | None) -> None:
-    spec = replace(make_spec("pgps", training={"stop_at_dice": stop}, pdl_fraction=0.5, pdl_epochs=3), data=data)
-    again = TrialSpec.from_json(json.loads(json.dumps(spec.to_json())))
-    assert again == spec
-    assert again.trial_id == spec.trial_id
-
-
 def test_what_the_new_keys_decide_is_part_of_the_identity() -> None:
     spec = make_spec("pgps")
     others = [
@@ -115,6 +107,9 @@ def test_what_the_new_keys_decide_is_part_of_the_identity() -> None:
         replace(make_spec("cps"), data=FIRST),
     ]
     assert len({spec.trial_id, *(other.trial_id for other in others)}) == 1 + len(others)
+    for other in others:
+        again = TrialSpec.from_json(json.loads(json.dumps(other.to_json())))
+        assert (again, again.trial_id) == (other, other.trial_id)
 
 
 # ------------------------------------------------------------------------------------------------- from axes to cases
@@ -122,28 +117,8 @@ def test_what_the_new_keys_decide_is_part_of_the_identity() -> None:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> DataPaths:
-    """A preprocessed dataset of ten cases without images, eight of which each fold trains on; no ranking."""
-    folder = tmp_path / "nnUNet_preprocessed" / DATASET
-    cases = folder / "nnUNetPlans_3d_fullres"
-    cases.mkdir(parents=True)
-    (folder / "gt_segmentations").mkdir()
-    for case in range(10):
-        (cases / f"case_{case}.pkl").touch()
-        (folder / "gt_segmentations" / f"case_{case}").touch()
-    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1}}))
-    folds = [{"train": [f"case_{c}" for c in range(10) if c % 5 != k], "val": [f"case_{k}"]} for k in range(5)]
-    (folder / "splits_final.json").write_text(json.dumps(folds))
-    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
-    network = {"arch_kwargs": {"strides": strides, "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d"}}
-    configuration = {
-        "patch_size": [40, 56, 40],
-        "batch_size": 9,
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "architecture": network,
-    }
-    document = {"dataset_name": DATASET, "plans_name": "nnUNetPlans", "configurations": {"3d_fullres": configuration}}
-    (folder / "nnUNetPlans.json").write_text(json.dumps(document))
-    return DataPaths(raw=None, preprocessed=tmp_path / "nnUNet_preprocessed")
+    """Ten cases, eight of which each fold trains on; no ranking."""
+    return bare_dataset(tmp_path)
 
 
 @pytest.fixture
@@ -187,20 +162,16 @@ def test_points_with_the_same_cases_and_table_are_the_same_trial(prepared: DataP
     for fraction in (0.0, 0.95, 1.0):
         assert spec_on(prepared, pdl_fraction=fraction, pdl_epochs=3).trial_id == whole.trial_id
 
-
-def test_constant_patches_keep_their_oversampling(prepared: DataPaths, dataset: PreparedDataset) -> None:
-    write_ranking(dataset)
+    # Constant patches keep their oversampling.
     made = [spec_on(prepared, scheme, pdl_fraction=0.5) for scheme in ("cps", "pgps")]
     assert [spec.training.foreground_oversampling for spec in made] == [0.33, 0.5]
 
 
-def test_without_a_ranking_the_command_that_makes_it_is_named(prepared: DataPaths) -> None:
-    assert spec_on(prepared, pdl_fraction=0).data is None
+def test_without_a_ranking_of_the_split_the_command_that_makes_it_is_named(
+    prepared: DataPaths, dataset: PreparedDataset
+) -> None:
     with pytest.raises(MissingDataError, match="python -m study rank --dataset 4 --fold 1"):
         spec_on(prepared, fold=1, pdl_fraction=0.5)
-
-
-def test_a_ranking_of_another_split_is_refused(prepared: DataPaths, dataset: PreparedDataset) -> None:
     write_ranking(dataset)
     path = dataset.folder / "splits_final.json"
     split = json.loads(path.read_text())
@@ -287,11 +258,8 @@ def test_bad_spaces_are_refused(curriculum: dict[str, Any], searcher: str, words
         space_of(curriculum, searcher=searcher, trials=3)
 
 
-def test_idle_keys_are_not_checked_against_the_length() -> None:
+def test_idle_keys_are_not_checked_and_a_dice_to_stop_at_is_a_setting_like_others() -> None:
     assert len(list(space_of({"pdl_fraction": [0, 1], "pdl_epochs": 11}).points())) == 2
-
-
-def test_a_dice_to_stop_at_is_a_setting_like_others() -> None:
     space = space_of({}, training={**LENGTH, "stop_at_dice": [0.8, 0.9]})
     assert [space.settings(point).training.stop_at_dice for point in space.points()] == [0.8, 0.9]
     fixed = space.with_overrides(stop_at_dice=0.7)
