@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +177,6 @@ def test_the_number_of_workers_changes_nothing(made: Made, dataset: PreparedData
         assert steps[-1].done == steps[-1].total > 0
 
 
-def test_what_is_made_is_not_made_again(made: Made, dataset: PreparedDataset) -> None:
-    before = {path: path.stat().st_mtime_ns for path in made.folder.iterdir() if path.is_file()}
-    said: list[str] = []
-    again = make_ranking(dataset, 0, settings(), rankings=made.folder.parent.parent, say=said.append)
-    assert again.already_done
-    assert again.ranking == made.ranking
-    assert said == []
-    assert {path: path.stat().st_mtime_ns for path in made.folder.iterdir() if path.is_file()} == before
-
-
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -247,26 +238,6 @@ def test_work_of_other_settings_is_not_taken_over(made: Made, dataset: PreparedD
     assert content(again) == content(made)
 
 
-# -------------------------------------------------------------------------------------------------------- what it costs
-
-
-def test_the_cost_is_told_before_the_work(dataset: PreparedDataset, tmp_path: Path) -> None:
-    events: list[str] = []
-    make_ranking(
-        dataset,
-        0,
-        settings(transform="none"),
-        rankings=tmp_path,
-        report=lambda progress: events.append(progress.step),
-        say=events.append,
-    )
-    told = [event for event in events if "comparisons" in event]
-    assert len(told) == 1
-    assert "5 cases, reference case" in told[0]
-    assert "0 registrations and 10 comparisons" in told[0]
-    assert events.index(told[0]) < events.index("registering cases")
-
-
 # ----------------------------------------------------------------------------------------------------------- no leakage
 
 
@@ -293,23 +264,6 @@ def test_one_training_case_is_refused(tmp_path: Path) -> None:
         make_ranking(dataset, 0, settings())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"reference": "held_out"}, "--reference: received 'held_out'.*this is a validation case of it"),
-        ({"reference": "nobody"}, "--reference: received 'nobody'.*this is no case of it"),
-        ({"transform": "elastic"}, "--transform: received 'elastic', legal is one of rigid, affine, none"),
-        ({"compare": "some"}, "--compare: received 'some', legal is one of others, reference"),
-    ],
-)
-def test_an_illegal_setting_is_refused(
-    dataset: PreparedDataset, tmp_path: Path, changes: dict[str, str], message: str
-) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        make_ranking(dataset, 0, settings(**changes), rankings=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_ranking_by_other_settings_is_kept(made: Made, dataset: PreparedDataset) -> None:
     before = content(made)
     with pytest.raises(InvalidInputError, match="received 'transform affine', legal is transform rigid of the ranking"):
@@ -317,23 +271,19 @@ def test_a_ranking_by_other_settings_is_kept(made: Made, dataset: PreparedDatase
     assert content(made) == before
 
 
-def test_a_folder_that_cannot_be_written_is_told(dataset: PreparedDataset, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(MachineError, match=r"cannot be written \(.*\); give --out DIR"):
-        make_ranking(dataset, 0, settings(), rankings=tmp_path / "file")
-
-
-def test_a_case_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda cases: (cases / "case2.b2nd").write_bytes(b"not an image"), r"case case2 in .* cannot be read"),
+        (lambda cases: (cases / "case1.pkl").unlink(), r"1 files of .* are missing, the first is .*case1.pkl"),
+    ],
+)
+def test_a_case_that_is_not_there_or_cannot_be_read_is_named(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
     dataset = write_dataset(tmp_path, phantoms())
-    (dataset.folder / f"{PLANS}_{FULL}" / "case2.b2nd").write_bytes(b"not an image")
-    with pytest.raises(MissingDataError, match=r"case case2 in .* cannot be read"):
-        make_ranking(dataset, 0, settings())
-
-
-def test_a_case_that_is_not_there_is_named(tmp_path: Path) -> None:
-    dataset = write_dataset(tmp_path, phantoms())
-    (dataset.folder / f"{PLANS}_{FULL}" / "case1.pkl").unlink()
-    with pytest.raises(MissingDataError, match=r"1 files of .* are missing, the first is .*case1.pkl"):
+    harm(dataset.folder / f"{PLANS}_{FULL}")
+    with pytest.raises(MissingDataError, match=message):
         make_ranking(dataset, 0, settings())
 
 

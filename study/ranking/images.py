@@ -309,11 +309,7 @@ def survey(case: CaseImage) -> CaseSurvey:
 
 
 def lay_out(surveys: Mapping[str, CaseSurvey], reference: str) -> CommonLayout:
-    """Settle what all comparisons have in common.
-
-    Args:
-        surveys: of all training cases.
-        reference: one of them, or `medoid`.
+    """Settle what all comparisons have in common, by surveys of all training cases; the reference may be `medoid`.
 
     Raises:
         DataIntegrityError: the cases differ in their number of channels.

@@ -63,13 +63,7 @@ class Alignment:
 
 
 def align(case: Centred, reference: Centred, kind: str) -> Alignment:
-    """Bring a case onto the reference's grid, registered where that is possible and better.
-
-    Args:
-        case: of as many axes as the reference.
-        reference: whose grid is the common one.
-        kind: one of `TRANSFORMS`.
-    """
+    """Bring a case onto the grid of a reference of as many axes, registered where that is possible and better."""
     import SimpleITK
 
     still = SimpleITK.Transform(len(reference.shape), SimpleITK.sitkIdentity)

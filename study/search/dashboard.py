@@ -68,12 +68,7 @@ class Dashboard:
         return True
 
     def serve(self, server: WSGIServer, *, ready: Callable[[], None] = lambda: None) -> None:
-        """Answer browsers until KeyboardInterrupt, refreshing meanwhile.
-
-        Args:
-            server: as `listen` gives it; closed in the end.
-            ready: called when browsers are answered.
-        """
+        """Answer browsers until KeyboardInterrupt, refreshing meanwhile; `ready` is called when they are answered."""
         self._show(server)
         answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
         with server:
@@ -125,11 +120,7 @@ def searched_space(ledger: Ledger) -> SearchSpace:
 
 
 def listen(host: str, port: int) -> WSGIServer:
-    """A server that has its port and no application yet.
-
-    Args:
-        host: name or address of this machine to listen on.
-        port: 0 takes a free one, which is then `server_port`.
+    """A server on a name or address of this machine that has no application yet; port 0 takes a free one.
 
     Raises:
         MachineError: the port is taken, or the host is none of this machine's.

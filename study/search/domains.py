@@ -250,10 +250,7 @@ class PointSettings:
 
 
 def settings_at(values: Mapping[str, Any]) -> PointSettings:
-    """The settings of a full set of values.
-
-    Args:
-        values: one for every name in `DEFAULTS`.
+    """The settings of a full set of values, one for every name in `DEFAULTS`.
 
     Raises:
         InvalidInputError: a value is not legal; `field` is the name without its block.

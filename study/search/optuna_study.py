@@ -154,9 +154,7 @@ def _curve(folders: Sequence[TrialFolder]) -> dict[int, float]:
 def keep(study: optuna.Study, url: str) -> None:
     """Write a rebuilt study to a storage, in place of an earlier copy of it.
 
-    Args:
-        study: as `rebuilt` makes it.
-        url: of a relational database (`sqlite:///study.db`), or the path of a journal file.
+    The storage is the URL of a relational database (`sqlite:///study.db`), or the path of a journal file.
 
     Raises:
         LedgerError: the storage holds another study of that name.

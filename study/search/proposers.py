@@ -63,9 +63,6 @@ class Strategy(ABC):
 
     It hears of the points of the ledger in order of number, each with what it came to if it is settled, then of
     proposals as they begin and end. After the same calls it has the same candidates: nothing else may decide them.
-
-    Args:
-        space: what is searched.
     """
 
     @abstractmethod
@@ -218,11 +215,7 @@ class ListProposer(Proposer):
 
 
 class AdaptiveProposer(Proposer):
-    """Proposes what a strategy finds, never a point whose trials are known.
-
-    Attributes:
-        strategy: knows every point of which it has been told.
-    """
+    """Proposes what its `strategy` finds, never a point whose trials are known."""
 
     def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
         super().__init__(space, ledger, lookup, retry_infeasible=retry_infeasible)

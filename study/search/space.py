@@ -97,15 +97,13 @@ class SearchSpace:
 
     Attributes:
         name: label of the study.
-        searcher: a key of `algorithms.SEARCHERS`.
+        searcher: a key of `algorithms.SEARCHERS`; seed: of it.
         trials: number of points; None, for a grid alone, is all.
-        seed: of the searcher.
         objectives: what Optuna optimises, keys of `OBJECTIVES`; empty for the other searchers.
         plans: name of nnU-Net's plans, None for the dataset's default.
         configuration: nnU-Net's, `3d_fullres`.
         folds, seeds: every point is trained once for each pair; the mean counts.
-        resources: what a trial gets of the machine.
-        energy: how energy is measured.
+        resources, energy: what a trial gets of the machine, and how its energy is measured.
         metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
         axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
         resolved: what a study's defaults came to when it was created, full dataset name -> plans, in the order of
@@ -289,10 +287,7 @@ def _check_numbers(field: str, numbers: tuple[int, ...]) -> None:
 def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, Any]) -> SearchSpace:
     """The space with full names of datasets and plans.
 
-    Args:
-        space: as its file and the command line say it.
-        paths: prepared data.
-        header: of the study if there is one, else empty; what its defaults came to holds.
+    What the defaults came to in a study that is there, by its header, holds.
 
     Raises:
         MissingDataError: a dataset or plans are not there.

@@ -46,15 +46,8 @@ def make_spec(
 ) -> TrialSpec:
     """The specification of one training.
 
-    Args:
-        plan: of the network and its dataset.
-        split_sha256: of the fold's training and validation cases.
-        fold: of the dataset's split.
-        seed: of weights and batches, and of the draws of a random order.
-        scheme: name that the axes started from.
-        axes: point of the search space of curricula.
-        training: settings whose unset fields take the default of the optimizer and of the curriculum.
-        ranked: the fold's training cases, most dissimilar first, if `axes.needs_ranking`; see `ranked_cases`.
+    Arguments are as `TrialSpec` has them. Unset fields of `training` take the default of the optimizer and of the
+    curriculum; `ranked` are the fold's training cases if the axes need them, see `ranked_cases`.
 
     Raises:
         InvalidInputError: fold or seed outside their range; a data curriculum that leaves no case, that is longer than
@@ -150,11 +143,6 @@ class _PreparedLookup:
 
 def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> list[TrialSpec]:
     """The specifications of a point, folds before seeds.
-
-    Args:
-        space: where the point comes from.
-        point: a value for each searched setting; plain JSON.
-        lookup: finds plans, splits and rankings, see `trials.prepared_lookup`.
 
     Raises:
         InvalidInputError: the point does not fit the space, or no dataset is named.
