@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -163,18 +162,12 @@ def test_the_storage_of_another_study_is_refused(where: str, ledger: Ledger, tmp
     with pytest.raises(LedgerError, match="holds another study named 'search'; name another one") as caught:
         keep(rebuilt(SPACE, namesake), url)
     assert "\n" not in str(caught.value)
-    renamed = space_of(name="renamed")
-    keep(rebuilt(renamed, namesake), url)
-    assert {study.study_name for study in kept_in(url)} == {"search", "renamed"}
-
-
-def test_a_study_that_was_made_without_us_is_refused(ledger: Ledger, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'optuna.db'}"
-    optuna.create_study(study_name="search", storage=url, directions=["maximize"])
-    with pytest.raises(LedgerError, match="holds another study named 'search'"):
-        keep(rebuilt(SPACE, ledger), url)
-    [theirs] = kept_in(url)
-    assert len(theirs.directions) == 1
+    keep(rebuilt(space_of(name="renamed"), namesake), url)
+    optuna.create_study(study_name="theirs", storage=kept_in(url)[0]._storage, directions=["maximize"])
+    with pytest.raises(LedgerError, match="holds another study named 'theirs'"):
+        keep(rebuilt(space_of(name="theirs"), ledger), url)
+    kept = {study.study_name: len(study.directions) for study in kept_in(url)}
+    assert kept == {"search": 3, "renamed": 3, "theirs": 1}
 
 
 def why_not(ledger: Ledger, url: str) -> str:
@@ -184,24 +177,15 @@ def why_not(ledger: Ledger, url: str) -> str:
     return str(caught.value)
 
 
-@contextmanager
-def held(database: Path) -> Iterator[None]:
-    """Somebody else writes to the database all the while."""
-    connection = sqlite3.connect(database, isolation_level=None)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-        yield
-    finally:
-        connection.close()
-
-
 def test_a_locked_database_is_said_to_be_locked(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optuna_study, "LOCK_SECONDS", 0.1)
     database = tmp_path / "optuna.db"
     keep(rebuilt(SPACE, ledger), f"sqlite:///{database}")
-    with held(database):
+    # Somebody else writes to it all the while.
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
         assert "OperationalError: database is locked" in why_not(ledger, f"sqlite:///{database}")
 
 

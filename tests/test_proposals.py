@@ -39,7 +39,6 @@ from study.nnunet.plans import NetworkPlan
 from study.search import proposers
 from study.search.document import space_from
 from study.search.proposers import make_proposer
-from study.search.space import Point, SearchSpace
 from study.search.trials import specs
 from study.store.ledger import Ledger
 from study.store.results import Measured
@@ -138,19 +137,18 @@ def test_infeasible_points_are_proposed_again_only_when_asked_for(ledger: Ledger
     assert [trial.state for trial in begun(retried)] == [OptunaState.COMPLETE, OptunaState.RUNNING]
 
 
-def test_fewer_trials_than_have_finished_are_refused(ledger: Ledger) -> None:
-    for folders in record(ledger, space_of(), POINTS[:3]):
-        for folder in folders:
-            finish(folder, dice=0.6)
+def test_fewer_trials_than_have_finished_are_refused_and_than_were_begun_leave_the_last_ones_alone(
+    ledger: Ledger,
+) -> None:
+    trials = record(ledger, space_of(), POINTS)
+    for folder in trials[2]:
+        finish(folder, dice=0.6)
+    assert numbers(all_of(proposer_of(space_of(trials=3), ledger))) == [0, 1]
+    for folder in (*trials[0], *trials[1]):
+        finish(folder, dice=0.6)
     assert proposer_of(space_of(trials=3), ledger).remaining == 0
     with pytest.raises(InvalidInputError, match="trials: received 2, legal is at least 3, which have finished"):
         proposer_of(space_of(trials=2), ledger)
-
-
-def test_fewer_trials_than_were_begun_leave_the_last_ones_alone(ledger: Ledger) -> None:
-    for folder in record(ledger, space_of(), POINTS)[2]:
-        finish(folder, dice=0.6)
-    assert numbers(all_of(proposer_of(space_of(trials=3), ledger))) == [0, 1]
 
 
 @pytest.mark.parametrize("number", [0, 3], ids=["start-up", "later"])
@@ -204,15 +202,6 @@ def test_a_grid_trains_each_trial_once_and_records_every_point(tmp_path: Path) -
     assert len(ledger.points()) == 4
 
 
-def test_a_listed_point_whose_trials_wait_to_be_trained_is_recorded_alone(tmp_path: Path) -> None:
-    space = space_from(GRID_SPACE)
-    ledger = ledger_of(space, tmp_path / "grid")
-    begun = all_of(proposer_of(space_from({**GRID_SPACE, "trials": 2}), ledger))
-    resumed = proposer_of(space, ledger)
-    assert (resumed.remaining, all_of(resumed)) == (2, begun)
-    assert [known["point"] for known in ledger.points()] == list(space.points())
-
-
 def test_a_listed_point_whose_trials_have_finished_is_done_and_recorded(tmp_path: Path) -> None:
     space = space_from({**GRID_SPACE, "folds": [0, 1]})
     ledger = ledger_of(space, tmp_path / "grid")
@@ -247,6 +236,9 @@ def test_a_finished_point_that_lacks_a_metric_is_proposed_again_to_be_measured(
 
 
 def test_a_listed_point_that_is_not_legal_is_told_before_anything_starts(tmp_path: Path) -> None:
+    def no_fold(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+        raise InvalidInputError(field="fold", received=fold, legal="a fold of the dataset")
+
     space = space_from(GRID_SPACE)
     ledger = ledger_of(space, tmp_path / "grid")
     with pytest.raises(InvalidInputError, match="fold: received 0"):
@@ -254,24 +246,17 @@ def test_a_listed_point_that_is_not_legal_is_told_before_anything_starts(tmp_pat
     assert ledger.points() == []
 
 
-def no_fold(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
-    raise InvalidInputError(field="fold", received=fold, legal="a fold of the dataset")
-
-
 # ------------------------------------------------------------------------------------------------------ nothing twice
-
-
-def finite_space(**changes: Any) -> SearchSpace:
-    """Twelve points, of which those with one stage stand for the same trials, however batches grow."""
-    curriculum = {"min_patch": 0.5, "stages": {"integer": [1, 3]}, "batch_growth": [0, 0.5], "budget": [0.5, 1.0]}
-    return space_of(curriculum=curriculum, training={"epochs": 10}, folds=[0], trials=50, **changes)
 
 
 @pytest.mark.parametrize("told", [FINISHED, INFEASIBLE, FAILED, UNMEASURED, None])
 def test_a_finite_space_is_used_up_without_a_trial_twice(told: TrialState | str | None, tmp_path: Path) -> None:
-    space = finite_space()
+    # Twelve points, of which those with one stage stand for the same trials, however batches grow.
+    curriculum = {"min_patch": 0.5, "stages": {"integer": [1, 3]}, "batch_growth": [0, 0.5], "budget": [0.5, 1.0]}
+    space = space_of(curriculum=curriculum, training={"epochs": 10}, folds=[0], trials=50)
     ledger = ledger_of(space, tmp_path / "study")
-    every = {tuple(spec.trial_id for spec in specs(space, point, lookup)) for point in listed_points(space)}
+    listed = replace(space, searcher="grid", objectives=(), trials=None).points()
+    every = {tuple(spec.trial_id for spec in specs(space, point, lookup)) for point in listed}
     proposer = proposer_of(space, ledger)
     proposals = []
     while (proposal := proposer.propose()) is not None:
@@ -285,11 +270,6 @@ def test_a_finite_space_is_used_up_without_a_trial_twice(told: TrialState | str 
     assert resumed == (proposals if told in (FAILED, None) else [])
 
 
-def listed_points(space: SearchSpace) -> list[Point]:
-    grid = replace(space, searcher="grid", objectives=(), trials=None)
-    return list(grid.points())
-
-
 def test_an_endless_space_of_few_trials_ends(tmp_path: Path) -> None:
     # With constant patch size nothing comes of the smallest patch.
     curriculum = {"scheme": "cps", "min_patch": {"uniform": [0, 1]}, "budget": [0.5, 1.0]}
@@ -299,15 +279,14 @@ def test_an_endless_space_of_few_trials_ends(tmp_path: Path) -> None:
     assert {proposal.point[BUDGET] for proposal in proposals} == {0.5, 1.0}
 
 
-def test_points_that_are_not_legal_are_passed_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proposers, "specs", refusing(lambda point: point[GROWTH] == 0.5))
-    proposals = all_of(proposer_of(space_of(trials=12), ledger))
-    assert {proposal.point[GROWTH] for proposal in proposals} == {0, "stepwise"}
-    assert numbers(proposals) == list(range(12))
-
-
-def test_a_search_without_a_legal_point_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_that_are_not_legal_are_passed_over_and_a_search_without_any_says_so(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(proposers, "specs", refusing(lambda point: True))
     with pytest.raises(InvalidInputError, match="point: received"):
         proposer_of(space_of(), ledger).propose()
     assert ledger.points() == []
+    monkeypatch.setattr(proposers, "specs", refusing(lambda point: point[GROWTH] == 0.5))
+    proposals = all_of(proposer_of(space_of(trials=12), ledger))
+    assert {proposal.point[GROWTH] for proposal in proposals} == {0, "stepwise"}
+    assert numbers(proposals) == list(range(12))

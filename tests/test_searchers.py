@@ -79,20 +79,12 @@ def test_known_points_are_told_to_optuna_once_in_order(ledger: Ledger) -> None:
     finish(folders[3][0], dice=0.9)
     trials = begun(proposer_of(space, ledger))
     assert [trial.params for trial in trials] == POINTS
+    # Words and numbers of a choice stay what they are.
+    assert [type(trial.params[GROWTH]) for trial in trials] == [str, int, float, str]
     states = [OptunaState.COMPLETE, OptunaState.FAIL, OptunaState.PRUNED, OptunaState.RUNNING]
     assert [trial.state for trial in trials] == states
     # Ten seconds of half of 0.7 kWh, at 0.05 kg per kWh and a PUE of 1.2.
     assert trials[0].values == pytest.approx([0.5, 10, 0.21])
-
-
-def test_words_and_numbers_of_a_choice_stay_what_they_are(ledger: Ledger) -> None:
-    space = space_of(trials=4)
-    for folders in record(ledger, space, POINTS):
-        for folder in folders:
-            finish(folder, dice=0.5)
-    told = [trial.params[GROWTH] for trial in begun(proposer_of(space, ledger))]
-    assert told == ["stepwise", 0, 0.5, "stepwise"]
-    assert [type(value) for value in told] == [str, int, float, str]
 
 
 # ------------------------------------------------------------------------------------------------------- Tune's view

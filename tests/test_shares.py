@@ -119,16 +119,7 @@ def test_nothing_is_given_twice(wish: Resources, machines: list[Node]) -> None:
     if wish.concurrent is None:
         assert (shares.per_node, shares.in_total) == (max(holds), sum(holds))
     assert shares.in_total <= (wish.concurrent or shares.in_total)
-
-
-@given(WISHES, MACHINES)
-def test_what_is_asked_for_is_given(wish: Resources, machines: list[Node]) -> None:
-    try:
-        shares = allot(wish, machines)
-    except MachineError:
-        return
-    assert wish.cpus in (None, shares.cpus)
-    assert wish.gpus in (None, shares.gpus)
+    assert (wish.cpus in (None, shares.cpus), wish.gpus in (None, shares.gpus)) == (True, True)
 
 
 def test_this_machine_without_its_gpus() -> None:
@@ -145,12 +136,9 @@ def test_an_address_that_is_none(address: str) -> None:
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "ray://127.0.0.1:{}", "[127.0.0.1]:{}"])
 def test_an_address_where_something_listens_and_then_does_not(form: str) -> None:
+    check_address("auto")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = form.format(server.getsockname()[1])
         check_address(address)
     with pytest.raises(MachineError, match=r"received .*, nothing answers there .*; start a cluster"):
         check_address(address)
-
-
-def test_auto_is_left_to_ray() -> None:
-    check_address("auto")
