@@ -7,15 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from clusters import until
 from searching import (
     FAILED,
     FINISHED,
@@ -34,9 +34,9 @@ from searching import (
 )
 
 from study.__main__ import main
-from study.common.errors import LedgerError
 from study.search.dashboard import Dashboard, searched_space
 from study.search.document import space_from
+from study.search.proposers import known_points
 from study.store.ledger import Ledger
 
 SPACE = space_of(trials=4)
@@ -78,13 +78,6 @@ def fetch(url: str) -> Any:
         return json.load(answer)
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.2)
-
-
 def detail(url: str) -> Any:
     [summary] = fetch(f"{url}/api/studies")["study_summaries"]
     return fetch(f"{url}/api/studies/{summary['study_id']}?after=0")
@@ -99,25 +92,19 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
         assert shown["objective_names"] == OBJECTIVES
         assert [trial["state"] for trial in shown["trials"]] == ["Complete", "Pruned", "Fail", "Waiting"]
         values = shown["trials"][0]["values"]
-        [outcome] = [outcome for _, outcome in known(study) if outcome.state is FINISHED]
+        [outcome] = [outcome for _, outcome in known_points(SPACE, study) if outcome.state is FINISHED]
         assert values == [outcome.values[name] for name in OBJECTIVES]
         with urllib.request.urlopen(f"{url}/dashboard", timeout=TIMEOUT) as page:
             assert page.status == 200 and b"<html" in page.read().lower()
         assert {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()} == before
         [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
         with study.trial(last.trial_ids[0]).locked():
-            eventually(lambda: detail(url)["trials"][3]["state"] == "Running")
+            until(lambda: detail(url)["trials"][3]["state"] == "Running")
         end(study, SPACE, last, FINISHED)
-        eventually(lambda: [t["state"] for t in detail(url)["trials"]].count("Complete") == 2)
+        until(lambda: [t["state"] for t in detail(url)["trials"]].count("Complete") == 2)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (0, "")
-
-
-def known(study: Ledger) -> list[Any]:
-    from study.search.proposers import known_points
-
-    return known_points(SPACE, study)
 
 
 def test_ctrl_c_ends_it_as_a_matter_of_course_and_a_named_storage_stays(study: Ledger, tmp_path: Path) -> None:
@@ -132,17 +119,20 @@ def test_ctrl_c_ends_it_as_a_matter_of_course_and_a_named_storage_stays(study: L
     assert (len(kept.trials), kept.metric_names) == (4, OBJECTIVES)
 
 
-@pytest.mark.parametrize("document", [OPTUNA_SPACE, {**RANDOM_SPACE, "trials": 3}, GRID_SPACE])
+@pytest.mark.parametrize(
+    "document",
+    [
+        OPTUNA_SPACE,
+        {**RANDOM_SPACE, "trials": 3},
+        GRID_SPACE,
+        {**GRID_SPACE, "datasets": [1, "Dataset004_Hippocampus"]},
+    ],
+)
 def test_the_space_in_the_header_is_the_one_that_was_searched(document: dict[str, Any], tmp_path: Path) -> None:
     space = space_from(document)
-    ledger = ledger_of(space, tmp_path / "a study (2)")
-    assert searched_space(ledger).identity() == space.identity()
-    assert searched_space(ledger).name == "a-study--2-"
-
-
-def test_several_datasets_are_an_axis(tmp_path: Path) -> None:
-    space = space_from({**GRID_SPACE, "datasets": [1, "Dataset004_Hippocampus"]})
-    assert searched_space(ledger_of(space, tmp_path / "study")).searched == space.searched
+    found = searched_space(ledger_of(space, tmp_path / "a study (2)"))
+    assert (found.identity(), found.searched) == (space.identity(), space.searched)
+    assert found.name == "a-study--2-"
 
 
 def test_the_study_is_rebuilt_only_when_the_ledger_has_changed(study: Ledger) -> None:
@@ -170,15 +160,14 @@ def test_what_cannot_be_shown_is_one_line(study: Ledger, tmp_path: Path, capsys:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port}: Address already in use" in one_line_of(capsys, study.root, "--port", port)
+    # Before anything is served.
+    assert "cannot be used" in one_line_of(capsys, study.root, "--port", 0, "--storage", "/no/such/folder/a.log")
     header = json.loads((study.root / "study.json").read_text())
     (study.root / "study.json").write_text(json.dumps({**header, "schema": 99}))
     assert "ledger schema 99" in one_line_of(capsys, study.root)
-
-
-def test_a_storage_that_cannot_be_used_is_told_before_anything_is_served(
-    study: Ledger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "cannot be used" in one_line_of(capsys, study.root, "--port", 0, "--storage", "/no/such/folder/a.log")
+    header["space"].pop("folds")
+    (study.root / "study.json").write_text(json.dumps(header))
+    assert "no readable search space" in one_line_of(capsys, study.root)
 
 
 def test_run_says_what_shows_a_study_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,11 +186,3 @@ def test_another_host_is_warned_of(study: Ledger) -> None:
         process.terminate()
         assert process.wait(timeout=TIMEOUT) == 0
         process.communicate()
-
-
-def test_a_space_that_cannot_be_read_is_told(study: Ledger) -> None:
-    header = json.loads((study.root / "study.json").read_text())
-    header["space"].pop("folds")
-    (study.root / "study.json").write_text(json.dumps(header))
-    with pytest.raises(LedgerError, match="no readable search space"):
-        searched_space(study)

@@ -40,16 +40,10 @@ def cpu(*, counted: bool = False, cpus: float = 4) -> CpuEnergy:
 
 @pytest.mark.parametrize("neighbours", [0, 5, 12])
 def test_the_model_charges_busy_cores_and_idle_power_whatever_the_neighbours_do(neighbours: float) -> None:
-    read = cpu().read(use(3, 3 + neighbours), seconds=HOUR, node_kwh=0.16)
-    assert read == pytest.approx((3 * 0.009, IDLE_OF_AN_HOUR_KWH))
-
-
-def test_readings_are_cumulative() -> None:
     meter = cpu()
-    for hours in (1, 2, 5):
-        assert meter.read(use(hours, hours), seconds=HOUR * hours, node_kwh=None) == pytest.approx(
-            (hours * 0.009, hours * IDLE_OF_AN_HOUR_KWH)
-        )
+    for hours in (3, 5, 9):
+        read = meter.read(use(hours, hours + neighbours), seconds=HOUR * hours, node_kwh=0.16)
+        assert read == pytest.approx((hours * 0.009, hours * IDLE_OF_AN_HOUR_KWH))
 
 
 @pytest.mark.parametrize(("neighbours", "node_watts"), [(0, 16 + 30), (1, 16 + 40), (12, 16 + 150)])
@@ -72,11 +66,9 @@ def test_before_the_counter_counts_the_model_is_taken() -> None:
     assert meter.read(use(1, 5), seconds=2 * HOUR, node_kwh=0.016) == pytest.approx((0.009, 2 * IDLE_OF_AN_HOUR_KWH))
 
 
-def test_the_counter_shows_less_than_the_idle_power() -> None:
-    assert cpu(counted=True).read(use(1, 1), seconds=HOUR, node_kwh=0.008) == pytest.approx((0.0, 0.002))
-
-
 def test_no_more_than_the_node_is_charged() -> None:
+    # The counter shows less than the idle power.
+    assert cpu(counted=True).read(use(1, 1), seconds=HOUR, node_kwh=0.008) == pytest.approx((0.0, 0.002))
     own, idle = cpu(counted=True, cpus=64).read(use(3, 2.9), seconds=HOUR, node_kwh=0.1)
     assert own + idle == pytest.approx(0.1)
 
@@ -152,21 +144,18 @@ def test_the_trials_card_counts_from_the_start_and_no_other() -> None:
     assert meter.read(()) == (1.5, 1.5, "")
 
 
-def test_a_trial_without_gpu_costs_none_whatever_nvml_does() -> None:
-    def broken() -> Any:
-        raise OSError("no library")
-
-    for meter in (gpu(two_cards()), GpuEnergy(load=broken)):
-        assert meter.choose([]) == (ABSENT, "", ())
-        assert meter.read(()) == (0.0, 0.0, "")
-
-
 def no_library() -> Any:
     raise ImportError("No module named 'pynvml'")
 
 
 def no_permission() -> Any:
     raise PermissionError("Insufficient Permissions")
+
+
+def test_a_trial_without_gpu_costs_none_whatever_nvml_does() -> None:
+    for meter in (gpu(two_cards()), GpuEnergy(load=no_library)):
+        assert meter.choose([]) == (ABSENT, "", ())
+        assert meter.read(()) == (0.0, 0.0, "")
 
 
 @pytest.mark.parametrize(
@@ -222,29 +211,27 @@ def test_a_shared_card_is_split_by_use() -> None:
     assert meter.read({7, 9})[1] == pytest.approx(0.8 + 0.25)
 
 
-@pytest.mark.parametrize("samples", [[], [Used(8, 30, 1)], [Used(7, 0, 1)]])
-def test_where_nothing_is_known_of_the_use_a_shared_card_is_split_evenly(samples: list[Used]) -> None:
+NEVER_TOLD = NVMLError_NotSupported("Not Supported")
+
+
+@pytest.mark.parametrize(
+    ("samples", "fraction", "method"),
+    [
+        ([], 0.25, BY_USE),
+        ([Used(8, 30, 1)], 0.25, BY_USE),
+        ([Used(7, 0, 1)], 0.25, BY_USE),
+        (NEVER_TOLD, 0.5, EVENLY),
+        ([Used(8, 30, 1)], 2.0, MEASURED),
+    ],
+)
+def test_where_nothing_is_known_of_the_use_a_shared_card_is_split_evenly_and_a_whole_one_never(
+    samples: Any, fraction: float, method: str
+) -> None:
     nvml = two_cards(samples=samples)
-    meter = gpu(nvml, fraction=0.25)
-    meter.choose(["GPU-b"])
+    meter = gpu(nvml, fraction=fraction)
+    assert meter.choose(["GPU-b"])[0] == method
     nvml.burn(1.0)
-    assert meter.read({7})[1] == pytest.approx(0.25)
-
-
-def test_a_card_whose_use_nvml_never_tells_is_said_to_be_split_evenly() -> None:
-    nvml = two_cards(samples=NVMLError_NotSupported("Not Supported"))
-    meter = gpu(nvml, fraction=0.5)
-    assert meter.choose(["GPU-b"])[0] == EVENLY
-    nvml.burn(1.0)
-    assert meter.read({7}) == pytest.approx((1.0, 0.5, ""))
-
-
-def test_a_whole_card_is_not_split() -> None:
-    nvml = two_cards(samples=[Used(8, 30, 1)])
-    meter = gpu(nvml, fraction=2.0)
-    assert meter.choose(["GPU-b"])[0] == MEASURED
-    nvml.burn(1.0)
-    assert meter.read({7})[1] == 1.0
+    assert meter.read({7}) == pytest.approx((1.0, min(1.0, fraction), ""))
 
 
 def test_the_meter_of_a_cuda_trial_without_nvml_has_no_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

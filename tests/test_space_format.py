@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +106,6 @@ def test_yaml_is_read_as_people_mean_it(written: str, read: object) -> None:
     value = parse_yaml(f"key: {written}")["key"]
     assert value == read
     assert type(value) is type(read)
-
-
-def test_numbers_with_an_exponent_are_numbers_in_every_place() -> None:
-    text = "name: a\nsearcher: random\ntrials: 3\ntraining: {weight_decay: {log_uniform: [1e-6, 1e-3]}, momentum: 9e-1}"
-    space = space_from(parse_yaml(text))
-    assert space.axes["training.weight_decay"] == LogUniform(1e-6, 1e-3)
-    assert space.axes["training.momentum"] == Fixed(0.9)
 
 
 REFUSED_TEXT = [
@@ -222,15 +214,23 @@ REFUSED = [
     (document(searcher="optuna", trials=3), "searcher: received 'optuna'", "grid"),
     (document(objectives=["dice"]), "objectives: received ['dice']", "left out"),
 ]
-OBJECTIVES_REFUSED = [
-    ({"objectives": ["dise"]}, "objectives: received 'dise'", "dice, runtime_seconds, co2_kg, energy_kwh, voxel_share"),
-    ({"objectives": []}, "objectives: received []", "each one once"),
-    ({"objectives": ["dice", "dice"]}, "objectives: received ['dice', 'dice']", "each one once"),
-    ({"energy": {"meter": "none"}}, "objectives: received 'co2_kg'", "while energy.meter is none"),
-]
 REFUSED += [
     (document(searcher="optuna", trials=3, curriculum={"budget": [0.5, 1]}, **keys), *words)
-    for keys, *words in OBJECTIVES_REFUSED
+    for keys, *words in [
+        (
+            {"objectives": ["dise"]},
+            "objectives: received 'dise'",
+            "dice, runtime_seconds, co2_kg, energy_kwh, voxel_share",
+        ),
+        ({"objectives": []}, "objectives: received []", "each one once"),
+        ({"objectives": ["dice", "dice"]}, "objectives: received ['dice', 'dice']", "each one once"),
+        ({"energy": {"meter": "none"}}, "objectives: received 'co2_kg'", "while energy.meter is none"),
+        ({"metrics": ["NSD"]}, "metrics: received 'NSD'", "one of nsd, hd95_mm"),
+        ({"metrics": "nsd"}, "metrics: received 'nsd'", "a list"),
+        ({"metrics": ["nsd"], "nsd_tolerance_mm": -1}, "nsd_tolerance_mm: received -1", "from 0 to 1000"),
+        ({"objectives": ["nsd", "runtime_seconds"]}, "objectives: received 'nsd'", "listed under metrics"),
+        ({"metrics": ["nsd"], "objectives": ["hd95_mm"]}, "objectives: received 'hd95_mm'", "listed under"),
+    ]
 ]
 
 
@@ -310,18 +310,3 @@ def test_metrics_may_change_while_a_study_goes_on_but_not_the_tolerance_of_an_ob
     searched = {**SEARCH, "metrics": ["nsd"], "objectives": ["nsd", "runtime_seconds"]}
     one, other = (space_from({**searched, "nsd_tolerance_mm": mm}).identity() for mm in (1, 2))
     assert one != other
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"objectives": ["nsd", "runtime_seconds"]}, "objectives: received 'nsd', legal is listed under metrics"),
-        ({"metrics": ["nsd"], "objectives": ["hd95_mm"]}, "objectives: received 'hd95_mm', legal is listed under"),
-        ({"metrics": ["NSD"]}, "metrics: received 'NSD', legal is one of nsd, hd95_mm"),
-        ({"metrics": "nsd"}, "metrics: received 'nsd', legal is a list"),
-        ({"metrics": ["nsd"], "nsd_tolerance_mm": -1}, "nsd_tolerance_mm: received -1"),
-    ],
-)
-def test_metrics_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidInputError, match=re.escape(message)):
-        space_from({**SEARCH, **changes})
