@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.gpu import CPS, EVERYTHING, StageFigures
 from study.common import files
 from study.nnunet.datasets import DataPaths, PreparedDataset, find_dataset
+from study.nnunet.training_job import make_trainer
 from study.store.readings import ALWAYS, NEVER, CompileChoice, StageExecution, fallback_lines
 from study.store.specification import TrialSpec
 
@@ -189,7 +190,9 @@ class _Measurement:
         os.environ["nnUNet_compile"] = "t" if compiles else "f"  # noqa: SIM112 - nnU-Net's own name
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        trainer = nnUNetTrainer(*_arguments(self._spec, self._dataset))
+        spec, torch_device = self._spec, torch.device("cuda")
+        plans = {**files.read_json(self._dataset.folder / f"{spec.plans}.json"), "continue_training": False}
+        trainer = nnUNetTrainer(plans, spec.configuration, spec.fold, self._dataset.description, torch_device)
         trainer.initialize()
         trainer.network.train()
         ms = self._median_ms(lambda: trainer.train_step(batch))
@@ -199,26 +202,14 @@ class _Measurement:
 def _make_trainer(spec: TrialSpec, dataset: PreparedDataset, scheme: str) -> Any:
     from study.curriculum.curriculum import resolve
     from study.curriculum.schemes import named_axes
-    from study.nnunet.trainer import nnUNetTrainerPGPS
-    from study.nnunet.training_job import TrainingJob
 
-    curriculum, settings = spec.curriculum, spec.training
     if scheme != spec.scheme:
-        length = {"epochs": settings.epochs, "iterations_per_epoch": spec.iterations_per_epoch}
-        curriculum = resolve(spec.curriculum.geometry, named_axes(scheme), **length)
-    trainer = nnUNetTrainerPGPS(*_arguments(spec, dataset))
-    trainer.attach(TrainingJob(curriculum=curriculum, settings=settings, seed=0))
+        length = {"epochs": spec.training.epochs, "iterations_per_epoch": spec.iterations_per_epoch}
+        spec = replace(spec, curriculum=resolve(spec.curriculum.geometry, named_axes(scheme), **length))
+    trainer = make_trainer(spec, dataset, device="cuda")
     trainer.initialize()
     trainer.network.train()
     return trainer
-
-
-def _arguments(spec: TrialSpec, dataset: PreparedDataset) -> Sequence[Any]:
-    """What a trainer of nnU-Net is made of."""
-    import torch
-
-    plans = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
-    return plans, spec.configuration, spec.fold, dataset.description, torch.device("cuda")
 
 
 def _listed(target: Any) -> list[Any]:

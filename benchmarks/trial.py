@@ -24,6 +24,7 @@ from study.common.errors import TrialFailedError
 from study.curriculum.curriculum import Stage
 from study.nnunet.datasets import find_dataset
 from study.nnunet.paths import nnunet_environment
+from study.nnunet.training_job import make_trainer
 from study.run.progress import Progress
 from study.run.trial import run_trial
 from study.run.trial_host import TrialHost
@@ -180,18 +181,11 @@ def main() -> None:
 
 def _batch_cpu_ms(folder: TrialFolder, workplace: Workplace) -> list[float]:
     """Median process time of a batch by stage, after one round that fetched the cases."""
-    import torch
-
     from study.nnunet.batches import Item
-    from study.nnunet.trainer import nnUNetTrainerPGPS
-    from study.nnunet.training_job import TrainingJob
 
     spec = folder.spec()
-    dataset = find_dataset(workplace.data, spec.dataset)
-    plans = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
     with nnunet_environment(folder, workplace.data, processes=1):
-        trainer = nnUNetTrainerPGPS(plans, spec.configuration, spec.fold, dataset.description, torch.device("cpu"))
-        trainer.attach(TrainingJob(curriculum=spec.curriculum, settings=spec.training, seed=spec.seed))
+        trainer = make_trainer(spec, find_dataset(workplace.data, spec.dataset))
         batches = trainer.make_batches()
 
         def drawn_ms(iteration: int) -> float:

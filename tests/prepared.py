@@ -23,6 +23,7 @@ from study.curriculum.schemes import named_axes
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.plans import SmallPlan, small_plans
+from study.nnunet.training_job import make_trainer as trainer_of
 from study.run.progress import Progress, StopRequest
 from study.run.trial import run_trial
 from study.run.workplace import Workplace
@@ -180,47 +181,25 @@ MakeTrainer = Callable[..., Any]
 
 @pytest.fixture
 def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrainer:
-    """Builds a trainer for what `spec_of` takes, no network yet; without a scheme it has no job.
+    """Builds a trainer for what `spec_of` takes, no network yet.
 
     It trains on the phantoms, or on a variant of them if given one.
     """
-    import torch
-
-    from study.nnunet.trainer import nnUNetTrainerPGPS
-    from study.nnunet.training_job import SilentObserver, TrainingJob
-
     phantoms = data_paths(data)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
 
     def make(
-        scheme: str | None = "pgps",
+        scheme: str = "pgps",
         *,
-        plans: str = CUBE,
-        configuration: str = FULL,
-        trainer: Any = nnUNetTrainerPGPS,
+        trainer: Any = None,
         observer: Any = None,
         variant: DataPaths | None = None,
         device: str = "cpu",
         **spec: Any,
     ) -> Any:
-        paths = variant or phantoms
+        paths, how = variant or phantoms, {"observer": observer} if observer else {}
         monkeypatch.setenv("nnUNet_preprocessed", str(paths.preprocessed))
-        folder = paths.preprocessed / NAME
-        document = {**files.read_json(folder / f"{plans}.json"), "continue_training": False}
-        description = files.read_json(folder / "dataset.json")
-        made = trainer(document, configuration, 0, description, torch.device(device))
-        if scheme is not None:
-            what = spec_of(paths, scheme, plans=plans, configuration=configuration, **spec)
-            made.attach(
-                TrainingJob(
-                    curriculum=what.curriculum,
-                    data=what.data,
-                    settings=what.training,
-                    seed=what.seed,
-                    observer=observer or SilentObserver(),
-                )
-            )
-        return made
+        return trainer_of(spec_of(paths, scheme, **spec), find_dataset(paths, NAME), device=device, kind=trainer, **how)
 
     return make
 

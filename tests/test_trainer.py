@@ -81,7 +81,8 @@ def test_the_optimizer_is_as_asked_or_nnunets(
 
 
 def test_without_a_task_it_is_the_published_method(make_trainer: MakeTrainer, data: Path) -> None:
-    trainer = make_trainer(None)
+    trainer = make_trainer()
+    trainer.job = None
     trainer.initialize()
     document = plans_document(data)
     plan = plan_from_document(document, document["configurations"], FULL)

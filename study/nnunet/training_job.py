@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat
 
+from study.common import files
 from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.data_curriculum import STALL_SECONDS, DataCurriculum
 from study.curriculum.schemes import named_axes
+from study.nnunet.datasets import PreparedDataset
 from study.nnunet.plans import plan_from_document
 from study.store.readings import CompileChoice, StageExecution, StagePart
 from study.store.records import EpochReport, Phase
-from study.store.specification import TrainingSettings
+from study.store.specification import TrainingSettings, TrialSpec
 
 
 class Stopwatch:
@@ -129,3 +131,23 @@ def published_job(plans: dict[str, Any], configuration: str, *, data_workers: in
     compiles: CompileChoice = "auto" if said is None else "always" if said.lower() in ("true", "1", "t") else "never"
     settings = TrainingSettings(compile_network=compiles).resolved(constant_patch_size=curriculum.is_constant)
     return TrainingJob(curriculum=curriculum, settings=settings, seed=0, data_workers=data_workers)
+
+
+def make_trainer(
+    spec: TrialSpec, dataset: PreparedDataset, *, device: str = "cpu", kind: type | None = None, **how: Any
+) -> Any:
+    """An nnU-Net trainer with the job of a specification, its network not yet built.
+
+    `kind` is a subclass of ours; `how` are fields of `TrainingJob` that decide no result.
+    """
+    import torch
+
+    from study.nnunet.trainer import nnUNetTrainerPGPS
+
+    plans = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
+    make = kind or nnUNetTrainerPGPS
+    trainer: Any = make(plans, spec.configuration, spec.fold, dataset.description, torch.device(device))
+    trainer.attach(
+        TrainingJob(curriculum=spec.curriculum, data=spec.data, settings=spec.training, seed=spec.seed, **how)
+    )
+    return trainer

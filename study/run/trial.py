@@ -29,7 +29,7 @@ from study.nnunet.failures import disk_full, out_of_memory
 from study.nnunet.identity import check_trial_inputs, deciding_versions, recorded_versions, version_changes
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure
-from study.nnunet.training_job import Parts, Stopwatch
+from study.nnunet.training_job import Parts, Stopwatch, make_trainer
 from study.run.meter import Accounts
 from study.run.progress import Progress, StopRequest, forecast, remarks
 from study.run.workplace import Workplace, check_workplace, inputs_of
@@ -196,34 +196,18 @@ class _Attempt:
         self._folder.finish(result, attempt=self._index)
 
     def _make_trainer(self, device: str) -> Any:
-        import torch
-
-        from study.nnunet.trainer import nnUNetTrainerPGPS
-        from study.nnunet.training_job import TrainingJob
-
         spec, workplace = self._spec, self._workplace
         dataset = find_dataset(workplace.data, spec.dataset)
-        plans = files.read_json(dataset.folder / f"{spec.plans}.json")
-        trainer = nnUNetTrainerPGPS(
-            {**plans, "continue_training": False},
-            spec.configuration,
-            spec.fold,
-            dataset.description,
-            torch.device(device),
-        )
-        trainer.attach(
-            TrainingJob(
-                curriculum=spec.curriculum,
-                data=spec.data,
-                settings=spec.training,
-                seed=spec.seed,
-                data_workers=workplace.resources.workers_for(device),
-                validation_processes=workplace.resources.threads,
-                previous_stage=workplace.previous_stage,
-                compile_cache=workplace.resources.compile_cache_folder,
-                stall_seconds=workplace.stall_seconds,
-                observer=self,
-            )
+        trainer = make_trainer(
+            spec,
+            dataset,
+            device=device,
+            data_workers=workplace.resources.workers_for(device),
+            validation_processes=workplace.resources.threads,
+            previous_stage=workplace.previous_stage,
+            compile_cache=workplace.resources.compile_cache_folder,
+            stall_seconds=workplace.stall_seconds,
+            observer=self,
         )
         # Before the training, what its Dice will rest on, or that there is none.
         self._remarks = remarks(spec, trainer, dataset)
