@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from damages import DAMAGES, EPOCHS, PER_EPOCH, Write, drop, reverse, small_spec
+from damages import DAMAGES, EPOCH_COUNT, PER_EPOCH, Write, drop, reverse, small_spec
 from examples import EPOCH, HEADER, make_interval, result_of
 from prepared import spec_of, train, workplace
 
@@ -31,7 +31,7 @@ from study.store.records import Phase
 from study.store.status import study_status
 from study.store.trial_folder import TrialFolder, TrialState
 
-TOTAL = PER_EPOCH * EPOCHS
+TOTAL = PER_EPOCH * EPOCH_COUNT
 SPACE = {"name": "audited"}
 
 

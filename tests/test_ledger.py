@@ -165,58 +165,12 @@ def test_a_line_torn_by_a_crash_costs_that_line_only(folder: TrialFolder) -> Non
     assert folder.cost_intervals() == [make_interval(0, 10), make_interval(20, 30)]
 
 
-# File, its content, what is said to be wrong with it, and what to do.
-DAMAGES: dict[str, tuple[str, bytes, str, str]] = {
-    "no JSON": ("costs.jsonl", b"{}x\n", "line 1 is not a JSON object", "restore it .* or delete .* to train .* anew"),
-    "no record": ("costs.jsonl", b'{"a":1}\n', r"line 1 is no record of this file \(phase is missing\)", "restore it"),
-    "no phase": (
-        "costs.jsonl",
-        b'{"phase":"x"}\n',
-        r"line 1 is no record .*\('x' is not a valid Phase\)",
-        "restore it",
-    ),
-    "no epoch": ("epochs.jsonl", b'{"epoch":0}\n', "line 1 is no record of this file", "restore it"),
-    "no event": ("events.jsonl", b'{"time":1}\n', r"line 1 .*\(event is missing\)", "delete it: it tells"),
-    "no time": ("events.jsonl", b'{"event":"x","time":"y"}\n', "line 1 .*a name and a time", "delete it: it tells"),
-    "no text": ("events.jsonl", b"\xff\xfe\n", "line 1 is not a JSON object", "delete it: it tells"),
-    "no header": ("attempts/000.json", b"{}", "meter is missing", "restore it"),
-    "header cut": ("attempts/000.json", b'{"attempt', "Unterminated string", "restore it"),
-    "no result": ("result.json", b"", "Expecting value", "delete it, and the same command validates the trial again"),
-    "bytes": ("result.json", b"\x80\x04\x95", "codec can't decode", "delete it"),
-    "list": ("result.json", b"[]", "it is no JSON object", "delete it"),
-    "word": ("attempts/000.json", b'"a"', "it is no JSON object", "restore it"),
-    "no specification": ("spec.json", b'{"curriculum": 7}', "", "delete it, and the same command writes it again"),
-}
-
-
-def read_everything(folder: TrialFolder) -> None:
-    for read in (folder.spec, folder.result, folder.attempts, folder.cost_intervals, folder.epochs, folder.events):
-        read()
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_one_line_that_names_the_file_and_the_remedy(folder: TrialFolder, damage: str) -> None:
-    name, content, wrong, remedy = DAMAGES[damage]
-    (folder.path / name).parent.mkdir(exist_ok=True)
-    (folder.path / name).write_bytes(content)
-    pattern = rf"^{folder.path / name} is damaged: .*{wrong}.*; {remedy}"
-    with pytest.raises(LedgerError, match=pattern) as raised:
-        read_everything(folder)
-    assert "\n" not in str(raised.value)
-
-
 def test_nothing_is_appended_to_a_damaged_file(folder: TrialFolder) -> None:
     path = folder.path / "costs.jsonl"
     path.write_bytes(b"garbage")
     with pytest.raises(LedgerError, match=r"costs\.jsonl is damaged: line 1 is not a JSON object; restore it"):
         folder.append_cost(make_interval(0, 10))
     assert path.read_bytes() == b"garbage"
-
-
-def test_a_record_that_is_a_folder_cannot_be_read(folder: TrialFolder) -> None:
-    (folder.path / "costs.jsonl").mkdir()
-    with pytest.raises(LedgerError, match=r"costs\.jsonl cannot be read: Is a directory$"):
-        folder.cost_intervals()
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full on this machine")

@@ -19,10 +19,20 @@ from study.store.readings import NodeUse, OwnEnergy, StageExecution
 from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
 from study.store.specification import TRIAL_ID_LENGTH, TrainingSettings, TrialSpec
+from study.store.stored import record_from_json, records_from_lines
 
 
 def through_json(record: Any) -> Any:
     return json.loads(json.dumps(record_to_json(record), allow_nan=False))
+
+
+def read(kind: Any, data: Any) -> Any:
+    if kind is TrialSpec:
+        return TrialSpec.from_json(data)
+    content = json.dumps(data).encode()
+    record = record_from_json(kind, content)
+    assert records_from_lines(kind, [content, content]) == [record, record]
+    return record
 
 
 # ----------------------------------------------------------------------------------------------------- round trips
@@ -44,11 +54,11 @@ def through_json(record: Any) -> Any:
     ids=lambda record: type(record).__name__,
 )
 def test_a_record_read_back_equals_the_one_written(record: Any) -> None:
-    assert type(record).from_json(through_json(record)) == record
+    assert read(type(record), through_json(record)) == record
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-counts = st.integers(0, 10**9)
+amounts, shares, counts = st.floats(0, 1e6), st.floats(0, 1), st.integers(0, 10**9)
 
 KWH = ("cpu_kwh", "idle_cpu_kwh", "gpu_kwh", "ram_kwh")
 
@@ -61,17 +71,17 @@ KWH = ("cpu_kwh", "idle_cpu_kwh", "gpu_kwh", "ram_kwh")
         stage=counts,
         patch_size=st.lists(counts, min_size=1, max_size=3).map(tuple),
         batch_size=counts,
-        learning_rate=numbers,
+        learning_rate=amounts,
         training_loss=numbers,
         validation_loss=st.none() | numbers,
-        pseudo_dice=st.none() | numbers,
-        pseudo_dice_per_class=st.lists(st.none() | numbers, max_size=4).map(tuple),
-        training_seconds=numbers,
+        pseudo_dice=st.none() | shares,
+        pseudo_dice_per_class=st.lists(st.none() | shares, max_size=4).map(tuple),
+        training_seconds=amounts,
         voxels=counts,
     )
 )
 def test_any_epoch_report_survives_json(report: EpochReport) -> None:
-    assert EpochReport.from_json(through_json(report)) == report
+    assert read(EpochReport, through_json(report)) == report
 
 
 @given(
@@ -82,18 +92,19 @@ def test_any_epoch_report_survives_json(report: EpochReport) -> None:
         stage=st.none() | counts,
         iteration_start=counts,
         iteration_stop=counts,
-        started_at=numbers,
-        seconds=numbers,
-        cpu_kwh=st.none() | numbers,
-        gpu_kwh=st.none() | numbers,
-        ram_kwh=st.none() | numbers,
-        own=st.none() | st.builds(OwnEnergy, **dict.fromkeys(KWH, st.none() | numbers)),
-        use=st.none() | st.builds(NodeUse, own_cpu_seconds=numbers, cpu_seconds=numbers, trials=st.none() | counts),
+        started_at=amounts,
+        seconds=amounts,
+        cpu_kwh=st.none() | amounts,
+        gpu_kwh=st.none() | amounts,
+        ram_kwh=st.none() | amounts,
+        own=st.none() | st.builds(OwnEnergy, **dict.fromkeys(KWH, st.none() | amounts)),
+        use=st.none()
+        | st.builds(NodeUse, own_cpu_seconds=amounts, cpu_seconds=amounts, trials=st.none() | st.integers(1, 9)),
         reasons=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=2),
     )
 )
 def test_any_cost_interval_survives_json(interval: CostInterval) -> None:
-    assert CostInterval.from_json(through_json(interval)) == interval
+    assert read(CostInterval, through_json(interval)) == interval
 
 
 def test_records_of_before_say_nothing_of_what_was_the_trials_own() -> None:
@@ -102,14 +113,14 @@ def test_records_of_before_say_nothing_of_what_was_the_trials_own() -> None:
         del interval[name]
     for name in ("reasons", "cpu_tdp_watts"):
         del header["meter"][name]
-    assert CostInterval.from_json(interval) == make_interval(0, 10)
-    assert AttemptHeader.from_json(header) == HEADER
+    assert read(CostInterval, interval) == make_interval(0, 10)
+    assert read(AttemptHeader, header) == HEADER
 
 
-@given(st.dictionaries(st.text(max_size=8), st.none() | numbers, max_size=5), numbers)
+@given(st.dictionaries(st.text(max_size=8), st.none() | shares, min_size=1, max_size=5), shares)
 def test_any_result_survives_json(dice_per_case: dict[str, float | None], dice: float) -> None:
     result = replace(RESULT, dice=dice, dice_per_case=dice_per_case)
-    assert TrialResult.from_json(through_json(result)) == result
+    assert read(TrialResult, through_json(result)) == result
 
 
 def test_what_is_not_a_number_becomes_null() -> None:
@@ -125,7 +136,7 @@ def test_what_is_not_a_number_becomes_null() -> None:
 def test_a_header_of_an_earlier_version_says_nothing_of_execution() -> None:
     data = through_json(HEADER)
     del data["execution"]
-    assert AttemptHeader.from_json(data).execution == ()
+    assert read(AttemptHeader, data).execution == ()
 
 
 def test_hashes_do_not_depend_on_order_or_containers() -> None:

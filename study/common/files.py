@@ -132,43 +132,37 @@ def append_line(path: Path, data: Mapping[str, Any], check: Callable[[], None] =
             raise
 
 
+def whole_lines(path: Path | str) -> list[bytes]:
+    """The lines of a JSON lines file, without one that a crash cut short; an absent file is empty."""
+    try:
+        *lines, rest = read_whole(path).split(b"\n")
+    except FileNotFoundError:
+        return []
+    return lines if _was_cut_short(rest) else [*lines, rest]
+
+
 def read_lines(path: Path | str) -> list[dict[str, Any]]:
-    """The records of a JSON lines file, without one that a crash cut short; an absent file has none.
+    """The records of a JSON lines file; see `whole_lines`.
 
     Raises:
         ValueError: a line is no JSON object; the message starts with its number.
     """
-    try:
-        content = read_whole(path)
-    except FileNotFoundError:
-        return []
-    *lines, rest = content.split(b"\n")
-    records = _all_at_once(lines) or [_record(line, number) for number, line in enumerate(lines, start=1)]
-    return records if _was_cut_short(rest) else [*records, _record(rest, len(lines) + 1)]
-
-
-def load_document(path: Path | str, make: Callable[[dict[str, Any]], _T], remedy: str) -> _T:
-    """What a JSON document of a study holds.
-
-    Args:
-        path: of the document.
-        make: what its content becomes.
-        remedy: what to do when it is damaged.
-
-    Raises:
-        LedgerError: it is not there, or not what it should be.
-    """
-    with _damage_named(path, remedy):
-        document = read_json(path)
-        if not isinstance(document, dict):
-            raise TypeError("it is no JSON object")
-        return make(document)
+    return [_record(line, number) for number, line in enumerate(whole_lines(path), start=1)]
 
 
 def load_lines(path: Path | str, make: Callable[[dict[str, Any]], _T], remedy: str) -> list[_T]:
-    """What the lines of a study's file hold; see `load_document` and `read_lines`."""
+    """What the lines of a study's file hold.
+
+    Args:
+        path: of the file.
+        make: what a record becomes.
+        remedy: what to do when it is damaged.
+
+    Raises:
+        LedgerError: it is not what it should be.
+    """
     made: list[_T] = []
-    with _damage_named(path, remedy):
+    with damage_named(path, remedy):
         records = read_lines(path)
         try:
             for record in records:
@@ -180,7 +174,7 @@ def load_lines(path: Path | str, make: Callable[[dict[str, Any]], _T], remedy: s
 
 def append_record(path: Path, data: Mapping[str, Any], remedy: str, check: Callable[[], None] = lambda: None) -> None:
     """`append_line` to a study's file, whose damage is a LedgerError with a remedy."""
-    with _damage_named(path, remedy, OSError):
+    with damage_named(path, remedy, OSError):
         append_line(path, data, check)
 
 
@@ -249,7 +243,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _damage_named(path: Path | str, remedy: str, *passed: type[Exception]) -> Iterator[None]:
+def damage_named(path: Path | str, remedy: str, *passed: type[Exception]) -> Iterator[None]:
+    """What is wrong with a file of a study is a LedgerError, in one line, with a remedy; some errors are passed on."""
     try:
         yield
     except passed:
@@ -304,15 +299,6 @@ def _end_repaired(handle: IO[bytes], end: int) -> int:
 def _was_cut_short(rest: bytes) -> bool:
     """Whether what follows the last newline is nothing, or the beginning of a record and no whole one."""
     return not rest or (_CUT_SHORT.fullmatch(rest) is not None and _parsed(rest) is None)
-
-
-def _all_at_once(lines: list[bytes]) -> list[dict[str, Any]] | None:
-    """The records of whole lines, parsed as one document, which takes a third of the time; None when one is none."""
-    try:
-        records = json.loads(b"[" + b",".join(lines) + b"]")
-    except (ValueError, RecursionError):
-        return None
-    return records if len(records) == len(lines) and all(isinstance(one, dict) for one in records) else None
 
 
 def _record(line: bytes, number: int) -> dict[str, Any]:

@@ -14,11 +14,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+
+from study.store.stored import Amount, Stored, Whole
+
+# What no stretch of a training, and no grid, comes near to.
+Kwh = Annotated[float, Ge(0), Le(1e6)]
+Seconds = Annotated[float, Ge(0), Le(1e8)]
+KgPerKwh = Annotated[float, Ge(0), Le(100)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnEnergy:
+class OwnEnergy(Stored):
     """The part of a node's energy that a trial is charged; None is unmeasured, never 0.
 
     Attributes:
@@ -28,14 +37,14 @@ class OwnEnergy:
         ram_kwh: by its share of the cores, of the node or of the Slurm job, whichever the reading is of.
     """
 
-    cpu_kwh: float | None
-    idle_cpu_kwh: float | None
-    gpu_kwh: float | None
-    ram_kwh: float | None
+    cpu_kwh: Kwh | None
+    idle_cpu_kwh: Kwh | None
+    gpu_kwh: Kwh | None
+    ram_kwh: Kwh | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeUse:
+class NodeUse(Stored):
     """Who used a node's cores; see `process_tree` for how it is counted.
 
     Attributes:
@@ -44,18 +53,18 @@ class NodeUse:
         trials: how many trials ran on the node at the end of the stretch, this one included; None if not known.
     """
 
-    own_cpu_seconds: float
-    cpu_seconds: float
-    trials: int | None
+    own_cpu_seconds: Amount
+    cpu_seconds: Amount
+    trials: Annotated[Whole, Ge(1)] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagePart:
+class StagePart(Stored):
     """What a stage had of a stretch whose iterations drew their stages: how many iterations, how many seconds."""
 
-    stage: int
-    iterations: int
-    seconds: float
+    stage: Whole
+    iterations: Whole
+    seconds: Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +84,19 @@ class MeterReading:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-def _reading(value: float | None) -> MeterReading:
-    own = OwnEnergy(cpu_kwh=value, idle_cpu_kwh=value, gpu_kwh=value, ram_kwh=value)
-    return MeterReading(cpu_kwh=value, gpu_kwh=value, ram_kwh=value, own=own)
-
-
-UNMEASURED = _reading(None)
-AT_START = _reading(0.0)
+UNMEASURED, AT_START = (
+    MeterReading(
+        cpu_kwh=value,
+        gpu_kwh=value,
+        ram_kwh=value,
+        own=OwnEnergy(cpu_kwh=value, idle_cpu_kwh=value, gpu_kwh=value, ram_kwh=value),
+    )
+    for value in (None, 0.0)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeterInfo:
+class MeterInfo(Stored):
     """How energy was measured and what its carbon is.
 
     Attributes:
@@ -103,10 +114,10 @@ class MeterInfo:
     version: str
     methods: Mapping[str, str]
     country: str
-    carbon_intensity_kg_per_kwh: float
-    pue: float
+    carbon_intensity_kg_per_kwh: KgPerKwh
+    pue: Annotated[float, Ge(1)]
     reasons: Mapping[str, str] = field(default_factory=dict)
-    cpu_tdp_watts: float | None = None
+    cpu_tdp_watts: Amount | None = None
 
 
 CompileChoice = Literal["auto", "always", "never"]
@@ -119,7 +130,7 @@ FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageExecution:
+class StageExecution(Stored):
     """How one stage's steps were run in one attempt.
 
     Attributes:
@@ -130,11 +141,11 @@ class StageExecution:
         reason: why they were not run as intended, empty if they were.
     """
 
-    stage: int | None
+    stage: Whole | None
     captured: bool = False
     compiled: bool = False
     autotuned: bool = False
-    prepared_seconds: float = 0.0
+    prepared_seconds: Amount = 0.0
     reason: str = ""
 
     @property

@@ -1,6 +1,6 @@
 """What a trial leaves besides its result: reports of epochs, intervals of cost, headers of attempts.
 
-Everything here is frozen, keyword-only and converts to and from plain JSON.
+Everything here is frozen, keyword-only and made of numbers and words; `study.common.serialize` writes and reads it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Self
+from typing import Annotated
 
-from study.common.serialize import made_of, with_tuples
-from study.store.readings import MeterInfo, NodeUse, OwnEnergy, StageExecution, StagePart
+from annotated_types import Ge, Gt, Le
+
+from study.store.readings import Kwh, MeterInfo, NodeUse, OwnEnergy, Seconds, StageExecution, StagePart
+from study.store.stored import Amount, Stored, Whole, one_of
+
+Positive = Annotated[Whole, Ge(1)]
+Time = Annotated[float, Ge(0), Le(1e10)]
+"""Seconds since the epoch, before the year 2286."""
+Dice = Annotated[float, Ge(0), Le(1)]
 
 
 class Phase(str, Enum):
@@ -23,13 +30,12 @@ class Phase(str, Enum):
     FINAL_VALIDATION = "final_validation"
 
 
-_PHASES = {phase.value: phase for phase in Phase}
 # Runtime in the sense of the papers: the training loop, whose validation batches nnU-Net runs every epoch.
 TRAINING_PHASES = (Phase.TRAINING, Phase.ONLINE_VALIDATION)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochReport:
+class EpochReport(Stored):
     """State of a training at the end of one epoch.
 
     Attributes:
@@ -44,27 +50,22 @@ class EpochReport:
         voxels: voxels trained on so far, redone iterations not counted.
     """
 
-    epoch: int
-    iteration: int
-    stage: int
-    patch_size: tuple[int, ...]
-    batch_size: int
-    learning_rate: float
+    epoch: Whole
+    iteration: Whole
+    stage: Whole
+    patch_size: tuple[Whole, ...]
+    batch_size: Whole
+    learning_rate: Amount
     training_loss: float
     validation_loss: float | None
-    pseudo_dice: float | None
-    pseudo_dice_per_class: tuple[float | None, ...]
-    training_seconds: float
-    voxels: int
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json` of any record here."""
-        return made_of(cls, with_tuples(data))
+    pseudo_dice: Dice | None
+    pseudo_dice_per_class: tuple[Dice | None, ...]
+    training_seconds: Amount
+    voxels: Whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostInterval:
+class CostInterval(Stored):
     """One stretch of one attempt: what it did, how long it took, what energy the whole node used meanwhile.
 
     Attributes:
@@ -80,32 +81,20 @@ class CostInterval:
         parts: of a stretch whose iterations drew their stages, what each stage had; none in ledgers of before.
     """
 
-    attempt: int
+    attempt: Whole
     phase: Phase
-    stage: int | None
-    iteration_start: int
-    iteration_stop: int
-    started_at: float
-    seconds: float
-    cpu_kwh: float | None
-    gpu_kwh: float | None
-    ram_kwh: float | None
+    stage: Whole | None
+    iteration_start: Whole
+    iteration_stop: Whole
+    started_at: Time
+    seconds: Seconds
+    cpu_kwh: Kwh | None
+    gpu_kwh: Kwh | None
+    ram_kwh: Kwh | None
     own: OwnEnergy | None = None
     use: NodeUse | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[StagePart, ...] = ()
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        own, use, parts = data.get("own"), data.get("use"), data.get("parts")
-        nested = {
-            "phase": _PHASES.get(data["phase"]) or Phase(data["phase"]),
-            "own": None if own is None else made_of(OwnEnergy, own),
-            "use": None if use is None else made_of(NodeUse, use),
-            "parts": tuple(StagePart(**part) for part in parts) if parts else (),
-        }
-        return made_of(cls, {"reasons": {}, **data, **nested})
 
     def by_stage(self) -> list[tuple[int | None, int, float]]:
         """Stages with their iterations and share of the time; energy is shared likewise."""
@@ -115,7 +104,7 @@ class CostInterval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttemptHeader:
+class AttemptHeader(Stored):
     """One process that worked on a trial from an iteration on, written before it starts to train.
 
     Attributes:
@@ -129,20 +118,20 @@ class AttemptHeader:
             Neither is known of attempts from before they were recorded.
     """
 
-    attempt: int
-    started_at: float
+    attempt: Whole
+    started_at: Time
     hostname: str
-    pid: int
-    resumed_from_iteration: int
-    device: str
+    pid: Whole
+    resumed_from_iteration: Whole
+    device: Annotated[str, one_of("cpu", "cuda")]
     cpu_name: str
     gpu_names: tuple[str, ...]
-    gpu_ids: tuple[int, ...]
-    cpus: float
-    cpus_of_node: int
-    gpus: float
-    concurrent_trials: int
-    data_workers: int
+    gpu_ids: tuple[Whole, ...]
+    cpus: Annotated[float, Gt(0)]
+    cpus_of_node: Positive
+    gpus: Amount
+    concurrent_trials: Positive
+    data_workers: Whole
     meter: MeterInfo
     versions: Mapping[str, str]
     execution: tuple[StageExecution, ...] = ()
@@ -158,9 +147,3 @@ class AttemptHeader:
     def gpu_share(self) -> float:
         """Share of the measured GPUs' energy charged to the trial."""
         return min(1.0, self.gpus or 1.0) if self.gpu_ids else 1.0
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        execution = tuple(StageExecution(**stage) for stage in data.get("execution", ()))
-        return made_of(cls, {**with_tuples(data), "meter": made_of(MeterInfo, data["meter"]), "execution": execution})

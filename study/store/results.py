@@ -7,19 +7,28 @@ decide nothing of the training and are no part of a trial's identity.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Self
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, MinLen, Predicate
 
 from study.common.checks import check_choice, check_range
 from study.common.errors import InvalidInputError, TrialFailedError
+from study.store.records import Dice, Positive
+from study.store.stored import Amount, Stored, Whole, one_of
 
 NSD, HD95 = "nsd", "hd95_mm"
 METRICS = (NSD, HD95)
 """Surface metrics beside Dice: normalised surface Dice, and the 95th percentile of the Hausdorff distance."""
 DEFAULT_TOLERANCE_MM = 1.0
+MetricName = Annotated[str, one_of(*METRICS)]
+# A share too, of NSD; what no image comes near to.
+Millimetres = Annotated[float, Ge(0), Le(1e6)]
+Sha256 = Annotated[str, Predicate(lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +69,7 @@ NO_METRICS = Metrics()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(Stored):
     """One metric of a trial's predictions.
 
     Attributes:
@@ -70,9 +79,9 @@ class Measured:
         tolerance_mm: of NSD.
     """
 
-    mean: float | None
-    per_case_and_class: Mapping[str, Mapping[str, float | None]]
-    tolerance_mm: float | None = None
+    mean: Amount | None
+    per_case_and_class: Mapping[str, Mapping[str, Millimetres | None]]
+    tolerance_mm: Amount | None = None
 
 
 def measured(cases: Mapping[str, Mapping[str, float | None]], tolerance_mm: float | None) -> Measured:
@@ -87,7 +96,7 @@ def measured(cases: Mapping[str, Mapping[str, float | None]], tolerance_mm: floa
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialResult:
+class TrialResult(Stored):
     """What a finished trial achieved; what it cost is in the ledger's cost intervals.
 
     Attributes:
@@ -102,25 +111,16 @@ class TrialResult:
         remarks: sentences about the data that a reader of the Dice must know.
     """
 
-    dice: float
-    dice_per_class: Mapping[str, float | None]
-    dice_per_case: Mapping[str, float | None]
-    dice_per_case_and_class: Mapping[str, Mapping[str, float | None]]
-    iterations: int
-    voxels: int
-    voxel_share: float
-    weights_sha256: str
-    metrics: Mapping[str, Measured] = field(default_factory=dict)
+    dice: Dice
+    dice_per_class: Mapping[str, Dice | None]
+    dice_per_case: Annotated[Mapping[str, Dice | None], MinLen(1)]
+    dice_per_case_and_class: Mapping[str, Mapping[str, Dice | None]]
+    iterations: Positive
+    voxels: Whole
+    voxel_share: Amount
+    weights_sha256: Sha256
+    metrics: Mapping[MetricName, Measured] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        remarks = data.get("remarks", ())
-        if not isinstance(remarks, list | tuple):
-            raise TypeError("remarks are no list")
-        metrics = {name: Measured(**one) for name, one in data.get("metrics", {}).items()}
-        return cls(**{**data, "metrics": metrics, "remarks": tuple(remarks)})
 
 
 def result_from(

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from study.common import files
 from study.common.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
@@ -18,6 +19,7 @@ from study.store import locks
 from study.store.records import AttemptHeader, CostInterval, EpochReport
 from study.store.results import TrialResult
 from study.store.specification import TrialSpec
+from study.store.stored import record_from_json, records_from_lines
 
 # At most this many characters of a failure's reason are kept: the log has the rest.
 REASON_LENGTH = 500
@@ -38,7 +40,15 @@ class TrialState(str, Enum):
 # Events that end a trial without a result, and the state they leave.
 ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE)}
 NOTE = "note"
-EVENTS_REMEDY = "delete it: it tells the trial's story and decides nothing"
+SPEC, RESULT, COSTS, EPOCHS, EVENTS = "spec.json", "result.json", "costs.jsonl", "epochs.jsonl", "events.jsonl"
+ATTEMPTS = "attempts"
+# What can be had again.
+REMEDIES = {
+    SPEC: "delete it, and the same command writes it again",
+    RESULT: "delete it, and the same command validates the trial again",
+    EVENTS: "delete it: it tells the trial's story and decides nothing",
+}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,47 +86,46 @@ class TrialFolder:
         """Whether there is such a record."""
         return files.is_there(f"{self.path}/{name}")
 
+    def remedy(self, name: str) -> str:
+        """What to do when a record is damaged: most of them nothing can replace."""
+        anew = f"restore it from a backup, or delete {self.path} to train the trial anew"
+        return REMEDIES.get(name, anew)
+
     def spec(self) -> TrialSpec:
         """The specification."""
-        remedy = "delete it, and the same command writes it again"
-        return files.load_document(f"{self.path}/spec.json", TrialSpec.from_json, remedy)
+        with files.damage_named(f"{self.path}/{SPEC}", self.remedy(SPEC)):
+            return TrialSpec.from_json(files.read_json(f"{self.path}/{SPEC}"))
 
     def state(self) -> TrialState:
         """The state now: a result means finished, a held lock running, else what the last event says."""
-        if self.has("result.json"):
+        if self.has(RESULT):
             return TrialState.FINISHED
         if locks.holder(self.locks_path) is not None:
             return TrialState.RUNNING
         ending = self._last_event()
         if ending is None:
-            return TrialState.INTERRUPTED if self._attempt_paths() else TrialState.NEW
+            return TrialState.INTERRUPTED if self._attempt_names() else TrialState.NEW
         return ENDINGS.get(ending["event"], TrialState.INTERRUPTED)
 
     def result_stamp(self) -> tuple[int, int] | None:
         """Of the result, None without one."""
-        return files.stamp(f"{self.path}/result.json")
+        return files.stamp(f"{self.path}/{RESULT}")
 
     def signature(self) -> tuple[object, ...]:
         """Differs from an earlier one when something has been written meanwhile, a heart-beat aside."""
-        return tuple(
-            files.stamp(f"{self.path}/{name}") for name in ("events.jsonl", "costs.jsonl", "result.json", "locks")
-        )
+        return tuple(files.stamp(f"{self.path}/{name}") for name in (EVENTS, COSTS, RESULT, "locks"))
 
     def result(self) -> TrialResult | None:
         """The result, None before the trial finished."""
-        if not self.has("result.json"):
-            return None
-        remedy = "delete it, and the same command validates the trial again"
-        return files.load_document(f"{self.path}/result.json", TrialResult.from_json, remedy)
+        return self._document(RESULT, TrialResult) if self.has(RESULT) else None
 
     def attempts(self) -> list[AttemptHeader]:
         """Headers of all attempts, in order."""
-        paths, remedy = self._attempt_paths(), self.remedy
-        return [files.load_document(path, AttemptHeader.from_json, remedy) for path in paths]
+        return [self._document(f"{ATTEMPTS}/{name}", AttemptHeader) for name in self._attempt_names()]
 
     def cost_intervals(self) -> list[CostInterval]:
         """Every recorded stretch of every attempt, in order of writing."""
-        return files.load_lines(f"{self.path}/costs.jsonl", CostInterval.from_json, self.remedy)
+        return self._lines(COSTS, CostInterval)
 
     def epochs(self) -> list[EpochReport]:
         """One report per epoch; of an epoch trained twice, the later attempt's."""
@@ -124,11 +133,11 @@ class TrialFolder:
 
     def epoch_lines(self) -> list[EpochReport]:
         """Every recorded epoch of every attempt, in order of writing."""
-        return files.load_lines(f"{self.path}/epochs.jsonl", EpochReport.from_json, self.remedy)
+        return self._lines(EPOCHS, EpochReport)
 
     def events(self) -> list[dict[str, Any]]:
         """What happened when: dictionaries with `event`, `time` (seconds since the epoch), `attempt` and details."""
-        return files.load_lines(f"{self.path}/events.jsonl", _event, EVENTS_REMEDY)
+        return files.load_lines(f"{self.path}/{EVENTS}", _event, self.remedy(EVENTS))
 
     def failure_reason(self) -> str | None:
         """Why the trial is failed or infeasible, in one line; None if it is neither."""
@@ -155,19 +164,19 @@ class TrialFolder:
 
     def amend_attempt(self, header: AttemptHeader) -> None:
         """Record what is known of a begun attempt by now."""
-        files.write_json(self._attempt_path(header.attempt), record_to_json(header))
+        files.write_json(self.path / ATTEMPTS / f"{header.attempt:03d}.json", record_to_json(header))
 
     def append_cost(self, interval: CostInterval) -> None:
         """Record one stretch of work, durably."""
-        self._append("costs.jsonl", record_to_json(interval))
+        self._append(COSTS, record_to_json(interval))
 
     def append_epoch(self, report: EpochReport) -> None:
         """Record the end of an epoch, durably."""
-        self._append("epochs.jsonl", record_to_json(report))
+        self._append(EPOCHS, record_to_json(report))
 
     def append_event(self, event: str, **details: Any) -> None:
         """Record an event, durably."""
-        self._append("events.jsonl", {"event": event, "time": time.time(), **details})
+        self._append(EVENTS, {"event": event, "time": time.time(), **details})
 
     def note(self, text: str) -> None:
         """Record something worth knowing that changes no state."""
@@ -186,38 +195,38 @@ class TrialFolder:
     def finish(self, result: TrialResult, *, attempt: int) -> None:
         """Store the result; the trial is finished from here on."""
         locks.check_held(self.locks_path)
-        files.write_json(self.path / "result.json", record_to_json(result))
+        files.write_json(self.path / RESULT, record_to_json(result))
         # So that a bill that loses lines later does not pass for a smaller one.
-        lines = len(files.read_lines(self.path / "costs.jsonl"))
+        lines = len(files.whole_lines(self.path / COSTS))
         self.append_event(TrialState.FINISHED.value, attempt=attempt, cost_lines=lines)
 
     def complete(self, result: TrialResult) -> None:
         """Store the result of a finished trial anew, with what it lacked."""
-        files.write_json(self.path / "result.json", record_to_json(result))
+        files.write_json(self.path / RESULT, record_to_json(result))
 
     def sweep(self) -> None:
         """Delete what killed processes had not finished writing; only who holds the trial's lock does."""
         files.sweep(self.path)
 
-    @property
-    def remedy(self) -> str:
-        """What to do when a record that nothing can replace is damaged."""
-        return f"restore it from a backup, or delete {self.path} to train the trial anew"
+    def _document(self, name: str, cls: type[_T]) -> _T:
+        with files.damage_named(f"{self.path}/{name}", self.remedy(name)):
+            return record_from_json(cls, files.read_whole(f"{self.path}/{name}"))
+
+    def _lines(self, name: str, cls: type[_T]) -> list[_T]:
+        with files.damage_named(f"{self.path}/{name}", self.remedy(name)):
+            return records_from_lines(cls, files.whole_lines(f"{self.path}/{name}"))
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        files.append_record(self.path / name, record, self.remedy, lambda: locks.check_held(self.locks_path))
+        check = partial(locks.check_held, self.locks_path)
+        files.append_record(self.path / name, record, self.remedy(name), check)
 
-    def _attempt_path(self, attempt: int) -> Path:
-        return self.path / "attempts" / f"{attempt:03d}.json"
-
-    def _attempt_paths(self) -> list[str]:
-        place = f"{self.path}/attempts"
+    def _attempt_names(self) -> list[str]:
         try:
-            names = os.listdir(place)  # noqa: PTH208 (thousands of trials are listed at a time)
+            names = os.listdir(f"{self.path}/{ATTEMPTS}")  # noqa: PTH208 (thousands of trials are listed at a time)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        found = [name for name in names if name.endswith(".json") and not files.is_temporary(name)]
-        return [f"{place}/{name}" for name in sorted(found, key=lambda name: (len(name), name))]
+        found = (name for name in names if name.endswith(".json") and not files.is_temporary(name))
+        return sorted(found, key=lambda name: (len(name), name))
 
     def _last_event(self) -> dict[str, Any] | None:
         return next((event for event in reversed(self.events()) if event["event"] != NOTE), None)
