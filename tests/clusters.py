@@ -141,32 +141,23 @@ def cluster(*, cpus: int = 2) -> Iterator[Cluster]:
         token_path.touch(mode=0o600)
         token_path.write_text(secrets.token_hex(32))
         port, server, agent, client = free_ports(4)
-        given: dict[str, object] = {
-            "head": None,
-            "port": port,
-            "dashboard-port": server,
-            "dashboard-agent-listen-port": agent,
-        }
-        given |= {"ray-client-server-port": client, "temp-dir": folder, "num-cpus": cpus}
-        words = [f"--{name}" if value is None else f"--{name}={value}" for name, value in given.items()]
+        ports = {"port": port, "dashboard-port": server, "dashboard-agent-listen-port": agent}
+        given = {**ports, "ray-client-server-port": client, "temp-dir": folder, "num-cpus": cpus}
+        words = ["--head", *(f"--{name}={value}" for name, value in given.items())]
         environment = {**own_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}
         node = stack.enter_context(_node(words, environment, folder / "head.log"))
-        made = Cluster(
-            head=node,
-            address=f"{LOOPBACK}:{port}",
-            server=f"http://{LOOPBACK}:{server}",
-            token_path=token_path,
-            folder=folder,
-        )
+        address, url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{server}"
+        made = Cluster(head=node, address=address, server=url, token_path=token_path, folder=folder)
         until(lambda: made.ray("job", "list").returncode == 0, node)
         yield made
 
 
-def until(condition: Callable[[], Any], *nodes: RayNode) -> Any:
-    """What the condition gives once it gives something, while the nodes live."""
+def until(condition: Callable[[], Any], *alive: RayNode | subprocess.Popen[bytes]) -> Any:
+    """What the condition gives once it gives something, while nodes and processes live."""
     deadline = time.monotonic() + WAIT_SECONDS
+    processes = [each.process if isinstance(each, RayNode) else each for each in alive]
     while not (given := condition()):
-        assert all(node.process.poll() is None for node in nodes), "a node of the cluster has ended"
+        assert all(process.poll() is None for process in processes), "a node or process has ended"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return given

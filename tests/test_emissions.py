@@ -178,6 +178,12 @@ def stand_still(tracker: Any) -> None:
     tracker._measure_power_and_energy_if_stale = tracker._measure_power_and_energy = lambda: None
 
 
+def give_up_on_ram(tracker: Any) -> None:
+    """It then warns in its log and takes 0 W."""
+    ram = next(part for part in tracker._hardware if type(part).__name__ == "RAM")
+    ram._calculate_ram_power = lambda memory_gb: 1 / 0
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -185,6 +191,7 @@ def stand_still(tracker: Any) -> None:
         (break_measurement, "ZeroDivisionError"),
         (silence, "no reading and no reason"),
         (stand_still, "stood still"),
+        (give_up_on_ram, "stood still"),
     ],
 )
 def test_a_tracker_that_breaks_later_is_unmeasured_from_then_on_and_says_why(
@@ -204,23 +211,6 @@ def test_a_tracker_that_breaks_later_is_unmeasured_from_then_on_and_says_why(
         assert said in reading.reasons["ram"]
         # The model of what the trial's own processes draw needs no reading of the node.
         assert (reading.own.cpu_kwh is None) == ("cpu" in reading.reasons) == meter._counted
-    meter.stop()
-
-
-def test_ram_that_codecarbon_gives_up_on_is_not_free(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meter, processes = make(), ProcessTree()
-    monkeypatch.setattr(emissions, "_STILL_SECONDS", 0.2)
-    meter.start()
-    ram = next(part for part in meter._tracker._hardware if type(part).__name__ == "RAM")
-    time.sleep(0.1)
-    assert measured(meter.read(processes.sample()).ram_kwh) > 0
-    # It then warns in its log and takes 0 W.
-    monkeypatch.setattr(ram, "_calculate_ram_power", lambda memory_gb: 1 / 0)
-    meter.read(processes.sample())
-    time.sleep(0.3)
-    reading = meter.read(processes.sample())
-    assert reading.ram_kwh is None
-    assert "stood still" in reading.reasons["ram"]
     meter.stop()
 
 
@@ -272,11 +262,6 @@ def test_the_ledgers_intervals_add_up_to_the_last_reading(
 # ----------------------------------------------------------------------------------------------------- countries, GPUs
 
 
-def test_known_countries_and_none_pass() -> None:
-    for country in ("FRA", "DEU", "USA", None):
-        check_country(country)
-
-
 @pytest.mark.parametrize(
     ("country", "remedy"),
     [
@@ -297,6 +282,8 @@ def test_an_unknown_country_is_refused_with_a_hint(country: str, remedy: str) ->
 
 
 def test_intensity_is_the_countrys_or_the_worlds() -> None:
+    for country in ("FRA", "DEU", "USA", None):
+        check_country(country)
     france, poland, world = (carbon_intensity_kg_per_kwh(code) for code in ("FRA", "POL", None))
     assert 0.01 < france < 0.1 < world < poland < 1.5
     info, _ = NoMeter().describe(())

@@ -12,15 +12,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from clusters import Cluster, RayNode, cluster
+from clusters import Cluster, RayNode, cluster, until
 from places import further_node
 from prepared import final_weights, train, workplace
 from studies import TRAINING, USER_ERROR, WAIT_SECONDS, Ended, status, training, write_space
@@ -80,16 +79,6 @@ def ended(process: subprocess.Popen[bytes], space: Path, out: Path) -> Ended:
 # ------------------------------------------------------------------------------------------------------- a lost node
 
 
-def wait_until(driver: subprocess.Popen[bytes], condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it gives something, while the driver runs."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (given := condition()):
-        assert driver.poll() is None, "the driver has ended"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return given
-
-
 def on_one_of(nodes: list[RayNode], out: Path) -> tuple[TrialFolder, RayNode] | None:
     """A trial that is well under way on one of the nodes, with a checkpoint behind it."""
     for folder in training(out, Counter()) if out.exists() else []:
@@ -124,10 +113,10 @@ def test_a_trial_whose_node_is_lost_goes_on_on_another_to_the_same_weights(
         ray = stack.enter_context(cluster(cpus=1))
         others = [stack.enter_context(further_node(ray)) for _ in range(further)]
         driver = stack.enter_context(driver_on(ray, space, data, out))
-        victim, node = wait_until(driver, lambda: on_one_of(others, out))
+        victim, node = until(lambda: on_one_of(others, out), driver)
         before, reached, since = len(victim.attempts()), iterations(victim), time.time()
         cut_power(psutil.Process(node.process.pid))
-        wait_until(driver, lambda: trained_since(victim, before))
+        until(lambda: trained_since(victim, before), driver)
         print(f"\n{1 + further} nodes: {time.time() - since:.1f} s from the loss of one to its trial's next iteration")
         end = ended(driver, space, out)
     assert end.code == 0, end.errors

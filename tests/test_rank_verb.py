@@ -33,7 +33,10 @@ def folder(root: Path) -> Path:
     return root / "nnUNet_preprocessed" / NAME / "rankings" / "fold_0"
 
 
-def test_it_ranks_lists_and_draws(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+FILES = ("ranking.parquet", "pairs.parquet", "ranking.json", "ranking.png")
+
+
+def test_it_ranks_lists_and_draws_and_does_nothing_twice(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rank(root, "--transform none --metric ssim") == 0
     printed = capsys.readouterr()
     assert "6 cases, reference case" in printed.err
@@ -44,8 +47,20 @@ def test_it_ranks_lists_and_draws(root: Path, capsys: pytest.CaptureFixture[str]
     assert listed["ranking.parquet"] == str(folder(root) / "ranking.parquet")
     assert listed["most dissimilar"].startswith(("stranger (", "zero ("))
     assert listed["most similar"].startswith("case")
-    names = {path.name for path in folder(root).iterdir() if not path.name.startswith(".")}
-    assert names == {"ranking.parquet", "pairs.parquet", "ranking.json", "ranking.png"}
+    assert {path.name for path in folder(root).iterdir() if not path.name.startswith(".")} == set(FILES)
+
+    def again(words: str, said: str) -> list[str]:
+        """What another call says and which files it changes."""
+        before = {name: (folder(root) / name).read_bytes() for name in FILES}
+        assert rank(root, f"--transform none {words}") == 0
+        printed = capsys.readouterr()
+        assert printed.out.startswith(f"{NAME} fold 0 was already ranked, {said}\n")
+        assert printed.err == ""
+        return [name for name in FILES if (folder(root) / name).read_bytes() != before[name]]
+
+    assert again("--metric ssim", "nothing to do") == []
+    # Another metric draws another picture, and nothing else.
+    assert again("--metric mse", "its picture now shows mse") == ["ranking.png"]
 
 
 def test_what_is_not_registered_is_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,31 +73,6 @@ def test_what_is_not_registered_is_listed(root: Path, capsys: pytest.CaptureFixt
         first = ranked.head(math.floor(share * len(ranked) + 0.5))
         assert f"{(first['registration'] == 'unregistered').sum()} of {len(first)} {words}" in summary
     assert "  note             zero: unregistered, it is constant, rank " in printed
-
-
-def test_a_second_call_does_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--transform none"
-    assert rank(root, words) == 0
-    before = {path: path.stat().st_mtime_ns for path in folder(root).iterdir()}
-    capsys.readouterr()
-    assert rank(root, words) == 0
-    printed = capsys.readouterr()
-    assert printed.out.startswith(f"{NAME} fold 0 was already ranked, nothing to do\n")
-    assert printed.err == ""
-    assert {path: path.stat().st_mtime_ns for path in folder(root).iterdir()} == before
-
-
-def test_another_metric_draws_another_picture_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rank(root, "--transform none") == 0
-    names = ("ranking.parquet", "pairs.parquet", "ranking.json", "ranking.png")
-    before = {name: (folder(root) / name).read_bytes() for name in names}
-    capsys.readouterr()
-    assert rank(root, "--transform none --metric mse") == 0
-    assert "was already ranked, its picture now shows mse" in capsys.readouterr().out
-    after = {name: (folder(root) / name).read_bytes() for name in names}
-    assert [name for name in names if after[name] != before[name]] == ["ranking.png"]
-    assert rank(root, "--transform none") == 0
-    assert (folder(root) / "ranking.png").read_bytes() == before["ranking.png"]
 
 
 @pytest.mark.parametrize("words", ["--metric uqi", "--compare reference --reference case1", "--transform affine"])

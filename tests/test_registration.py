@@ -65,21 +65,20 @@ def test_a_moved_copy_is_as_similar_as_the_original(kind: str, degrees: float, s
     assert before["ssim"] < 0.85
 
 
-def test_the_shift_is_found() -> None:
-    shift = (2.0, -3.0, 1.0)
-    found = align(case(moved(anatomy(), shift=shift)), case(anatomy()), RIGID)
-    *angles, x, y, z = found.parameters
-    assert np.allclose(angles, 0, atol=0.02)
-    # The copy shows at p what the original shows at p + shift; SimpleITK's axes are x, y, z.
-    assert np.allclose((z, y, x), [-step for step in shift], atol=0.15)
-
-
-def test_the_spacing_counts() -> None:
-    spacing = (3.0, 0.5, 0.5)
-    found = align(
-        case(moved(anatomy(), shift=(1.0, -3.0, 0.0)), spacing=spacing), case(anatomy(), spacing=spacing), RIGID
-    )
-    assert np.allclose(found.parameters[3:], (0.0, 1.5, -3.0), atol=0.3)
+@pytest.mark.parametrize(
+    ("spacing", "shift", "found_mm", "within_mm"),
+    [
+        # The copy shows at p what the original shows at p + shift; SimpleITK's axes are x, y, z.
+        ((1.0, 1.0, 1.0), (2.0, -3.0, 1.0), (-1.0, 3.0, -2.0), 0.15),
+        ((3.0, 0.5, 0.5), (1.0, -3.0, 0.0), (0.0, 1.5, -3.0), 0.3),
+    ],
+)
+def test_the_shift_is_found_in_millimetres(
+    spacing: tuple[float, ...], shift: tuple[float, ...], found_mm: tuple[float, ...], within_mm: float
+) -> None:
+    found = align(case(moved(anatomy(), shift=shift), spacing=spacing), case(anatomy(), spacing=spacing), RIGID)
+    assert np.allclose(found.parameters[:3], 0, atol=0.02)
+    assert np.allclose(found.parameters[3:], found_mm, atol=within_mm)
 
 
 def test_two_axes_are_registered_too() -> None:
@@ -136,25 +135,24 @@ def test_a_transform_that_leaves_little_overlap_is_not_kept(monkeypatch: pytest.
     assert (found.registration, found.reason) == (IDENTITY, "registration left less than half of the overlap")
 
 
+CONSTANT = np.full(SHAPE, 2.0, dtype=np.float32)
+
+
 @pytest.mark.parametrize(
-    ("strange", "reason"),
+    ("strange", "reference", "reason"),
     [
-        (np.full(SHAPE, 2.0, dtype=np.float32), "it is constant"),
-        (np.full(SHAPE, np.nan, dtype=np.float32), "it is constant"),
-        (anatomy()[10:11], "it has an axis of one voxel, registration needs 4"),
-        (anatomy()[:, 3:6], "it has an axis of 3 voxels, registration needs 4"),
+        (CONSTANT, anatomy(), "it is constant"),
+        (np.full_like(CONSTANT, np.nan), anatomy(), "it is constant"),
+        (anatomy()[10:11], anatomy(), "it has an axis of one voxel, registration needs 4"),
+        (anatomy()[:, 3:6], anatomy(), "it has an axis of 3 voxels, registration needs 4"),
+        (anatomy(), CONSTANT, "the reference is constant"),
     ],
 )
-def test_what_cannot_be_registered_is_laid_down_unmoved(strange: Array, reason: str) -> None:
-    found = align(case(strange), case(anatomy()), RIGID)
+def test_what_cannot_be_registered_is_laid_down_unmoved(strange: Array, reference: Array, reason: str) -> None:
+    found = align(case(strange), case(reference), RIGID)
     assert (found.registration, found.reason) == (UNREGISTERED, reason)
     assert found.image.inside.shape == SHAPE
     assert np.isfinite(found.image.voxels).all()
-
-
-def test_nothing_is_registered_to_a_constant() -> None:
-    found = align(case(anatomy()), case(np.zeros(SHAPE, dtype=np.float32)), RIGID)
-    assert (found.registration, found.reason) == (UNREGISTERED, "the reference is constant")
 
 
 def test_voxels_that_are_not_finite_are_outside() -> None:

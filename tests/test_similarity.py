@@ -27,6 +27,7 @@ Voxels = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 SHAPE = (9, 10, 8)
 RANGE = 4.0
+CONSTANTS = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
 
 
 def image(voxels: Voxels, inside: Mask | None = None) -> GridImage:
@@ -71,8 +72,7 @@ def test_all_measures_are_what_their_formulas_say(inside: Mask) -> None:
     error = float(np.mean((first[inside] - second[inside]) ** 2))
     assert values["mse"] == pytest.approx(error, rel=1e-12)
     assert values["psnr"] == pytest.approx(10 * math.log10(RANGE**2 / error), rel=1e-12)
-    constants = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
-    assert values["ssim"] == pytest.approx(mean_quality(first, second, inside, 7, *constants), rel=1e-9)
+    assert values["ssim"] == pytest.approx(mean_quality(first, second, inside, 7, *CONSTANTS), rel=1e-9)
     assert values["uqi"] == pytest.approx(mean_quality(first, second, inside, 7, 0.0, 0.0), rel=1e-9)
 
 
@@ -85,27 +85,31 @@ def test_what_lies_outside_the_overlap_does_not_count() -> None:
         assert ours[measure] == pytest.approx(theirs[measure], rel=1e-9)
 
 
-@pytest.mark.parametrize(("axis", "window"), [(6, 5), (5, 5), (4, 3), (3, 3)])
-def test_the_window_fits_a_thin_axis(axis: int, window: int) -> None:
-    first, second = random_pair((axis, 9, 9))
-    constants = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
-    expected = mean_quality(first, second, np.ones(first.shape, dtype=bool), window, *constants)
-    assert compare(image(first), image(second), [RANGE]).values["ssim"] == pytest.approx(expected, rel=1e-9)
-
-
 @pytest.mark.parametrize(
-    ("shape", "window"), [((40, 50, 9), 7), ((7, 8), 7), ((8, 6, 9), 5), ((3, 90, 90), 3), ((2, 9, 9), None)]
+    ("shape", "window"),
+    [
+        ((40, 50, 9), 7),
+        ((7, 8), 7),
+        ((8, 6, 9), 5),
+        ((5, 9, 9), 5),
+        ((4, 9, 9), 3),
+        ((3, 90, 90), 3),
+        ((2, 9, 9), None),
+    ],
 )
 def test_the_window_is_odd_and_no_larger_than_any_axis(shape: tuple[int, ...], window: int | None) -> None:
     assert window_that_fits(shape) == window
+    if window is not None and max(shape) < 10:
+        first, second = random_pair(shape)
+        expected = mean_quality(first, second, np.ones(shape, dtype=bool), window, *CONSTANTS)
+        assert compare(image(first), image(second), [RANGE]).values["ssim"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_overlap_decides_the_window_not_the_grid() -> None:
     first, second = random_pair()
     slab = np.zeros(SHAPE, dtype=bool)
     slab[2:7] = True
-    constants = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
-    expected = mean_quality(first, second, slab, 5, *constants)
+    expected = mean_quality(first, second, slab, 5, *CONSTANTS)
     assert compare(image(first, slab), image(second), [RANGE]).values["ssim"] == pytest.approx(expected, rel=1e-9)
 
 
@@ -157,16 +161,13 @@ def test_a_slice_has_no_structure() -> None:
     assert dict(found.reasons) == {"ssim": TOO_THIN, "uqi": TOO_THIN}
 
 
-def test_two_constant_images_have_no_quality_index() -> None:
-    found = compare(image(np.full(SHAPE, 1.0)), image(np.full(SHAPE, 3.0)), [RANGE])
-    assert found.values["mse"] == 4.0
+@pytest.mark.parametrize("wobble", [0.0, 1e-7])
+def test_two_constant_images_have_no_quality_index_whatever_the_rounding(wobble: float) -> None:
+    ours = 1.0 + wobble * np.random.default_rng(0).normal(size=SHAPE)
+    found = compare(image(ours), image(np.full(SHAPE, 3.0)), [RANGE])
+    assert found.values["mse"] == pytest.approx(4.0)
     assert found.values["ssim"] is not None
     assert dict(found.reasons) == {"uqi": CONSTANT}
-
-
-def test_rounding_does_not_make_a_constant_image_vary() -> None:
-    wobble = 1.0 + 1e-7 * np.random.default_rng(0).normal(size=SHAPE)
-    assert compare(image(wobble), image(np.full(SHAPE, 1.0)), [RANGE]).values["uqi"] is None
 
 
 def test_windows_that_are_constant_in_both_are_left_out() -> None:

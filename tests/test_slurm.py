@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from clusters import LOOPBACK, LOOPBACK_ONLY, RAY, REPOSITORY, START, free_ports, own_environment, reached
+from clusters import LOOPBACK, LOOPBACK_ONLY, RAY, REPOSITORY, START, free_ports, own_environment, reached, until
 from studies import INTERRUPTED, TRAINING, WAIT_SECONDS, status, training, write_space
 
 from study.store.ledger import Ledger
@@ -97,14 +95,6 @@ def _batch(command: list[str], environment: dict[str, str], log: Path) -> Iterat
             job.wait(WAIT_SECONDS)
 
 
-def _until(condition: Callable[[], Any], job: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert job.poll() is None, log.read_text(encoding="utf-8")
-        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
-        time.sleep(0.1)
-
-
 @pytest.mark.torture
 def test_near_its_time_limit_the_job_is_queued_again_and_then_resumes(data: Path, tmp_path: Path) -> None:
     training_settings = {**TRAINING, "epochs": EPOCHS, "initial_learning_rate": [1e-3, 2e-3]}
@@ -113,7 +103,7 @@ def test_near_its_time_limit_the_job_is_queued_again_and_then_resumes(data: Path
     command = ["bash", str(SLURM), str(space), "--data", str(data), "--out", str(out)]
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     with _batch(command, environment, first) as job:
-        _until(lambda: out.exists() and training(out, Counter()), job, first)
+        until(lambda: out.exists() and training(out, Counter()), job)
         stranger = _status_without_token(f"{LOOPBACK}:{environment['PORT']}")
         # The time limit is near: Slurm tells the batch shell alone.
         job.send_signal(signal.SIGUSR1)
@@ -180,23 +170,28 @@ def test_a_cancelled_job_stops_its_driver_and_is_not_queued_again(quick: dict[st
     with _batch(["bash", str(SLURM), "SPACE", "--out", "STUDY"], quick, log) as job:
         address = f"{quick['HEAD_IP']}:{quick['PORT']}"
         expected = f"driver: -m study run SPACE --out STUDY --address {address}"
-        _until(lambda: expected in log.read_text(), job, log)
+        until(lambda: expected in log.read_text(), job)
         job.send_signal(signal.SIGTERM)
         assert job.wait(WAIT_SECONDS) == INTERRUPTED, log.read_text()
     assert "requeue" not in Path(quick["SAID"]).read_text(encoding="utf-8")
 
 
-def test_the_jobs_code_is_the_drivers(quick: dict[str, str], tmp_path: Path) -> None:
-    with _batch(["bash", str(SLURM), "SPACE"], {**quick, "DRIVER_TENTHS": "1"}, tmp_path / "log") as job:
-        assert job.wait(WAIT_SECONDS) == 7, (tmp_path / "log").read_text()
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        # The job's code is the driver's.
+        ({"DRIVER_TENTHS": "1"}, 7, "driver: -m study run SPACE --address ADDRESS\n"),
+        (
+            {"JOINED": " 1 node_a\\n", "START_SECONDS": "2"},
+            1,
+            "only 1 of 2 nodes joined Ray at ADDRESS within 2 s; is HEAD_IP right?\n",
+        ),
+    ],
+)
+def test_a_job_that_ends_by_itself_says_why_and_is_not_queued_again(
+    quick: dict[str, str], tmp_path: Path, given: dict[str, str], code: int, said: str
+) -> None:
+    with _batch(["bash", str(SLURM), "SPACE"], {**quick, **given}, tmp_path / "log") as job:
+        assert job.wait(WAIT_SECONDS) == code, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text() == said.replace("ADDRESS", f"{quick['HEAD_IP']}:{quick['PORT']}")
     assert "requeue" not in Path(quick["SAID"]).read_text(encoding="utf-8")
-
-
-def test_nodes_that_do_not_join_end_the_job_with_one_line(quick: dict[str, str], tmp_path: Path) -> None:
-    environment = {**quick, "JOINED": " 1 node_a\\n", "START_SECONDS": "2"}
-    with _batch(["bash", str(SLURM), "SPACE"], environment, tmp_path / "log") as job:
-        assert job.wait(WAIT_SECONDS) == 1
-    address = f"{quick['HEAD_IP']}:{quick['PORT']}"
-    assert (tmp_path / "log").read_text() == (
-        f"only 1 of 2 nodes joined Ray at {address} within 2 s; is HEAD_IP right?\n"
-    )

@@ -319,12 +319,8 @@ def test_regions_with_an_ignored_label(data: Path, tmp_path: Path, ledger: Ledge
     split = find_dataset(variant, NAME).split(0)
     assert set(trial.result.dice_per_case) == set(split.validation)
     assert all(len(report.pseudo_dice_per_class) == 2 for report in trial.folder.epochs())
-
-
-@pytest.mark.cluster
-def test_labels_with_an_ignored_one(data: Path, tmp_path: Path, ledger: Ledger) -> None:
-    labels = {"background": 0, "body": 1, "bud": 2, "ignore": 3}
-    variant = write_variant(tmp_path / "data", data, labels, relabel=ignore_a_border)
+    plain = {"background": 0, "body": 1, "bud": 2, "ignore": 3}
+    variant = write_variant(tmp_path / "plain", data, plain, relabel=ignore_a_border)
     folder = train(spec_of(variant, "pgps+"), ledger, workplace(variant))
     assert [len(report.pseudo_dice_per_class) for report in folder.epochs()] == [2, 2, 2]
 
