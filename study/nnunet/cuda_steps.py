@@ -78,7 +78,6 @@ class CudaSteps(StockSteps):
         self._in_flight: deque[torch.cuda.Event] = deque()
 
     def ready(self, stage: int, batch: Batch, iteration: int) -> None:
-        """Capture the stage unless it is."""
         if stage in self._programs:
             return
         if not self._curriculum.random_draws:
@@ -90,7 +89,6 @@ class CudaSteps(StockSteps):
             self._programs[index] = self._training_program(index, self._blank(index, batch), iteration)
 
     def train(self, stage: int, batch: Batch) -> torch.Tensor:
-        """Train on a batch; its loss stays on the GPU."""
         fresh = self._uploaded(batch)
         self._wait_for_room()
         (loss,) = self._programs[stage].run(fresh)
@@ -116,18 +114,15 @@ class CudaSteps(StockSteps):
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def settle(self) -> None:
-        """Wait for the GPU."""
         torch.cuda.synchronize()
         self._in_flight.clear()
 
     def mark(self) -> torch.cuda.Event:
-        """An event that the GPU notes the time of when it gets there."""
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
     def seconds_between(self, first: Any, second: Any) -> float:
-        """By the GPU's clock."""
         return float(first.elapsed_time(second)) / 1000
 
     def close(self) -> None:

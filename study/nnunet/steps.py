@@ -1,4 +1,6 @@
-"""How an iteration is executed, and timed: nnU-Net's own step, as a CPU runs it. `cuda_steps` has those of a GPU.
+"""How iterations are executed and timed, and what validation came to: nnU-Net's own steps, as a CPU runs them.
+
+`cuda_steps` has those of a GPU.
 
 Iterations are timed in stretches that are reported when they close. Where every iteration draws its stage, a stretch is
 of many stages: it closes as seldom as any other, so that reading the meter and waiting for the device stay rare, and
@@ -7,11 +9,13 @@ says what each of them had of its time.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -123,3 +127,37 @@ class IterationTimer:
             StagePart(stage=stage, iterations=len(laps), seconds=seconds * sum(laps) / whole)
             for stage, laps in sorted(spent.items())
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineValidation:
+    """Loss, mean foreground Dice and Dice by class over the fixed batches; as it is, of an epoch without them."""
+
+    loss: float | None = None
+    dice: float | None = None
+    dice_per_class: tuple[float | None, ...] = ()
+
+    @classmethod
+    def logged(cls, logger: Any) -> Self:
+        """That of the epoch that nnU-Net's logger was last told of."""
+        loss, dice = (float(logger.get_value(key, step=-1)) for key in ("val_losses", "mean_fg_dice"))
+        by_class = logger.get_value("dice_per_class_or_region", step=-1)
+        return cls(loss=loss, dice=_finite(dice), dice_per_class=tuple(_finite(float(value)) for value in by_class))
+
+
+def log_none(logger: Any, labels: Any) -> None:
+    """Repeat the last values: nnU-Net's log wants one per epoch for its progress.png; the ledger's report says None.
+
+    Args:
+        logger: nnU-Net's.
+        labels: its label manager.
+    """
+    log = logger.local_logger.my_fantastic_logging
+    classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+    firsts = {"val_losses": math.nan, "mean_fg_dice": 0.0, "ema_fg_dice": 0.0}
+    for key, first in {**firsts, "dice_per_class_or_region": [math.nan] * classes}.items():
+        log[key].append(log[key][-1] if log[key] else first)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

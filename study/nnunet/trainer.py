@@ -26,11 +26,10 @@ from study.common.errors import InfeasibleTrialError, NoBatchError, TrialInterru
 from study.curriculum.data_curriculum import stopping_epoch
 from study.nnunet import checkpoints
 from study.nnunet.batches import Batches, Schedule, seed_forward, seed_weights
-from study.nnunet.checkpoints import OnlineValidation, log_none
 from study.nnunet.compiling import use_compile_cache
 from study.nnunet.cuda_steps import make_steps
 from study.nnunet.feed import Feed
-from study.nnunet.steps import IterationTimer, StockSteps, read_losses
+from study.nnunet.steps import IterationTimer, OnlineValidation, StockSteps, log_none, read_losses
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
 from study.nnunet.training_job import IterationReport, TrainingJob, published_job
 from study.nnunet.transforms import augmentations
