@@ -66,49 +66,37 @@ def trained(make: MakeTrainer, scheme: str = "pgps", *, like_nnunet: bool = Fals
     return watching
 
 
-def relabelled(root: Path, data: Path, labels: dict[str, Any], *, order: tuple[int, ...] | None = None) -> Any:
+def relabelled(labels: dict[str, Any], *, order: tuple[int, ...] | None = None) -> Any:
+    """Makes phantoms with an ignored border."""
+
     def ignore_a_border(array: Any) -> Any:
         changed = array.copy()
         changed[:12] = 3
         return changed
 
-    return write_variant(root, data, labels, relabel=ignore_a_border, order=order)
-
-
-def plain(data: Path, root: Path) -> dict[str, Any]:
-    return {}
-
-
-def ignoring(data: Path, root: Path) -> dict[str, Any]:
-    return {"variant": relabelled(root, data, {"background": 0, "body": 1, "bud": 2, "ignore": 3})}
-
-
-def regions(data: Path, root: Path) -> dict[str, Any]:
-    labels = {"background": 0, "whole": [1, 2], "bud": 2, "ignore": 3}
-    return {"variant": relabelled(root, data, labels, order=(1, 2))}
+    return lambda data, root: {"variant": write_variant(root, data, labels, relabel=ignore_a_border, order=order)}
 
 
 def two_dimensions(data: Path, root: Path) -> dict[str, Any]:
-    variant = write_variant(
-        root,
-        data,
-        {"background": 0, "lump": 1},
-        relabel=lambda array: (array > 0).astype(np.uint8),
-        plans="PlannedPlans",
-        configuration=FLAT_2D,
-    )
-    return {"variant": variant, "plans": "PlannedPlans", "configuration": FLAT_2D}
+    flat = {"plans": "PlannedPlans", "configuration": FLAT_2D}
+    whole = {"background": 0, "lump": 1}
+    return {"variant": write_variant(root, data, whole, relabel=lambda a: (a > 0).astype(np.uint8), **flat), **flat}
 
 
-def one_voxel(data: Path, root: Path) -> dict[str, Any]:
-    return {"scheme": "efficiency"}
+KINDS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "plain": lambda data, root: {},
+    "ignoring": relabelled({"background": 0, "body": 1, "bud": 2, "ignore": 3}),
+    "regions": relabelled({"background": 0, "whole": [1, 2], "bud": 2, "ignore": 3}, order=(1, 2)),
+    "two dimensions": two_dimensions,
+    "one voxel": lambda data, root: {"scheme": "efficiency"},
+}
 
 
-@pytest.mark.parametrize("kind", [plain, ignoring, regions, two_dimensions, one_voxel])
+@pytest.mark.parametrize("kind", KINDS)
 def test_captured_steps_train_what_nnunets_own_do(
-    make_trainer: MakeTrainer, data: Path, tmp_path: Path, kind: Callable[[Path, Path], dict[str, Any]]
+    make_trainer: MakeTrainer, data: Path, tmp_path: Path, kind: str
 ) -> None:
-    spec = kind(data, tmp_path / "variant")
+    spec = KINDS[kind](data, tmp_path / "variant")
     captured, eager = trained(make_trainer, **spec), trained(make_trainer, like_nnunet=True, **spec)
     assert {row.mode for row in captured.executions} == {"captured"}
     assert [row.reason for row in captured.executions if row.reason] == []

@@ -94,23 +94,15 @@ def reference(request: pytest.FixtureRequest, paths: DataPaths, tmp_path_factory
     return reference_of(spec_of(paths, request.param, **HALF), paths, tmp_path_factory.mktemp("pdl"))
 
 
-def test_the_first_phase_changes_the_training(reference: Reference, paths: DataPaths) -> None:
-    spec = reference.spec
-    assert spec.data == DataCurriculum(cases=tuple(sorted(first_cases(paths))), until_iteration=UNTIL)
-    assert spec.trial_id != spec_of(paths, spec.scheme).trial_id
-
-
-def test_the_number_of_data_workers_changes_nothing(reference: Reference, paths: DataPaths, ledger: Ledger) -> None:
-    assert_same_training(train(reference.spec, ledger, workplace(paths, data_workers=2)), reference)
-
-
 def test_stops_within_at_and_after_the_first_phase_change_nothing(
     reference: Reference, paths: DataPaths, ledger: Ledger
 ) -> None:
-    stops = [5, UNTIL, 20]
+    spec, stops = reference.spec, [5, UNTIL, 20]
+    assert spec.data == DataCurriculum(cases=tuple(sorted(first_cases(paths))), until_iteration=UNTIL)
+    assert spec.trial_id != spec_of(paths, spec.scheme).trial_id
     for after in stops:
-        train(reference.spec, ledger, workplace(paths), after=after)
-    folder = train(reference.spec, ledger, workplace(paths))
+        train(spec, ledger, workplace(paths, data_workers=2), after=after)
+    folder = train(spec, ledger, workplace(paths))
     assert resumed_from(folder) == [0, *stops]
     assert_same_training(folder, reference)
 
