@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from study.curriculum.chain import Geometry
@@ -160,21 +155,3 @@ def result_of(spec: TrialSpec, *, dice: float = 0.75) -> TrialResult:
         voxel_share=spec.curriculum.voxel_share,
         weights_sha256="c" * 64,
     )
-
-
-@contextmanager
-def beating(record: Path) -> Iterator[None]:
-    """Somebody renews the record now and then."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(0.05):
-            os.utime(record)
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

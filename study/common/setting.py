@@ -6,10 +6,11 @@ a training, and the tables of the documentation. Standard library only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from study.common.checks import check_choice, check_count, check_range, is_whole
 from study.common.errors import InvalidInputError
@@ -18,7 +19,7 @@ Dtype = Literal["str", "Int64", "float64", "boolean"]
 _KEY = "setting"
 
 
-class Kind(Protocol):
+class Kind(ABC):
     """What values a setting has.
 
     Attributes:
@@ -27,73 +28,49 @@ class Kind(Protocol):
         legal: what is legal, as documentation says it.
     """
 
-    @property
-    def dtype(self) -> Dtype: ...
-    @property
-    def metavar(self) -> str: ...
-    @property
-    def legal(self) -> str: ...
+    dtype: Dtype
+    metavar: str
+    legal: str
 
+    @abstractmethod
     def check(self, name: str, value: Any) -> Any:
         """The value as it is kept. Raises InvalidInputError where it is not legal."""
 
     def parse(self, text: str) -> Any:
         """The value of a word on the command line; a word that is none is left for the check to refuse."""
+        return text
 
+    @abstractmethod
     def read(self, cell: Any) -> Any:
         """The value of a cell of a table."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Words:
+class Words(Kind):
     """One of some words."""
 
-    words: Sequence[str]
-    dtype: Dtype = "str"
-    metavar: str = "WORD"
+    dtype, metavar = "str", "WORD"
 
-    @property
-    def legal(self) -> str:
-        """The words."""
-        return ", ".join(f"`{word}`" for word in self.words)
+    def __init__(self, *, words: Sequence[str]) -> None:
+        self.words, self.legal = words, ", ".join(f"`{word}`" for word in words)
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`."""
         check_choice(name, value, self.words)
         return value
 
-    def parse(self, text: str) -> Any:
-        """See `Kind`."""
-        return text
-
     def read(self, cell: Any) -> Any:
         """See `Kind`."""
         return str(cell)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Number:
+class Number(Kind):
     """A number from low to high, or a word in its place."""
 
-    low: float
-    high: float
-    above_low: bool = False
-    word: str = ""
-
-    @property
-    def dtype(self) -> Dtype:
-        """Words where one of its values is a word."""
-        return "str" if self.word else "float64"
-
-    @property
-    def metavar(self) -> str:
-        """`0..1`."""
-        return f"{self.low:g}..{self.high:g}" + (f"|{self.word}" if self.word else "")
-
-    @property
-    def legal(self) -> str:
-        """`0 to 1`."""
-        return f"{'above ' * self.above_low}{self.low:g} to {self.high:g}" + (f", `{self.word}`" if self.word else "")
+    def __init__(self, *, low: float, high: float, above_low: bool = False, word: str = "") -> None:
+        self.low, self.high, self.above_low, self.word = low, high, above_low, word
+        self.dtype = "str" if word else "float64"
+        self.metavar = f"{low:g}..{high:g}" + (f"|{word}" if word else "")
+        self.legal = f"{'above ' * above_low}{low:g} to {high:g}" + (f", `{word}`" if word else "")
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`; -0.0 is 0.0, which in JSON would be another setting."""
@@ -112,13 +89,10 @@ class Number:
         return cell if cell == self.word and self.word else float(cell)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Count:
+class Count(Kind):
     """A whole number of at least one."""
 
-    dtype: Dtype = "Int64"
-    metavar: str = "N"
-    legal: str = "≥ 1"
+    dtype, metavar, legal = "Int64", "N", "≥ 1"
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`."""
@@ -134,18 +108,13 @@ class Count:
         return int(cell)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CountOrShare:
+class CountOrShare(Kind):
     """A whole number of something, or a share of what there is of it."""
 
-    of: str
-    dtype: Dtype = "float64"
-    metavar: str = "N|0..1"
+    dtype, metavar = "float64", "N|0..1"
 
-    @property
-    def legal(self) -> str:
-        """`whole epochs ≥ 1, or above 0 and below 1`."""
-        return f"whole {self.of} ≥ 1, or above 0 and below 1"
+    def __init__(self, *, of: str) -> None:
+        self.of, self.legal = of, f"whole {of} ≥ 1, or above 0 and below 1"
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`."""
@@ -165,23 +134,16 @@ class CountOrShare:
         return int(cell) if cell >= 1 else float(cell)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Switch:
+class Switch(Kind):
     """True or false."""
 
-    dtype: Dtype = "boolean"
-    metavar: str = ""
-    legal: str = "`true`, `false`"
+    dtype, metavar, legal = "boolean", "", "`true`, `false`"
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`."""
         if not isinstance(value, bool):
             raise InvalidInputError(field=name, received=value, legal="true or false")
         return value
-
-    def parse(self, text: str) -> Any:
-        """See `Kind`."""
-        return text
 
     def read(self, cell: Any) -> Any:
         """See `Kind`."""
@@ -206,18 +168,18 @@ class Setting:
         told: how a point's summary says it where points differ in it, `budget {:.0%}`; empty where it does not.
     """
 
-    name: str
     default: Any
     kind: Kind
     label: str
-    unit: str
     meaning: str
-    details: str
-    shown_default: str
-    option: str | None
-    bare: str | None
-    logarithmic: bool
-    told: str
+    name: str = ""
+    unit: str = ""
+    details: str = ""
+    shown_default: str = ""
+    option: str | None = ""
+    bare: str | None = None
+    logarithmic: bool = False
+    told: str = ""
 
     def words(self, value: Any) -> list[str]:
         """The option as a command gives it; nothing where leaving it out says the same for ever."""
@@ -233,45 +195,26 @@ class Setting:
         return f"| `{self.name}` | {legal} | {self.shown_default} | {self.details} |"
 
 
-def setting(
-    default: Any,
-    kind: Kind,
-    label: str,
-    meaning: str,
-    *,
-    unit: str = "",
-    details: str = "",
-    shown_default: str = "",
-    option: str | None = "",
-    bare: str | None = None,
-    logarithmic: bool = False,
-    told: str = "",
-) -> Any:
-    """The field of a frozen dataclass that holds a setting; see `Setting`."""
-    said = {
-        "kind": kind,
-        "label": label,
-        "meaning": meaning,
-        "unit": unit,
-        "details": details or meaning,
-        "shown_default": shown_default or f"`{_json(default)}`",
-        "option": option,
-        "bare": bare,
-        "logarithmic": logarithmic,
-        "told": told,
-    }
+def setting(default: Any, kind: Kind, label: str, meaning: str, **more: Any) -> Any:
+    """The field of a frozen dataclass that holds a setting; `more` are further fields of `Setting`."""
+    said = Setting(default=default, kind=kind, label=label, meaning=meaning, **more)
     return field(default=default, metadata={_KEY: said})
 
 
 @cache
 def settings_of(record: Any) -> Mapping[str, Setting]:
     """The settings of a dataclass by name, in its order."""
-    found = {}
-    for each in fields(record):
-        said = dict(each.metadata[_KEY])
-        option = f"--{each.name.replace('_', '-')}" if said["option"] == "" else said["option"]
-        found[each.name] = Setting(**{**said, "name": each.name, "default": each.default, "option": option})
-    return found
+    return {each.name: _named(each.metadata[_KEY], each.name) for each in fields(record)}
+
+
+def _named(said: Setting, name: str) -> Setting:
+    return replace(
+        said,
+        name=name,
+        details=said.details or said.meaning,
+        shown_default=said.shown_default or f"`{_json(said.default)}`",
+        option=f"--{name.replace('_', '-')}" if said.option == "" else said.option,
+    )
 
 
 def check_settings(record: Any) -> None:

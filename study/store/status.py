@@ -18,7 +18,6 @@ from study.store.ledger import Ledger
 from study.store.pace import Work, spread, words, works
 from study.store.prediction import predict_command
 from study.store.readings import fallback_lines
-from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 if TYPE_CHECKING:
@@ -65,26 +64,26 @@ class TrialStatus:
 
     trial_id: str
     state: TrialState
-    scheme: str
-    axes: Axes | None
-    dataset: str
-    fold: int | None
-    seed: int | None
-    iteration: int
-    total_iterations: int
-    stopped_at_iteration: int | None
-    patch_size: tuple[int, ...] | None
-    pseudo_dice: float | None
-    dice: float | None
-    runtime_seconds: float
-    co2_kg: float | None
-    attempts: int
-    waste_seconds: float
-    last_error: str | None
-    unmeasured: tuple[str, ...]
-    fallbacks: tuple[str, ...]
-    log: str
-    predict: str | None
+    scheme: str = ""
+    axes: Axes | None = None
+    dataset: str = ""
+    fold: int | None = None
+    seed: int | None = None
+    iteration: int = 0
+    total_iterations: int = 0
+    stopped_at_iteration: int | None = None
+    patch_size: tuple[int, ...] | None = None
+    pseudo_dice: float | None = None
+    dice: float | None = None
+    runtime_seconds: float = 0.0
+    co2_kg: float | None = None
+    attempts: int = 0
+    waste_seconds: float = 0.0
+    last_error: str | None = None
+    unmeasured: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    log: str = ""
+    predict: str | None = None
     remarks: tuple[str, ...] = ()
     works: Mapping[tuple[object, ...], Work] = field(default_factory=dict)
 
@@ -125,16 +124,12 @@ class StatusBoard:
                 self._order[name] = since, name
         return [TrialFolder(place / name) for name in sorted(names & self._order.keys(), key=self._order.__getitem__)]
 
-    def _is_settled(self, folder: TrialFolder) -> bool:
-        """Whether its line is known and can change no more, unless somebody takes the result away."""
-        signature, row = self._known.get(folder.trial_id, (None, None))
-        return row is not None and row.state is TrialState.FINISHED and signature == folder.result_stamp()
-
     def _row(self, folder: TrialFolder) -> TrialStatus:
-        if self._is_settled(folder):
-            return self._known[folder.trial_id][1]
-        signature: object = folder.signature()
         before, row = self._known.get(folder.trial_id, (None, None))
+        # A finished one can change no more, unless somebody takes the result away.
+        if row is not None and row.state is TrialState.FINISHED and before == folder.result_stamp():
+            return row
+        signature: object = folder.signature()
         if row is None or before != signature or row.state is TrialState.RUNNING:
             row = _status(folder)
             finished = row.state is TrialState.FINISHED
@@ -238,34 +233,8 @@ def _status(folder: TrialFolder) -> TrialStatus:
     try:
         return _read(folder, read_trial(folder))
     except (StudyError, *UNFORESEEN) as error:
-        return _unreadable(folder, str(error))
-
-
-def _unreadable(folder: TrialFolder, reason: str) -> TrialStatus:
-    return TrialStatus(
-        trial_id=folder.trial_id,
-        state=TrialState.UNREADABLE,
-        scheme="",
-        axes=None,
-        dataset="",
-        fold=None,
-        seed=None,
-        iteration=0,
-        total_iterations=0,
-        stopped_at_iteration=None,
-        patch_size=None,
-        pseudo_dice=None,
-        dice=None,
-        runtime_seconds=0.0,
-        co2_kg=None,
-        attempts=0,
-        waste_seconds=0.0,
-        last_error=reason,
-        unmeasured=(),
-        fallbacks=(),
-        log=str(folder.log_path),
-        predict=None,
-    )
+        unreadable, log = TrialState.UNREADABLE, str(folder.log_path)
+        return TrialStatus(trial_id=folder.trial_id, state=unreadable, last_error=str(error), log=log)
 
 
 def _read(folder: TrialFolder, records: Records) -> TrialStatus:
@@ -284,7 +253,7 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         iteration=trained,
         total_iterations=spec.curriculum.total_iterations,
         stopped_at_iteration=None if result is None else spec.stopped_at(result.iterations),
-        patch_size=_patch_at(spec, trained),
+        patch_size=spec.curriculum.stage_at(trained - 1).patch_size if trained else None,
         pseudo_dice=dice[-1] if dice else None,
         dice=None if result is None else result.dice,
         runtime_seconds=costs.training.seconds,
@@ -299,10 +268,6 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         remarks=() if result is None else result.remarks,
         works=works(spec, attempts, intervals),
     )
-
-
-def _patch_at(spec: TrialSpec, trained: int) -> tuple[int, ...] | None:
-    return spec.curriculum.stage_at(trained - 1).patch_size if trained else None
 
 
 def best(rows: Sequence[TrialStatus]) -> TrialStatus | None:
@@ -325,16 +290,9 @@ def _scheme(row: TrialStatus) -> str:
     changed = {name: value for name, value in vars(row.axes).items() if named and value != getattr(named.axes, name)}
     # Without a part of the cases to start on, the other keys of the data curriculum are idle.
     hidden = ("budget", "allocation", *(() if row.axes.needs_ranking else ("pdl_fraction", "pdl_epochs", "pdl_metric")))
-    shown = [f"{name}={_short(value)}" for name, value in changed.items() if name not in hidden]
+    words = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in changed.items()}
+    shown = [f"{name}={word}" for name, word in words.items() if name not in hidden]
     return " ".join([row.scheme, *shown])
-
-
-def _budget(row: TrialStatus) -> str:
-    return "-" if row.axes is None else f"{100 * row.axes.budget:g} %"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cells(row: TrialStatus) -> list[str]:
@@ -349,7 +307,7 @@ def _cells(row: TrialStatus) -> list[str]:
         f"{row.iteration}/{row.total_iterations}{' Dice' if row.stopped_at_iteration else ''}",
         "-" if row.fold is None else str(row.fold),
         "-" if row.seed is None else str(row.seed),
-        _budget(row),
+        "-" if row.axes is None else f"{100 * row.axes.budget:g} %",
         size_text(row.patch_size) if row.patch_size else "-",
         "-" if row.co2_kg is None else f"{1000 * row.co2_kg:.3f}",
         f"{row.waste_seconds:.1f}",
