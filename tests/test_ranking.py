@@ -1,4 +1,6 @@
-"""Rankings of small datasets, made whole: known orders, the same bytes with any number of workers and after kills."""
+"""Rankings of small datasets, made whole: known orders, the same bytes with any number of workers, after kills and on a
+cluster; its processes, none of which outlives its parent.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from clusters import Cluster, cluster
 from numpy.typing import NDArray
 from rankable import FULL, NAME, PLANS, SHAPE, anatomy, moved, noisy, write_dataset
+from studies import USER_ERROR
 
+from study.__main__ import main
 from study.common import files
 from study.common.errors import InvalidInputError, MachineError, MissingDataError
 from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
 from study.ranking.files import PAIRS, RECORD, TABLE, read_table
 from study.ranking.make import Made, RankingProgress, RankingSettings, make_ranking
+from study.ranking.work import run_all
 from study.store.locks import held
 
 Array = NDArray[np.float32]
@@ -290,3 +297,105 @@ def test_a_case_that_is_not_there_or_cannot_be_read_is_named(
 def test_two_at_once_are_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
     with held(tmp_path / NAME / "fold_0" / ".lock"), pytest.raises(MachineError, match="is being ranked by process"):
         make_ranking(dataset, 0, settings(), rankings=tmp_path)
+
+
+def touch(folder: Path, name: str) -> None:
+    (folder / name).touch()
+
+
+def fail_at(bad: str, name: str) -> None:
+    if name == bad:
+        raise MissingDataError(f"{name} is missing")
+
+
+def die(_: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("items", "workers"), [(7, 1), (7, 3), (0, 4)])
+def test_every_item_is_done_and_counted(tmp_path: Path, items: int, workers: int) -> None:
+    names, counts = [f"item{index}" for index in range(items)], list[int]()
+    run_all(partial(touch, tmp_path), names, counts.append, workers=workers)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert counts == list(range(items + 1))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_arrives_as_it_was(workers: int) -> None:
+    with pytest.raises(MissingDataError, match=r"^b is missing$"):
+        run_all(partial(fail_at, "b"), ["a", "b", "c"], lambda _: None, workers=workers)
+
+
+def test_a_dead_process_is_told() -> None:
+    with pytest.raises(MachineError, match=r"a ranking process died, .* the same command goes on from here"):
+        run_all(die, ["a", "b"], lambda _: None, workers=2)
+
+
+SLEEPING = """
+import time
+from study.ranking.work import run_all
+
+if __name__ == "__main__":
+    run_all(time.sleep, [300.0, 300.0], lambda _: print("looking", flush=True), workers=2)
+"""
+
+
+def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "sleep.py"
+    script.write_text(SLEEPING)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        workers: list[psutil.Process] = []
+        while len(workers) < 3:  # two that sleep, and what looks after their files
+            workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=600)
+        assert alive == []
+
+
+def rank_on(ray: Cluster, root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "study", "rank", "--data", str(root), "--dataset", "902", "--address", ray.address]
+    return subprocess.run(
+        [*command, *words],
+        env=ray.environment(),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.torture
+def test_a_cluster_makes_the_same_ranking_and_hands_errors_on(tmp_path: Path) -> None:
+    cases = {f"case{index}": noisy(anatomy(), index) for index in range(4)}
+    write_dataset(tmp_path / "data", {**cases, "zero": np.zeros(SHAPE, dtype=np.float32)}, {"out": anatomy(seed=3)})
+    with cluster() as ray:
+        made = rank_on(ray, tmp_path / "data")
+        assert made.returncode == 0, made.stderr
+        broken = next((tmp_path / "data" / "nnUNet_preprocessed" / NAME).rglob("case2.b2nd"))
+        broken.write_bytes(b"")
+        refused = rank_on(ray, tmp_path / "data", "--out", str(tmp_path / "other"), "--transform", "none")
+    assert refused.returncode == USER_ERROR
+    assert "case2" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    content = (
+        tmp_path / "data" / "nnUNet_preprocessed" / NAME / "rankings" / "fold_0" / "ranking.parquet"
+    ).read_bytes()
+    write_dataset(tmp_path / "again", {**cases, "zero": np.zeros(SHAPE, dtype=np.float32)}, {"out": anatomy(seed=3)})
+    assert main(["rank", "--data", str(tmp_path / "again"), "--dataset", "902", "--workers", "1"]) == 0
+    here = tmp_path / "again" / "nnUNet_preprocessed" / NAME / "rankings" / "fold_0" / "ranking.parquet"
+    assert here.read_bytes() == content
+
+
+def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"a": anatomy(), "b": anatomy(seed=1)})
+    words = ["rank", "--data", str(tmp_path), "--dataset", "902", "--address", "127.0.0.1:1"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "study", *words], env=dict(os.environ), cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert answer.returncode == USER_ERROR
+    assert "nothing answers there" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
