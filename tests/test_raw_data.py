@@ -18,12 +18,13 @@ from raw_data import describe, rewrite, with_label_seven
 
 from study.common import files
 from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError, StudyError
+from study.common.serialize import sha256_of_json
 from study.nnunet import integrity
 from study.nnunet.datasets import DataPaths, dataset_id, description_problems
 from study.nnunet.integrity import look, oddities
 from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.prepare import msd_source, prepare, raw_source, sources
-from study.nnunet.prepare.sources import inventory
+from study.nnunet.prepare.sources import inventory, is_inventory
 
 # -------------------------------------------------------------------------------------------------------------- sources
 
@@ -261,6 +262,15 @@ def test_what_changed_in_place_or_elsewhere_is_seen(
     before, found = inventory(folder), label(folder).stat()
     os.utime(label(folder), ns=(found.st_atime_ns, found.st_mtime_ns + 1))
     assert inventory(folder) != before
+    # What the first version recorded were names and sizes.
+    inside = [
+        folder / "dataset.json",
+        *sorted((folder / "imagesTr").iterdir()),
+        *sorted((folder / "labelsTr").iterdir()),
+    ]
+    recorded = sha256_of_json([[str(path.relative_to(folder)), path.stat().st_size] for path in inside])
+    assert is_inventory(recorded, folder) and is_inventory(inventory(folder), folder)
+    assert not is_inventory(before, folder)
     (elsewhere / "image.nii.gz").unlink()
     with pytest.raises(MissingDataError, match=r"elsewhere/image.nii.gz cannot be read: No such file"):
         inventory(folder)

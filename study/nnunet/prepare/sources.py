@@ -146,24 +146,36 @@ def raw_source(folder: Path, number: int | None = None) -> RawFolder:
     return source
 
 
-def inventory(folder: Path) -> str:
+def inventory(folder: Path, *, of_first_version: bool = False) -> str:
     """SHA-256 over names and content of dataset.json, images and labels; of large files size and time stand for it.
 
-    Files that dataset.json lists elsewhere count as well, as nnU-Net finds them.
+    Files that dataset.json lists elsewhere count as well, as nnU-Net finds them. The first version of this project
+    recorded names and sizes of what lies in the folder.
 
     Raises:
         MissingDataError: a file cannot be looked at, as with a link to nothing.
     """
-    cases = (_read_description(folder).get("dataset") or {}).values()
-    listed = [folder / os.path.expandvars(name) for case in cases for name in (*case["images"], case["label"])]
-    paths = [folder / DESCRIPTION, *visible(folder / "imagesTr"), *visible(folder / "labelsTr"), *listed]
+    paths = [folder / DESCRIPTION, *visible(folder / "imagesTr"), *visible(folder / "labelsTr")]
+    cases = {} if of_first_version else _read_description(folder).get("dataset") or {}
+    for case in cases.values():
+        paths += [folder / os.path.expandvars(name) for name in (*case["images"], case["label"])]
+    look = _size_of if of_first_version else _fingerprint_of
     try:
-        return sha256_of_json([[os.path.relpath(path, folder), _fingerprint_of(path)] for path in paths])
+        return sha256_of_json([[os.path.relpath(path, folder), look(path)] for path in paths])
     except OSError as error:
         raise MissingDataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def _fingerprint_of(path: Path) -> list[object]:
+def is_inventory(recorded: str, folder: Path) -> bool:
+    """Whether a folder is as it was recorded, in either form."""
+    return recorded in (inventory(folder), inventory(folder, of_first_version=True))
+
+
+def _size_of(path: Path) -> object:
+    return path.stat().st_size
+
+
+def _fingerprint_of(path: Path) -> object:
     found = path.stat()
     if found.st_size > SMALL_FILE_BYTES:
         return [found.st_size, found.st_mtime_ns]
@@ -173,7 +185,7 @@ def _fingerprint_of(path: Path) -> list[object]:
 def is_converted_from(raw_folder: Path, source: RawFolder) -> bool:
     """Whether a raw dataset was made from this Decathlon task as it is now."""
     marker = raw_folder / MARKER_NAME
-    return marker.exists() and bool(files.read_json(marker).get("inventory", "") == inventory(source.folder))
+    return marker.exists() and is_inventory(files.read_json(marker).get("inventory", ""), source.folder)
 
 
 def link(source: RawFolder, raw_root: Path) -> None:

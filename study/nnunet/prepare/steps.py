@@ -43,6 +43,7 @@ from study.nnunet.prepare.sources import (
     conversion_folder,
     convert,
     inventory,
+    is_inventory,
     link,
     visible,
 )
@@ -131,7 +132,7 @@ class PreparationJob:
     def is_verified(self) -> bool | None:
         """Whether the raw dataset is as it was when it was verified; None if it never was."""
         recorded = self.record().get("inventory")
-        return bool(recorded == inventory(self.raw_folder)) if recorded else None
+        return is_inventory(recorded, self.raw_folder) if recorded else None
 
 
 def run_steps(job: PreparationJob, begin: Begin, note: Note) -> None:
