@@ -16,7 +16,6 @@ from prepared import Phase, spec_of, train, workplace
 from study.common.errors import InvalidInputError
 from study.nnunet.datasets import data_paths
 from study.run import meter as emissions
-from study.run.cpu_energy import ProcessTree, Sample
 from study.run.meter import (
     OWN_COUNTED,
     OWN_MODELLED,
@@ -27,6 +26,7 @@ from study.run.meter import (
     check_country,
     make_meter,
 )
+from study.run.own_energy import ProcessTree, Sample
 from study.store.costs import bill
 from study.store.ledger import Ledger
 from study.store.readings import UNMEASURED, MeterInfo, MeterReading, NodeUse

@@ -16,9 +16,18 @@ from typing import Any
 import pytest
 from neighbours import busy_neighbours
 
-from study.run.cpu_energy import CpuEnergy, ProcessTree
-from study.run.gpu_energy import ABSENT, BY_USE, EVENLY, MEASURED, UNMEASURED, GpuEnergy, load_nvml
 from study.run.meter import Accounts, CodeCarbonMeter
+from study.run.own_energy import (
+    ABSENT,
+    BY_USE,
+    EVENLY,
+    MEASURED,
+    UNMEASURED,
+    CpuEnergy,
+    GpuEnergy,
+    ProcessTree,
+    load_nvml,
+)
 from study.store.readings import NodeUse
 from study.store.records import CostInterval, Phase
 from study.store.specification import Energy

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.run import cpu_energy
-from study.run.cpu_energy import TRIAL_NAME, CpuTime, ProcessTree, Sight
+from study.run import own_energy
+from study.run.own_energy import TRIAL_NAME, CpuTime, ProcessTree, Sight
 
 BURN = """
 import os, time
@@ -97,7 +97,7 @@ def test_children_of_a_helper_count_though_it_is_no_child_of_ours() -> None:
     run = f"subprocess.run([sys.executable, '-c', {BURN.format(seconds=0.5)!r}])"
     helper = python(f"import subprocess, sys\ninput()\n{run}\nprint('done', flush=True)\ninput()")
     sample = "print(tree.sample().use.own_cpu_seconds, flush=True)"
-    make = f"from study.run.cpu_energy import ProcessTree\ntree = ProcessTree([{helper.pid}])"
+    make = f"from study.run.own_energy import ProcessTree\ntree = ProcessTree([{helper.pid}])"
     observer = python(f"{make}\n{sample}\ninput()\n{sample}")
     before = float(observer.stdout.readline())
     helper.stdin.write("go\n")
@@ -110,9 +110,9 @@ def test_children_of_a_helper_count_though_it_is_no_child_of_ours() -> None:
 
 def trials_below(pid: int) -> int:
     """Of this process and those it started: other tests train on the same machine, when they like."""
-    everything = cpu_energy._all_processes()
-    below = cpu_energy._with_descendants([pid], everything)
-    return cpu_energy._trials({one: everything[one] for one in below}) or 0
+    everything = own_energy._all_processes()
+    below = own_energy._with_descendants([pid], everything)
+    return own_energy._trials({one: everything[one] for one in below}) or 0
 
 
 @pytest.mark.usefixtures("tree")
@@ -120,7 +120,7 @@ def test_trials_of_others_are_counted_and_what_they_fork_is_not(tmp_path: Path) 
     alone = trials_below(os.getpid())
     script = tmp_path / "other.py"
     script.write_text(
-        "import os\nfrom study.run.cpu_energy import ProcessTree\ntree = ProcessTree()\n"
+        "import os\nfrom study.run.own_energy import ProcessTree\ntree = ProcessTree()\n"
         "if os.fork():\n    print('ready', flush=True)\nos.read(0, 1)\n"
     )
     # By way of a shell: the child of a trial is no trial.

@@ -22,8 +22,7 @@ from importlib import metadata, resources
 from typing import Any
 
 from study.common.errors import InvalidInputError
-from study.run import gpu_energy
-from study.run.cpu_energy import CpuEnergy, ProcessTree, Sample
+from study.run.own_energy import CpuEnergy, GpuEnergy, ProcessTree, Sample, load_nvml
 from study.store.readings import AT_START, UNMEASURED, MeterInfo, MeterReading, NodeUse, OwnEnergy
 from study.store.records import CostInterval, Phase
 from study.store.specification import Energy
@@ -59,7 +58,7 @@ class NoMeter:
 
 
 class CodeCarbonMeter:
-    """CodeCarbon's offline tracker for CPU and RAM of the node, `cpu_energy` and `gpu_energy` for what is the trial's.
+    """CodeCarbon's offline tracker for CPU and RAM of the node, `own_energy` for what is the trial's.
 
     Whatever breaks in it, no training breaks. CodeCarbon tells nobody but its log why it gives nothing, or 0: the log
     is listened to, and a reading that stands still for a second is no reading.
@@ -82,7 +81,7 @@ class CodeCarbonMeter:
         pue: float = 1.0,
         cpus: float,
         gpus: float = 1.0,
-        load_nvml: Callable[[], Any] = gpu_energy.load_nvml,
+        load_nvml: Callable[[], Any] = load_nvml,
     ) -> None:
         self._country, self._pue, self._cpus, self._gpus, self._load_nvml = country, pue, cpus, gpus, load_nvml
         self._tracker: Any = None
@@ -94,7 +93,7 @@ class CodeCarbonMeter:
     def start(self) -> None:
         """Start measuring, before it is known what the trial computes on; whatever cannot be is unmeasured."""
         self._started = time.perf_counter()
-        self._gpu = gpu_energy.GpuEnergy(fraction=self._gpus, load=self._load_nvml)
+        self._gpu = GpuEnergy(fraction=self._gpus, load=self._load_nvml)
         logging.getLogger("codecarbon").addFilter(self._heard)
         try:
             self._start_tracker()

@@ -50,7 +50,7 @@ SETTLED = (TrialState.FINISHED, TrialState.INFEASIBLE, TrialState.FAILED)
 STUDY = "study"
 
 
-class Ending(NamedTuple):
+class OptunaEnding(NamedTuple):
     """How a trial of Optuna ends: values, one for each objective, if it is COMPLETE, else in one line why it is not."""
 
     state: OptunaState
@@ -58,17 +58,17 @@ class Ending(NamedTuple):
     reason: str | None = None
 
 
-def ending_of(outcome: Outcome, objectives: Sequence[str]) -> Ending:
+def ending_of(outcome: Outcome, objectives: Sequence[str]) -> OptunaEnding:
     """How Optuna's trial of a point ends that came to this outcome."""
     if outcome.state is TrialState.INFEASIBLE:
-        return Ending(OptunaState.PRUNED, reason=outcome.reason or "infeasible")
+        return OptunaEnding(OptunaState.PRUNED, reason=outcome.reason or "infeasible")
     if outcome.state is not TrialState.FINISHED:
-        return Ending(OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
+        return OptunaEnding(OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
     values = [outcome.values.get(name, math.nan) for name in objectives]
     unmeasured = [name for name, value in zip(objectives, values, strict=True) if not math.isfinite(value)]
     if unmeasured:
-        return Ending(OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
-    return Ending(OptunaState.COMPLETE, values)
+        return OptunaEnding(OptunaState.FAIL, reason=f"{', '.join(unmeasured)} not measured")
+    return OptunaEnding(OptunaState.COMPLETE, values)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -134,11 +134,11 @@ def rebuilt(space: SearchSpace, ledger: Ledger) -> optuna.Study:
     return study
 
 
-def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> Ending:
+def _ending(outcome: Outcome, folders: Sequence[TrialFolder], objectives: Sequence[str]) -> OptunaEnding:
     """How a point stands; what has not ended is being trained, or waits until the study is run again."""
     if any(folder.state() is TrialState.RUNNING for folder in folders):
-        return Ending(OptunaState.RUNNING)
-    return ending_of(outcome, objectives) if outcome.state in SETTLED else Ending(OptunaState.WAITING)
+        return OptunaEnding(OptunaState.RUNNING)
+    return ending_of(outcome, objectives) if outcome.state in SETTLED else OptunaEnding(OptunaState.WAITING)
 
 
 def _curve(folders: Sequence[TrialFolder]) -> dict[int, float]:
