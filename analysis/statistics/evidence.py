@@ -15,6 +15,7 @@ from analysis.tables.points import average_points
 from analysis.tables.rows import FOREGROUND
 from analysis.tables.sources import read
 from study.common.checks import check_choice
+from study.store.audit import reading_many
 from study.store.results import METRICS
 
 BY_CLASS = ("dice", *METRICS)
@@ -79,8 +80,9 @@ def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_epochs: bo
     Raises:
         LedgerError: a folder cannot be read.
     """
-    tables = read(folders, with_epochs=with_epochs)
-    return evidence_of(tables if grid is None else redrawn(tables, grid))
+    with reading_many():
+        tables = read(folders, with_epochs=with_epochs)
+        return evidence_of(tables if grid is None else redrawn(tables, grid))
 
 
 def evidence_of(tables: Tables) -> Evidence:

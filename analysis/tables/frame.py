@@ -20,7 +20,7 @@ from study.common import files
 from study.common.errors import LedgerError
 from study.common.setting import Dtype
 from study.common.terminal import visible
-from study.store.audit import folders, reading_many
+from study.store.audit import folders
 from study.store.ledger import Ledger
 
 __all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
@@ -63,11 +63,10 @@ def read_studies(folders: Sequence[Path], *, with_epochs: bool = True) -> Tables
         name: {column.name: [] for column in columns if column.name not in KEY} for name, columns in TABLES.items()
     }
     keys, lengths = [], []
-    with reading_many():
-        for study, ledger in _ledgers(folders):
-            for folder in _trials(ledger):
-                keys.append((study, folder.trial_id))
-                lengths.append(_add(trial_columns(folder, with_epochs=with_epochs), values))
+    for study, ledger in _ledgers(folders):
+        for folder in _trials(ledger):
+            keys.append((study, folder.trial_id))
+            lengths.append(_add(trial_columns(folder, with_epochs=with_epochs), values))
     of_trials = [_series(names, "str") for names in zip(*keys, strict=True)]
     for number, name in enumerate(TABLES if keys else ()):
         rows = np.repeat(np.arange(len(keys)), [counts[number] for counts in lengths])
