@@ -244,7 +244,7 @@ def test_a_long_table_has_the_cells_of_a_short_one(
 ) -> None:
     main(["status", str(study.ledger.root)])
     short = capsys.readouterr().out.splitlines()
-    monkeypatch.setattr(status_module, "MOST_LAID_OUT", 0)
+    monkeypatch.setattr("study.common.tables.MOST_LAID_OUT", 0)
     main(["status", str(study.ledger.root)])
     long = capsys.readouterr().out.splitlines()
     for trial in study.trials.values():

@@ -6,13 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli.options import add_source_options, evidence_from
+from analysis.cli.options import add_source_options, evidence_from, print_table
 from study.common.errors import InvalidInputError, MissingDataError
 
 if TYPE_CHECKING:
     from analysis.comparison.compare import Comparison
     from analysis.comparison.reference import Publication
-    from analysis.tables.format import Table as TextTable
 
 EXAMPLES = """  python -m analysis compare studies/hippo --baseline cps --against pgps,pgps+
   python -m analysis compare studies/hippo --reference miccai2024
@@ -137,18 +136,3 @@ def _print(comparison: Comparison, remarks: list[str]) -> None:
     equal = equal_cost_sentences(comparison.equal_cost)
     for sentence in [*summary_sentences(comparison), *equal, *notes(comparison), *carbon, *remarks]:
         print(sentence)
-
-
-def print_table(title: str, text: TextTable) -> None:
-    """Print a table in the terminal, as wide as it allows."""
-    from study.common.tables import TextColumn, blocks, fits, fitting_table, wide_console
-
-    console = wide_console()
-    columns = [
-        TextColumn(heading=heading, cells=cells, right=numeric)
-        for heading, numeric, cells in zip(text.headings, text.numeric, zip(*text.rows, strict=True), strict=True)
-    ]
-    if fits(columns, console.width):
-        console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
-        return
-    print(title, *blocks(columns), sep="\n")

@@ -9,7 +9,7 @@ import numbers
 import sys
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli.options import add_source_options, evidence_from
+from analysis.cli.options import add_source_options, evidence_from, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the front."""
-    from analysis.fronts.caveats import caveats, left_out
+    from analysis.fronts.caveats import caveats, left_out, states
     from analysis.fronts.front import pareto_front
     from analysis.fronts.hypervolume import judged
     from analysis.fronts.resampling import CaseDraws
@@ -50,15 +50,15 @@ def run(args: argparse.Namespace) -> int:
 
     evidence = evidence_from(args, with_epochs=False)
     evidence = evidence if args.label is None else evidence.of_class(args.label)
-    trials, points = evidence.tables.trials, evidence.points
-    front = pareto_front(points, args.objectives.split(","), by=args.by)
+    front = pareto_front(evidence.points, args.objectives.split(","), by=args.by)
     judgement = judged(front, CaseDraws(evidence.tables))
     best = judgement[judgement["non_dominated"]]
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in best.iterrows()], indent=1))
     elif not best.empty:
         _print_table(best, front, of_class=_of_class(args.label, front))
-    for sentence in [*_nothing(front, trials), *left_out(front), *caveats(front), *about_carbon(front.objectives)]:
+    nothing = [f"nothing on the front: {states(evidence.tables.trials)}"] if best.empty else []
+    for sentence in [*nothing, *left_out(front), *caveats(front), *about_carbon(front.objectives)]:
         print(sentence, file=sys.stderr)
     return 0
 
@@ -119,28 +119,11 @@ def _whole(value: Any) -> int | None:
 
 def _print_table(best: pd.DataFrame, front: Front, *, of_class: str) -> None:
     from analysis.tables.format import readable, without_empty
-    from study.common.tables import TextColumn, blocks, fits, fitting_table, wide_console
 
     groups = [*(["dataset"] if front.points["dataset"].nunique() > 1 else []), *([front.by] if front.by else [])]
     objectives = [objective.name for objective in front.objectives]
     interval = without_empty(best, ["dice_low", "dice_high"]) if "dice" in objectives else []
     values = [name for o in objectives for name in ([o, *interval] if o == "dice" else [o])]
     names = ["number", *groups, "summary", *values, "probability", "folds", "n_seeds", "trial_ids"]
-    text, console = readable(best, names), wide_console()
-    columns = [
-        TextColumn(heading=heading, cells=cells, right=numeric, keep=name in (*KEPT, *groups, *objectives))
-        for name, heading, numeric, cells in zip(
-            names, text.headings, text.numeric, zip(*text.rows, strict=True), strict=True
-        )
-    ]
     title = f"{len(best)} of {len(front.points)} points are on the front{of_class}"
-    if fits([column for column in columns if column.keep], console.width, full=False):
-        console.print(fitting_table(columns, console.width, title=title, title_justify="left"))
-    else:
-        print(title, *blocks(columns), sep="\n")
-
-
-def _nothing(front: Front, trials: pd.DataFrame) -> list[str]:
-    from analysis.fronts.caveats import states
-
-    return [f"nothing on the front: {states(trials)}"] if front.best.empty else []
+    print_table(title, readable(best, names), keep=[name in (*KEPT, *groups, *objectives) for name in names])

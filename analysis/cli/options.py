@@ -1,15 +1,19 @@
-"""Options that the verbs share: which studies, and on whose grid."""
+"""What the verbs share: which studies, on whose grid, and tables in the terminal."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.buckets.storage import place
 
 if TYPE_CHECKING:
     from analysis.statistics.evidence import Evidence
+    from analysis.tables.format import Table
 
 
 def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -25,7 +29,16 @@ def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = Fals
 
 
 def evidence_from(args: argparse.Namespace, *, with_epochs: bool = True) -> Evidence:
-    """Read what `add_source_options` named; of each trial that is unreadable a line on standard error.
+    """Read what `add_source_options` named; see `reading`."""
+    with reading(args, with_epochs=with_epochs) as (evidence, _):
+        return evidence
+
+
+@contextmanager
+def reading(args: argparse.Namespace, *, with_epochs: bool = True) -> Iterator[tuple[Evidence, list[Path]]]:
+    """What `add_source_options` named, with its folders, of which those of a URL are gone afterwards.
+
+    Of each trial that is unreadable, and so in no figure of any verb, a line on standard error.
 
     Raises:
         LedgerError: a place is none of these, or cannot be read.
@@ -33,18 +46,37 @@ def evidence_from(args: argparse.Namespace, *, with_epochs: bool = True) -> Evid
     """
     from analysis.statistics.evidence import gather
     from analysis.tables.grid import Grid
+    from analysis.tables.rows import UNREADABLE
     from study.buckets.view import readings
 
     grid = Grid(country=args.country) if args.country else None
     with readings(args.studies) as folders:
-        return told(gather(folders, grid=grid, with_epochs=with_epochs))
+        evidence = gather(folders, grid=grid, with_epochs=with_epochs)
+        trials = evidence.tables.trials
+        for _, row in trials[trials["state"] == UNREADABLE].iterrows():
+            print(f"{row['trial_id']} unreadable: {row['failure']}", file=sys.stderr)
+        yield evidence, folders
 
 
-def told(evidence: Evidence) -> Evidence:
-    """The same, its unreadable trials named on standard error: they are in no figure of any verb."""
-    from analysis.tables.rows import UNREADABLE
+def print_table(title: str, text: Table, *, keep: Sequence[bool] | None = None) -> None:
+    """Print a table as wide as the terminal allows, in blocks where it does not fit.
 
-    trials = evidence.tables.trials
-    for _, row in trials[trials["state"] == UNREADABLE].iterrows():
-        print(f"{row['trial_id']} unreadable: {row['failure']}", file=sys.stderr)
-    return evidence
+    Args:
+        title: above it.
+        text: the table.
+        keep: for each column whether it always stays, in several lines if need be; others may go. None keeps them all
+            in one line.
+    """
+    from study.common import tables
+
+    console = tables.wide_console()
+    columns = [
+        tables.TextColumn(heading=heading, cells=cells, right=right, keep=stays)
+        for heading, cells, right, stays in zip(
+            text.headings, zip(*text.rows, strict=True), text.numeric, keep or [False] * len(text.headings), strict=True
+        )
+    ]
+    if tables.fits([one for one in columns if one.keep or not keep], console.width, full=not keep):
+        tables.print_table(console, columns, title)
+    else:
+        print(title, *tables.blocks(columns), sep="\n")

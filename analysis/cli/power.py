@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cli.options import add_source_options, evidence_from
+from analysis.cli.options import add_source_options, evidence_from, print_table
 from analysis.comparison.numbers import budget_words, dice
 from analysis.statistics.tests import error_of_difference, smallest_difference
 from analysis.tables.format import Table
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from analysis.cli.compare import print_table, something
+    from analysis.cli.compare import something
     from analysis.comparison.compare import compare
     from analysis.tables.methods import METHOD_LABELS
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.cli.options import add_source_options, told
+from analysis.cli.options import add_source_options, reading
 from study.buckets.storage import place
 from study.common.errors import InvalidInputError
 from study.common.setting import number
@@ -56,14 +56,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the recommendation."""
     from analysis.advice.advice import advice
     from analysis.advice.text import print_advice
-    from analysis.statistics.evidence import gather
-    from analysis.tables.grid import Grid
-    from study.buckets.view import readings
 
     mode = _mode(args)
-    grid = Grid(country=args.country) if args.country else None
-    with readings(args.studies) as folders:
-        evidence = _of_dataset(told(gather(folders, grid=grid)), args.dataset)
+    with reading(args) as (whole, folders):
+        evidence = _of_dataset(whole, args.dataset)
         chosen = _choose(evidence, mode, args)
         found = advice(chosen, evidence, folders, out=args.out, data=args.data)
     if args.json:
@@ -93,10 +89,8 @@ def _of_dataset(evidence: Evidence, name: str | None) -> Evidence:
     names = evidence.datasets
     if not names:
         raise MissingDataError(f"nothing to recommend: no trial has finished ({states(evidence.tables.trials)})")
-    if name is None and len(names) > 1:
-        raise InvalidInputError(field="--dataset", received="none", legal=f"one of {', '.join(names)}")
-    if name is not None and name not in names:
-        raise InvalidInputError(field="--dataset", received=name, legal=f"one of {', '.join(names)}")
+    if (name or names[0]) not in names or (name is None and len(names) > 1):
+        raise InvalidInputError(field="--dataset", received=name or "none", legal=f"one of {', '.join(names)}")
     return evidence.of(name or names[0])
 
 

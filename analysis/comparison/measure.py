@@ -68,20 +68,18 @@ class Finished:
         self._trials = dict(list(finished.groupby(_CONFIGURATION, sort=False)))
         cases = evidence.tables.cases
         means = cases[cases["label"] == FOREGROUND].merge(finished[[*KEY, *_CONFIGURATION, "fold"]], on=KEY)
-        self._cases = dict(list(means.groupby(_CONFIGURATION, sort=False)))
+        self._no_cases, self._cases = means.iloc[:0], dict(list(means.groupby(_CONFIGURATION, sort=False)))
         self._matrices = case_matrices(evidence.tables)
         self._search_kg = trials.groupby("dataset")["total_co2_kg"].agg(lambda kg: kg.sum(skipna=False))
-
-    def folds(self, point: pd.Series[Any]) -> set[int]:
-        """Folds that a configuration finished, or that a publication averaged."""
-        return {int(fold) for fold in point["folds"].split()}
 
     def side(self, point: pd.Series[Any], folds: set[int]) -> Side:
         """A configuration on some of its folds."""
         key = (point["dataset"], point["point_id"])
         trials = self._trials.get(key, self._none)
         trials = trials[trials["fold"].isin(folds)]
-        return Side(point=point, trials=trials, means=_means(point, trials), cases=self._case_dice(key, folds))
+        rows = self._cases.get(key, self._no_cases)
+        cases = rows[rows["fold"].isin(folds)].groupby("case")["dice"].mean()
+        return Side(point=point, trials=trials, means=_means(point, trials), cases=cases)
 
     def sample(self, sides: Sequence[Side], folds: set[int]) -> CaseDice | None:
         """The trainings of both on some folds with the cases that all of them saw; None if a side has none."""
@@ -96,23 +94,12 @@ class Finished:
         """CO₂ of all trials of a dataset, whatever became of them; NaN where some of it is not known."""
         return float(self._search_kg.get(dataset, np.nan))
 
-    def _case_dice(self, key: tuple[str, str], folds: set[int]) -> pd.Series[float]:
-        if key not in self._cases:
-            return pd.Series(dtype=float)
-        rows = self._cases[key]
-        return rows[rows["fold"].isin(folds)].groupby("case")["dice"].mean()
-
 
 def _means(point: pd.Series[Any], trials: pd.DataFrame) -> dict[str, float]:
     if trials.empty:
-        return {name: _number(point[name]) for name in AVERAGED}
-    values = trials[["fold", *AVERAGED]].astype(float)
-    by_fold = values.groupby("fold").mean(skipna=False)
+        return {name: np.nan if pd.isna(point[name]) else float(point[name]) for name in AVERAGED}
+    by_fold = trials[["fold", *AVERAGED]].astype(float).groupby("fold").mean(skipna=False)
     return {name: float(by_fold[name].mean(skipna=False)) for name in AVERAGED}
-
-
-def _number(value: Any) -> float:
-    return np.nan if pd.isna(value) else float(value)
 
 
 # Differing in one of these, seconds and energy cannot be compared.
@@ -127,9 +114,9 @@ _ENERGY_BOUND = ("energy_ratio", "co2_ratio")
 
 def measure(pair: Pair, finished: Finished, *, alternative: Alternative) -> dict[str, Any]:
     """The row of a pair. Without a common fold, everything but the names is missing."""
-    folds = [finished.folds(point) for point in (pair.baseline, pair.against)]
+    folds = [{int(fold) for fold in point["folds"].split()} for point in (pair.baseline, pair.against)]
     shared = folds[0] & folds[1]
-    row = _names(pair) | _folds(shared, folds[0] ^ folds[1])
+    row = _names(pair, shared, folds[0] ^ folds[1])
     if not shared:
         return row | {"remarks": "no fold in common"}
     baseline, against = (finished.side(point, shared) for point in (pair.baseline, pair.against))
@@ -141,8 +128,7 @@ def measure(pair: Pair, finished: Finished, *, alternative: Alternative) -> dict
     even = _break_even(baseline, against, finished) if "co2_ratio" not in reasons else np.nan
     remarks = [
         *(f"settings differ: {words}" for words in different_settings(pair)),
-        *_about_folds(row),
-        *_about_cases(tested),
+        *_about_cases(row, tested),
         *dict.fromkeys(reasons.values()),
         *_about_circumstances(baseline, against),
         *([*warnings, *cautioned] if len(baseline.trials) else ["published means, no cases: no test, no interval"]),
@@ -151,7 +137,7 @@ def measure(pair: Pair, finished: Finished, *, alternative: Alternative) -> dict
     return row | {"break_even": even, "remarks": "; ".join(remarks)}
 
 
-def _names(pair: Pair) -> dict[str, Any]:
+def _names(pair: Pair, shared: set[int], alone: set[int]) -> dict[str, Any]:
     baseline, against = pair.baseline, pair.against
     return {
         "source": baseline["studies"] if baseline["trial_ids"] == "" else TRIALS,
@@ -162,11 +148,6 @@ def _names(pair: Pair) -> dict[str, Any]:
         "against_method": against["method"],
         "baseline_id": baseline["point_id"],
         "against_id": against["point_id"],
-    }
-
-
-def _folds(shared: set[int], alone: set[int]) -> dict[str, Any]:
-    return {
         "folds": " ".join(map(str, sorted(shared))),
         "n_folds": len(shared),
         "folds_left_out": " ".join(map(str, sorted(alone))),
@@ -236,24 +217,17 @@ def _break_even(baseline: Side, against: Side, finished: Finished) -> float:
 
 
 def _ratios(baseline: Side, against: Side) -> dict[str, float]:
-    ours, theirs = against.means, baseline.means
-    return {
-        "runtime_ratio": _ratio(ours["runtime_seconds"], theirs["runtime_seconds"]),
-        "voxel_ratio": _ratio(*_voxels(ours, theirs)),
-        "energy_ratio": _ratio(ours["energy_kwh"], theirs["energy_kwh"]),
-        "co2_ratio": _ratio(ours["co2_kg"], theirs["co2_kg"]),
+    sides = [against.means, baseline.means]
+    # Where a publication prints shares of voxels only, these by the iterations they are relative to.
+    shares_only = any(np.isnan(means["voxels"]) for means in sides)
+    voxels = [means["voxel_share"] * means["iterations"] if shares_only else means["voxels"] for means in sides]
+    pairs = {
+        "runtime_ratio": [means["runtime_seconds"] for means in sides],
+        "voxel_ratio": voxels,
+        "energy_ratio": [means["energy_kwh"] for means in sides],
+        "co2_ratio": [means["co2_kg"] for means in sides],
     }
-
-
-def _voxels(ours: dict[str, float], theirs: dict[str, float]) -> tuple[float, float]:
-    """Voxels of both; where a publication prints shares only, these by the iterations they are relative to."""
-    if np.isnan(ours["voxels"]) or np.isnan(theirs["voxels"]):
-        return ours["voxel_share"] * ours["iterations"], theirs["voxel_share"] * theirs["iterations"]
-    return ours["voxels"], theirs["voxels"]
-
-
-def _ratio(ours: float, theirs: float) -> float:
-    return ours / theirs if theirs > 0 else np.nan
+    return {name: ours / theirs if theirs > 0 else np.nan for name, (ours, theirs) in pairs.items()}
 
 
 def _incomparable(baseline: Side, against: Side) -> Iterator[tuple[str, str]]:
@@ -266,32 +240,23 @@ def _incomparable(baseline: Side, against: Side) -> Iterator[tuple[str, str]]:
     )
     for applies, reason, names in reasons:
         if applies:
-            yield from ((name, f"{reason}: {_listed(names)} not compared") for name in names)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    words = [RATIOS[name] for name in names]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+            words = " and ".join(", ".join(RATIOS[name] for name in names).rsplit(", ", 1))
+            yield from ((name, f"{reason}: {words} not compared") for name in names)
 
 
 def _differ(baseline: Side, against: Side, name: str) -> bool:
     return len(baseline.words(name) | against.words(name)) > 1
 
 
-def _about_folds(row: dict[str, Any]) -> Iterator[str]:
+def _about_cases(row: dict[str, Any], tested: dict[str, Any]) -> Iterator[str]:
     if row["folds_left_out"]:
         yield f"folds left out, which only one of the two has: {row['folds_left_out']}"
-
-
-def _about_cases(tested: dict[str, Any]) -> Iterator[str]:
     if tested["n_dropped"]:
-        yield f"{counted(tested['n_dropped'], 'case')} without Dice dropped: {_first(tested['dropped_cases'].split())}"
+        cases = tested["dropped_cases"].split()
+        named = ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if len(cases) > 5 else "")
+        yield f"{counted(tested['n_dropped'], 'case')} without Dice dropped: {named}"
     if tested["n_unpaired"]:
         yield f"{counted(tested['n_unpaired'], 'case')} of only one of the two left out"
-
-
-def _first(cases: list[str]) -> str:
-    return ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if len(cases) > 5 else "")
 
 
 def _about_circumstances(baseline: Side, against: Side) -> Iterator[str]:

@@ -6,7 +6,7 @@ The sign, the pairing and the dropped cases are always said.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -34,13 +34,8 @@ def cost_table(comparison: Comparison) -> Table:
 
 def whole_table(comparison: Comparison) -> Table:
     """Both as one."""
-    cells = [
-        *_identity(comparison),
-        *_dice_cells(comparison),
-        *_test_cells(comparison.rows),
-        *_ratio_cells(comparison.rows),
-    ]
-    return _table(comparison.rows, cells)
+    rows = comparison.rows
+    return _table(rows, [*_identity(comparison), *_dice_cells(comparison), *_test_cells(rows), *_ratio_cells(rows)])
 
 
 def summary_sentences(comparison: Comparison) -> list[str]:
@@ -72,20 +67,17 @@ def how_to_read(comparison: Comparison) -> list[str]:
     if rows["p"].isna().all():
         return sentences
     claim = "above" if comparison.alternative == "greater" else "below"
+    posterior = "False claim:" if rows["p_trainings"].isna().any() else "p is also the"
     return [
         *sentences,
         f"ΔDice pairs each validation case with itself over these folds. {about_trainings(rows)}",
         f"p, cases: one-sided Wilcoxon signed-rank test that the method is {claim} {name}, ties left out.",
         *_correction(rows),
         "Effect size: matched-pairs rank-biserial correlation.",
-        f"{_posterior(rows)} probability that the mean over all such cases is not {claim} {name} after all "
+        f"{posterior} probability that the mean over all such cases is not {claim} {name} after all "
         "(Student's t posterior of the mean, non-informative prior, independent cases).",
         *smallest_seen(rows),
     ]
-
-
-def _posterior(rows: pd.DataFrame) -> str:
-    return "False claim:" if rows["p_trainings"].isna().any() else "p is also the"
 
 
 def about_trainings(rows: pd.DataFrame) -> str:
@@ -161,22 +153,26 @@ def _table(rows: pd.DataFrame, cells: Sequence[Cell]) -> Table:
     )
 
 
+def _cell(name: str, write: Callable[[Any], str] = str) -> Callable[[pd.Series[Any]], str]:
+    """Of a column, a dash where it is missing."""
+    return lambda row: MISSING if pd.isna(row[name]) else write(row[name])
+
+
 def _identity(comparison: Comparison) -> list[Cell]:
-    source: list[Cell] = [("Source", False, lambda row: str(row["source"]))]
-    several = comparison.rows["source"].nunique() > 1
+    source: list[Cell] = [("Source", False, _cell("source"))]
     return [
-        *(source if several else []),
-        ("Dataset", False, lambda row: str(row["dataset"])),
-        ("Budget", True, lambda row: budget_words(row["budget"])),
-        ("Method", False, lambda row: str(row["against"])),
-        ("Folds", True, lambda row: str(row["n_folds"])),
+        *(source if comparison.rows["source"].nunique() > 1 else []),
+        ("Dataset", False, _cell("dataset")),
+        ("Budget", True, _cell("budget", budget_words)),
+        ("Method", False, _cell("against")),
+        ("Folds", True, _cell("n_folds")),
     ]
 
 
 def _dice_cells(comparison: Comparison) -> list[Cell]:
     return [
-        (f"Dice {comparison.baseline}", True, lambda row: dice(row["baseline_dice"])),
-        ("Dice", True, lambda row: dice(row["against_dice"])),
+        (f"Dice {comparison.baseline}", True, _cell("baseline_dice", dice)),
+        ("Dice", True, _cell("against_dice", dice)),
         ("ΔDice ± SE", True, _difference),
     ]
 
@@ -184,23 +180,22 @@ def _dice_cells(comparison: Comparison) -> list[Cell]:
 def _test_cells(rows: pd.DataFrame) -> list[Cell]:
     if rows["p"].isna().all():
         return []
-    cells: list[Cell] = [
+    # Where p is Student's, the false claim is the same number.
+    names = {
+        "p_trainings": ("p", _p("p_trainings", star=bool(rows["p_holm"].isna().all()))),
+        "p_holm": ("Holm p", _p("p_holm", star=True)),
+    }
+    false_claim: Cell = ("False claim", True, _cell("false_outperformance", probability))
+    return [
         ("95 % interval", True, _interval),
         ("Cases", True, _cases),
         ("Trainings", True, _trainings),
-        ("Detectable", True, lambda row: MISSING if pd.isna(row["detectable"]) else f"{row['detectable']:.4f}"),
-        ("p, cases", True, lambda row: probability(row["p"])),
+        ("Detectable", True, _cell("detectable", "{:.4f}".format)),
+        ("p, cases", True, _cell("p", probability)),
+        *((heading, True, write) for name, (heading, write) in names.items() if rows[name].notna().any()),
+        ("Effect size", True, _cell("effect_size", "{:+.2f}".format)),
+        *([false_claim] if rows["p_trainings"].isna().any() else []),
     ]
-    starred = "p_holm" if rows["p_holm"].notna().any() else "p_trainings"
-    names = {"p_trainings": "p", "p_holm": "Holm p"}
-    cells += [(names[name], True, _p(name, star=name == starred)) for name in names if rows[name].notna().any()]
-    cells += [
-        ("Effect size", True, lambda row: MISSING if pd.isna(row["effect_size"]) else f"{row['effect_size']:+.2f}")
-    ]
-    # Where p is Student's, it is the same number.
-    if rows["p_trainings"].isna().any():
-        cells += [("False claim", True, lambda row: probability(row["false_outperformance"]))]
-    return cells
 
 
 def _p(name: str, *, star: bool) -> Callable[[pd.Series[Any]], str]:
@@ -217,18 +212,9 @@ def _trainings(row: pd.Series[Any]) -> str:
 
 
 def _ratio_cells(rows: pd.DataFrame) -> list[Cell]:
-    def writer(name: str) -> Callable[[pd.Series[Any]], str]:
-        return lambda row: percent(row[name])
-
-    return [
-        (f"{words[0].upper()}{words[1:]}", True, writer(name))
-        for name, words in RATIOS.items()
-        if rows[name].notna().any()
-    ] + ([("Trainings to break even", True, _break_even)] if rows["break_even"].notna().any() else [])
-
-
-def _break_even(row: pd.Series[Any]) -> str:
-    return MISSING if pd.isna(row["break_even"]) else str(math.ceil(row["break_even"]))
+    cells = {name: (_capital(words), True, _cell(name, percent)) for name, words in RATIOS.items()}
+    cells["break_even"] = ("Trainings to break even", True, _cell("break_even", lambda count: str(math.ceil(count))))
+    return [cell for name, cell in cells.items() if rows[name].notna().any()]
 
 
 def _cases(row: pd.Series[Any]) -> str:
@@ -290,29 +276,19 @@ def _remark(remark: str, where: Sequence[str], count: int) -> str:
 
 def _summary_sentence(row: pd.Series[Any]) -> str:
     name = f"{row['against']} against {row['baseline']} at {budget_words(row['budget'])}"
-    parts = [f"Dice {_wins(row)}", *_significant(row), *_costs(row)]
+    count = row["tasks_significant"]
+    stars = [] if pd.isna(count) else [f"Holm p below {SIGNIFICANT:g} over cases and trainings on {count}"]
+    parts = [f"Dice {_wins(row)}", *stars, *_costs(row)]
     return f"{name}, over {counted(int(row['n_tasks']), 'task')} (mean ± SD): {'; '.join(parts)}."
 
 
 def _wins(row: pd.Series[Any]) -> str:
-    counts: Mapping[str, int] = {
-        "higher": row["tasks_higher"],
-        "equal": row["tasks_equal"],
-        "lower": row["tasks_lower"],
-    }
-    gains = {"higher": "dice_gain_where_higher", "lower": "dice_loss_where_lower"}
     words = []
-    for direction, count in counts.items():
-        if count:
-            name = gains.get(direction, "")
+    for direction, name in (("higher", "dice_gain_where_higher"), ("equal", ""), ("lower", "dice_loss_where_lower")):
+        if count := row[f"tasks_{direction}"]:
             by = f" (by {mean_and_sd(row, name)})" if name and not math.isnan(row[f"{name}_mean"]) else ""
             words.append(f"{direction} on {count}{by}")
     return ", ".join(words) or "not known"
-
-
-def _significant(row: pd.Series[Any]) -> list[str]:
-    count = row["tasks_significant"]
-    return [] if pd.isna(count) else [f"Holm p below {SIGNIFICANT:g} over cases and trainings on {count}"]
 
 
 def _costs(row: pd.Series[Any]) -> list[str]:

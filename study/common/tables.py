@@ -21,8 +21,8 @@ from study.common.terminal import unread, visible
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Letters between two columns.
-GAP = 3
+# Letters between two columns; rows of a table that rich lays out.
+GAP, MOST_LAID_OUT = 3, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,20 @@ def fitting_table(columns: Sequence[TextColumn], width: int, **options: Any) -> 
     for row in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def print_table(console: PlainConsole, columns: Sequence[TextColumn], title: str = "") -> None:
+    """Print a table; rich, which lays out some hundred lines a second, does so for short ones alone."""
+    if len(columns[0].cells) <= MOST_LAID_OUT:
+        console.print(fitting_table(columns, console.width, title=title or None, title_justify="left"))
+        return
+    shown, told = fitting(columns, console.width)
+    form = (" " * GAP).join(f"{{:{'>' if column.right else '<'}{column.full_width}}}" for column in shown)
+    rows = zip(*((column.heading, *map(str, column.cells)) for column in shown), strict=True)
+    console.file.write(f"{title}\n" if title else "")
+    for row in rows:
+        console.file.write(f"{visible(form.format(*row)).rstrip()}\n")
+    console.print(told) if told else None
 
 
 def _shared(columns: Sequence[TextColumn], width: int) -> list[int]:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study.common.errors import StudyError
-from study.common.terminal import visible
 from study.curriculum.schemes import Axes
 from study.curriculum.table import size_text
 from study.store import locks
@@ -36,7 +35,6 @@ STATE_STYLES = {
 }
 
 MOST_NAMED = 8
-MOST_LAID_OUT = 300
 # Lines of a screen that the head of a table and what follows it take.
 SCREEN_MARGIN = 6
 # One that is running when nobody runs the study is about to end.
@@ -157,38 +155,29 @@ _COLUMNS = (
 
 def rich_table(rows: Sequence[TrialStatus], width: int) -> Table:
     """The lines as a table for a terminal of so many letters."""
-    from rich.text import Text
-
     from study.common.tables import fitting_table
 
-    columns = _columns(rows)
-    states = [Text(row.state.value, style=STATE_STYLES[row.state]) for row in rows]
-    return fitting_table([replace(one, cells=states) if one.heading == "state" else one for one in columns], width)
+    return fitting_table(_columns(rows), width)
 
 
 def _columns(rows: Sequence[TrialStatus]) -> list[TextColumn]:
+    from rich.text import Text
+
     from study.common.tables import TextColumn
 
     cells = list(zip(*map(_cells, rows), strict=True)) or [()] * len(_COLUMNS)
+    states = [Text(row.state.value, style=STATE_STYLES[row.state]) for row in rows]
     return [
-        TextColumn(heading=heading, cells=column, right=right, keep=keep)
+        TextColumn(heading=heading, cells=states if heading == "state" else column, right=right, keep=keep)
         for (heading, right, keep), column in zip(_COLUMNS, cells, strict=True)
     ]
 
 
 def print_table(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
-    """Print the lines as a table; rich, which lays out some hundred lines a second, does so for short ones alone."""
-    from study.common.tables import fitting
+    """Print the lines as a table."""
+    from study.common import tables
 
-    if len(rows) <= MOST_LAID_OUT:
-        console.print(rich_table(rows, console.width))
-        return
-    columns, told = fitting(_columns(rows), console.width)
-    form = "   ".join(f"{{:{'>' if column.right else '<'}{column.full_width}}}" for column in columns)
-    lines = [[column.heading for column in columns], *zip(*(column.cells for column in columns), strict=True)]
-    for cells in lines:
-        console.file.write(f"{visible(form.format(*cells))[: console.width].rstrip()}\n")
-    console.print(told) if told else None
+    tables.print_table(console, _columns(rows))
 
 
 def last_ones(rows: Sequence[TrialStatus], height: int) -> list[TrialStatus]:
