@@ -31,12 +31,6 @@ from analysis.tables.sources import named_studies
 
 STUDIES = named_studies()
 
-
-def show(figure):
-    """A figure of `analysis`, in the notebook."""
-    display(Image(as_png(figure, dots_per_inch=110)))
-
-
 # %%
 evidence = gather(STUDIES)
 evidence.tables.trials.groupby(["study", "dataset", "method", "state"]).size().rename("trials").to_frame()
@@ -91,4 +85,4 @@ for dataset in evidence.datasets:
     points = evidence.of(dataset).points
     machines = points["hardware"].nunique()
     by = "hardware" if 1 < machines <= MOST_GROUPS else None
-    show(pareto_figure(pareto_front(points, ["dice", "runtime_seconds"], by=by)))
+    display(Image(as_png(pareto_figure(pareto_front(points, ["dice", "runtime_seconds"], by=by)), dots_per_inch=110)))

@@ -32,12 +32,6 @@ STUDIES = named_studies()
 # Published numbers to show beside yours, or None.
 REFERENCE = "miccai2024"
 
-
-def show(figure):
-    """A figure of `analysis`, in the notebook."""
-    display(Image(as_png(figure, dots_per_inch=110)))
-
-
 # %%
 evidence = gather(STUDIES)
 
@@ -49,7 +43,7 @@ section = papers(evidence, reference=REFERENCE)
 for exhibit in section.exhibits:
     display(Markdown(f"### {exhibit.heading}"))
     if exhibit.draw is not None:
-        show(exhibit.draw(FILE))
+        display(Image(as_png(exhibit.draw(FILE), dots_per_inch=110)))
     if exhibit.table is not None:
         display(Markdown(markdown(exhibit.table)))
     display(Markdown("\n".join(f"- {sentence}" for sentence in exhibit.notes)))

@@ -32,12 +32,6 @@ from analysis.tables.sources import named_studies
 # Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
 STUDIES = named_studies()
 
-
-def show(figure):
-    """A figure of `analysis`, in the notebook."""
-    display(Image(as_png(figure, dots_per_inch=110)))
-
-
 # %%
 evidence = gather(STUDIES)
 print(states(evidence.tables.trials))
@@ -63,7 +57,7 @@ if not evidence.datasets:
 dataset = evidence.datasets[0]
 points = evidence.of(dataset).points
 front = pareto_front(points, ["dice", "runtime_seconds"])
-show(pareto_figure(front))
+display(Image(as_png(pareto_figure(front), dots_per_inch=110)))
 print("\n".join(notes(front)))
 
 # %%

@@ -14,8 +14,7 @@ script, which adds cards, sorting and filters. Every text that comes from a stud
 or in `cards`.
 
 The folder is written file by file, each one whole, and cleared of what an earlier report left. Only files that a report
-wrote are ever removed: those that its `files.json` names, and where a page has no such list beside it, those that
-reports used to put there.
+wrote are ever removed, those that its `files.json` names.
 """
 
 from __future__ import annotations
@@ -75,7 +74,6 @@ DATA_FILES: tuple[str, ...] = (*(f"{DATA}/{name}.parquet" for name in TABLES), f
 CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, effects)
 """What a report tells, in order."""
 
-_BEFORE = ("trials.parquet", "trials.csv", "trials.md", "front.csv", "pareto_dice_*.png", "pareto_dice_*.svg")
 _OURS = re.compile(
     rf"{FIGURES}/{STEM.pattern}\.({'|'.join(FIGURE_FORMATS)})"
     rf"|{TABLE_FOLDER}/{STEM.pattern}\.({'|'.join(TABLE_FORMATS)})"
@@ -214,9 +212,6 @@ def _put(content: bytes, handle: Any) -> None:
 
 def _left_in(root: Path) -> Iterator[Path]:
     """Files of the report before; a list that does not read as one names none."""
-    if (root / PAGE).exists() and not (root / LIST).exists():
-        for pattern in _BEFORE:
-            yield from root.glob(pattern)
     try:
         names = json.loads((root / LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -143,16 +143,6 @@ def test_only_files_of_an_earlier_report_are_taken_away(tmp_path: Path) -> None:
     assert all(path.exists() for path in mine)
 
 
-def test_files_of_the_layout_before_are_taken_away(tmp_path: Path) -> None:
-    study = make_study(tmp_path / "study")
-    out = study.root / "report"
-    out.mkdir()
-    for name in ("report.html", "trials.csv", "pareto_dice_co2.png", "mine.png"):
-        (out / name).write_text("old")
-    bare_report([study.root])
-    assert {path.name for path in out.iterdir()} == {"report.html", "mine.png", "files.json", "tables", "data"}
-
-
 def test_files_of_several_datasets_do_not_meet(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     for dataset in ("Dataset001_A", "Dataset002_B"):
