@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from analysis.effects.costs import AMOUNTS, CostParts, cost_parts
 from analysis.effects.curves import MOST_CURVES, choose_points, curves_of
 from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import inline_svg
-from analysis.figures.style import FILE, NARROW, WIDE
+from analysis.figures.style import FILE, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.effects import effects
 from analysis.statistics.evidence import Evidence, evidence_of, gather
@@ -36,8 +35,6 @@ from study.store.ledger import Ledger
 from study.store.readings import StagePart
 from study.store.records import Phase
 from study.store.specification import TrainingSettings
-
-STEMS = ["importances", "slices", "parallel", "learning_curves", "costs", "costs_by_stage"]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +55,6 @@ def words_in(one: Exhibit) -> str:
 
 def parts_of(evidence: Evidence) -> CostParts:
     return cost_parts(evidence.tables.trials, evidence.tables.costs)
-
-
-def test_a_whole_study_has_every_exhibit(evidence: Evidence) -> None:
-    section = effects(evidence)
-    assert [one.stem for one in section.exhibits] == STEMS
-    assert section.missing == ()
-    assert all(one.notes for one in section.exhibits)
 
 
 # ------------------------------------------------------------------------------------------------- costs
@@ -192,60 +182,6 @@ def test_of_many_points_few_curves_are_drawn_and_named(tmp_path: Path) -> None:
     one = exhibit(effects(gather([study.root])), "learning_curves")
     assert one.data is not None and one.data["point_id"].nunique() == MOST_CURVES
     assert all(summary.split(", ")[-1] in one.notes[0] for summary in set(one.data["summary"]))
-
-
-# --------------------------------------------------------------------------------------------- what is missing
-
-
-def failed(study: Ledger) -> None:
-    start_trial(study, make_spec("cps"), seconds=3.0).fail(reason="it broke", attempt=0)
-
-
-@pytest.mark.parametrize(("fill", "states"), [(lambda study: None, "no trials"), (failed, "1 trial: 1 failed")])
-def test_without_a_finished_trial_there_is_a_sentence(
-    tmp_path: Path, fill: Callable[[Ledger], None], states: str
-) -> None:
-    study = Ledger.create(tmp_path / "study")
-    fill(study)
-    section = effects(gather([study.root]))
-    assert section.exhibits == ()
-    assert section.missing == (f"Nothing can be explained yet: it takes a finished trial ({states}).",)
-
-
-def test_one_trial_has_its_curve_and_costs_and_says_what_the_rest_needs(tmp_path: Path) -> None:
-    study = Ledger.create(tmp_path / "one")
-    finish_trial(study, make_spec("cps"), dice=0.8, seconds=10.0, curve=True)
-    section = effects(gather([study.root]))
-    assert [one.stem for one in section.exhibits] == STEMS[3:]
-    assert len(section.missing) == 2
-    assert "at least 8 configurations" in section.missing[0] and "there is 1" in section.missing[0]
-    for one in section.exhibits:
-        assert one.draw is None or one.draw(NARROW).axes
-
-
-def test_unmeasured_energy_is_left_out_and_said(tmp_path: Path) -> None:
-    section = effects(gather([make_study(tmp_path / "dark", measured=False, curve=True).root]))
-    one = exhibit(section, "costs")
-    assert "CO₂" not in words_in(one)
-    assert any(sentence.startswith("CO₂ by cause") for sentence in section.missing)
-    shares = exhibit(section, "importances").data
-    assert shares is not None and "voxels" in set(shares["target"])
-    assert one.table is not None and {row[-1] for row in one.table.rows} == {"–"}
-
-
-def test_datasets_are_kept_apart(tmp_path: Path) -> None:
-    names = ("Dataset001_A", "Dataset002_B")
-    section = effects(gather([make_study(tmp_path / name, dataset=name, curve=True).root for name in names]))
-    assert [one.stem for one in section.exhibits] == [f"{stem}_{name}" for name in names for stem in STEMS]
-    assert all("Dataset001_A" in one.heading for one in section.exhibits[:6])
-
-
-def test_other_hardware_is_told(tmp_path: Path) -> None:
-    study = make_study(tmp_path / "s")
-    finish_trial(study, make_spec("pgps", stages=4), dice=0.8, seconds=3.0, cpu_name="Another CPU")
-    section = effects(gather([study.root]))
-    for stem in ("importances", "slices", "parallel", "costs"):
-        assert any("different hardware" in note for note in exhibit(section, stem).notes), stem
 
 
 def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:

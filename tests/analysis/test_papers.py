@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ledgers import finish_trial, make_spec, make_study, start_trial
+from ledgers import finish_trial, make_spec, make_study
 
 from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import as_png
@@ -18,8 +18,6 @@ from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, evidence_of, gather
 from study.common.errors import InvalidInputError
 from study.store.ledger import Ledger
-
-STEMS = ["table1", "figure2", "figure3", "comparison", "equal_cost", "patch_batch_sizes"]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +38,6 @@ def exhibit(section: Section, stem: str) -> Exhibit:
 
 def stems(section: Section) -> list[str]:
     return [one.stem for one in section.exhibits]
-
-
-def test_all_exhibits_of_a_whole_study(section: Section) -> None:
-    assert stems(section) == STEMS
-    assert section.missing == []
-    for one in section.exhibits:
-        assert one.notes
-        # At equal cost, the costs of a configuration stand side by side.
-        assert one.table is None or len(one.table.rows) == len(one.data) // (3 if one.stem == "equal_cost" else 1)
 
 
 def test_figure_two_has_a_line_per_scheme_in_each_panel(section: Section, study: Evidence) -> None:
@@ -124,53 +113,6 @@ def test_published_numbers_beside_ours_on_request(study: Evidence) -> None:
     assert diamonds == pytest.approx([0.0020, 0.0016])
     with pytest.raises(InvalidInputError, match="legal is one of miccai2024"):
         papers(study, reference="nature2030")
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_nothing_finished(tmp_path: Path, begun: bool) -> None:
-    study = Ledger.create(tmp_path / "s")
-    if begun:
-        start_trial(study, make_spec(), seconds=10)
-    section = papers(gather([study.root]))
-    assert section.exhibits == []
-    assert section.missing == [
-        "Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."
-    ]
-
-
-@pytest.mark.parametrize(
-    ("scheme", "words"),
-    [("cps", "a scheme other than CPS; there is none."), ("pgps", "need finished trials of CPS; there is none.")],
-)
-def test_a_single_trial(scheme: str, words: str, tmp_path: Path) -> None:
-    study = Ledger.create(tmp_path / "s")
-    finish_trial(study, make_spec(scheme), dice=0.8, seconds=30, measured=False)
-    section = papers(gather([study.root]))
-    assert stems(section) == ["table1", "patch_batch_sizes"]
-    assert section.missing[0].endswith(words)
-    assert exhibit(section, "table1").table.rows[0][7] == "–"
-
-
-def test_no_common_fold(tmp_path: Path) -> None:
-    study = Ledger.create(tmp_path / "s")
-    for fold, scheme in enumerate(("cps", "pgps")):
-        finish_trial(study, make_spec(scheme, fold=fold), dice=0.8, seconds=30)
-    section = papers(gather([study.root]))
-    assert "figure3" not in stems(section)
-    assert "on a common fold" in section.missing[0]
-    assert any("No fold in common" in note for note in exhibit(section, "comparison").notes)
-
-
-def test_different_hardware_is_said(tmp_path: Path) -> None:
-    study = Ledger.create(tmp_path / "s")
-    for budget in (1.0, 0.5):
-        for scheme, cpu in (("cps", "A CPU"), ("pgps", "Other CPU")):
-            finish_trial(study, make_spec(scheme, budget=budget), dice=0.8, seconds=30, cpu_name=cpu)
-    section = papers(gather([study.root]))
-    for stem in ("table1", "figure2"):
-        assert any("Different hardware" in note for note in exhibit(section, stem).notes)
-    assert "Hardware" in exhibit(section, "table1").table.headings
-    assert exhibit(section, "comparison").data["runtime_ratio"].isna().all()
 
 
 def test_a_thousand_trials_are_drawn(study: Evidence) -> None:

@@ -1,0 +1,215 @@
+"""The sections of a report: which exhibits a study has, what they say, and what is missing and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ledgers import finish_trial, make_spec, make_study, start_trial
+
+from analysis.figures.exhibits import Exhibit, Section
+from analysis.figures.style import NARROW
+from analysis.fronts.front import pareto_front
+from analysis.page.effects import effects
+from analysis.page.fronts import fronts
+from analysis.page.papers import papers
+from analysis.statistics.evidence import Evidence, evidence_of, gather
+from analysis.tables.columns import CASE_COLUMNS, TRIAL_COLUMNS, dtypes
+from analysis.tables.frame import Tables
+from study.store.ledger import Ledger
+
+Chapter = Callable[[Evidence], Section]
+KINDS = [f"pareto_dice_{kind}" for kind in ("runtime", "co2", "voxels")]
+FRONTS = [*KINDS, "pareto_three_objectives", "front_by_class", "attainment_dice_runtime", "hypervolume"]
+PAPERS = ["table1", "figure2", "figure3", "comparison", "equal_cost", "time_to_dice", "patch_batch_sizes"]
+EFFECTS = ["importances", "slices", "parallel", "learning_curves", "costs", "costs_by_stage"]
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    root = tmp_path_factory.mktemp("studies") / "hippo"
+    return gather([make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=8, curve=True).root])
+
+
+def stems(section: Section) -> list[str]:
+    return [exhibit.stem for exhibit in section.exhibits]
+
+
+def exhibit_of(section: Section, stem: str) -> Exhibit:
+    return next(exhibit for exhibit in section.exhibits if exhibit.stem == stem)
+
+
+@pytest.mark.parametrize(
+    ("chapter", "expected"),
+    [
+        (fronts, [*(f"{kind}{by}" for kind in KINDS for by in ("", "_by_budget")), *FRONTS[3:]]),
+        (papers, PAPERS),
+        (effects, EFFECTS),
+    ],
+)
+def test_a_whole_study_has_every_exhibit(evidence: Evidence, chapter: Chapter, expected: list[str]) -> None:
+    section = chapter(evidence)
+    assert stems(section) == expected
+    assert list(section.missing) == []
+    assert all(exhibit.notes for exhibit in section.exhibits)
+
+
+def trials(*schemes: str, folds: tuple[int, ...] = (0, 0), finish: bool = True) -> Callable[[Ledger], None]:
+    """A trial of each scheme, with a curve, on its fold."""
+
+    def fill(study: Ledger) -> None:
+        for scheme, fold in zip(schemes, folds, strict=False):
+            if finish:
+                finish_trial(study, make_spec(scheme, fold=fold), dice=0.0, seconds=30, curve=True)
+            else:
+                start_trial(study, make_spec(scheme, fold=fold), seconds=3).fail(reason="it broke", attempt=0)
+
+    return fill
+
+
+ALONE, UNPAIRED = [PAPERS[0], PAPERS[-1]], ["table1", "comparison", "time_to_dice", "patch_batch_sizes"]
+NONE_PUBLISHED = "Table 1, Fig. 3 and the patch sizes need a finished trial of a published scheme; there is none."
+
+
+@pytest.mark.parametrize(
+    ("chapter", "fill", "expected", "missing"),
+    [
+        (fronts, trials(), [], "No front: it needs a finished trial (no trials)."),
+        (fronts, trials("cps", finish=False), [], "No front: it needs a finished trial (1 trial: 1 failed)."),
+        (fronts, trials("cps"), [*FRONTS[:5], "hypervolume"], "No figure of attainment: no scheme has configurations"),
+        (papers, trials(), [], NONE_PUBLISHED),
+        (papers, trials("cps", finish=False), [], NONE_PUBLISHED),
+        (papers, trials("cps"), ALONE, "Fig. 3 and the comparison need a finished trial of a scheme other than CPS;"),
+        (papers, trials("pgps"), ALONE, "Fig. 3 and the comparison need finished trials of CPS; there is none."),
+        (papers, trials("cps", "pgps", folds=(0, 1)), UNPAIRED, "Fig. 3 needs CPS and another scheme with the same"),
+        (effects, trials(), [], "Nothing can be explained yet: it takes a finished trial (no trials)."),
+        (effects, trials("cps", finish=False), [], "Nothing can be explained yet: it takes a finished trial (1 trial:"),
+        (effects, trials("cps"), EFFECTS[3:], "Importances: they take at least 8 configurations that differ in an"),
+    ],
+)
+def test_what_a_study_lacks_is_said(
+    tmp_path: Path, chapter: Chapter, fill: Callable[[Ledger], None], expected: list[str], missing: str
+) -> None:
+    study = Ledger.create(tmp_path / "study")
+    fill(study)
+    section = chapter(gather([study.root]))
+    assert stems(section) == expected
+    assert section.missing[0].startswith(missing)
+    # A Dice of 0 everywhere, one point, one curve: all can be drawn.
+    for exhibit in section.exhibits:
+        assert exhibit.draw is None or exhibit.draw(NARROW).axes
+
+
+def test_several_datasets_have_exhibits_each(tmp_path: Path) -> None:
+    names = ("Dataset001_A", "Dataset002_B")
+    found = gather([make_study(tmp_path / name, dataset=name, n_cases=8, curve=True).root for name in names])
+    one_fold = [stem for stem in FRONTS if not stem.startswith("attainment")]
+    for chapter, each in ((fronts, one_fold), (effects, EFFECTS)):
+        section = chapter(found)
+        assert stems(section) == [f"{stem}_{name}" for name in names for stem in each]
+        assert all(exhibit.heading.endswith(f", {names[1]}") for exhibit in section.exhibits[len(each) :])
+        assert all(sentence.startswith("Dataset00") for sentence in section.missing)
+
+
+def test_unmeasured_energy_is_left_out_and_said(tmp_path: Path) -> None:
+    found = gather([make_study(tmp_path / "dark", measured=False, curve=True).root])
+    section = fronts(found)
+    assert "pareto_dice_co2" not in stems(section)
+    assert section.missing[0].startswith("No figure of Training CO₂: it was not measured completely")
+    assert exhibit_of(section, "pareto_three_objectives").heading == "Dice against training time and voxels"
+    section = effects(found)
+    costs = exhibit_of(section, "costs")
+    assert [panel.get_xlabel() for panel in costs.draw(NARROW).axes] == ["Time per trial [s]"]
+    assert {row[-1] for row in costs.table.rows} == {"–"}
+    assert any(sentence.startswith("CO₂ by cause") for sentence in section.missing)
+    assert "voxels" in set(exhibit_of(section, "importances").data["target"])
+    assert {row[7] for row in exhibit_of(papers(found), "table1").table.rows} == {"–"}
+
+
+def test_different_hardware_is_said_and_has_fronts_of_its_own(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    for cpu, schemes in (("Slow CPU", ("cps", "rpss")), ("Fast CPU", ("pgps", "pgps+"))):
+        for scheme in schemes:
+            for budget in (0.5, 0.75, 1.0):
+                finish_trial(study, make_spec(scheme, budget=budget), dice=0.8, seconds=30 * budget, cpu_name=cpu)
+    sections = {chapter.__name__: chapter(gather([study.root])) for chapter in (fronts, papers, effects)}
+    for name, told in (
+        ("fronts", ("pareto_dice_runtime", "hypervolume")),
+        ("papers", ("table1", "figure2")),
+        ("effects", ("importances", "slices", "parallel", "costs")),
+    ):
+        for stem in told:
+            assert "ifferent hardware" in " ".join(exhibit_of(sections[name], stem).notes), stem
+    by_hardware = [stem for stem in stems(sections["fronts"]) if stem.endswith("by_hardware")]
+    assert by_hardware == ["pareto_dice_runtime_by_hardware", "pareto_dice_co2_by_hardware"]
+    data = exhibit_of(sections["fronts"], by_hardware[0]).data
+    assert data.loc[data["non_dominated"], "hardware"].unique().tolist() == ["Fast CPU", "Slow CPU"]
+    assert "Hardware" in exhibit_of(sections["papers"], "table1").table.headings
+    ratios = exhibit_of(sections["papers"], "comparison").data.set_index("against")["runtime_ratio"]
+    assert ratios["PGPS"].isna().all() and ratios["RPSS"].notna().all()
+
+
+# ------------------------------------------------------------------------------------------- tables of fronts
+
+
+def test_the_table_of_a_front_has_interval_probability_and_contribution(evidence: Evidence) -> None:
+    exhibit = exhibit_of(fronts(evidence), "pareto_dice_runtime")
+    front = pareto_front(evidence.points, ("dice", "runtime_seconds"))
+    assert exhibit.data is not None and exhibit.table is not None
+    assert len(exhibit.data) == len(front.points) == 16
+    best = exhibit.data[exhibit.data["non_dominated"]]
+    ids = front.best["point_id"].tolist()
+    assert best["point_id"].tolist() == ids == exhibit.data["point_id"][: len(best)].tolist()
+    assert exhibit.data["probability"].between(0, 1).all()
+    assert best["contribution"].gt(0).all()
+    assert not exhibit.data.loc[~exhibit.data["non_dominated"], "contribution"].any()
+    assert {"No.", "Dice, from", "Dice, to", "P(on front)", "Own share", "Folds used"} <= set(exhibit.table.headings)
+    likely = exhibit.data["non_dominated"] | (exhibit.data["probability"] >= 0.1)
+    assert len(exhibit.table.rows) == likely.sum()
+    assert any("validation cases, not over seeds, drawn again" in sentence for sentence in exhibit.notes)
+    assert any("reference point Dice" in sentence for sentence in exhibit.notes)
+
+
+def test_the_table_of_hypervolumes_names_its_reference_points(evidence: Evidence) -> None:
+    exhibit = exhibit_of(fronts(evidence), "hypervolume")
+    assert exhibit.draw is None and exhibit.table is not None and exhibit.data is not None
+    assert len(exhibit.table.rows) == 1 + 7 + 2
+    assert len(exhibit.data) == 3 * len(exhibit.table.rows)
+    assert "Training time 10" in exhibit.notes[0]
+    assert {"all", "scheme", "budget"} == {row[1] for row in exhibit.table.rows}
+    # Every share stands in the column of its cost.
+    for place, (_, rows) in enumerate(exhibit.data.groupby("objectives", sort=False), start=3):
+        assert [row[place] for row in exhibit.table.rows] == [f"{share:.4f}" for share in rows["share"]]
+
+
+def test_a_thousand_trials_on_many_cases_are_a_thousand_points() -> None:
+    count, cases = 1000, 52
+    rng = np.random.default_rng(0)
+    blank = {"str": "x", "Int64": 1, "float64": 1.0, "boolean": True}
+    dice, names = rng.beta(20, 4, count), [f"t{n:05d}" for n in range(count)]
+    trials = pd.DataFrame({c.name: [blank[c.dtype]] * count for c in TRIAL_COLUMNS}).assign(
+        **dict.fromkeys(("trial_id", "point_id"), names),
+        state="finished",
+        method="other",
+        batch_growth="1",
+        order="growing",
+        dice=dice,
+        stage_table='[{"patch_size": [8, 8], "batch_size": 2}]',
+        runtime_seconds=rng.random(count) * 900 + 100,
+        co2_kg=rng.random(count),
+        voxels=1e9 * dice,
+    )
+    each = {"trial_id": np.repeat(names, cases), "case": np.tile([f"c{n}" for n in range(cases)], count)}
+    scores = np.clip(np.repeat(dice, cases) + rng.normal(0, 0.05, count * cases), 0, 1)
+    rows = pd.DataFrame({"study": "x", **each, "label": "1", "dice": scores})
+    nothing = pd.DataFrame({"study": [], "trial_id": []})
+    tables = Tables(
+        trials=trials.astype(dtypes(TRIAL_COLUMNS)),
+        cases=rows.reindex(columns=list(dtypes(CASE_COLUMNS))).astype(dtypes(CASE_COLUMNS)),
+        epochs=nothing,
+        costs=nothing,
+    )
+    assert len(exhibit_of(fronts(evidence_of(tables)), "pareto_dice_runtime").data) == count
