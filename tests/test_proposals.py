@@ -314,6 +314,8 @@ HYPOTHESIS = settings(max_examples=8, deadline=None, suppress_health_check=[Heal
 DOCUMENTS = {
     # More than ten told, so that TPE has begun to model them.
     "optuna": {**OPTUNA_SPACE, "folds": [0], "trials": 20},
+    # More than eight finished, so that its model has begun to decide.
+    "pareto": {**OPTUNA_SPACE, "searcher": "pareto", "folds": [0], "trials": 14},
     "random": {**RANDOM_SPACE, "folds": [0], "trials": 8},
     "grid": {**GRID_SPACE, "curriculum": {"scheme": "cps", "stages": [1, 2], "budget": [0.25, 0.5, 0.75, 1.0]}},
 }

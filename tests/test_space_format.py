@@ -267,7 +267,7 @@ KEYS = ("trials", "seed", "objectives", "datasets", "plans", "folds", "seeds", "
 
 @settings(max_examples=300, deadline=None)
 @given(
-    searcher=st.sampled_from(["grid", "random", "optuna"]),
+    searcher=st.sampled_from(sorted(SEARCHERS)),
     top=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=2),
     block=st.sampled_from(["curriculum", "training", "resources", "energy"]),
     keys=st.lists(

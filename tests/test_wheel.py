@@ -54,7 +54,7 @@ def test_every_file_of_the_packages_is_in_it(installed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "listed"), [("pgps.yaml", "points proposed by optuna"), ("smoke.yaml", f"Dataset{NUMBER}_Phantom")]
+    ("space", "listed"), [("pgps.yaml", "points proposed by pareto"), ("smoke.yaml", f"Dataset{NUMBER}_Phantom")]
 )
 def test_a_space_that_comes_with_it_is_found_from_any_folder(
     installed: Path, data: Path, tmp_path: Path, space: str, listed: str

@@ -15,6 +15,7 @@ from study.common.setting import whole
 if TYPE_CHECKING:
     from benchmarks.gpu import GpuBench
     from benchmarks.scheduler import SchedulerBench
+    from benchmarks.search import SearchBench
     from benchmarks.trial import TrialBench
     from study.nnunet.datasets import DataPaths
 
@@ -24,9 +25,11 @@ EXAMPLES = """\
   python -m study bench gpu --data data --dataset 4 --json
   python -m study bench scheduler
   python -m study bench scheduler --trials 200 --searcher random
+  python -m study bench search --surfaces 200
 """
 SEARCHERS = ("optuna", "random")
 FEWEST_TRIALS, MOST_TRIALS = 8, 100_000
+FEWEST_SURFACES, MOST_SURFACES = 3, 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--trials", type=whole, default=1000, metavar="N", help="of scheduler (default: 1000)")
     parser.add_argument("--searcher", default="optuna", help="of scheduler: optuna or random (default: optuna)")
+    parser.add_argument("--surfaces", type=whole, default=30, metavar="N", help="of search (default: 30)")
     parser.add_argument("--no-compile", action="store_true", help="of gpu: no compiled steps, which take minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_curriculum_options(parser)
@@ -59,9 +63,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text(figures: TrialBench | GpuBench | SchedulerBench) -> str:
+def _text(figures: TrialBench | GpuBench | SchedulerBench | SearchBench) -> str:
     from benchmarks.gpu import GpuBench, as_text
+    from benchmarks.search import SearchBench
     from benchmarks.trial import TrialBench
+
+    if isinstance(figures, SearchBench):
+        return figures.as_text()
 
     if isinstance(figures, GpuBench):
         return as_text(figures)
@@ -176,8 +184,18 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     return measure(spec, ledger, job, folder / "iterations.json")
 
 
-MEASURES: Mapping[str, Callable[[argparse.Namespace, Path], TrialBench | GpuBench | SchedulerBench]] = {
+def _measure_search(args: argparse.Namespace, folder: Path) -> SearchBench:
+    from benchmarks.search import SEARCHERS, measure
+    from study.common.checks import check_count
+    from study.common.machine import usable_cores
+
+    check_count("--surfaces", args.surfaces, least=FEWEST_SURFACES, most=MOST_SURFACES)
+    return measure(surfaces=args.surfaces, searchers=tuple(SEARCHERS), jobs=usable_cores())
+
+
+MEASURES: Mapping[str, Callable[[argparse.Namespace, Path], TrialBench | GpuBench | SchedulerBench | SearchBench]] = {
     "trial": _measure,
     "gpu": _measure_gpu,
     "scheduler": _measure_scheduler,
+    "search": _measure_search,
 }

@@ -97,10 +97,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.optuna_storage is not None:
         terminal.complain(NO_STORAGE)
-    space = load(args)
-    check_country(space.energy.country)
+    written = load(args)
+    check_country(written.energy.country)
     paths = data_paths(args.data)
-    space = resolved_space(space, paths, _header(args.out))
+    space = resolved_space(written, paths, _header(args.out))
+    if space.searcher != written.searcher:
+        terminal.complain(f"the study was begun with the searcher {space.searcher} and keeps it")
     check_data(space, prepared_lookup(paths))
     if args.dry_run:
         return _show(space, prepared_lookup(paths))

@@ -29,6 +29,7 @@ class Searcher:
         whole: whether it goes through every combination: axes must be finite, and the number of trials may be left out.
         seeded: whether its points depend on the seed.
         libraries: distributions on whose version its points depend.
+        costs: objectives that it can take beside Dice, one or two of them; empty if it takes any.
     """
 
     meaning: str
@@ -37,6 +38,7 @@ class Searcher:
     whole: bool = False
     seeded: bool = True
     libraries: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
 
 
 def size_of(axes: Domains) -> float:
@@ -66,6 +68,12 @@ SEARCHERS: Mapping[str, Searcher] = {
     "grid": Searcher(meaning="every combination", points=_grid, whole=True, seeded=False),
     "random": Searcher(meaning="seeded draws", points=_draws),
     "optuna": Searcher(meaning="multi-objective TPE", strategy="study.search.optuna_study:Tpe", libraries=("optuna",)),
+    "pareto": Searcher(
+        meaning="expected hypervolume improvement over costs that are known before training",
+        strategy="study.search.pareto:Pareto",
+        libraries=("scikit-learn", "scipy"),
+        costs=("runtime_seconds", "co2_kg", "energy_kwh", "voxel_share"),
+    ),
 }
 """By the name that a space file gives."""
 LISTED = tuple(name for name, searcher in SEARCHERS.items() if searcher.points)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from statistics import fmean
 from typing import NamedTuple
@@ -35,6 +35,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from study.common.errors import InvalidInputError, LedgerError, MachineError
+from study.curriculum.curriculum import Curriculum
 from study.search.domains import Choice, Domain, Integer, Interval, LogUniform
 from study.search.proposers import Strategy, known_points
 from study.search.space import OBJECTIVES, Point, SearchSpace
@@ -213,7 +214,7 @@ class Tpe(Strategy):
         numbers: of a point -> of its trial in `study`.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, curriculum_of: Callable[[Point], Curriculum]) -> None:
         silence_optuna()
         self._space = space
         self._distributions = distributions(space)

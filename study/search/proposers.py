@@ -23,11 +23,12 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 from typing import Any
 
 from study.common.errors import InvalidInputError, LedgerError
+from study.curriculum.curriculum import Curriculum
 from study.search.algorithms import size_of
 from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
@@ -63,10 +64,14 @@ class Strategy(ABC):
 
     It hears of the points of the ledger in order of number, each with what it came to if it is settled, then of
     proposals as they begin and end. After the same calls it has the same candidates: nothing else may decide them.
+
+    Args:
+        space: what is searched.
+        curriculum_of: the stage table of a point, from which its cost follows; InvalidInputError for an illegal one.
     """
 
     @abstractmethod
-    def __init__(self, space: SearchSpace) -> None: ...
+    def __init__(self, space: SearchSpace, curriculum_of: Callable[[Point], Curriculum]) -> None: ...
 
     @abstractmethod
     def begin(self, number: int, point: Point) -> None:
@@ -219,7 +224,7 @@ class AdaptiveProposer(Proposer):
 
     def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
         super().__init__(space, ledger, lookup, retry_infeasible=retry_infeasible)
-        self.strategy: Strategy = resolve_name(space.method.strategy)(space)
+        self.strategy: Strategy = resolve_name(space.method.strategy)(space, self._curriculum_of)
         self._wanted = max(0, (space.trials or 0) - len(self._known))
         self._resolved: dict[tuple[object, ...], TrialIds | None] = {}
         self._illegal: InvalidInputError | None = None
@@ -261,6 +266,11 @@ class AdaptiveProposer(Proposer):
         points = [dict(zip(axes, each, strict=True)) for each in itertools.product(*values)]
         generator.shuffle(points)
         yield from points
+
+    def _curriculum_of(self, point: Point) -> Curriculum:
+        """Of one of its trials; folds and seeds have the same."""
+        one = replace(self._space, folds=self._space.folds[:1], seeds=self._space.seeds[:1])
+        return specs(one, point, self._lookup)[0].curriculum
 
     def _resolve(self, point: Point) -> TrialIds | None:
         key = tuple(point.values())

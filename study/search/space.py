@@ -243,6 +243,12 @@ class SearchSpace:
             return
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise InvalidInputError(field="objectives", received=list(self.objectives), legal="a list, each one once")
+        costs = [objective for objective in self.objectives if objective in self.method.costs]
+        if self.method.costs and (
+            "dice" not in self.objectives or not 2 <= len(self.objectives) == 1 + len(costs) <= 3
+        ):
+            legal = f"dice and one or two of {', '.join(self.method.costs)} for the searcher {self.searcher}"
+            raise InvalidInputError(field="objectives", received=list(self.objectives), legal=legal)
         for objective in self.objectives:
             check_choice("objectives", objective, tuple(OBJECTIVES))
             if objective in METRICS and objective not in self.metrics.names:
@@ -297,4 +303,6 @@ def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, An
     for written in space.datasets:
         dataset = find_dataset(paths, written)
         resolved[dataset.name] = dataset.choose_plans(space.plans or recorded.get(dataset.name))
-    return replace(space, resolved=resolved)
+    begun_with = (header.get("space") or {}).get("searcher", space.searcher)
+    same_kind = begun_with in ADAPTIVE and space.searcher in ADAPTIVE
+    return replace(space, resolved=resolved, searcher=begun_with if same_kind else space.searcher)

@@ -1,0 +1,182 @@
+"""The strategy for Pareto fronts of Dice against costs that are known before a point is trained.
+
+First the published schemes at the smallest budget, then cheap points far from each other, so that every setting has
+been seen at little cost; from then on, the point with the largest expected hypervolume improvement by its cost. Points
+that are being trained count as believed. Everything is made anew from what it has been told for every proposal, with
+no draw beyond the pool of candidates, which depends on the space's seed alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from study.common.errors import InvalidInputError
+from study.curriculum.curriculum import Curriculum
+from study.curriculum.schemes import SCHEMES
+from study.search.algorithms import Domains, size_of
+from study.search.domains import DEFAULTS, SCHEME, Domain, Interval, Scalar
+from study.search.proposers import Strategy
+from study.search.space import Point, SearchSpace
+from study.search.surrogate import Array, DiceModel, Encoding, expected_improvement, predicted_costs
+from study.store.outcomes import Outcome
+
+# Candidates: all points of a space of at most so many, else so many draws.
+MOST_CANDIDATES = 1000
+# Finished points from which on the model decides.
+LEAST_KNOWN = 8
+# Cheap points are those of the cheapest third.
+_CHEAP_SHARE = 1 / 3
+# How far beyond the worst value a reference lies, as a share of the range; that of reports (`analysis.fronts`).
+_MARGIN = 0.1
+BUDGET, STAGES = "curriculum.budget", "curriculum.stages"
+DICE, VOXEL_SHARE = "dice", "voxel_share"
+
+
+class Pareto(Strategy):
+    """Expected hypervolume improvement per cost.
+
+    Attributes:
+        points: the candidates, and every point that has begun.
+        told: place in `points` -> what it came to; None while it is being trained.
+    """
+
+    def __init__(self, space: SearchSpace, curriculum_of: Callable[[Point], Curriculum]) -> None:
+        self._objectives = tuple(name for name in space.objectives if name != DICE)
+        self._curriculum_of, self._encoding = curriculum_of, Encoding(space.searched)
+        self.points: list[Point] = []
+        self.told: dict[int, Outcome | None] = {}
+        self._places: dict[str, int] = {}
+        self._numbers: dict[int, int] = {}
+        self._work: list[tuple[float, float, float]] = []
+        self._shares: list[float] = []
+        self._published = [place for point in published(space) if (place := self._add(point)) is not None]
+        for point in _pool(space):
+            self._add(point)
+
+    def begin(self, number: int, point: Point) -> None:
+        """Count the point as being trained."""
+        place = self._add(point)
+        if place is None:
+            raise ValueError(f"{point!r} is no point of this space")
+        self._numbers[number] = place
+        self.told[place] = None
+
+    def tell(self, number: int, reached: Outcome) -> None:
+        """Take what it came to; nothing is known of one that failed, and it may be proposed again."""
+        self.told[self._numbers[number]] = reached
+
+    def candidates(self, number: int) -> Iterator[Point]:
+        """All points of the pool, the best first."""
+        yield from (self.points[place] for place in self._published if place not in self.told)
+        known = [place for place, reached in self.told.items() if reached is not None and DICE in reached.values]
+        costs = self._costs(known)
+        ranked = self._by_improvement(known, costs) if len(known) >= LEAST_KNOWN else self._by_distance(costs)
+        yield from (self.points[place] for place in ranked)
+
+    def _add(self, point: Point) -> int | None:
+        """The place of a point among the candidates, None if it is not legal."""
+        key = json.dumps(point, sort_keys=True)
+        if key not in self._places:
+            try:
+                curriculum = self._curriculum_of(point)
+            except InvalidInputError:
+                return None
+            self._places[key] = len(self.points)
+            self.points.append(dict(point))
+            self._work.append((1.0, float(curriculum.total_iterations), float(curriculum.voxels)))
+            self._shares.append(curriculum.voxel_share)
+        return self._places[key]
+
+    def _costs(self, known: Sequence[int]) -> Array:
+        """Of each candidate, (candidates, costs)."""
+        return np.column_stack([self._cost(name, known) for name in self._objectives])
+
+    def _cost(self, name: str, known: Sequence[int]) -> Array:
+        if name == VOXEL_SHARE:
+            return np.array(self._shares)
+        values = {place: self._value(place, name) for place in known}
+        measured = {place: value for place, value in values.items() if value is not None and value > 0}
+        return predicted_costs(np.array(self._work), list(measured), np.array(list(measured.values()), dtype=float))
+
+    def _value(self, place: int, name: str) -> float | None:
+        reached = self.told[place]
+        return None if reached is None else reached.values.get(name)
+
+    def _rows(self, costs: Array) -> Array:
+        """What the model of Dice is given: the settings, and the first cost in the logarithm."""
+        logarithm = np.log(costs[:, 0])
+        return np.column_stack([self._encoding.rows(self.points), _unit(logarithm)])
+
+    def _by_distance(self, costs: Array) -> list[int]:
+        """The cheapest third, the farthest from all that has begun first; then the others, the cheapest first."""
+        rows, order = self._rows(costs), np.argsort(costs[:, 0], kind="stable")
+        cheap = order[: max(1, round(_CHEAP_SHARE * len(order)))]
+        distance = np.full(len(cheap), math.inf)
+        for place in self.told:
+            distance = np.minimum(distance, ((rows[cheap] - rows[place]) ** 2).sum(axis=1))
+        return [*cheap[np.argsort(-distance, kind="stable")], *order[len(cheap) :]]
+
+    def _by_improvement(self, known: Sequence[int], costs: Array) -> list[int]:
+        rows = self._rows(costs)
+        dice = np.array([self._value(place, DICE) for place in known], dtype=float)
+        running = [place for place, reached in self.told.items() if reached is None]
+        mean, deviation = DiceModel(rows[list(known)], dice, rows[running])(rows)
+        begun = [*known, *running]
+        lowest = min(mean.min(), dice.min()) - _MARGIN * (np.ptp(dice) or 1.0)
+        gained = expected_improvement(
+            mean,
+            deviation,
+            costs,
+            front_dice=mean[begun],
+            front_costs=costs[begun],
+            reference=np.array([lowest, *((1 + _MARGIN) * costs.max(axis=0))]),
+        )
+        return list(np.argsort(-gained / costs[:, 0], kind="stable"))
+
+
+def published(space: SearchSpace) -> Iterator[Point]:
+    """The named schemes as points of a space at its smallest budget, those that it holds.
+
+    All sizes of the chain are as many stages as the space has at most.
+    """
+    for name, scheme in SCHEMES.items():
+        wanted = {f"curriculum.{field}": value for field, value in vars(scheme.axes).items()} | {SCHEME: name}
+        point = {axis: _held(domain, axis, wanted) for axis, domain in space.searched.items()}
+        axes = space.settings(point).axes
+        if replace(scheme.axes, budget=axes.budget, stages=axes.stages) == axes:
+            yield point
+
+
+def _held(domain: Domain, axis: str, wanted: Mapping[str, Scalar]) -> Scalar:
+    """The value of an axis for a scheme, or another one of the domain's if it has none."""
+    value = wanted.get(axis, DEFAULTS.get(axis))
+    ends = domain.probes()
+    if axis == BUDGET:
+        return min(ends)  # type: ignore[type-var]
+    if value is None and axis == STAGES and None not in ends:
+        return max(ends)  # type: ignore[type-var]
+    if isinstance(domain, Interval):
+        return value if isinstance(value, int | float) and domain.low <= value <= domain.high else domain.low
+    return value if value in ends else ends[0]
+
+
+def _pool(space: SearchSpace) -> Iterator[Point]:
+    axes: Domains = space.searched
+    if size_of(axes) <= MOST_CANDIDATES:
+        for values in product(*(domain.values() or () for domain in axes.values())):
+            yield dict(zip(axes, values, strict=True))
+        return
+    generator = random.Random(f"{space.seed} pool")
+    for _ in range(MOST_CANDIDATES):
+        yield {name: domain.sample(generator) for name, domain in axes.items()}
+
+
+def _unit(values: Array) -> Array:
+    return np.asarray((values - values.min()) / (np.ptp(values) or 1.0))
