@@ -153,6 +153,8 @@ def test_without_any_work_there_is_no_cost() -> None:
         (replace(HEADER, cpus=16.0), 4.0, 1.0, 2.0),
         (replace(HEADER, cpus=64.0), 4.0, 1.0, 2.0),
         (replace(HEADER, gpus=0.5), 1.0, 0.5, 0.5),
+        (replace(HEADER, gpus=2.0, gpu_ids=(0, 1)), 1.0, 1.0, 0.5),
+        (replace(HEADER, gpus=0.0, gpu_ids=()), 1.0, 1.0, 0.5),
     ],
 )
 def test_energy_of_the_node_is_charged_by_share(header: AttemptHeader, cpu: float, gpu: float, ram: float) -> None:

@@ -61,23 +61,14 @@ def test_looking_loads_neither_ray_nor_nnunet(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- command line
 
 
-def test_the_verb_prints_a_line_for_each_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_prints_a_line_for_each_finding_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["doctor", "--out", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    words = {verdict.value for verdict in Verdict}
+    lines, words = capsys.readouterr().out.splitlines(), {verdict.value for verdict in Verdict}
     assert all(line.split()[0] in words or line.strip().startswith("->") for line in lines)
-
-
-def test_the_verb_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["doctor", "--json", "--out", str(tmp_path)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {tuple(row) for row in rows} == {("subject", "verdict", "found", "remedy")}
     assert next(row for row in rows if row["subject"] == "study folder")["found"] == str(tmp_path)
-
-
-def test_something_required_that_is_missing_is_exit_code_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     (tmp_path / "file").touch()
     assert __main__.main(["doctor", "--out", str(tmp_path / "file" / "studies")]) == 1
     assert "cannot be written: name another --out" in capsys.readouterr().out
@@ -101,49 +92,43 @@ def test_supported_versions_are_those_declared(package: str, version: str, suppo
     assert required_versions()[package].contains(version, prereleases=True) is supported
 
 
-def test_an_unsupported_version_is_missing_with_what_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    installed = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "2.9.1" if name == "torch" else installed(name))
-    torch = finding("torch", examine(None, tmp_path))
-    assert torch.verdict is Verdict.MISSING
-    assert torch.found.startswith("2.9.1, needed is ")
-    assert "!=2.9.*" in torch.found
-    assert "pip install" in torch.remedy
-
-
-def test_a_package_that_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_and_unsupported_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed = metadata.version
 
     def version(name: str) -> str:
         if name == "moocore":
             raise metadata.PackageNotFoundError(name)
-        return installed(name)
+        return "2.9.1" if name == "torch" else installed(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    assert finding("moocore", examine(None, tmp_path)).verdict is Verdict.MISSING
+    findings = examine(None, tmp_path)
+    torch = finding("torch", findings)
+    assert {torch.verdict, finding("moocore", findings).verdict} == {Verdict.MISSING}
+    assert torch.found.startswith("2.9.1, needed is ")
+    assert "!=2.9.*" in torch.found
+    assert "pip install" in torch.remedy
 
 
 # ------------------------------------------------------------------------------------------------------------- machine
 
 
 @pytest.mark.parametrize(
-    ("limit", "cores"), [("150000 100000", 1.5), ("max 100000", None), ("nonsense", None), ("-1 100000", None)]
+    ("content", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "nonsense\n"}, None),
+        ({"cpu.max": "-1 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
 )
-def test_a_containers_limit_is_read(tmp_path: Path, limit: str, cores: float | None) -> None:
-    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+def test_a_containers_limit_is_read(tmp_path: Path, content: dict[str, str], cores: float | None) -> None:
+    for name, text in content.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     assert container_cores(tmp_path) == cores
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("50000", 0.5), ("-1", None)])
-def test_an_older_containers_limit_is_read(tmp_path: Path, quota: str, cores: float | None) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert container_cores(tmp_path) == cores
-
-
-def test_no_control_group_is_no_limit(tmp_path: Path) -> None:
-    assert container_cores(tmp_path) is None
 
 
 def test_a_limit_below_the_cores_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -155,18 +140,13 @@ def test_a_limit_below_the_cores_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "--cpus 1" in cpu.remedy
 
 
-def test_without_counters_the_cpus_energy_is_estimated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_with_readable_counters_energy_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "RAPL", tmp_path / "powercap")
-    cpu = finding("energy of CPU", examine(None, tmp_path))
-    assert (cpu.verdict, cpu.found) == (Verdict.NOTE, "estimated from load")
-
-
-def test_with_readable_counters_it_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "intel-rapl:0").mkdir()
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1")
-    monkeypatch.setattr(doctor, "RAPL", tmp_path)
-    cpu = finding("energy of CPU", examine(None, tmp_path))
-    assert (cpu.verdict, cpu.found) == (Verdict.OK, "measured (RAPL)")
+    for verdict, found in ((Verdict.NOTE, "estimated from load"), (Verdict.OK, "measured (RAPL)")):
+        cpu = finding("energy of CPU", examine(None, tmp_path))
+        assert (cpu.verdict, cpu.found) == (verdict, found)
+        (tmp_path / "powercap" / "intel-rapl:0").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "powercap" / "intel-rapl:0" / "energy_uj").write_text("1")
 
 
 def test_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
-"""The ledger through a trial's life, with real locks held by real processes that are really killed."""
+"""The folder of a study and of a trial through its life, with locks held by real processes that are really killed."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 from locking import kill, worker
 
 from study.common.errors import DiskFullError, LedgerError, TrialBusyError
-from study.store.ledger import Ledger
+from study.store.ledger import SCHEMA_VERSION, Ledger
 from study.store.trial_folder import REASON_LENGTH, TrialFolder, TrialState
 
 FULL_DISK = Path("/dev/full")
@@ -21,60 +22,62 @@ SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> TrialFolder:
-    return Ledger.create(tmp_path / "study").add(make_spec())
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.create(tmp_path / "study")
+
+
+@pytest.fixture
+def folder(ledger: Ledger) -> TrialFolder:
+    return ledger.add(make_spec())
 
 
 # --------------------------------------------------------------------------------------------------- a trial's life
 
 
-def test_a_trial_from_new_to_finished(folder: TrialFolder) -> None:
+def test_a_trial_from_new_to_finished(folder: TrialFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folder.state() is TrialState.NEW
-    folder.append_event("started", attempt=0, iteration=0)
     with worker(folder.locks_path) as process:
         assert folder.state() is TrialState.RUNNING
+        refusal = rf"trial {folder.trial_id} is being trained by process {process.pid} on .*; wait for it or stop it"
+        with pytest.raises(TrialBusyError, match=refusal), folder.locked():
+            pytest.fail("two workers on one trial")
+        folder.append_event("started", attempt=0, iteration=0)
         kill(process)
-    assert folder.state() is TrialState.INTERRUPTED
-    assert folder.failure_reason() is None
+    assert (folder.state(), folder.failure_reason()) == (TrialState.INTERRUPTED, None)
 
     folder.begin_attempt(replace(HEADER, attempt=1, resumed_from_iteration=50))
     folder.fail(attempt=1, reason="loss is\nnot finite " + "x" * 1000)
     assert folder.state() is TrialState.FAILED
     reason = folder.failure_reason()
     assert reason is not None
-    assert reason.startswith("loss is not finite x")
-    assert len(reason) == REASON_LENGTH
+    assert reason.startswith("loss is not finite x") and len(reason) == REASON_LENGTH
 
     with folder.locked():
+        assert folder.events()[-1]["text"].startswith(f"took over from process {process.pid} on ")
         folder.begin_attempt(replace(HEADER, attempt=2))
         assert folder.state() is TrialState.RUNNING
         assert folder.result() is None
         folder.finish(RESULT, attempt=2)
-    assert folder.state() is TrialState.FINISHED
     assert folder.result() == RESULT
     story = ["started", "started", "failed", "note", "started", "finished"]
     assert [event["event"] for event in folder.events()] == story
+
+    looks: list[object] = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: (looks.append(path), stat(path, **options))[1])
+    for place, name in ((Path, "read_bytes"), (Path, "open"), (os, "open"), (os, "scandir"), (os, "listdir")):
+        monkeypatch.setattr(place, name, lambda *_: pytest.fail("read a file"))
+    assert folder.state() is TrialState.FINISHED
+    assert [str(path) for path in looks] == [str(folder.path / "result.json")]
 
 
 def test_a_result_means_finished_even_when_the_process_died_before_saying_so(folder: TrialFolder) -> None:
     folder.begin_attempt(HEADER)
     folder.finish(RESULT, attempt=0)
-    events = folder.path / "events.jsonl"
-    events.write_bytes(events.read_bytes().splitlines(keepends=True)[0])
+    (folder.path / "events.jsonl").unlink()
     assert folder.state() is TrialState.FINISHED
-
-
-def test_two_processes_may_not_work_on_one_trial(folder: TrialFolder) -> None:
-    folder.append_event("started", attempt=0, iteration=0)
-    with worker(folder.locks_path) as process:
-        refusal = rf"trial {folder.trial_id} is being trained by process {process.pid} on .*; wait for it or stop it"
-        with pytest.raises(TrialBusyError, match=refusal), folder.locked():
-            pytest.fail("two workers on one trial")
-        kill(process)
-    with folder.locked():
-        assert folder.state() is TrialState.RUNNING
-        (note,) = (event["text"] for event in folder.events() if event["event"] == "note")
-        assert note.startswith(f"took over from process {process.pid} on ")
+    (folder.path / "result.json").unlink()
+    # One that has lost its story is not new.
     assert folder.state() is TrialState.INTERRUPTED
 
 
@@ -82,40 +85,9 @@ def test_an_infeasible_trial_is_told_from_a_failed_one(folder: TrialFolder) -> N
     folder.begin_attempt(HEADER)
     folder.fail(attempt=0, reason="out of memory", state=TrialState.INFEASIBLE)
     folder.note("something worth knowing")
-    assert folder.state() is TrialState.INFEASIBLE
-    assert folder.failure_reason() == "out of memory"
+    assert (folder.state(), folder.failure_reason()) == (TrialState.INFEASIBLE, "out of memory")
     folder.begin_attempt(replace(HEADER, attempt=1))
-    assert folder.state() is TrialState.INTERRUPTED
-    assert folder.failure_reason() is None
-
-
-def test_a_trial_that_has_lost_its_story_is_not_new(folder: TrialFolder) -> None:
-    folder.begin_attempt(HEADER)
-    (folder.path / "events.jsonl").unlink()
-    assert folder.state() is TrialState.INTERRUPTED
-
-
-def test_the_state_of_a_finished_trial_is_one_look_at_the_disk(
-    folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder.finish(RESULT, attempt=0)
-    looks: list[object] = []
-    stat = os.stat
-
-    def count(path: Any, *more: Any, **named: Any) -> os.stat_result:
-        looks.append(path)
-        return stat(path, *more, **named)
-
-    def forbid(*_: object) -> None:
-        raise AssertionError("read a file")
-
-    monkeypatch.setattr(os, "stat", count)
-    monkeypatch.setattr(Path, "read_bytes", forbid)
-    monkeypatch.setattr(Path, "open", forbid)
-    monkeypatch.setattr(os, "scandir", forbid)
-    monkeypatch.setattr(os, "listdir", forbid)
-    assert folder.state() is TrialState.FINISHED
-    assert [str(path) for path in looks] == [str(folder.path / "result.json")]
+    assert (folder.state(), folder.failure_reason()) == (TrialState.INTERRUPTED, None)
 
 
 def test_a_folder_that_cannot_be_locked_is_an_error_of_the_ledger(folder: TrialFolder) -> None:
@@ -135,38 +107,27 @@ def test_what_killed_writers_left_is_swept_from_all_of_a_trials_folders(folder: 
     assert folder.spec() == make_spec()
 
 
-# ---------------------------------------------------------------------------------------------------------- records
-
-
 def test_records_come_back_as_they_were_written(folder: TrialFolder) -> None:
-    second = replace(HEADER, attempt=1, resumed_from_iteration=50)
-    for header in (HEADER, second):
-        folder.begin_attempt(header)
+    headers = [HEADER, replace(HEADER, attempt=1, resumed_from_iteration=50)]
     intervals = [make_interval(0, 80), make_interval(50, 100, attempt=1, gpu_kwh=None)]
-    for interval in intervals:
+    for header, interval in zip(headers, intervals, strict=True):
+        folder.begin_attempt(header)
         folder.append_cost(interval)
-    assert folder.attempts() == [HEADER, second]
-    assert folder.cost_intervals() == intervals
-    assert folder.spec() == make_spec()
-
-
-def test_of_an_epoch_trained_twice_the_later_report_counts(folder: TrialFolder) -> None:
     for epoch, seconds in ((0, 1.0), (1, 2.0), (2, 3.0), (1, 2.5)):
         folder.append_epoch(replace(EPOCH, epoch=epoch, training_seconds=seconds))
+    assert (folder.attempts(), folder.cost_intervals(), folder.spec()) == (headers, intervals, make_spec())
+    # Of an epoch trained twice the later report counts.
     assert [(report.epoch, report.training_seconds) for report in folder.epochs()] == [(0, 1.0), (1, 2.5), (2, 3.0)]
 
 
-def test_a_line_torn_by_a_crash_costs_that_line_only(folder: TrialFolder) -> None:
+def test_a_line_torn_by_a_crash_costs_that_line_only_and_nothing_is_appended_to_damage(folder: TrialFolder) -> None:
+    path = folder.path / "costs.jsonl"
     folder.append_cost(make_interval(0, 10))
-    with (folder.path / "costs.jsonl").open("ab") as handle:
+    with path.open("ab") as handle:
         handle.write(b'{"attempt":0,"phase":"trai')
     assert folder.cost_intervals() == [make_interval(0, 10)]
     folder.append_cost(make_interval(20, 30))
     assert folder.cost_intervals() == [make_interval(0, 10), make_interval(20, 30)]
-
-
-def test_nothing_is_appended_to_a_damaged_file(folder: TrialFolder) -> None:
-    path = folder.path / "costs.jsonl"
     path.write_bytes(b"garbage")
     with pytest.raises(LedgerError, match=r"costs\.jsonl is damaged: line 1 is not a JSON object; restore it"):
         folder.append_cost(make_interval(0, 10))
@@ -176,12 +137,9 @@ def test_nothing_is_appended_to_a_damaged_file(folder: TrialFolder) -> None:
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full on this machine")
 def test_a_full_disk_is_named_and_leaves_the_records(folder: TrialFolder) -> None:
     (folder.path / "costs.jsonl").symlink_to(FULL_DISK)
-    for write in (
-        lambda: folder.append_cost(make_interval(0, 10)),
-        lambda: folder.append_cost(make_interval(0, 10)),
-    ):
+    for _ in range(2):
         with pytest.raises(DiskFullError, match=f"{folder.path}; free some, then the same command resumes"):
-            write()
+            folder.append_cost(make_interval(0, 10))
 
 
 def test_a_lock_that_finds_no_room_says_so(folder: TrialFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,3 +149,140 @@ def test_a_lock_that_finds_no_room_says_so(folder: TrialFolder, monkeypatch: pyt
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(DiskFullError, match="free some"), folder.locked():
         pytest.fail("locked")
+
+
+# ----------------------------------------------------------------------------------------------- a study and its points
+
+
+def test_a_study_is_run_by_one_and_taken_over_from_the_dead(ledger: Ledger) -> None:
+    said = list[str]()
+    assert ledger.runner() is None
+    with worker(ledger.root / "locks") as process:
+        runner = ledger.runner()
+        assert runner is not None
+        assert runner.pid == process.pid
+        refusal = rf"is being run by process {process.pid} on .* since .* UTC; stop that one first, or name another"
+        with pytest.raises(LedgerError, match=refusal), ledger.locked(said.append):
+            pytest.fail("two runners")
+        assert said == []
+        kill(process)
+    with ledger.locked(said.append):
+        assert ledger.runner() is not None
+    assert len(said) == 1
+    assert said[0].startswith(f"took over from process {process.pid} on ")
+    assert ledger.runner() is None
+
+
+def test_a_study_whose_creator_was_killed_is_created(tmp_path: Path) -> None:
+    left = tmp_path / ".study.json.123.tmp"
+    left.write_text('{"schema"')
+    ledger = Ledger.create(tmp_path, space=SPACE)
+    with ledger.locked():
+        assert not left.exists()
+    assert ledger.header()["space"] == SPACE
+
+
+def test_a_trial_is_added_once_and_marked_if_it_was_made_by_hand(ledger: Ledger) -> None:
+    folders = [ledger.add(make_spec("cps")), ledger.add(make_spec("pgps"), by_hand=True)]
+    assert ledger.add(make_spec("cps", stages=3), by_hand=True) == folders[0]
+    assert [folder.by_hand for folder in folders] == [False, True]
+    assert {trial.trial_id for trial in ledger.trials()} == {folder.trial_id for folder in folders}
+    # The label of whoever came first stays, the identity is the same.
+    assert folders[0].spec() == make_spec("cps")
+
+
+def test_the_same_study_is_continued(tmp_path: Path) -> None:
+    space = {**SPACE, "axes": {"stages": (1, 3)}}
+    first = Ledger.create(tmp_path / "study", space=space)
+    assert Ledger.create(tmp_path / "study", space=space) == Ledger.open(tmp_path / "study") == first
+    assert first.header()["space"] == SPACE
+    # A single trial may be added to any study by hand.
+    assert Ledger.create(tmp_path / "study") == first
+
+
+def test_a_damaged_specification_is_not_trained_by(ledger: Ledger) -> None:
+    path = ledger.add(make_spec("cps")).path / "spec.json"
+    path.write_text(json.dumps(make_spec("pgps").to_json()))
+    other = make_spec("pgps").trial_id
+    with pytest.raises(LedgerError, match=rf"spec\.json specifies trial {other}; delete it, and the same command"):
+        ledger.add(make_spec("cps"))
+    path.unlink()
+    assert ledger.add(make_spec("cps")).spec() == make_spec("cps")
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", '{"point": [], "trial_ids": []}', '{"point": {}, "trial_ids": [1]}'])
+def test_points_are_kept_in_order_and_a_damaged_one_is_named(ledger: Ledger, line: str) -> None:
+    assert ledger.points() == []
+    ledger.add_point(0, {"stages": 3, "patch": (1, 2)}, ["a", "b"])
+    ledger.add_point(1, {"stages": 1}, ["c"])
+    assert ledger.points() == [
+        {"number": 0, "point": {"stages": 3, "patch": [1, 2]}, "trial_ids": ["a", "b"]},
+        {"number": 1, "point": {"stages": 1}, "trial_ids": ["c"]},
+    ]
+    with (ledger.root / "points.jsonl").open("a") as handle:
+        handle.write(f"{line}\n")
+    with pytest.raises(LedgerError, match=r"points\.jsonl is damaged: line 3 is .*; restore it from a backup"):
+        ledger.points()
+
+
+# ----------------------------------------------------------------------------------------------------- what is no study
+
+
+def studies(folder: Path) -> Iterator[tuple[Path, dict[str, object] | None, str]]:
+    """Folders that are taken for none, or not for the study of a space, and what is said of them."""
+    Ledger.create(folder / "another", space=SPACE)
+    yield (
+        folder / "another",
+        {"name": "pgps", "axes": {}, "seed": 1},
+        "belongs to another study: axes, seed differ; name",
+    )
+    Ledger.create(folder / "by hand")
+    yield folder / "by hand", SPACE, "holds hand-made trials, not this study"
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.tex").write_text("precious")
+    yield folder / "mine", None, r"holds other files and no study\.json; name an empty or new folder"
+    (folder / "file").write_text("")
+    yield folder / "file", None, "cannot write to"
+    yield folder / "file" / "study", None, "cannot write to"
+    header = json.loads((folder / "another" / "study.json").read_text())
+    contents = ["", '{"schema": ', "[1]", "7", "\x00\x00", '{"schema": 1, "space": [1]}']
+    newer = json.dumps({**header, "schema": SCHEMA_VERSION + 1})
+    for number, content in enumerate([newer, *contents]):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "study.json").write_text(content)
+        said = r"study\.json is not .*; restore it from a backup"
+        yield (
+            folder / str(number),
+            None,
+            f"has ledger schema {SCHEMA_VERSION + 1}, this version" if not number else said,
+        )
+
+
+def test_what_is_no_study_or_another_one_is_refused_and_left_alone(tmp_path: Path) -> None:
+    for root, space, said in studies(tmp_path):
+        with pytest.raises(LedgerError, match=said):
+            Ledger.create(root, space=space)
+        if root.name.isdigit():
+            with pytest.raises(LedgerError, match=said):
+                Ledger.open(root)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    for root, said in ((tmp_path / "absent", "the folder does not exist"), (tmp_path, "is not a study folder")):
+        with pytest.raises(LedgerError, match=said):
+            Ledger.open(root)
+    (tmp_path / "empty").mkdir()
+    assert Ledger.create(tmp_path / "empty").trials() == []
+
+
+def test_folders_without_write_permission_are_refused(ledger: Ledger, tmp_path: Path) -> None:
+    for folder in (ledger.root, tmp_path):
+        folder.chmod(0o500)
+    try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("this user writes everywhere")
+        with pytest.raises(LedgerError, match=r"cannot write to .*; name a folder you may write to"):
+            Ledger.create(tmp_path / "other")
+        with pytest.raises(LedgerError, match="cannot write to"):
+            ledger.add(make_spec())
+    finally:
+        for folder in (tmp_path, ledger.root):
+            folder.chmod(0o700)
