@@ -17,7 +17,7 @@ from prepared import SHORT, final_weights, spec_of, train, workplace
 
 from study.buckets.archive import Archive
 from study.buckets.checkout import RemoteCheckout
-from study.buckets.shared_ledger import post_stop, study_ledger, trouble_here
+from study.buckets.shared_ledger import study_ledger, trouble_here
 from study.buckets.storage import Storage, StorageError
 from study.buckets.view import SCRATCH_VARIABLE, viewed
 from study.common.errors import LedgerError, TrialBusyError, TrialInterrupted
@@ -117,7 +117,7 @@ def test_a_trial_is_trained_by_one_process(storage: Storage, data: Path) -> None
 
 def test_who_waits_for_a_trial_ends_when_the_study_is_stopped(storage: Storage, data: Path) -> None:
     with study_ledger(storage.url) as ledger:
-        post_stop(ledger, Path("a-run"))
+        ledger.post_stop(Path("a-run"))
         first, second = RemoteCheckout(storage.url), RemoteCheckout(storage.url, "a-run")
         folder = Ledger.open(first.study).add(spec_of(data_paths(data)))
         with first.checked_out(folder), pytest.raises(TrialInterrupted), second.checked_out(folder):
@@ -132,7 +132,7 @@ def test_a_training_is_told_that_the_study_is_stopped(
         checkout = RemoteCheckout(storage.url, "a-run")
         with checkout.checked_out(Ledger.open(checkout.study).add(spec_of(data_paths(data)))) as stop_file:
             assert not stop_file.exists()
-            post_stop(ledger, Path("a-run"))
+            ledger.post_stop(Path("a-run"))
             deadline = time.monotonic() + 600
             while not stop_file.exists():
                 assert time.monotonic() < deadline

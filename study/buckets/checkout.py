@@ -7,11 +7,9 @@ back. A scratch copy that went another way, because its node lost the trial to a
 The training itself is another process that knows nothing of this; it writes to the scratch copy as durably as to any
 study folder. Its machine may be lost at any moment: the storage then holds the last commit, a few seconds old.
 
-Commits a trial's scratch copy while it is trained, from a thread beside whoever waits for the training.
-
-At most every `PUSH_SECONDS`, when something has changed: after an epoch and after a checkpoint, therefore, or soon
-after. Another thread asks now and then whether the study is being stopped. A storage that is away is asked again; when
-it stays away for `PATIENCE_SECONDS` the training is stopped with its checkpoint written, and the attempt fails saying
+A copy is committed at most every `PUSH_SECONDS`, when something has changed: soon after an epoch and a checkpoint.
+Another thread asks now and then whether the study is being stopped. A storage that is away is asked again; when it
+stays away for `PATIENCE_SECONDS` the training is stopped with its checkpoint written, and the attempt fails saying
 where that is.
 """
 
@@ -24,11 +22,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from study.buckets.archive import Archive, Commit, Committer, Stamp, snapshot, stamps, unpack
+from study.buckets.archive import Archive, Committer, Stamp, snapshot, stamps, unpack
 from study.buckets.lease import Lease
 from study.buckets.shared_ledger import stop_key, study_ledger
 from study.buckets.storage import Storage, StorageError, tried, url_of
@@ -51,18 +50,14 @@ class Pusher:
     """A context in which a trial's scratch copy is committed; the last time on leaving it.
 
     Args:
-        archive: where to.
-        number: of the trial's lock, which the caller holds.
+        committer: under the trial's lock, which the caller holds.
         folder: the scratch copy.
         stop_file: made to stop the training.
         stop_key: key of the object that says so, None for none.
     """
 
-    def __init__(
-        self, archive: Archive, number: int, folder: TrialFolder, stop_file: Path, stop_key: str | None
-    ) -> None:
-        self._archive, self._folder = archive, folder
-        self._committer = Committer(archive, number)
+    def __init__(self, committer: Committer, folder: TrialFolder, stop_file: Path, stop_key: str | None) -> None:
+        self._committer, self._archive, self._folder = committer, committer.archive, folder
         self._stop_file, self._stop_key = stop_file, stop_key
         self._committed: dict[str, Stamp] = {}
         self._log_size = 0
@@ -92,7 +87,10 @@ class Pusher:
                 succeeded = time.monotonic()
             except StorageError as trouble:
                 self._say(f"{trouble}; trying again in {PUSH_SECONDS:g} s")
-                self._give_up_after(time.monotonic() - succeeded)
+                if (seconds := time.monotonic() - succeeded) > PATIENCE_SECONDS:
+                    self._say(f"the storage was away for {seconds / 60:.0f} minutes, so the training is stopped")
+                    with suppress(OSError):
+                        self._stop_file.touch()
             except (StudyError, OSError) as trouble:
                 self._say(str(trouble))
 
@@ -109,7 +107,7 @@ class Pusher:
                 if found is None:
                     raise StorageError(f"{self._folder.path} changes faster than it can be read")
                 commit = self._committer.commit(found)
-                set_basis(self._folder, str(commit.name))
+                write_json(self._folder.path / BASIS, str(commit.name))
                 self._committed = dict(found.stamps)
         self._push_log()
 
@@ -120,29 +118,9 @@ class Pusher:
                 self._archive.storage.write(self._archive.log, content)
                 self._log_size = len(content)
 
-    def _give_up_after(self, seconds: float) -> None:
-        if seconds > PATIENCE_SECONDS:
-            self._say(f"the storage was away for {seconds / 60:.0f} minutes, so the training is stopped")
-            with suppress(OSError):
-                self._stop_file.touch()
-
     def _say(self, text: str) -> None:
         with suppress(OSError), self._folder.log_path.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-
-def basis_of(folder: TrialFolder) -> str | None:
-    """Which commit a scratch copy went on from; None when it was never committed."""
-    try:
-        basis = read_json(folder.path / BASIS)
-    except (OSError, ValueError):
-        return None
-    return basis if isinstance(basis, str) else None
-
-
-def set_basis(folder: TrialFolder, commit: str) -> None:
-    """Note which commit a scratch copy went on from."""
-    write_json(folder.path / BASIS, commit)
 
 
 WAIT_SECONDS = 3.0
@@ -188,7 +166,9 @@ class RemoteCheckout(Checkout):
         commit = tried(Archive(storage=self._storage).latest)
         if commit is None:
             raise LedgerError(f"no study at {url}")
-        root = scratch_copy(url, commit)
+        # Another one for a study that is later put in the same place.
+        identity = url.encode() + commit.documents["study.json"].content.split(b'"space"')[0]
+        root = scratch() / f"pgps-{hashlib.sha256(identity).hexdigest()[:16]}"
         super().__init__(root, root / f".stop-{uuid4().hex}")
         unpack(commit, root, durable=True)
 
@@ -208,7 +188,7 @@ class RemoteCheckout(Checkout):
                 lease = self._taken(archive, folder, stack)
                 self._bring(archive, folder)
                 stack.callback(stop_file.unlink, missing_ok=True)
-                stack.enter_context(Pusher(archive, lease.number, folder, stop_file, self._stop_key))
+                stack.enter_context(Pusher(Committer(archive, lease.number), folder, stop_file, self._stop_key))
             yield stop_file
         if folder.result() is not None:
             _make_room(folder)
@@ -255,27 +235,25 @@ class RemoteCheckout(Checkout):
 
     def _bring(self, archive: Archive, folder: TrialFolder) -> None:
         """Make the scratch copy the newest commit, unless it went on from that; only who holds the lock does."""
+        basis = None
+        with suppress(OSError, ValueError):
+            basis = read_json(folder.path / BASIS)
         for _ in range(FETCH_TRIES):
             commit = tried(archive.latest)
-            basis = basis_of(folder)
             if (None if commit is None else str(commit.name)) == basis:
                 return
             _empty(folder)
+            basis = None
             if commit is None:
                 return
-            if self._fetch(archive, commit, folder):
+            unpack(commit, folder.path, durable=True)
+            log = self._storage.read(archive.log)
+            if log is not None:
+                folder.log_path.write_bytes(log)
+            if tried(partial(archive.fetch, commit, folder.path)):
+                write_json(folder.path / BASIS, str(commit.name))
                 return
         raise StorageError(f"{self._storage.url}: models of trial {folder.trial_id} that its records name are missing")
-
-    def _fetch(self, archive: Archive, commit: Commit, folder: TrialFolder) -> bool:
-        unpack(commit, folder.path, durable=True)
-        log = self._storage.read(archive.log)
-        if log is not None:
-            folder.log_path.write_bytes(log)
-        if not tried(lambda: archive.fetch(commit, folder.path)):
-            return False
-        set_basis(folder, str(commit.name))
-        return True
 
 
 def checkout_of_one(where: Path | str) -> Checkout:
@@ -304,12 +282,6 @@ def open_checkout(url: str | None, study: str, stop_file: str) -> Checkout:
     if url is None:
         return Checkout(Path(study), Path(stop_file))
     return RemoteCheckout(url, Path(stop_file).name)
-
-
-def scratch_copy(url: str, study: Commit) -> Path:
-    """This machine's folder for a study; another one for a study that is later put in the same place."""
-    identity = url.encode() + study.documents["study.json"].content.split(b'"space"')[0]
-    return scratch() / f"pgps-{hashlib.sha256(identity).hexdigest()[:16]}"
 
 
 def _empty(folder: TrialFolder) -> None:

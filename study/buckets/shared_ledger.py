@@ -33,7 +33,7 @@ class RemoteLedger(Ledger):
 
     @property
     def url(self) -> str:
-        """Of the study."""
+        """See `Ledger.url`."""
         return self.view.storage.url
 
     @contextmanager
@@ -65,9 +65,19 @@ class RemoteLedger(Ledger):
         super().extend_point(number, trial_ids)
         self._commit()
 
-    def post_stop(self, name: str) -> None:
-        """Tell the trainings, on whatever machine, that the study is being stopped."""
-        self.view.storage.write(stop_key(name), b"stop")
+    def refresh(self, *, at_once: bool = False) -> None:
+        """See `Ledger.refresh`; a storage that is away is no error here."""
+        with suppress(StorageError):
+            self.view.refresh(at_most_every=0 if at_once else REFRESH_SECONDS)
+
+    def named(self, text: str, trial_id: str) -> str:
+        """See `View.named`."""
+        return self.view.named(text, trial_id)
+
+    def post_stop(self, stop_file: Path) -> None:
+        """See `Ledger.post_stop`."""
+        with suppress(StorageError):  # the trainings then notice that their worker is gone
+            self.view.storage.write(stop_key(stop_file.name), b"stop")
 
     def _withdraw_stops(self) -> None:
         with suppress(StorageError):  # nobody asks for an old one
@@ -106,11 +116,6 @@ def study_ledger(where: Path | str, *, space: Mapping[str, Any] | None = None) -
             yield RemoteLedger(view.root, view)
 
 
-def url_of_ledger(ledger: Ledger) -> str | None:
-    """Where a ledger is in object storage, None for a folder."""
-    return ledger.url if isinstance(ledger, RemoteLedger) else None
-
-
 def trouble_here(url: str) -> str | None:
     """Why this machine cannot work on a study that another one has put in object storage; None when it can."""
     try:
@@ -121,30 +126,6 @@ def trouble_here(url: str) -> str | None:
     except StudyError as error:
         return str(error)
     return None
-
-
-def refresh(ledger: Ledger, *, at_once: bool = False) -> None:
-    """Have a ledger show what is in the storage by now, if it is there; a storage that is away is no error here.
-
-    Args:
-        ledger: any.
-        at_once: even if it was asked a moment ago.
-    """
-    if isinstance(ledger, RemoteLedger):
-        with suppress(StorageError):
-            ledger.view.refresh(at_most_every=0 if at_once else REFRESH_SECONDS)
-
-
-def named(ledger: Ledger, text: str, trial_id: str) -> str:
-    """A text about a trial with names that stay valid; see `View.named`."""
-    return ledger.view.named(text, trial_id) if isinstance(ledger, RemoteLedger) else text
-
-
-def post_stop(ledger: Ledger, stop_file: Path) -> None:
-    """Tell trainings that do not see the stop file that the study is being stopped."""
-    if isinstance(ledger, RemoteLedger):
-        with suppress(StorageError):  # the trainings then notice that their worker is gone
-            ledger.post_stop(stop_file.name)
 
 
 def stop_key(name: str) -> str:

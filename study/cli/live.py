@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Group
 from rich.live import Live
 
-from study.buckets.shared_ledger import refresh
 from study.common.tables import PlainConsole
 from study.common.terminal import python, time_left
 from study.store.ledger import Ledger
@@ -62,7 +61,7 @@ class LiveTable:
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Say which trials have ended since, and draw the table where there is a terminal."""
-        refresh(self._ledger, at_once=at_once)
+        self._ledger.refresh(at_once=at_once)
         rows = self._board.rows()
         for row in rows:
             if row.state in ENDED and row.trial_id not in self._told:

@@ -176,7 +176,7 @@ def start(
     Returns:
         0, or 1 when trials have failed.
     """
-    from study.buckets.shared_ledger import named, study_ledger
+    from study.buckets.shared_ledger import study_ledger
     from study.cli.live import closing
     from study.cluster.local import configure_ray
     from study.common.tables import wide_console
@@ -189,7 +189,7 @@ def start(
         complaints = _with_live_table(
             console, patience, space=space, ledger=ledger, data=paths, address=address, **more
         )
-        rows = [replace(row, log=named(ledger, row.log, row.trial_id)) for row in study_status(ledger)]
+        rows = [replace(row, log=ledger.named(row.log, row.trial_id)) for row in study_status(ledger)]
     code = _tell_troubles(console, rows, complaints)
     for line in closing(out, rows, *and_then) if and_then else ():
         console.print(line)

@@ -16,7 +16,7 @@ from study.common.terminal import time_left
 from study.curriculum.table import data_words, size_text
 from study.run.progress import Progress
 from study.run.trial import FinishedTrial
-from study.store.costs import CostSegment
+from study.store.costs import Charge, CostSegment
 from study.store.prediction import predict_command
 from study.store.records import EpochReport, Phase
 from study.store.results import HD95, NSD
@@ -71,8 +71,8 @@ class TerminalProgress(Progress):
         self._clock = _VoxelClock(spec, first_iteration)
         total = spec.curriculum.total_iterations
         self._task = self._bar.add_task("training", total=total, completed=first_iteration, state="")
-        if self._plain and first_iteration:
-            print(f"resuming at iteration {first_iteration} of {total}", file=self._plain, flush=True)
+        if first_iteration:
+            self._line(f"resuming at iteration {first_iteration} of {total}")
 
     def iteration_done(self, report: Any) -> None:
         """Advance the bar."""
@@ -82,9 +82,8 @@ class TerminalProgress(Progress):
         self._printed = now
         state = self._state(report)
         self._bar.update(self._task, completed=report.iteration + 1, state=state)
-        if self._plain:
-            total = self._spec.curriculum.total_iterations if self._spec else 0
-            print(f"iteration {report.iteration + 1}/{total}  {state}", file=self._plain, flush=True)
+        total = self._spec.curriculum.total_iterations if self._spec else 0
+        self._line(f"iteration {report.iteration + 1}/{total}  {state}")
 
     def epoch_done(self, report: EpochReport) -> None:
         """Remember the pseudo Dice."""
@@ -95,14 +94,12 @@ class TerminalProgress(Progress):
         words = phase.value.replace("_", " ")
         if self._task is not None:
             self._bar.update(self._task, description=words)
-        if self._plain:
-            print(words, file=self._plain, flush=True)
+        self._line(words)
 
     def remark(self, text: str) -> None:
         """Print it, above the bar."""
-        if self._plain:
-            print(f"note: {text}", file=self._plain, flush=True)
-        else:
+        self._line(f"note: {text}")
+        if self._plain is None:
             self._bar.console.print(f"note: {text}", markup=False, highlight=False)
 
     def validating(self, number: int) -> None:
@@ -115,7 +112,11 @@ class TerminalProgress(Progress):
             self._bar.update(self._task, description=state, completed=number, total=self.cases, state="")
         elif now - self._printed >= LINE_INTERVAL_SECONDS or number in (1, self.cases):
             self._printed = now
-            print(state, file=self._plain, flush=True)
+            self._line(state)
+
+    def _line(self, text: str) -> None:
+        if self._plain is not None:
+            print(text, file=self._plain, flush=True)
 
     def _state(self, report: Any) -> str:
         if self._spec is None:
@@ -176,16 +177,8 @@ def as_json(trial: FinishedTrial) -> dict[str, Any]:
         "weights_sha256": result.weights_sha256,
         "iterations": result.iterations,
         "stopped_at_iteration": trial.spec.stopped_at(result.iterations),
-        "total": {
-            "seconds": bill.total.seconds,
-            "energy_kwh": bill.total.energy_kwh,
-            "co2_kg": bill.total.co2_kg,
-        },
-        "waste": {
-            "seconds": bill.waste.seconds,
-            "energy_kwh": bill.waste.energy_kwh,
-            "co2_kg": bill.waste.co2_kg,
-        },
+        "total": _charge(bill.total),
+        "waste": _charge(bill.waste),
         "unmeasured": dict(bill.unmeasured),
         "seconds_by_phase": {phase.value: charge.seconds for phase, charge in bill.by_phase.items()},
         "attempts": [_segment(segment) for segment in bill.segments],
@@ -198,11 +191,13 @@ def as_text(trial: FinishedTrial) -> str:
     """The same in a few lines."""
     bill, result = trial.bill, trial.result
     classes = ", ".join(f"{label}: {_dice(dice)}" for label, dice in result.dice_per_class.items())
+    nsd, hd95 = result.metrics.get(NSD), result.metrics.get(HD95)
     validation_seconds = bill.by_phase[Phase.FINAL_VALIDATION].seconds
     lines = [
         f"trial {trial.folder.trial_id} ({trial.spec.scheme}) is finished",
         f"Dice      {result.dice:.4f}   ({classes})",
-        *_metrics(trial),
+        *([f"NSD       {_dice(nsd.mean)}   (tolerance {nsd.tolerance_mm:g} mm)"] if nsd else []),
+        *([f"HD95      {'-' if hd95.mean is None else f'{hd95.mean:.2f} mm'}"] if hd95 else []),
         f"training  {bill.training.seconds:.1f} s, {_energy(bill.training.energy_kwh, bill.training.co2_kg)}",
         f"total     {bill.total.seconds:.1f} s with {validation_seconds:.1f} s of validation, "
         f"{_energy(bill.total.energy_kwh, bill.total.co2_kg)}; {len(bill.segments)} attempt(s), "
@@ -216,16 +211,6 @@ def as_text(trial: FinishedTrial) -> str:
     return "\n".join(lines)
 
 
-def _metrics(trial: FinishedTrial) -> list[str]:
-    """Lines of what was measured beside Dice."""
-    metrics = trial.result.metrics
-    nsd, hd95 = metrics.get(NSD), metrics.get(HD95)
-    return [
-        *([] if nsd is None else [f"NSD       {_dice(nsd.mean)}   (tolerance {nsd.tolerance_mm:g} mm)"]),
-        *([] if hd95 is None else [f"HD95      {'-' if hd95.mean is None else f'{hd95.mean:.2f} mm'}"]),
-    ]
-
-
 def _notes(trial: FinishedTrial) -> list[str]:
     """Lines of trials that start on some of the cases, or that stopped before their end."""
     spec, stopped = trial.spec, trial.spec.stopped_at(trial.result.iterations)
@@ -237,16 +222,15 @@ def _notes(trial: FinishedTrial) -> list[str]:
     return lines
 
 
+def _charge(charge: Charge) -> dict[str, Any]:
+    return {"seconds": charge.seconds, "energy_kwh": charge.energy_kwh, "co2_kg": charge.co2_kg}
+
+
 def _segment(segment: CostSegment) -> dict[str, Any]:
-    header = segment.header
+    header, own = segment.header, ("started_at", "ended_at", "iteration_start", "iteration_stop")
     return {
-        "started_at": segment.started_at,
-        "ended_at": segment.ended_at,
-        "iteration_start": segment.iteration_start,
-        "iteration_stop": segment.iteration_stop,
-        "seconds": segment.charge.seconds,
-        "energy_kwh": segment.charge.energy_kwh,
-        "co2_kg": segment.charge.co2_kg,
+        **{name: getattr(segment, name) for name in own},
+        **_charge(segment.charge),
         "waste_seconds": segment.waste.seconds,
         "hardware": {"host": header.hostname, "cpu": header.cpu_name, "gpus": list(header.gpu_names)},
         "gpu_ids": list(header.gpu_ids),

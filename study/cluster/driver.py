@@ -21,7 +21,6 @@ from uuid import uuid4
 
 from ray import tune
 
-from study.buckets.shared_ledger import post_stop, url_of_ledger
 from study.cluster.local import Shares, allot
 from study.cluster.nodes import check_nodes, connected, nodes
 from study.cluster.tuning import (
@@ -111,7 +110,7 @@ def run_study(run: Run) -> list[str]:
             # Ray has put its own handlers in their place.
             signals.install()
             if run.address is not None:
-                root, url = run.ledger.root.resolve(), url_of_ledger(run.ledger)
+                root, url = run.ledger.root.resolve(), run.ledger.url
                 check_nodes(root, run.space, run.data, here, previous_stage=run.previous_stage, url=url)
             shares = allot(run.space.resources, nodes())
             signals.check()
@@ -194,7 +193,7 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
         template=template,
         patience=run.patience,
         attempt=run.attempt,
-        url=url_of_ledger(run.ledger),
+        url=run.ledger.url,
         umask=umask,
     )
 
@@ -233,7 +232,7 @@ class _Signals:
 def _stop_trainings(run: Run, stop_file: Path) -> None:
     with suppress(OSError):  # a full disk; the trainings then notice that their worker is gone
         stop_file.touch()
-    post_stop(run.ledger, stop_file)
+    run.ledger.post_stop(stop_file)
     deadline = time.monotonic() + STOP_GRACE_SECONDS
     while time.monotonic() < deadline:
         if not any(folder.state() is TrialState.RUNNING for folder in run.ledger.trials()):

@@ -82,8 +82,7 @@ def extended(stored: Mapping[str, Any] | None, space: Mapping[str, Any]) -> dict
 
 def as_stored(space: Mapping[str, Any]) -> dict[str, Any]:
     """Plain data as it reads back: tuples are lists."""
-    stored: dict[str, Any] = json.loads(json.dumps(space))
-    return stored
+    return dict(json.loads(json.dumps(space)))
 
 
 REMEDY = "restore it from a backup: it says what the searcher proposed"
@@ -123,6 +122,21 @@ class Ledger:
     """A study folder. Use `create` to write to one and `open` to read one."""
 
     root: Path
+
+    @property
+    def url(self) -> str | None:
+        """Where it is in object storage, None for a folder."""
+        return None
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Show what is in object storage by now, if it is there, even if that was asked for a moment ago."""
+
+    def named(self, text: str, trial_id: str) -> str:
+        """A text about a trial with names that stay valid."""
+        return text
+
+    def post_stop(self, stop_file: Path) -> None:
+        """Tell trainings that do not see the stop file that the study is being stopped."""
 
     @classmethod
     def open(cls, root: Path) -> Ledger:
