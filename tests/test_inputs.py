@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from examples import HEADER, finish
+from examples import finish
 from prepared import CUBE, FULL, NAME, cascade_plans, spec_of, workplace
 from studies import write_space
 
@@ -22,7 +22,6 @@ from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.identity import (
     EARLIER_CODE,
     changed_inputs,
-    check_neighbours,
     deciding_versions,
     description_sha256,
     preprocessed_sizes,
@@ -32,7 +31,6 @@ from study.nnunet.identity import (
 )
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial import run_trial
-from study.run.workplace import inputs_of
 from study.search.document import load_space
 from study.search.space import SearchSpace, resolved_space
 from study.store.ledger import Ledger
@@ -111,18 +109,6 @@ def test_a_result_is_that_of_its_labels_and_of_the_classes_that_exist(copied: Da
     with pytest.raises(DataIntegrityError, match="no validation case of this fold shows any foreground class"):
         run_trial(other, ledger, workplace(copied))
     assert ledger.trial(other.trial_id).attempts() == []
-
-
-def test_one_folder_holds_trials_of_one_kind_of_labels(copied: DataPaths, tmp_path: Path) -> None:
-    ledger, spec = Ledger.create(tmp_path / "study"), spec_of(copied)
-    inputs = inputs_of(spec, workplace(copied))
-    folder = ledger.add(spec, by_hand=True)
-    folder.begin_attempt(replace(HEADER, inputs=inputs))
-    check_neighbours(ledger, ledger.trials(), inputs)
-    check_neighbours(ledger, ledger.trials(), {"something of another dataset": "0"})
-    changed = {**inputs, f"reference segmentations of {NAME} fold 0": "0"}
-    with pytest.raises(LedgerError, match=f"holds trial {spec.trial_id}, made with other reference segmentations"):
-        check_neighbours(ledger, ledger.trials(), changed)
 
 
 def test_a_cascade_is_known_by_what_the_previous_stage_said(data: Path, tmp_path: Path) -> None:
@@ -225,32 +211,6 @@ def test_caches_of_nnunet_and_another_place_are_no_change_and_a_changed_file_is_
     (folder / "phantom_000.npz").write_bytes(b"compressed")
     with pytest.raises(LedgerError, match=r"\(phantom_000.npz 10 bytes, was absent\)"):
         check()
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("splits_final.json", f"split of {NAME} fold 0"),
-        ("dataset.json", f"labels, channels or file ending in dataset.json of {NAME}"),
-        (f"{CUBE}.json", f"plans {CUBE} of {NAME}"),
-    ],
-)
-def test_what_has_changed_is_called_by_its_name(name: str, words: str, copied: DataPaths, tmp_path: Path) -> None:
-    space = load_space(write_space(tmp_path))
-    ledger = Ledger.create(tmp_path / "study", space=space.identity())
-    check_provenance(ledger, space, copied, Provenance.here(space, copied))
-    path = copied.preprocessed / NAME / name
-    document = files.read_json(path)
-    if name == "splits_final.json":
-        document[0]["train"], document[1]["train"] = document[1]["train"], document[0]["train"]
-    elif name == "dataset.json":
-        document["labels"]["third"] = 3
-    else:
-        document["original_median_shape_after_transp"] = [1, 1, 1]
-    files.write_json(path, document)
-    with pytest.raises(LedgerError) as refused:
-        check_provenance(ledger, space, copied, Provenance.here(space, copied))
-    assert f"what is here: {words}; restore it" in str(refused.value)
 
 
 def described(**changes: Any) -> Callable[[Path], None]:

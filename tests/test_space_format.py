@@ -11,28 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.common.errors import InvalidInputError, MissingDataError, StudyError
-from study.curriculum.schemes import Axes
 from study.search.algorithms import SEARCHERS
 from study.search.document import load_space, parse_yaml, space_from
 from study.search.domains import Choice, Fixed, Integer, LogUniform, Uniform
-from study.store.specification import TrainingSettings
 
 
 def document(**keys: Any) -> dict[str, Any]:
     return {"name": "test", "searcher": "grid", **keys}
-
-
-def test_a_missing_key_has_a_documented_default() -> None:
-    space = space_from(document())
-    assert (space.trials, space.seed, space.objectives) == (None, 0, ())
-    assert (space.plans, space.configuration, space.folds, space.seeds) == (None, "3d_fullres", (0,), (0,))
-    assert (space.resources.cpus, space.resources.gpus) == (None, None)
-    assert (space.resources.concurrent, space.resources.data_workers) == (None, None)
-    assert (space.energy.meter, space.energy.country, space.energy.pue) == ("codecarbon", None, 1.0)
-    assert space.searched == {}
-    [only] = space.points()
-    made = space.settings(only)
-    assert (made.scheme, made.axes, made.training) == ("pgps", Axes(), TrainingSettings())
 
 
 def test_a_whole_file_is_read(tmp_path: Path) -> None:
