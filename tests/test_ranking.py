@@ -27,7 +27,7 @@ from study.common.errors import InvalidInputError, MachineError, MissingDataErro
 from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
 from study.ranking.files import PAIRS, RECORD, TABLE, read_table
-from study.ranking.make import Made, RankingProgress, RankingSettings, make_ranking
+from study.ranking.make import Made, RankingSettings, make_ranking
 from study.ranking.work import run_all
 from study.store.locks import held
 
@@ -175,13 +175,15 @@ def test_channels_are_ranked_together(tmp_path: Path) -> None:
 
 
 def test_the_number_of_workers_changes_nothing(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:
-    seen: list[RankingProgress] = []
-    again = make_ranking(dataset, 0, settings(), workers=3, rankings=tmp_path, report=seen.append)
+    seen: list[tuple[str, int, int]] = []
+    again = make_ranking(
+        dataset, 0, settings(), workers=3, rankings=tmp_path, report=lambda *progress: seen.append(progress)
+    )
     assert not again.already_done
     assert content(again) == content(made)
     for step in ("looking at cases", "registering cases", "comparing cases"):
-        steps = [progress for progress in seen if progress.step == step]
-        assert steps[-1].done == steps[-1].total > 0
+        *_, (_, done, total) = [progress for progress in seen if progress[0] == step]
+        assert done == total > 0
 
 
 SCRIPT = """
@@ -195,7 +197,7 @@ if __name__ == "__main__":
     settings = RankingSettings(plans="nnUNetPlans", configuration="3d_fullres")
     aligned = Path(sys.argv[3], sys.argv[2], "fold_0", "work", "aligned")
 
-    def halt(_):
+    def halt(*_):
         if len(list(aligned.glob("[!.]*.pkl"))) >= 2:
             print("halted", flush=True)
             sys.stdin.read()
@@ -224,8 +226,8 @@ def test_a_killed_ranking_goes_on_where_it_was(made: Made, root: Path, tmp_path:
     said: list[str] = []
     looked: list[dict[str, int]] = []
 
-    def look(progress: RankingProgress) -> None:
-        if progress.step == "comparing cases":
+    def look(step: str, *_: int) -> None:
+        if step == "comparing cases":
             looked.append({path.name: path.stat().st_mtime_ns for path in aligned.glob("[!.]*.pkl")})
 
     dataset = find_dataset(data_paths(root), NAME)

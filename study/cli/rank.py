@@ -17,7 +17,7 @@ from study.common.terminal import say
 from study.curriculum.data_curriculum import DEFAULT_METRIC, METRICS
 
 if TYPE_CHECKING:
-    from study.ranking.make import Made, RankingProgress
+    from study.ranking.make import Made, Report
     from study.ranking.work import Spread
 
 LISTED_CASES = 5
@@ -108,7 +108,7 @@ def _spread(address: str | None, folder: Path) -> Iterator[tuple[Spread | None, 
 
 
 @contextmanager
-def _terminal() -> Iterator[tuple[Callable[[RankingProgress], None], Callable[[str], None]]]:
+def _terminal() -> Iterator[tuple[Report, Callable[[str], None]]]:
     """One bar on the terminal; yields what `make_ranking` reports to and what it says its lines to."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -127,10 +127,10 @@ def _terminal() -> Iterator[tuple[Callable[[RankingProgress], None], Callable[[s
     ) as bar:
         tasks = dict[str, int]()
 
-        def report(progress: RankingProgress) -> None:
-            if progress.step not in tasks:
-                tasks[progress.step] = bar.add_task(progress.step, total=progress.total)
-            bar.update(tasks[progress.step], completed=progress.done)  # type: ignore[arg-type]
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=total)
+            bar.update(tasks[step], completed=done)  # type: ignore[arg-type]
 
         yield report, console.print
 

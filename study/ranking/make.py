@@ -73,13 +73,8 @@ class RankingSettings:
         check_choice("--compare", self.compare, (OTHERS, REFERENCE))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankingProgress:
-    """How far a ranking is: what is being done, how many pieces of it are done, and how many there are."""
-
-    step: str
-    done: int
-    total: int
+Report = Callable[[str, int, int], None]
+"""Told what is being done, how many pieces of it are done, and how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +101,7 @@ def make_ranking(
     workers: int = 1,
     spread: Spread | None = None,
     rankings: Path | None = None,
-    report: Callable[[RankingProgress], None] = lambda _: None,
+    report: Report = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Made:
     """Rank a fold's training cases by their dissimilarity; nothing is done twice.
@@ -218,7 +213,7 @@ class _Request:
             )
         return True
 
-    def make(self, spread: Spread, report: Callable[[RankingProgress], None], say: Callable[[str], None]) -> None:
+    def make(self, spread: Spread, report: Report, say: Callable[[str], None]) -> None:
         cases = sorted(set(self.split.training))
         job = RankingJob(
             cases=case_folder(self.dataset, self.plan),
@@ -227,7 +222,7 @@ class _Request:
         )
 
         def step(name: str, function: Callable[[Any], object], items: Sequence[Any]) -> None:
-            spread(function, items, lambda done: report(RankingProgress(step=name, done=done, total=len(items))))
+            spread(function, items, lambda done: report(name, done, len(items)))
 
         self._take_over(job.work, say)
         step("looking at cases", partial(survey_case, job), cases)

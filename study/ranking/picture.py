@@ -8,7 +8,6 @@ ranking, where all were made, and the distribution of the cases' values. For the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,8 @@ _OUTSIDE = "#c3d5e8"
 _IDENTITY = "Ranking"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Panel:
-    """One case on the common grid, with its caption."""
-
-    image: GridImage
-    caption: str
+Panel = tuple[GridImage, str]
+"""One case on the common grid, with its caption."""
 
 
 def is_drawn(made: Made, metric: str) -> bool:
@@ -67,14 +62,14 @@ def draw(made: Made, dataset: PreparedDataset, metric: str) -> None:
 
     rows = made.ranking.of(metric)
     shown = min(SHOWN_CASES, max(1, len(rows) // 2))
-    panels = _panels(made, dataset, [*rows[:shown], *rows[len(rows) - shown :]], metric)
+    panels = _panels(made, dataset, [*rows[:shown], *rows[len(rows) - shown :]])
     figure: Any = Figure(figsize=(15.5, 8.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_title(made, metric), x=0.01, ha="left", fontsize=12)
     left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
     first, last = left.subfigures(2, 1)
-    _draw_cases(first, [panels[0], *panels[1 : shown + 1]], "Most dissimilar, rank 1 first", _DARK)
-    _draw_cases(last, [panels[0], *panels[:shown:-1]], "Most similar, last rank first", _DARK)
+    _draw_cases(first, [panels[0], *panels[1 : shown + 1]], "Most dissimilar, rank 1 first")
+    _draw_cases(last, [panels[0], *panels[:shown:-1]], "Most similar, last rank first")
     _draw_values(right, made, metric, rows)
     settings = {"dpi": DOTS_PER_INCH, "format": "png", "metadata": {_IDENTITY: _identity(made, metric)}}
     files.write_atomically(made.folder / PICTURE, lambda handle: figure.savefig(handle, **settings))
@@ -93,66 +88,53 @@ def _title(made: Made, metric: str) -> str:
     )
 
 
-def _panels(made: Made, dataset: PreparedDataset, rows: Sequence[RankedCase], metric: str) -> list[_Panel]:
+def _panels(made: Made, dataset: PreparedDataset, rows: Sequence[RankedCase]) -> list[Panel]:
     """The reference, then the cases of the rows."""
     record, settings = made.record, made.record["settings"]
-    layout = CommonLayout(**{name: _frozen(value) for name, value in record["layout"].items()})
+    stored: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in record["layout"].items()}
+    layout = CommonLayout(**stored)
     cases = case_folder(dataset, dataset.plan(settings["plans"], settings["configuration"]))
 
-    def panel(case: str, caption: str) -> _Panel:
+    def panel(case: str, caption: str) -> Panel:
         parameters = record["transforms"].get(case, ())
         image = lay_on_grid(cases, layout, case, transform=settings["transform"], parameters=parameters)
         short = case if len(case) <= 18 else f"{case[:8]}…{case[-8:]}"
-        return _Panel(image=image, caption=caption.format(case=short))
+        return image, caption.format(case=short)
 
-    return [
-        panel(layout.reference, "reference\n{case}"),
-        *(panel(row.case, f"{{case}}\nrank {row.rank}: {_value(row.value)}") for row in rows),
-    ]
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    panels = [panel(layout.reference, "reference\n{case}")]
+    for row in rows:
+        value = "undefined" if row.value is None else f"{row.value:.4g}"
+        panels.append(panel(row.case, f"{{case}}\nrank {row.rank}: {value}"))
+    return panels
 
 
-def _draw_cases(figure: Any, panels: Sequence[_Panel], title: str, colour: str) -> None:
-    figure.suptitle(title, fontsize=11, color=colour, x=0.01, ha="left")
-    planes = _PLANES[panels[0].image.inside.ndim]
+def _draw_cases(figure: Any, panels: Sequence[Panel], title: str) -> None:
+    """Middle slices along each axis of the first channel; where a case is not defined the background shows."""
+    figure.suptitle(title, fontsize=11, color=_DARK, x=0.01, ha="left")
+    planes = _PLANES[panels[0][0].inside.ndim]
     grid = figure.subplots(len(planes), len(panels), squeeze=False)
-    for column, panel in enumerate(panels):
-        grid[0][column].set_title(panel.caption, fontsize=8)
-        low, high = _window(panel.image)
+    for column, (image, caption) in enumerate(panels):
+        grid[0][column].set_title(caption, fontsize=8)
+        voxels = np.where(image.inside, image.voxels[0], np.nan)
+        inside = voxels[image.inside]
+        low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
         for row, axes in enumerate(grid[:, column]):
-            plane = _plane(panel.image, row if len(planes) > 1 else None)
-            axes.imshow(plane, cmap="gray", vmin=low, vmax=high, interpolation="nearest", origin="lower")
+            plane = voxels if len(planes) == 1 else np.take(voxels, voxels.shape[row] // 2, axis=row)
+            brightest = high if high > low else low + 1
+            axes.imshow(plane, cmap="gray", vmin=low, vmax=brightest, interpolation="nearest", origin="lower")
             axes.set(xticks=[], yticks=[], facecolor=_OUTSIDE)
             if column == 0:
                 axes.set_ylabel(planes[row], fontsize=8)
 
 
-def _plane(image: GridImage, axis: int | None) -> NDArray[np.float64]:
-    """The middle slice along an axis of the first channel; NaN, which shows the background, outside the case."""
-    voxels = np.where(image.inside, image.voxels[0], np.nan)
-    return voxels if axis is None else np.take(voxels, voxels.shape[axis] // 2, axis=axis)
-
-
-def _window(image: GridImage) -> tuple[float, float]:
-    inside = image.voxels[0][image.inside]
-    if not inside.size:
-        return 0.0, 1.0
-    low, high = np.percentile(inside, (0.5, 99.5))
-    return float(low), float(high) if high > low else float(low) + 1
-
-
 def _draw_values(figure: Any, made: Made, metric: str, rows: Sequence[RankedCase]) -> None:
-    matrix = MATRIX_OF.get(metric, metric)
+    measure = MATRIX_OF.get(metric, metric)
     if made.record["settings"]["compare"] == "others":
         upper, lower = figure.subplots(2, 1, height_ratios=(1.5, 1))
-        _draw_matrix(figure, upper, _matrix(made.folder / PAIRS, [row.case for row in rows], matrix), matrix)
+        _draw_matrix(figure, upper, _matrix(made.folder / PAIRS, [row.case for row in rows], measure), measure)
     else:
         lower = figure.subplots(1, 1)
-    values = {row.case: row.value for row in made.ranking.of(matrix)}
-    _draw_distribution(lower, rows, values, matrix)
+    _draw_distribution(lower, rows, {row.case: row.value for row in made.ranking.of(measure)}, measure)
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: NDArray[np.float64], metric: str) -> None:
@@ -169,27 +151,20 @@ def _draw_matrix(figure: Any, axes: Any, matrix: NDArray[np.float64], metric: st
 
 def _draw_distribution(axes: Any, rows: Sequence[RankedCase], values: Mapping[str, float | None], metric: str) -> None:
     """Each case's value at its rank; a mean of ranks would be near a straight line, so a measure stands for it."""
-    kinds = (("unregistered", _LIGHT, "unregistered"), ("identity", _DARK, "no transform was better"))
-    special = {kind for kind, _, _ in kinds}
-    _scatter(
-        axes, [row for row in rows if row.registration not in special], values, _LINE, "registered, and the reference"
-    )
-    for kind, colour, words in kinds:
-        _scatter(axes, [row for row in rows if row.registration == kind], values, colour, words)
+    for kinds, colour, words in (
+        (("registered", "reference"), _LINE, "registered, and the reference"),
+        (("unregistered",), _LIGHT, "unregistered"),
+        (("identity",), _DARK, "no transform was better"),
+    ):
+        found = [row for row in rows if row.registration in kinds]
+        places = [(row.rank, values[row.case]) for row in found if values[row.case] is not None]
+        if places:
+            axes.scatter(*zip(*places, strict=True), s=10, color=colour, label=f"{words} ({len(found)})")
     if axes.collections:
         axes.legend(fontsize=8, frameon=False)
     axes.set(title="every case's mean over its comparisons", xlabel="rank (1 is most dissimilar)", ylabel=WORDS[metric])
     axes.title.set_fontsize(10)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _scatter(
-    axes: Any, rows: Sequence[RankedCase], values: Mapping[str, float | None], colour: str, words: str
-) -> None:
-    defined = [row for row in rows if values[row.case] is not None]
-    if defined:
-        places = [row.rank for row in defined], [values[row.case] for row in defined]
-        axes.scatter(*places, s=10, color=colour, label=f"{words} ({len(rows)})")
 
 
 def _matrix(path: Path, order: Sequence[str], metric: str) -> NDArray[np.float64]:
@@ -205,7 +180,3 @@ def _matrix(path: Path, order: Sequence[str], metric: str) -> NDArray[np.float64
             row, column = place[pair["first"]], place[pair["second"]]
             matrix[row, column] = matrix[column, row] = pair[metric]
     return matrix
-
-
-def _value(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4g}"
