@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, blur_dimension
-from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.configuration import ANISO_THRESHOLD
@@ -24,7 +25,7 @@ from study.curriculum.schemes import named_axes
 from study.nnunet.batches import Batch, Batches, Cases, Item, Schedule, StageLoader
 from study.nnunet.feed import Feed
 from study.nnunet.trainer import nnUNetTrainerPGPS
-from study.nnunet.transforms import RepeatableBlur, make_repeatable
+from study.nnunet.transforms import EveryNth, RepeatableBlur, ReplacedLabel, replaced
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -180,26 +181,21 @@ def test_short_axes_pass_through_the_whole_augmentation(make_trainer: MakeTraine
 # ---------------------------------------------------------------------------------------------------------------- blur
 
 
-def flattened(transform: Any) -> Iterator[Any]:
-    yield transform
-    for inner in getattr(transform, "transforms", ()):
-        yield from flattened(inner)
-    if hasattr(transform, "transform"):
-        yield from flattened(transform.transform)
-
-
 @pytest.mark.parametrize("flat", [False, True])
 def test_no_blur_with_a_stopwatch_is_left(flat: bool) -> None:
     stock = nnUNetTrainerPGPS.get_training_transforms((16, 32, 32), (-0.5, 0.5), [[1, 1, 1]], (0, 1, 2), flat)
-    timed = [t for t in flattened(stock) if isinstance(t, GaussianBlurTransform)]
-    assert [t.benchmark for t in timed] == [True]
+    pairs = [(step, replaced(step)) for step in stock.transforms]
+    (timed,) = [step.transform.benchmark for step, _ in pairs if isinstance(inside(step), GaussianBlurTransform)]
+    assert timed
+    assert {type(inside(theirs)): type(inside(ours)) for theirs, ours in pairs if theirs is not ours} == {
+        GaussianBlurTransform: RepeatableBlur,
+        RemoveLabelTransform: ReplacedLabel,
+        DownsampleSegForDSTransform: EveryNth,
+    }
 
-    kinds = [type(t) for t in flattened(make_repeatable(stock)) if isinstance(t, GaussianBlurTransform)]
-    assert kinds == [RepeatableBlur]
-    names = [type(t).__name__ for t in flattened(stock)]
-    repeatable = [type(t).__name__ for t in flattened(make_repeatable(stock))]
-    assert repeatable == [name.replace("GaussianBlurTransform", "RepeatableBlur") for name in names]
-    assert (Convert3DTo2DTransform.__name__ in repeatable) is flat
+
+def inside(step: Any) -> Any:
+    return getattr(step, "transform", step)
 
 
 @pytest.mark.parametrize("voxels", [1, 2, 3, 9])

@@ -150,11 +150,6 @@ class RepeatableBlur(GaussianBlurTransform):  # type: ignore[misc]
         return blurred
 
 
-def make_repeatable(transforms: ComposeTransforms) -> ComposeTransforms:
-    """The same transforms with every blur replaced by `RepeatableBlur`."""
-    return ComposeTransforms([_repeatable(transform) for transform in transforms.transforms])
-
-
 class ReplacedLabel(SegOnlyTransform):  # type: ignore[misc]
     """nnU-Net's removal of a label from all channels."""
 
@@ -194,13 +189,13 @@ class Pipeline:
     """
 
     def __init__(self, transforms: ComposeTransforms, patch_size: tuple[int, ...]) -> None:
-        steps = list(make_repeatable(transforms).transforms)
+        steps = list(transforms.transforms)
         kinds = [type(step) for step in steps]
         flat = kinds[:3] == [Convert3DTo2DTransform, SpatialTransform, Convert2DTo3DTransform]
         self._flat, self._spatial = flat, None
         if flat or kinds[:1] == [SpatialTransform]:
             self._spatial, steps = steps[flat], steps[3 if flat else 1 :]
-        self._rest = [_lean(step) for step in steps]
+        self._rest = [replaced(step) for step in steps]
         self._patch_size = tuple(patch_size)
 
     def draw_rotation(self, image_shape: tuple[int, ...]) -> dict[str, Any] | None:
@@ -226,24 +221,17 @@ class Pipeline:
         return (shape[0] * shape[1], *shape[2:]) if self._flat else tuple(shape)
 
 
-def _lean(step: BasicTransform) -> BasicTransform:
+def replaced(step: BasicTransform) -> BasicTransform:
+    """Ours for a transform of nnU-Net's that is replaced, any other as it is."""
     if type(step) is RemoveLabelTransform and step.segmentation_channels is None:
         return ReplacedLabel(step.label_value, step.set_to)
-    return EveryNth(step.ds_scales) if type(step) is DownsampleSegForDSTransform else step
-
-
-def _repeatable(transform: BasicTransform) -> BasicTransform:
-    if not isinstance(transform, RandomTransform) or not isinstance(transform.transform, GaussianBlurTransform):
-        return transform
-    blur = transform.transform
-    replacement = RepeatableBlur(
-        blur_sigma=blur.blur_sigma,
-        synchronize_channels=blur.synchronize_channels,
-        synchronize_axes=blur.synchronize_axes,
-        p_per_channel=blur.p_per_channel,
-        benchmark=True,
-    )
-    return RandomTransform(replacement, apply_probability=transform.apply_probability)
+    if type(step) is DownsampleSegForDSTransform:
+        return EveryNth(step.ds_scales)
+    if not isinstance(step, RandomTransform) or not isinstance(step.transform, GaussianBlurTransform):
+        return step
+    names = ("blur_sigma", "synchronize_channels", "synchronize_axes", "p_per_channel")
+    blur = RepeatableBlur(**{name: getattr(step.transform, name) for name in names}, benchmark=True)
+    return RandomTransform(blur, apply_probability=step.apply_probability)
 
 
 # nnU-Net widens the crop before rotation and scaling by these, whatever the transform itself draws from.
