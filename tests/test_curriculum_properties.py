@@ -185,6 +185,11 @@ def test_illegal_geometry_names_field_value_and_range(changes: dict[str, Any], m
         ({"shared_crops": 1}, "shared_crops: received 1, legal is true or false"),
         ({"budget": 0.05}, "budget: received 0.05, legal is a number from 0.1 to 1"),
         ({"budget": math.inf}, "budget: received inf, legal is a number from 0.1 to 1"),
+        ({"pdl_fraction": 1.1}, "pdl_fraction: received 1.1, legal is a number from 0 to 1"),
+        ({"pdl_fraction": True}, "pdl_fraction: received True"),
+        ({"pdl_epochs": 0}, "pdl_epochs: received 0, legal is a whole number of epochs of at least 1, or a share"),
+        *(({"pdl_epochs": n}, f"pdl_epochs: received {n!r}") for n in (0.0, 1.0, True, math.nan, "long")),
+        ({"pdl_metric": "dice"}, "pdl_metric: received 'dice', legal is one of mse, psnr, ssim, uqi, mean-rank"),
     ],
 )
 def test_illegal_axes_name_field_value_and_range(changes: dict[str, Any], message: str) -> None:
