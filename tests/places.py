@@ -5,45 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol, Self
+from typing import Self
 
 import psutil
 from clusters import Cluster, RayNode, cluster
 from victims import cut_power
 
 
-class Place(Protocol):
-    """Where the study runs."""
-
-    name: str
-
-    def words(self) -> list[str]:
-        """For the command line."""
-
-    def environment(self) -> dict[str, str]:
-        """Of the driver."""
-
-    def cut_power(self, raylet: psutil.Process) -> bool:
-        """Kill the node of a raylet with everything on it, and provide another one; whether the driver can go on."""
-
-
 class OwnRay:
-    """Every driver starts its own."""
+    """Where a study runs: every driver starts its own Ray."""
 
     name = "its own Ray"
 
     def words(self) -> list[str]:
+        """For the command line."""
         return []
 
     def environment(self) -> dict[str, str]:
+        """Of the driver."""
         return dict(os.environ)
 
     def cut_power(self, raylet: psutil.Process) -> bool:
+        """Kill the node of a raylet with everything on it, and provide another one; whether the driver can go on."""
         cut_power(raylet)
         return False
 
 
-class TwoNodes:
+class TwoNodes(OwnRay):
     """A head and another node with a core each. Use it as a context manager."""
 
     name = "a cluster of two nodes"

@@ -22,11 +22,10 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
-from kills import INT, KILL, TERM, Kill, plan
-from places import OwnRay, Place, TwoNodes
+from places import OwnRay, TwoNodes
 from studies import SOME_FAILED, TRAINING, USER_ERROR, write_space
 from tally import Check, check, table
-from victims import MARK, Moment, Victim, Watch, cut_power, find, marked
+from victims import INT, KILL, MARK, TERM, Kill, Moment, Victim, Watch, cut_power, find, marked, plan
 
 from study.common.errors import StudyError
 from study.store.audit import audit
@@ -94,7 +93,7 @@ class Torture:
 
     def __init__(self, space: Path, data: Path, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
         self._space, self._data, self._folder, self._say = space, data, folder, say
-        self._place: Place = OwnRay()
+        self._place = OwnRay()
         self._done = Tortured(folders=[])
         self._driver: subprocess.Popen[bytes] | None = None
         self._sent: set[int] = set()
@@ -104,7 +103,7 @@ class Torture:
         self._next_study()
         self._watch = Watch(self._trials)
 
-    def run(self, kills: Sequence[Kill], place: Place) -> None:
+    def run(self, kills: Sequence[Kill], place: OwnRay) -> None:
         """Let the kills fall on the study at a place, and leave its driver running there."""
         self._end_driver()
         self._place = place

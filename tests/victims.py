@@ -1,4 +1,4 @@
-"""Whom a test kills and when: the processes above a training, found by their ids, and moments of a trial's life.
+"""Whom a test kills, when and with what: processes above a training, found by their ids, and moments of a trial's life.
 
 From a training upwards there are its server, the worker of Ray that started it, the node's raylet. A name is never
 searched for: whoever holds a trial's lock is the training, and the others are its ancestors.
@@ -7,10 +7,13 @@ searched for: whoever holds a trial's lock is the training, and the others are i
 from __future__ import annotations
 
 import os
+import random
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -115,8 +118,6 @@ class Watch:
 
     def __init__(self, trials: Callable[[], list[TrialFolder]]) -> None:
         self._trials = trials
-        self._before: Counter[str] = Counter()
-        self._holders: set[str] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -126,12 +127,8 @@ class Watch:
 
     def at(self, moment: Moment) -> TrialFolder | None:
         """A trial that is at the moment now."""
-        return next(self._all_at(moment), None)
-
-    def _all_at(self, moment: Moment) -> Iterator[TrialFolder]:
-        for folder in self._trials():
-            if training_process(folder) is not None and self._is_at(moment, folder):
-                yield folder
+        trials = (folder for folder in self._trials() if training_process(folder) is not None)
+        return next((folder for folder in trials if self._is_at(moment, folder)), None)
 
     def _is_at(self, moment: Moment, folder: TrialFolder) -> bool:
         if moment is Moment.CHECKPOINT:
@@ -161,3 +158,71 @@ def _attempts(folder: TrialFolder) -> int:
 def _token(folder: TrialFolder) -> str | None:
     holder = locks.holder(folder.locks_path)
     return holder.token if holder else None
+
+
+# --------------------------------------------------------------------------------------------------------------- kills
+
+# How long after the moment the blow falls, at most.
+DELAYS_SECONDS = {Moment.START: 10.0, Moment.ANY: 6.0, Moment.SET_UP: 0.5, Moment.VALIDATION: 1.0, Moment.AGAIN: 1.0}
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One kill.
+
+    Attributes:
+        victim: what is hit; signal: with what; moment: when, and how long after that.
+    """
+
+    victim: Victim
+    signal: signal.Signals = KILL
+    moment: Moment = Moment.ANY
+    delay_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.signal.name} to a {self.victim.value} when {self.moment.value}"
+
+
+def _again(kill: Kill) -> tuple[Kill, Kill]:
+    return kill, replace(kill, moment=Moment.AGAIN)
+
+
+# Kills of one line belong together.
+CATALOGUE: Sequence[Sequence[Kill]] = (
+    _again(Kill(victim=Victim.TRAINING)),
+    [Kill(victim=Victim.TRAINING, moment=Moment.CHECKPOINT)],
+    [Kill(victim=Victim.TRAINING, moment=Moment.VALIDATION)],
+    [Kill(victim=Victim.TRAINING, moment=Moment.SET_UP)],
+    [Kill(victim=Victim.TRAINING, signal=TERM)],
+    [Kill(victim=Victim.SERVER)],
+    [Kill(victim=Victim.SERVER, moment=Moment.VALIDATION)],
+    [Kill(victim=Victim.WORKER)],
+    [Kill(victim=Victim.WORKER, moment=Moment.SET_UP)],
+    [Kill(victim=Victim.WORKER, moment=Moment.VALIDATION)],
+    [Kill(victim=Victim.NODE)],
+    [Kill(victim=Victim.NODE, moment=Moment.SET_UP)],
+    [Kill(victim=Victim.DRIVER)],
+    [Kill(victim=Victim.DRIVER, moment=Moment.START)],
+    [Kill(victim=Victim.DRIVER, moment=Moment.VALIDATION)],
+    [Kill(victim=Victim.DRIVER, signal=TERM)],
+    [Kill(victim=Victim.DRIVER, signal=TERM, moment=Moment.START)],
+    _again(Kill(victim=Victim.DRIVER, signal=INT)),
+    [Kill(victim=Victim.DRIVER, signal=INT, moment=Moment.CHECKPOINT)],
+    [Kill(victim=Victim.TRAINING), Kill(victim=Victim.TRAINING, signal=TERM, moment=Moment.VALIDATION)],
+)
+
+
+def plan(number: int, seed: int) -> list[Kill]:
+    """So many kills: the whole catalogue in a drawn order, again and again."""
+    generator = random.Random(seed)
+    planned: list[Kill] = []
+    while len(planned) < number:
+        lines = list(CATALOGUE)
+        generator.shuffle(lines)
+        planned += [_drawn(kill, generator) for line in lines for kill in line]
+    return planned[:number]
+
+
+def _drawn(kill: Kill, generator: random.Random) -> Kill:
+    return replace(kill, delay_seconds=generator.uniform(0, DELAYS_SECONDS.get(kill.moment, 0.0)))
