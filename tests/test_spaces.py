@@ -16,6 +16,8 @@ import pytest
 from examples import BRAIN, HIPPOCAMPUS, LUNG
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_data import BARE as DATASET
+from raw_data import bare_dataset
 from searching import plan_of
 
 from study.common.errors import InvalidInputError, MissingDataError
@@ -286,30 +288,10 @@ def test_missing_data_is_found_before_anything_starts(
 
 # ------------------------------------------------------------------------------------------------------- prepared data
 
-DATASET = "Dataset004_Hippocampus"
-
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> DataPaths:
-    """A preprocessed dataset of ten cases without images, as a trial's checks read it."""
-    folder = tmp_path / "nnUNet_preprocessed" / DATASET
-    names = [f"nnUNetPlans_3d_fullres/case_{case}.{ending}" for case in range(10) for ending in ("pkl", "b2nd")]
-    for name in (*names, *(f"gt_segmentations/case_{case}" for case in range(10))):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
-    network = {"arch_kwargs": {"strides": strides, "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d"}}
-    configuration = {"patch_size": [40, 56, 40], "batch_size": 9, "architecture": network}
-    plans = {
-        "dataset_name": DATASET,
-        "plans_name": "nnUNetPlans",
-        "configurations": {"3d_fullres": {**configuration, "data_identifier": "nnUNetPlans_3d_fullres"}},
-    }
-    split = [{"train": [f"case_{c}" for c in range(10) if c % 5 != k], "val": [f"case_{k}"]} for k in range(5)]
-    labels = {"labels": {"background": 0, "organ": 1}}
-    for name, content in (("dataset", labels), ("splits_final", split), ("nnUNetPlans", plans)):
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return DataPaths(raw=None, preprocessed=tmp_path / "nnUNet_preprocessed")
+    return bare_dataset(tmp_path)
 
 
 def test_the_lookup_reads_plan_and_split_each_file_once(prepared: DataPaths) -> None:
