@@ -157,7 +157,7 @@ def costs_exhibits(tables: Tables, subject: str, caveats: Sequence[str]) -> Iter
         return
     if parts.causes["co2_kg"].isna().any():
         yield "CO₂ by cause: energy was not measured in every finished trial."
-    notes = [*_how_to_read(parts), *_unfinished(tables.trials), *caveats]
+    notes = [*_how_to_read(parts, tables.trials), *caveats]
     yield Exhibit(
         stem="costs",
         heading="Where the cost went",
@@ -224,16 +224,8 @@ def _draw(panel: Axes, parts: CostParts, name: str) -> None:
             [piece] = panel.barh(place, width * scale.factor, left=left, height=0.62, zorder=3, **look)
             piece.set_gid(gid)
             left += width * scale.factor
-        panel.annotate(
-            number(left),
-            (left, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7.6,
-            color=MUTED.light,
-            gid=gid,
-        )
+        style: dict[str, Any] = {"va": "center", "fontsize": 7.6, "color": MUTED.light, "gid": gid}
+        panel.annotate(number(left), (left, place), (4, 0), textcoords="offset points", **style)
     panel.set_ylim(len(parts.groups) - 0.45, -0.55)
     panel.set_xlim(0, float(totals.max()) * scale.factor * 1.13 or 1.0)
     panel.xaxis.set_major_locator(short_ticks())
@@ -259,7 +251,7 @@ def _pieces(parts: CostParts, group: str, name: str) -> Iterator[tuple[float, Ma
                 yield width, {"facecolor": color, "alpha": alpha, "lw": 0}
 
 
-def _how_to_read(parts: CostParts) -> Iterator[str]:
+def _how_to_read(parts: CostParts, trials: pd.DataFrame) -> Iterator[str]:
     yield (
         "Means over the finished trials of a scheme; Dice and cost of the fronts count training and online "
         "validation alone."
@@ -269,9 +261,6 @@ def _how_to_read(parts: CostParts) -> Iterator[str]:
     waste = parts.causes.loc[parts.causes["cause"] == "waste", "seconds"].sum()
     done_again = "Waste is work that was lost to an interruption and done again."
     yield done_again if waste else "No finished trial had to do work again."
-
-
-def _unfinished(trials: pd.DataFrame) -> Iterator[str]:
     others = trials[trials["state"] != FINISHED]
     if spent := float(others["total_seconds"].sum()):
         yield f"Not in the bars: {counted(len(others), 'trial')} that did not finish, {amount(spent, 's')} in all."

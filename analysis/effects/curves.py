@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.encodings import belongs_to, marker, short_ticks
 from analysis.figures.exhibits import Exhibit
-from analysis.figures.sheet import Sheet
+from analysis.figures.sheet import Entry, Sheet
 from analysis.figures.style import METHOD_STYLES, Layout
 from analysis.fronts.captions import subject
 from analysis.fronts.front import Front
@@ -83,7 +83,9 @@ def learning_curves(front: Front, tables: Tables, caveats: Sequence[str]) -> Exh
     if points.empty:
         return "Learning curves: no finished trial recorded its epochs with an online validation."
     means, singles = curves_of(points, tables)
-    points = points.assign(short=_short_names(points))
+    # Without the budget where it is the same for all of them.
+    same = "" if points["budget"].nunique() > 1 else f", budget {float(points['budget'].iloc[0]):.0%}"
+    points = points.assign(short=points["summary"].str.replace(same, "", regex=False))
     notes = [*_how_to_read(points, means), *caveats]
     last = means.groupby("point_id")["pseudo_dice"].last()
     ends = [f"{name} {last[point]:.3f}" for name, point in zip(points["short"], points["point_id"], strict=True)]
@@ -95,12 +97,6 @@ def learning_curves(front: Front, tables: Tables, caveats: Sequence[str]) -> Exh
         notes=notes,
         data=means.merge(points[["point_id", "summary"]], on="point_id"),
     )
-
-
-def _short_names(points: pd.DataFrame) -> list[str]:
-    """Summaries of points, without the budget where it is the same for all of them."""
-    same = "" if points["budget"].nunique() > 1 else f", budget {float(points['budget'].iloc[0]):.0%}"
-    return [str(summary).replace(same, "") for summary in points["summary"]]
 
 
 def _how_to_read(points: pd.DataFrame, means: pd.DataFrame) -> list[str]:
@@ -121,17 +117,17 @@ def _how_to_read(points: pd.DataFrame, means: pd.DataFrame) -> list[str]:
 
 
 def _figure(
-    points: pd.DataFrame,
-    means: pd.DataFrame,
-    singles: pd.DataFrame,
-    about: str,
-    notes: Sequence[str],
-    layout: Layout,
+    points: pd.DataFrame, means: pd.DataFrame, singles: pd.DataFrame, about: str, notes: Sequence[str], layout: Layout
 ) -> Figure:
     against = [name for name in AGAINST if means[name].notna().any()]
     # One pattern per point; points of one method differ in it.
     rows = points.assign(turn=points.groupby("method", sort=False).cumcount() % len(_DASHES)).to_dict("records")
-    columns = 2 if layout.rail else 1
+    columns, letters = (2, 60) if layout.rail else (1, 46)
+    legend: list[Entry] = []
+    for row in rows:
+        look = {"color": METHOD_STYLES[row["method"]].paint.light, "linestyle": _DASHES[row["turn"]]}
+        name = textwrap.shorten(row["short"], letters, placeholder="…")
+        legend.append((name, (Line2D([], [], **{**marker(row["method"]), **look}),)))
     sheet = Sheet(
         layout=layout,
         title="Learning curves",
@@ -140,7 +136,7 @@ def _figure(
         rows=-(-len(against) // columns),
         columns=columns,
         panel_height=2.3 if layout.rail else 2.0,
-        legend=[(_shortened(row["short"], layout), (Line2D([], [], **_look(row)),)) for row in rows],
+        legend=legend,
     )
     with sheet.drawn() as (figure, panels):
         for place, (panel, name) in enumerate(zip(panels, against, strict=False)):
@@ -158,15 +154,6 @@ def _figure(
         for panel in panels[len(against) :]:
             panel.remove()
     return figure
-
-
-def _shortened(name: str, layout: Layout) -> str:
-    return textwrap.shorten(name, 60 if layout.rail else 46, placeholder="…")
-
-
-def _look(row: dict[Any, Any]) -> dict[str, Any]:
-    color = METHOD_STYLES[row["method"]].paint.light
-    return {**marker(row["method"]), "color": color, "linestyle": _DASHES[row["turn"]]}
 
 
 def _draw(panel: Axes, row: dict[Any, Any], mean: pd.DataFrame, singles: pd.DataFrame) -> None:

@@ -88,24 +88,28 @@ Part = Exhibit | str
 """An exhibit, or a sentence that says why it is not there."""
 
 
-def parted(parts: Iterable[Part]) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
-    """The exhibits among the parts of a section, and the sentences."""
-    told = list(parts)
-    exhibits = tuple(part for part in told if isinstance(part, Exhibit))
-    return exhibits, tuple(part for part in told if isinstance(part, str))
+def by_dataset(evidence: Evidence, parts: Callable[[Evidence], Iterable[Part]], *, none: str, **words: str) -> Section:
+    """A section with the parts of every dataset; of several, stems, headings and sentences name theirs.
 
-
-def by_dataset(evidence: Evidence, parts: Callable[[Evidence], Iterable[Part]]) -> list[Part]:
-    """The parts of every dataset; of several, stems, headings and sentences name theirs."""
-    datasets = evidence.datasets
-    told = [(name, part) for name in datasets for part in parts(evidence.of(name))]
-    return [_named(part, name) for name, part in told] if len(datasets) > 1 else [part for _, part in told]
-
-
-def _named(part: Part, dataset: str) -> Part:
-    if isinstance(part, str):
-        return f"{dataset}: {part}"
-    return replace(part, stem=f"{part.stem}_{stem_of(dataset)}", heading=f"{part.heading}, {dataset}")
+    Args:
+        evidence: of any number of datasets.
+        parts: of one of them, in order.
+        none: what is said where no dataset has a finished trial.
+        words: the section's anchor, heading and intro.
+    """
+    exhibits: list[Exhibit] = []
+    missing: list[str] = [] if evidence.datasets else [none]
+    several = len(evidence.datasets) > 1
+    for name in evidence.datasets:
+        for part in parts(evidence.of(name)):
+            if isinstance(part, str):
+                missing.append(f"{name}: {part}" if several else part)
+            elif several:
+                ending, heading = stem_of(name), f"{part.heading}, {name}"
+                exhibits.append(replace(part, stem=f"{part.stem}_{ending}", heading=heading))
+            else:
+                exhibits.append(part)
+    return Section(exhibits=exhibits, missing=missing, **words)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,18 +32,11 @@ GRID = Paint(name="grid", light="#e7eaed", dark="#2b3138")
 SHADE = Paint(name="shade", light="#f4f6f8", dark="#1d2228")
 SURFACE = Paint(name="surface", light="#ffffff", dark="#14181d")
 
+_LIGHT = ("#4f576c", "#666970", "#7d7c78", "#948e77", "#aea371", "#c8b866")
+_DARK = ("#7d7c78", "#948e77", "#aea371", "#c8b866", "#e5cf52", "#fee838")
 LINES = tuple(
     Paint(name=f"line-{number}", light=light, dark=dark)
-    for number, (light, dark) in enumerate(
-        [
-            ("#4f576c", "#7d7c78"),
-            ("#666970", "#948e77"),
-            ("#7d7c78", "#aea371"),
-            ("#948e77", "#c8b866"),
-            ("#aea371", "#e5cf52"),
-            ("#c8b866", "#fee838"),
-        ]
-    )
+    for number, (light, dark) in enumerate(zip(_LIGHT, _DARK, strict=True))
 )
 """Of several fronts in one figure, from dark to light: matplotlib's cividis, which any eyes tell apart."""
 

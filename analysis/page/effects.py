@@ -9,7 +9,7 @@ from analysis.effects.costs import costs_exhibits
 from analysis.effects.curves import learning_curves
 from analysis.effects.importances import importances_exhibit
 from analysis.effects.varying import varying_axes
-from analysis.figures.exhibits import Part, Section, by_dataset, parted
+from analysis.figures.exhibits import Part, Section, by_dataset
 from analysis.fronts.captions import subject
 from analysis.fronts.caveats import caveats, states
 from analysis.fronts.front import pareto_front
@@ -23,10 +23,8 @@ _INTRO = (
 
 def effects(evidence: Evidence) -> Section:
     """The section: exhibits of every dataset, and sentences about those that cannot be shown."""
-    exhibits, missing = parted(by_dataset(evidence, _of_dataset))
-    if not evidence.datasets:
-        missing = (f"Nothing can be explained yet: it takes a finished trial ({states(evidence.tables.trials)}).",)
-    return Section(anchor="why", heading="Why", intro=_INTRO, exhibits=exhibits, missing=missing)
+    none = f"Nothing can be explained yet: it takes a finished trial ({states(evidence.tables.trials)})."
+    return by_dataset(evidence, _of_dataset, none=none, anchor="why", heading="Why", intro=_INTRO)
 
 
 def _of_dataset(evidence: Evidence) -> Iterator[Part]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.figures.exhibits import Exhibit, Part, Section, by_dataset, parted
+from analysis.figures.exhibits import Exhibit, Part, Section, by_dataset
 from analysis.fronts.attainment import Attainment, attainments
 from analysis.fronts.captions import description, lowered, notes, over_seeds, subject, title
 from analysis.fronts.caveats import caveats, energy_source, states
@@ -40,10 +40,8 @@ _INTRO = (
 
 def fronts(evidence: Evidence) -> Section:
     """The section, with exhibits for every dataset that has a finished trial."""
-    exhibits, missing = parted(by_dataset(evidence, _of_dataset))
-    if not evidence.datasets:
-        missing = (f"No front: it needs a finished trial ({states(evidence.tables.trials)}).",)
-    return Section(anchor="fronts", heading="What Dice costs", intro=_INTRO, exhibits=exhibits, missing=missing)
+    none = f"No front: it needs a finished trial ({states(evidence.tables.trials)})."
+    return by_dataset(evidence, _of_dataset, none=none, anchor="fronts", heading="What Dice costs", intro=_INTRO)
 
 
 def _of_dataset(evidence: Evidence) -> Iterator[Part]:

@@ -37,16 +37,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from analysis.comparison.reference import source
-from analysis.figures.exhibits import (
-    FIGURE_FORMATS,
-    FIGURES,
-    STEM,
-    TABLE_FORMATS,
-    Drawn,
-    Exhibit,
-    Section,
-    draw_all,
-)
+from analysis.figures.exhibits import FIGURE_FORMATS, FIGURES, STEM, TABLE_FORMATS, Drawn, Exhibit, Section, draw_all
 from analysis.figures.exhibits import TABLES as TABLE_FOLDER
 from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS

@@ -245,18 +245,15 @@ def _draw_figure3(rows: pd.DataFrame, baseline: str, notes: Sequence[str], layou
         panel.set_xlabel(f"ΔDice, paired by case, method minus {baseline}", labelpad=6)
         panel.xaxis.set_major_locator(short_ticks(9 if layout.rail else 5))
         panel.axvline(0, color=MUTED.light, lw=1.1, zorder=1)
-        _draw_groups(panel, groups, short_names(sorted(set(rows["dataset"]))))
+        _draw_groups(panel, groups)
     return figure
 
 
-def short_names(datasets: Sequence[str]) -> dict[str, str]:
-    """`Hippocampus` for `Dataset004_Hippocampus`; the whole name where two would be the same."""
-    short = {name: name.partition("_")[2] or name for name in datasets}
-    return {name: word if list(short.values()).count(word) == 1 else name for name, word in short.items()}
-
-
-def _draw_groups(panel: Axes, groups: Sequence[tuple[Any, pd.DataFrame]], names: dict[str, str]) -> None:
+def _draw_groups(panel: Axes, groups: Sequence[tuple[Any, pd.DataFrame]]) -> None:
     """Rows from the top down; the vertical axis is in inches."""
+    # `Hippocampus` for `Dataset004_Hippocampus`; the whole name where two would be the same.
+    short = {dataset: dataset.partition("_")[2] or dataset for (dataset, _), _ in groups}
+    names = {name: word if list(short.values()).count(word) == 1 else name for name, word in short.items()}
     y = 0.0
     for (dataset, budget), rows in groups:
         heading = f"{names[dataset]}, {budget_words(budget)} of the iterations" if budget < 1 else names[dataset]

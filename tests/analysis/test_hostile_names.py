@@ -15,7 +15,7 @@ from reports import quick_report
 
 from analysis.figures.exhibits import Drawn, Exhibit, draw, stem_of
 from analysis.page.report import write_folder
-from analysis.tables.format import Table, latex, markdown
+from analysis.tables.format import Table, markdown
 from analysis.tables.frame import tables_of
 from study.common.checks import check_name
 from study.common.errors import InvalidInputError, LedgerError
@@ -125,18 +125,6 @@ def test_no_cell_of_a_csv_is_a_formula() -> None:
 def test_markdown_sets_text_as_it_is_written(text: str, set_as: str) -> None:
     table = Table(headings=(text,), numeric=(False,), rows=((text,),))
     assert markdown(table) == f"| {set_as} |\n| --- |\n| {set_as} |\n"
-
-
-@pytest.mark.parametrize(
-    "text", [r"\input{/etc/passwd}", "$x$", "a_b", "50 %", "#1", "a & b", "{", "}", "a\rb", "~", "^"]
-)
-def test_latex_sets_text_as_it_is_written(text: str) -> None:
-    source = latex(Table(headings=("h",), numeric=(False,), rows=((text,),)), caption=text, label=stem_of(text))
-    row = source.splitlines()[-4]
-    for letter in "&%$#_{}":
-        assert row.replace("\\textbackslash{}", "").replace("ascii", "").count(letter) <= 2 * text.count(letter) + 2
-    assert "\\input" not in source
-    assert "\r" not in source
 
 
 def test_a_page_shows_hostile_text_as_text(tmp_path: Path) -> None:
