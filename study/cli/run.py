@@ -18,9 +18,7 @@ from study.common.setting import number, whole
 if TYPE_CHECKING:
     from study.common.tables import PlainConsole
     from study.nnunet.datasets import DataPaths
-    from study.search.space import Point, SearchSpace
-    from study.search.trials import Lookup
-    from study.store.specification import TrialSpec
+    from study.search.space import SearchSpace
     from study.store.status import TrialStatus
 
 EXAMPLES = """\
@@ -30,6 +28,7 @@ EXAMPLES = """\
       --iterations-per-epoch 30 --out studies/small
   python -m study run search_spaces/pgps.yaml --data data --dataset 4 --out s3://bucket/studies/hippo
   python -m study run search_spaces/smoke.yaml --data data --dry-run
+  python -m study run search_spaces/pgps.yaml --data data --dataset 4 --dry-run --costs-from studies/hippo
 """
 SOME_FAILED = 1
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -68,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_stall_option(faults, "end a training that makes no progress for so long")
     faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
+    parser.add_argument(
+        "--costs-from",
+        nargs="+",
+        type=Path,
+        metavar="STUDY",
+        help="with --dry-run: what trials will cost, by finished ones of the same plan on the hardware to be used",
+    )
     parser.add_argument("--optuna-storage", help=argparse.SUPPRESS)
     space.add_argument("--trials", type=whole, metavar="N", help="number of points")
     space.add_argument("--dataset", metavar="ID|NAME")
@@ -105,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
         terminal.complain(f"the study was begun with the searcher {space.searcher} and keeps it")
     check_data(space, prepared_lookup(paths))
     if args.dry_run:
-        return _show(space, prepared_lookup(paths))
+        from study.cli.dry_run import show
+
+        return show(space, prepared_lookup(paths), args.costs_from or ())
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
     check_count("--retries", args.retries, least=0, most=1000)
@@ -252,39 +260,3 @@ def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None
         plans = dataset.choose_plans(space.plans_of(name))
         folder = previous_stage_folder(dataset, plans, space.configuration, args.previous_stage)
     return folder
-
-
-def _show(space: SearchSpace, lookup: Lookup) -> int:
-    """Print every trial of points known in advance, once; of others, the domains they will be drawn from."""
-    from study.common.tables import PlainConsole
-    from study.search.trials import specs
-
-    console = PlainConsole()
-    if space.method.points is None:
-        console.print(f"{space.trials} points proposed by {space.searcher} as results come in, from")
-        for name, domain in space.searched.items():
-            console.print(f"  {name}: {domain.to_json()}")
-        return 0
-    seen: set[str] = set()
-    for point in space.points():
-        for spec in specs(space, point, lookup):
-            _show_trial(console, point, spec, known=spec.trial_id in seen)
-            seen.add(spec.trial_id)
-    console.print(f"{len(seen)} trials")
-    return 0
-
-
-def _show_trial(console: PlainConsole, point: Point, spec: TrialSpec, *, known: bool) -> None:
-    from study.curriculum.table import data_words, rich_table, shortfalls, summary
-
-    searched = ", ".join(f"{name.split('.')[-1]} {value}" for name, value in point.items())
-    title = f"trial {spec.trial_id}  {spec.dataset}  fold {spec.fold}  seed {spec.seed}  {searched}"
-    if known:
-        console.print(f"{title}: the same trial as above")
-        return
-    console.print(title, rich_table(spec.curriculum), summary(spec.curriculum), sep="\n")
-    if spec.data is not None:
-        console.print(f"data: {data_words(spec.axes, spec.data)}")
-    for note in shortfalls(spec.curriculum, spec.axes):
-        console.print(f"note: {note}")
-    console.print()
