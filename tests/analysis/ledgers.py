@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.statistics.case_dice import CaseDice
 from analysis.tables.columns import POINT_COLUMNS
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
@@ -258,3 +260,20 @@ def make_points(**columns: list) -> pd.DataFrame:
     blank = {"str": "x", "Int64": 1, "float64": 1.0, "boolean": True}
     frame = pd.DataFrame({c.name: [blank[c.dtype]] * count for c in POINT_COLUMNS})
     return frame.assign(point_id=[f"p{i}" for i in range(count)], folds="0", **columns)
+
+
+def sample_of(dice: np.ndarray, folds: Sequence[int] | None = None, points: Sequence[str] | None = None) -> CaseDice:
+    """Trainings × cases (× classes) as they come from a study; without folds and points, of one configuration in one.
+
+    Of several folds, a training has seen the cases where it has a Dice.
+    """
+    dice = dice if dice.ndim == 3 else dice[:, :, None]
+    seen = np.ones(dice.shape[:2], dtype=bool) if folds is None else ~np.isnan(dice).all(axis=2)
+    return CaseDice(
+        point_ids=np.array(points or ["p"] * len(dice), dtype=object),
+        folds=np.array(folds or [0] * len(dice)),
+        cases=tuple(f"c{n}" for n in range(dice.shape[1])),
+        labels=tuple(f"{n}" for n in range(dice.shape[2])),
+        dice=dice,
+        seen=seen,
+    )

@@ -7,11 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study
 
 from analysis.__main__ import main
 from analysis.fronts.front import GROUP_COLUMNS
+from analysis.statistics.evidence import gather
+from benchmarks.made_up import write_study
+from benchmarks.reports import OBJECTIVES, measure_front
 from study.curriculum.curriculum import Curriculum, Stage
 from study.curriculum.schemes import Axes
 from study.store.ledger import Ledger
@@ -27,6 +32,11 @@ def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     return make_study(tmp_path_factory.mktemp("studies") / "hippo", folds=(0, 1), budgets=(1.0, 0.5))
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    return make_study(tmp_path_factory.mktemp("studies") / "hippo", folds=(0, 1), n_cases=20)
 
 
 def test_front_as_json(study: Ledger) -> None:
@@ -104,6 +114,22 @@ def test_study_has_the_verbs_of_analysis(tmp_path: Path) -> None:
         (["front", "{study}", "--objectives", "dice,speed"], "runtime_seconds, energy_kwh"),
         (["front", "{study}", "--by", "colour"], "budget"),
         (["report", "{study}", "--out", "{tmp}/file/report"], "name another --out"),
+        (["compare"], "studies: received 'none', legal is a study's folder, --reference NAME, or both"),
+        (["compare", "--reference", "x"], "reference: received 'x', legal is one of miccai2024"),
+        (["compare", "--reference", "miccai2024", "--against", "rpss"], "compare: No finished trial of RPSS."),
+        (["compare", "{study}", "--against", "pgsp"], "'pgsp', legal is a scheme (finished here: cps, pgps,"),
+        (["compare", "{study}", "--country", "ZZZ"], "ZZZ"),
+        (["compare", "{one}"], "nothing to compare: no finished trial of two schemes"),
+        (["bench", "report", "--trials", "0"], "--trials"),
+        (["power", "{study}", "--training-sd", "-1"], "training-sd"),
+        (["recommend", "{study}"], "received 'nothing'"),
+        (["recommend", "{study}", "--knee", "--max-co2-kg", "1"], "--max-co2-kg and --knee"),
+        (["recommend", "{study}", "--max-runtime-seconds", "1"], "the cheapest configuration took"),
+        (["recommend", "{study}", "--max-runtime-seconds", "soon"], "positive number of s"),
+        (["recommend", "{study}", "--knee", "--cost", "dice"], "runtime_seconds, energy_kwh"),
+        (["recommend", "{study}", "--max-co2-kg", "1", "--cost", "voxels"], "--knee alone"),
+        (["recommend", "{study}", "--knee", "--dataset", "Dataset005_Prostate"], "Dataset004_Hippocampus"),
+        (["recommend", "{empty}", "--knee"], "no trial has finished (no trials)"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -112,7 +138,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "study.json").write_text('{"schema": 99}')
     (tmp_path / "file").write_text("")
-    assert main([word.format(tmp=tmp_path, study=study.root) for word in arguments]) == 2
+    empty, one = (Ledger.create(tmp_path / name) for name in ("empty", "one"))
+    finish_trial(one, make_spec("cps"), dice=0.8, seconds=30)
+    places = {"tmp": tmp_path, "study": study.root, "empty": empty.root, "one": one.root}
+    assert main([word.format(**places) for word in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
@@ -170,3 +199,83 @@ def test_a_report_loads_neither_torch_nor_nnunet_nor_ray_and_says_where_it_is(tm
 
 def test_a_loaded_heavy_module_would_be_noticed() -> None:
     assert "ray" in loaded_after("import ray")[0]
+
+
+def test_the_papers_own_ratios() -> None:
+    words = ["compare", "--reference", "miccai2024", "--baseline", "cps", "--against", "pgps"]
+    done = python("-m", "analysis", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "runtime 46.09 % ± 6.82 %, voxels 35.09 % ± 2.30 %" in done.stdout
+    assert "Dice higher on 6" in done.stdout
+    assert "the text gives PGPS CO₂ 48.22 % ± 9.34 %, its Table 1 gives 45.55 % ± 5.29 %." in done.stdout
+    assert "2407.07853" in done.stdout
+
+
+def test_sign_pairing_and_dropped_cases_are_printed(cases: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(cases.root), "--baseline", "cps", "--against", "pgps,pgps+"]) == 0
+    out = capsys.readouterr().out
+    assert "Positive ΔDice: above CPS." in out
+    assert "pairs each validation case with itself" in out
+    assert "Dropped for want of a Dice: no pair." in out
+    assert "PGPS+" in out
+    assert "RPSS" not in out
+
+
+def test_json_has_the_same_numbers(cases: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(cases.root), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["against"] for row in told["rows"]] == ["PGPS", "PGPS+", "RPSS", "Efficiency", "Performance"]
+    row = told["rows"][0]
+    assert row["dice_difference"] == pytest.approx(0.003)
+    assert (row["p_trainings"], row["covers"]) == (None, "cases")
+    assert told["summary"][0]["runtime_ratio_sd"] is None
+    assert told["alternative"] == "greater"
+    assert told["notes"]
+
+
+def test_published_numbers_beside_trials(cases: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", str(cases.root), "--reference", "miccai2024", "--country", "FRA"]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    published = [row for row in told["rows"] if row["source"] == "miccai2024 (published)"]
+    assert [(row["against"], row["p"]) for row in published] == [("PGPS", None), ("PGPS+", None)]
+    assert "CO₂ of published numbers stays as it was printed, whatever --country says." in told["notes"]
+    assert main(words) == 0
+    assert "published" in capsys.readouterr().out
+
+
+def test_ids_beside_published_numbers(cases: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    searched = [
+        path.name for path in (cases.root / "trials").iterdir() if '"stages": 3' in (path / "spec.json").read_text()
+    ]
+    assert main(["compare", str(cases.root), "--against", searched[0], "--reference", "miccai2024", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["source"] for row in told["rows"]] == ["trials"]
+
+
+def test_the_front_is_that_of_the_made_up_trials(tmp_path: Path) -> None:
+    figures = measure_front(tmp_path, trials=300)
+    values = pd.read_parquet(tmp_path / "trials.parquet")[list(OBJECTIVES)].to_numpy() * [-1, 1, 1]
+    beaten = [((values <= row).all(axis=1) & (values < row).any(axis=1)).any() for row in values]
+    assert (figures.trials, figures.on_front) == (300, int((~np.array(beaten)).sum()))
+    assert figures.load_seconds > 0
+    assert figures.front_seconds > 0
+    assert figures.peak_memory_mib > 50
+
+
+def test_a_made_up_study_is_read_like_a_real_one(tmp_path: Path) -> None:
+    evidence = gather([write_study(tmp_path / "study", 5).root])
+    assert evidence.tables.trials["state"].tolist() == ["finished"] * 5
+    assert evidence.tables.epochs.groupby("trial_id").size().tolist() == [10] * 5
+    assert evidence.points[["dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg"]].notna().all(axis=None)
+    assert (evidence.points["dice_low"] < evidence.points["dice"]).all()
+
+
+@pytest.mark.cluster
+def test_a_report_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "report", "--trials", "3", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["report"]
+    assert figures["trials"] == 3
+    assert 0 < figures["read_by_report"] < 1
+    assert figures["page_mib"] > 0
+    assert figures["figures"] > 0

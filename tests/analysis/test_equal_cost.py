@@ -128,4 +128,3 @@ def test_one_seed_assumes_and_says_so(tmp_path: Path, capsys) -> None:
     said = capsys.readouterr().out
     assert "Smallest difference of Dice that can be shown" in said
     assert "SD of seeds 0.004 is assumed" in said
-    assert main(["power", str(study.root), "--training-sd", "-1"]) == 2

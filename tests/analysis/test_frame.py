@@ -1,10 +1,11 @@
-"""The table of trials: every trial is a row, every number is the ledger's, nothing unknown is 0."""
+"""Tables of studies: every trial is a row, numbers are the ledger's, nothing twice or lost, unknown is never 0."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ledgers import (
@@ -13,8 +14,8 @@ from ledgers import (
     FINAL_VALIDATION_SECONDS,
     NODE_KILOWATTS,
     SETUP_SECONDS,
-    complete,
     finish_trial,
+    make_epochs,
     make_header,
     make_interval,
     make_result,
@@ -23,8 +24,8 @@ from ledgers import (
     start_trial,
 )
 
-from analysis.tables.columns import POINT_COLUMNS, TRIAL_COLUMNS
-from analysis.tables.frame import read_studies
+from analysis.tables.columns import POINT_COLUMNS, TABLES, TRIAL_COLUMNS
+from analysis.tables.frame import KEY, Tables, read_studies
 from study.common.errors import LedgerError
 from study.store.ledger import Ledger
 from study.store.records import Phase
@@ -34,17 +35,6 @@ def only_row(study: Ledger) -> pd.Series:
     frame = read_studies([study.root]).trials
     assert len(frame) == 1
     return frame.iloc[0]
-
-
-def test_columns_are_the_documented_ones_with_their_types(tmp_path: Path) -> None:
-    frame = read_studies([make_study(tmp_path / "study").root]).trials
-    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
-
-
-def test_an_empty_study_has_the_same_columns_and_types(tmp_path: Path) -> None:
-    frame = read_studies([Ledger.create(tmp_path / "study").root]).trials
-    assert frame.empty
-    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {c.name: c.dtype for c in TRIAL_COLUMNS}
 
 
 @pytest.mark.parametrize("columns", [TRIAL_COLUMNS, POINT_COLUMNS])
@@ -88,14 +78,6 @@ def test_costs_are_the_trials_share_of_the_machine(tmp_path: Path) -> None:
     assert (row["meter"], row["country"], row["hardware"]) == ("codecarbon 3.3.2", "FRA", "Example CPU")
 
 
-def test_unmeasured_energy_is_missing_and_seconds_remain(tmp_path: Path) -> None:
-    study = Ledger.create(tmp_path / "study")
-    finish_trial(study, make_spec(), dice=0.8, seconds=36.0, measured=False)
-    row = only_row(study)
-    assert row[["energy_kwh", "co2_kg", "total_energy_kwh", "total_co2_kg"]].isna().all()
-    assert row["runtime_seconds"] == pytest.approx(36.0)
-
-
 def test_a_finished_trial_that_lost_its_records_did_not_train_for_free(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     spec = make_spec()
@@ -106,22 +88,6 @@ def test_a_finished_trial_that_lost_its_records_did_not_train_for_free(tmp_path:
     assert row["state"] == "unreadable"
     assert "epochs.jsonl is damaged: it has 0 of the 10 epochs" in row["failure"]
     assert row[["dice", "runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "total_co2_kg"]].isna().all()
-
-
-def test_work_done_twice_is_counted_and_shown_as_waste(tmp_path: Path) -> None:
-    study = Ledger.create(tmp_path / "study")
-    spec = make_spec()
-    folder = study.add(spec)
-    folder.begin_attempt(make_header(0))
-    folder.append_cost(make_interval(Phase.TRAINING, 10.0, attempt=0, start=0, stop=100))
-    folder.begin_attempt(make_header(1, resumed_from_iteration=50, gpu_names=("Example GPU", "Example GPU")))
-    folder.append_cost(make_interval(Phase.TRAINING, 15.0, attempt=1, start=50, stop=200))
-    complete(folder, make_result(spec, 0.8), attempt=1)
-    row = only_row(study)
-    assert row["attempts"] == 2
-    assert row["runtime_seconds"] == pytest.approx(25.0)
-    assert row["waste_seconds"] == pytest.approx(5.0)
-    assert row["hardware"] == "Example CPU | Example CPU + 2× Example GPU"
 
 
 def test_trials_in_every_state_are_rows(tmp_path: Path) -> None:
@@ -182,3 +148,118 @@ def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match=words) as caught:
             read_studies([root])
         assert "\n" not in str(caught.value)
+
+
+KWH_PER_SECOND = NODE_KILOWATTS * CPU_SHARE / 3600
+KG_PER_KWH = CODECARBON.carbon_intensity_kg_per_kwh * CODECARBON.pue
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return read_studies([make_study(tmp_path_factory.mktemp("s") / "study", folds=(0, 1), n_cases=4, curve=True).root])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_are_the_documented_ones_with_their_types(tables: Tables, name: str) -> None:
+    documented = {column.name: column.dtype for column in TABLES[name]}
+    assert {column: str(dtype) for column, dtype in getattr(tables, name).dtypes.items()} == documented
+    assert all(column.label and column.meaning for column in TABLES[name])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_an_empty_study_has_the_same_columns_and_types(tmp_path: Path, tables: Tables, name: str) -> None:
+    empty = getattr(read_studies([Ledger.create(tmp_path / "study").root]), name)
+    assert empty.empty
+    assert empty.dtypes.equals(getattr(tables, name).dtypes)
+
+
+def test_every_row_belongs_to_a_trial(tables: Tables) -> None:
+    known = set(tables.trials[KEY].itertuples(index=False, name=None))
+    for frame in tables.as_dict().values():
+        assert set(frame[KEY].itertuples(index=False, name=None)) == known
+
+
+def test_cases_are_long_with_their_mean_over_classes(tables: Tables) -> None:
+    assert len(tables.cases) == 16 * 4 * 3
+    wide = tables.cases.pivot(index=[*KEY, "case"], columns="label", values="dice")
+    assert list(wide.columns) == ["1", "2", "foreground"]
+    assert wide["foreground"].to_numpy() == pytest.approx((wide["1"] + wide["2"]).to_numpy() / 2)
+
+
+def test_cost_segments_add_up_to_the_trials_bill(tables: Tables) -> None:
+    sums = tables.costs.groupby(KEY)[["seconds", "energy_kwh", "co2_kg"]].sum()
+    trials = tables.trials.set_index(KEY)
+    assert sums["seconds"].to_dict() == pytest.approx(trials["total_seconds"].to_dict())
+    assert sums["energy_kwh"].to_dict() == pytest.approx(trials["total_energy_kwh"].to_dict())
+    assert sums["co2_kg"].to_dict() == pytest.approx(trials["total_co2_kg"].to_dict())
+
+
+def test_intervals_of_an_attempt_phase_and_stage_are_one_segment(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    folder = start_trial(study, make_spec(), seconds=20.0)
+    folder.append_cost(make_interval(Phase.TRAINING, 6.0, start=200, stop=200))
+    costs = read_studies([study.root]).costs.set_index("phase")
+    assert costs.loc["training", ["seconds", "iteration_start", "iteration_stop"]].tolist() == [24.0, 0, 200]
+    assert sorted(costs.index) == ["online_validation", "setup", "training"]
+    assert costs.loc["training", "stage"] == 0
+    assert costs["stage"].isna().sum() == 2
+
+
+def test_a_curve_tells_what_each_epoch_had_cost(tmp_path: Path) -> None:
+    """Twenty iterations an epoch, a second each; the crash after iteration 70 sends it back to 50."""
+    study, spec = Ledger.create(tmp_path / "study"), make_spec()
+    folder = study.add(spec)
+    folder.begin_attempt(make_header(0))
+    folder.append_cost(make_interval(Phase.TRAINING, 40.0, start=0, stop=40))
+    folder.append_cost(make_interval(Phase.TRAINING, 30.0, start=40, stop=70))
+    folder.begin_attempt(make_header(1, resumed_from_iteration=50))
+    folder.append_cost(make_interval(Phase.TRAINING, 50.0, attempt=1, start=50, stop=100))
+    for report in make_epochs(spec, dice=0.8, seconds=200.0)[:5]:
+        folder.append_epoch(report)
+    epochs = read_studies([study.root]).epochs
+    seconds = np.array([20, 40, 60, 80, 100])
+    assert epochs["iteration"].tolist() == seconds.tolist()
+    assert epochs["energy_kwh"].to_numpy() == pytest.approx(seconds * KWH_PER_SECOND)
+    assert epochs["co2_kg"].to_numpy() == pytest.approx(seconds * KWH_PER_SECOND * KG_PER_KWH)
+    stage = spec.curriculum.stages[epochs["stage"].iloc[0]]
+    assert epochs["patch_size"].iloc[0] == "×".join(map(str, stage.patch_size))
+
+
+def test_waste_is_a_part_of_its_segment(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    folder = study.add(make_spec())
+    folder.begin_attempt(make_header(0))
+    folder.append_cost(make_interval(Phase.TRAINING, 70.0, start=0, stop=70))
+    cards = ("Example GPU", "Example GPU")
+    folder.begin_attempt(make_header(1, resumed_from_iteration=50, hostname="other", gpu_names=cards))
+    folder.append_cost(make_interval(Phase.TRAINING, 50.0, attempt=1, start=50, stop=100))
+    for report in make_epochs(folder.spec(), dice=0.8, seconds=100)[:5]:
+        folder.append_epoch(report)
+    tables = read_studies([study.root])
+    assert tables.costs["waste_seconds"].tolist() == pytest.approx([20.0, 0.0])
+    assert tables.costs["waste_energy_kwh"].tolist() == pytest.approx([20 * KWH_PER_SECOND, 0.0])
+    assert tables.costs["hostname"].tolist() == ["node", "other"]
+    row = tables.trials.iloc[0]
+    assert (row["attempts"], row["runtime_seconds"], row["waste_seconds"]) == pytest.approx((2, 120.0, 20.0))
+    assert row["hardware"] == "Example CPU | Example CPU + 2× Example GPU"
+
+
+def test_unmeasured_energy_is_missing_in_every_table(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    finish_trial(study, make_spec(), dice=0.8, seconds=30, measured=False, curve=True)
+    tables = read_studies([study.root])
+    assert tables.costs[["cpu_kwh", "energy_kwh", "co2_kg"]].isna().all(axis=None)
+    assert tables.epochs[["energy_kwh", "co2_kg"]].isna().all(axis=None)
+    assert tables.trials[["energy_kwh", "co2_kg", "total_energy_kwh", "total_co2_kg"]].isna().all(axis=None)
+    assert tables.costs["seconds"].notna().all()
+    assert tables.trials["runtime_seconds"].tolist() == pytest.approx([30.0])
+
+
+def test_a_trial_that_cannot_be_read_is_in_the_trials_alone(tmp_path: Path) -> None:
+    study = Ledger.create(tmp_path / "study")
+    broken = finish_trial(study, make_spec(), dice=0.8, seconds=30, curve=True)
+    (broken.path / "epochs.jsonl").write_text("[]\n")
+    tables = read_studies([study.root])
+    assert tables.trials["state"].tolist() == ["unreadable"]
+    assert tables.epochs.empty
+    assert tables.costs.empty

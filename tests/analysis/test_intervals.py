@@ -1,8 +1,10 @@
-"""Intervals of Dice: against scipy and a BCa spelled out, missing classes, one estimand, cases and trainings."""
+"""Intervals of Dice: against scipy and a BCa spelled out, missing classes, one estimand, cases and trainings.
+
+And what they hold: false positives with and without seeds, coverage with failed cases, its warnings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from ledgers import complete, finish_trial, make_points, make_result, make_spec, make_study, start_trial
+from ledgers import complete, finish_trial, make_points, make_result, make_spec, make_study, sample_of, start_trial
 from scipy.stats import bootstrap, norm
 
 from analysis.comparison.compare import compare
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice
 from analysis.statistics.evidence import gather
-from analysis.statistics.intervals import Estimates, dice_bars, estimate, training_sd
+from analysis.statistics.intervals import (
+    Estimates,
+    cautions,
+    dice_bars,
+    estimate,
+    skewness,
+    training_sd,
+    unseen_failures,
+)
 from study.store.ledger import Ledger
-
-
-def sample_of(dice: np.ndarray, folds: Sequence[int] | None = None, points: Sequence[str] | None = None) -> CaseDice:
-    """Trainings × cases × classes as they come from a study; without folds and points, of one configuration in one."""
-    folds = [0] * len(dice) if folds is None else folds
-    seen = np.zeros(dice.shape[:2], dtype=bool)
-    seen[:] = ~np.isnan(dice).all(axis=2) if len(set(folds)) > 1 else True
-    return CaseDice(
-        point_ids=np.array(points or ["p"] * len(dice), dtype=object),
-        folds=np.array(folds),
-        cases=tuple(f"c{n}" for n in range(dice.shape[1])),
-        labels=tuple(f"{n}" for n in range(dice.shape[2])),
-        dice=dice,
-        seen=seen,
-    )
 
 
 def mean_of(dice: np.ndarray, **settings: int) -> Estimates:
@@ -248,3 +243,65 @@ def test_bars_are_the_interval_or_the_range_of_the_trials() -> None:
 def test_a_study_without_finished_trials_has_no_cases(tmp_path: Path) -> None:
     tables = gather([Ledger.create(tmp_path / "study").root]).tables
     assert case_matrices(tables) == {}
+
+
+CASES, CASE_SD, TRAINING_SD, COMPARISONS = 104, 0.03, 0.004, 1000
+
+
+def false_positives(seeds: int) -> float:
+    """Share of comparisons without a true difference that come out below 5 %, one-sided."""
+    rng = np.random.default_rng(seeds)
+    cases = rng.normal(0, CASE_SD / np.sqrt(2), (2 * COMPARISONS, CASES))
+    trainings = np.repeat(cases, seeds, axis=0) + rng.normal(0, TRAINING_SD, (2 * COMPARISONS * seeds, 1))
+    names = [f"{side}{n}" for n in range(COMPARISONS) for side in "ab"]
+    sample = sample_of(trainings, points=list(np.repeat(names, seeds)))
+    found = estimate(sample, sample.averages(names[1::2]) - sample.averages(names[::2]), resamples=1)
+    return float(np.mean([found.p(n, above=True) < 0.05 for n in range(COMPARISONS)]))
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(1, 0.22), (2, 0.05), (3, 0.05), (5, 0.05)])
+def test_false_positives_where_trainings_scatter(seeds: int, expected: float) -> None:
+    # Standard error of the share: 0.007 of 5 %, 0.013 of 22 %.
+    assert false_positives(seeds) == pytest.approx(expected, abs=0.035 if seeds == 1 else 0.02)
+
+
+def with_failures(share: float, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Samples × cases: beta-distributed Dice of mean 0.85, a share of them 0."""
+    return np.where(rng.random(size) < share, 0.0, rng.beta(17, 3, size))
+
+
+def intervals(samples: np.ndarray) -> Estimates:
+    """Each sample is a configuration of its own on as many cases."""
+    names = [f"p{n}" for n in range(len(samples))]
+    sample = sample_of(samples, points=names)
+    return estimate(sample, sample.averages(names), resamples=1000)
+
+
+@pytest.mark.parametrize(
+    ("share", "cases", "expected"), [(0.05, 26, 0.785), (0.05, 52, 0.91), (0.0, 26, 0.93), (0.0, 52, 0.945)]
+)
+def test_coverage_with_and_without_failed_cases(share: float, cases: int, expected: float) -> None:
+    samples = with_failures(share, (1500, cases), np.random.default_rng(5))
+    found, truth = intervals(samples), 0.85 * (1 - share)
+    covered = (found.low <= truth) & (truth <= found.high)
+    assert covered.mean() == pytest.approx(expected, abs=0.025)
+
+
+def test_what_is_in_the_cases_is_warned_about() -> None:
+    rng = np.random.default_rng(6)
+    failing, sound = (with_failures(share, (400, 104), rng) for share in (0.05, 0.0))
+    # Of 104 cases nearly every sample has a failed one, and none is called sound because of its number.
+    assert np.mean([bool(cautions(104, skewness(row))) for row in failing]) > 0.98
+    assert np.mean([bool(cautions(104, skewness(row))) for row in sound]) < 0.02
+    # Near-failures and outliers are the same to it as zeros.
+    outlier = np.append(rng.beta(17, 3, 103), 0.04)
+    assert "cases too skewed for their number (104 where " in cautions(104, skewness(outlier), 0)[0]
+    assert "1 case with Dice 0" in cautions(104, skewness(np.append(outlier[:-1], 0.0)), 1)[0]
+    assert cautions(20, 0.0) == ["fewer than 50 cases (20)"]
+
+
+def test_what_no_case_shows() -> None:
+    # The rule of three, exactly: (1 - share)^n = 0.05.
+    assert unseen_failures(26) == pytest.approx(0.109, abs=0.001)
+    assert skewness([0.8] * 9) == 0
+    assert np.isnan(skewness([0.8, 0.9]))

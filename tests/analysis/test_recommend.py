@@ -323,29 +323,6 @@ def test_one_case_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "without an interval: 1 validation case of 1 fold" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "received 'nothing'"),
-        (["--knee", "--max-co2-kg", "1"], "--max-co2-kg and --knee"),
-        (["--max-runtime-seconds", "1"], "the cheapest configuration took"),
-        (["--max-runtime-seconds", "soon"], "positive number of s"),
-        (["--knee", "--cost", "dice"], "runtime_seconds, energy_kwh"),
-        (["--max-co2-kg", "1", "--cost", "voxels"], "--knee alone"),
-        (["--knee", "--dataset", "Dataset005_Prostate"], "Dataset004_Hippocampus"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], words: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["recommend", str(root), *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    assert words in captured.err
-
-
 def test_of_several_datasets_one_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     roots = [make_study(tmp_path / name, dataset=name).root for name in ("Dataset001_A", "Dataset002_B")]
     words = ["recommend", *map(str, roots), "--knee"]
@@ -353,9 +330,3 @@ def test_of_several_datasets_one_must_be_named(tmp_path: Path, capsys: pytest.Ca
     assert "Dataset001_A, Dataset002_B" in capsys.readouterr().err
     assert main([*words, "--dataset", "Dataset002_B"]) == 0
     assert "--dataset Dataset002_B" in capsys.readouterr().out
-
-
-def test_an_empty_study_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Ledger.create(tmp_path / "study")
-    assert main(["recommend", str(tmp_path / "study"), "--knee"]) == 2
-    assert "no trial has finished (no trials)" in capsys.readouterr().err

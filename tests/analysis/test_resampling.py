@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ledgers import finish_trial, make_points, make_spec, make_study
+from ledgers import finish_trial, make_points, make_spec, make_study, sample_of
 
 from analysis.fronts.front import pareto_front
 from analysis.fronts.resampling import CaseDraws, drawn_changes, probability_on_front, replicated
-from analysis.statistics.case_dice import CaseDice
 from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.intervals import estimate
 from analysis.tables.frame import Tables
@@ -27,21 +26,9 @@ def probabilities(evidence: Evidence, *objectives: str, by: str | None = None) -
     return shares.rename(index=front.points["method"].to_dict())
 
 
-def matrix_of(dice: np.ndarray, points: list[str] | None = None) -> CaseDice:
-    """Trainings on the same cases with one class, of points p0, p1, … unless said otherwise."""
-    return CaseDice(
-        point_ids=np.array(points or [f"p{n}" for n in range(len(dice))], dtype=object),
-        folds=np.zeros(len(dice), dtype=int),
-        cases=tuple(f"c{n}" for n in range(dice.shape[1])),
-        labels=("1",),
-        dice=dice[:, :, None],
-        seen=np.isfinite(dice),
-    )
-
-
 def changes(dice: np.ndarray, replicates: int) -> np.ndarray:
     """Replicates × points of Dice, for points × cases."""
-    matrix = matrix_of(dice)
+    matrix = sample_of(dice, folds=[0] * len(dice), points=[f"p{n}" for n in range(len(dice))])
     return (drawn_changes(matrix, list(matrix.point_ids), replicates=replicates) + np.nanmean(dice, axis=1)[:, None]).T
 
 
@@ -50,7 +37,7 @@ def test_replicates_scatter_as_trainings_and_cases_do(seeds: int) -> None:
     """On average over samples: their variance is the unbiased one of trainings / seeds, plus that over cases."""
     rng, ratios = np.random.default_rng(2), []
     for _ in range(40):
-        matrix = matrix_of(rng.normal(0, 0.03, 60) + rng.normal(0, 0.01, (seeds, 1)), ["p"] * seeds)
+        matrix = sample_of(rng.normal(0, 0.03, 60) + rng.normal(0, 0.01, (seeds, 1)))
         found = estimate(matrix, matrix.averages(["p"]))
         ratios.append(drawn_changes(matrix, ["p"], replicates=400)[0].var() / found.error[0] ** 2)
     assert np.mean(ratios) == pytest.approx(1, abs=0.06)
