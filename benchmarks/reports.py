@@ -9,7 +9,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,6 @@ def measure_report(folder: Path, *, trials: int) -> ReportBench:
 
     _apart(write_study, folder / "study", trials)
     return ReportBench(**_apart(_report, folder / "study", folder / "report"))
-
-
-def to_json(figures: FrontBench | ReportBench) -> dict[str, Any]:
-    """The figures as plain JSON."""
-    return asdict(figures)
 
 
 def _apart(work: Callable[..., Any], *arguments: Any) -> Any:

@@ -14,7 +14,7 @@ import SimpleITK
 from examples import finish, make_spec
 from prepared import NAME, MakeTrainer, plans_document, spec_of
 
-from analysis.fronts.caveats import basis
+from analysis.fronts.captions import basis
 from analysis.statistics.evidence import gather
 from study.__main__ import main
 from study.common import files

@@ -132,35 +132,21 @@ def predict_after(spec: TrialSpec, *, out: Path | str, device: str) -> str | Non
 
 
 def folded(command: str) -> str:
-    """A long command over several lines that a shell reads as one."""
-    lines = [""]
-    for word in _pairs(command):
-        if lines[-1] and len(lines[-1]) + len(word) > _LINE_LETTERS:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return " \\\n    ".join(lines)
-
-
-def _pairs(command: str) -> Iterator[str]:
-    """Words of a command, an option together with its value."""
-    words = _quoted(command)
-    pending: list[str] = []
-    for word in words:
-        if word.startswith("-") and pending:
-            yield " ".join(pending)
-            pending = []
-        pending.append(word)
-    yield " ".join(pending)
-
-
-def _quoted(command: str) -> list[str]:
-    """Words as a shell needs them; leading settings of variables stay as they are."""
-    words: list[str] = []
+    """A long command over several lines that a shell reads as one; an option stands beside its value."""
+    lines, parts = [""], list[str]()
     for word in shlex.split(command):
         name, equals, value = word.partition("=")
-        assignment = equals and name.isidentifier() and not any("=" not in earlier for earlier in words)
-        words.append(f"{name}={shlex.quote(value)}" if assignment else shlex.quote(word))
-    return words
+        # A shell takes a quoted whole for no setting of a variable.
+        quoted = f"{name}={shlex.quote(value)}" if equals and name.isidentifier() else shlex.quote(word)
+        if quoted.startswith("-") or not parts:
+            parts.append(quoted)
+        else:
+            parts[-1] += f" {quoted}"
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) > _LINE_LETTERS:
+            lines.append("")
+        lines[-1] += f" {part}" if lines[-1] else part
+    return " \\\n    ".join(lines)
 
 
 def _flags(recipe: Recipe) -> Iterator[str]:
@@ -234,21 +220,15 @@ def _interval(dice: Mapping[str, Any]) -> str:
 
 
 def _print_stages(stages: list[Mapping[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
+    from study.common.tables import TextColumn, print_table, wide_console
 
-    from study.common.tables import wide_console
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("stage", "patch size", "batch\nsize", "first\niteration", "iterations"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for index, stage in enumerate(stages):
-        size = "x".join(map(str, stage["patch_size"]))
-        cells = (index + 1, size, stage["batch_size"], stage["first_iteration"], stage["iterations"])
-        table.add_row(*map(str, cells))
+    rows = [("x".join(map(str, one["patch_size"])), one["batch_size"], one["first_iteration"]) for one in stages]
+    cells = [(n, *row, one["iterations"]) for n, (row, one) in enumerate(zip(rows, stages, strict=True), start=1)]
+    names = ("stage", "patch size", "batch size", "first iteration", "iterations")
     console = wide_console()
     console.print()
-    console.print(table)
+    columns = zip(names, zip(*cells, strict=True), strict=True)
+    print_table(console, [TextColumn(heading=name, cells=[*map(str, one)], right=True) for name, one in columns])
 
 
 def _alternatives(found: Mapping[str, Any], cost: Objective) -> Iterator[str]:

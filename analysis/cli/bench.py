@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.common.checks import check_count
 from study.common.setting import whole
@@ -39,27 +41,19 @@ def run(args: argparse.Namespace) -> int:
         if args.trials is not None:
             check_count("--trials", args.trials, most=MOST_TRIALS[benchmark])
     figures = {benchmark: _measure(benchmark, args.trials or DEFAULT_TRIALS[benchmark]) for benchmark in chosen}
-    print(json.dumps(_as_json(figures)) if args.json else "\n".join(map(_text, figures.values())))
+    told: dict[str, Callable[[Any], str]] = {"front": _front_text, "report": _report_text}
+    if args.json:
+        print(json.dumps({benchmark: asdict(one) for benchmark, one in figures.items()}))
+    else:
+        print("\n".join(told[benchmark](one) for benchmark, one in figures.items()))
     return 0
 
 
-def _measure(benchmark: str, trials: int) -> FrontBench | ReportBench:
+def _measure(benchmark: str, trials: int) -> Any:
     from benchmarks.reports import measure_front, measure_report
 
     with tempfile.TemporaryDirectory(prefix="pgps-bench-") as folder:
         return (measure_front if benchmark == "front" else measure_report)(Path(folder), trials=trials)
-
-
-def _as_json(figures: dict[str, FrontBench | ReportBench]) -> dict[str, object]:
-    from benchmarks.reports import to_json
-
-    return {benchmark: to_json(one) for benchmark, one in figures.items()}
-
-
-def _text(figures: FrontBench | ReportBench) -> str:
-    from benchmarks.reports import FrontBench
-
-    return _front_text(figures) if isinstance(figures, FrontBench) else _report_text(figures)
 
 
 def _front_text(figures: FrontBench) -> str:

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the front."""
-    from analysis.fronts.caveats import caveats, left_out, states
+    from analysis.fronts.captions import caveats, left_out, states
     from analysis.fronts.front import pareto_front
     from analysis.fronts.hypervolume import judged
     from analysis.fronts.resampling import CaseDraws

@@ -13,7 +13,7 @@ from study.common.errors import InvalidInputError
 from study.common.setting import number
 
 if TYPE_CHECKING:
-    from analysis.advice.recommendation import Recommendation
+    from analysis.advice.advice import Recommendation
     from analysis.statistics.evidence import Evidence
 
 EXAMPLES = """  python -m analysis recommend studies/hippo --max-runtime-seconds 600
@@ -83,7 +83,7 @@ def _mode(args: argparse.Namespace) -> str:
 
 def _of_dataset(evidence: Evidence, name: str | None) -> Evidence:
     """The part about the one dataset that is meant."""
-    from analysis.fronts.caveats import states
+    from analysis.fronts.captions import states
     from study.common.errors import MissingDataError
 
     names = evidence.datasets
@@ -95,7 +95,7 @@ def _of_dataset(evidence: Evidence, name: str | None) -> Evidence:
 
 
 def _choose(evidence: Evidence, mode: str, args: argparse.Namespace) -> Recommendation:
-    from analysis.advice.recommendation import at_knee, best_within
+    from analysis.advice.advice import at_knee, best_within
     from analysis.tables.objectives import OBJECTIVES
 
     if mode != "knee":

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from study.common.tables import PlainConsole
 
     with PlainConsole(stderr=True).status("Reading trials, drawing figures"):
-        from analysis.fronts.caveats import states
+        from analysis.fronts.captions import states
         from analysis.page.report import FOLDER, write_report
         from analysis.tables.units import counted
         from study.buckets.view import readings

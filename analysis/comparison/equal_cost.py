@@ -8,7 +8,6 @@ of all three the difference has an interval, as every other difference has.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,26 +29,6 @@ _SETTING = [name for name in MATCHED if name != "budget"]
 _MACHINE = ("hardware", "cpus", "gpus")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """The configurations of a scheme that differ in the budget alone."""
-
-    points: pd.DataFrame
-
-    def at(self, cost: str, value: float, folds: str) -> dict[str, float]:
-        """Weights of the configurations whose mean is the line at a cost, by id; empty where it does not reach."""
-        known = self.points[self.points[cost].notna() & (self.points["folds"] == folds)].sort_values(cost)
-        costs = known[cost].to_numpy(dtype=float)
-        after = int(np.searchsorted(costs, value))
-        if len(costs) < 2 or not costs[0] <= value <= costs[-1]:
-            return {}
-        after = max(after, 1)
-        share = (value - costs[after - 1]) / ((costs[after] - costs[after - 1]) or 1.0)
-        ids = known["point_id"].to_numpy()
-        weights = {str(ids[after - 1]): 1 - share, str(ids[after]): share}
-        return {name: float(weight) for name, weight in weights.items() if weight > 0}
-
-
 def equal_cost(evidence: Evidence, baseline: str, against: Sequence[str]) -> pd.DataFrame:
     """Every configuration of two schemes against the other's line.
 
@@ -65,10 +44,10 @@ def equal_cost(evidence: Evidence, baseline: str, against: Sequence[str]) -> pd.
     matrices = case_matrices(evidence.tables)
     rows: list[dict[str, Any]] = []
     for _, points in evidence.points.groupby(_SETTING, dropna=False, sort=False):
-        lines = {name: _Line(points=points[points["method"] == name]) for name in (baseline, *against)}
+        lines = {name: points[points["method"] == name] for name in (baseline, *against)}
         for name in against:
             for measured, other, sign in ((name, baseline, 1), (baseline, name, -1)):
-                for _, point in lines[measured].points.sort_values("budget", ascending=False).iterrows():
+                for _, point in lines[measured].sort_values("budget", ascending=False).iterrows():
                     rows += _rows(point, lines[other], other, sign, matrices)
     return pd.DataFrame(rows)
 
@@ -122,36 +101,43 @@ def equal_cost_sentences(rows: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _weights(line: pd.DataFrame, cost: str, value: float, folds: str) -> dict[str, float]:
+    """Of the configurations whose mean is the line at a cost, by id; none where it does not reach."""
+    known = line[line[cost].notna() & (line["folds"] == folds)].sort_values(cost)
+    costs = known[cost].to_numpy(dtype=float)
+    if len(costs) < 2 or not costs[0] <= value <= costs[-1]:
+        return {}
+    after = max(int(np.searchsorted(costs, value)), 1)
+    share = (value - costs[after - 1]) / ((costs[after] - costs[after - 1]) or 1.0)
+    weights = zip(known["point_id"].iloc[after - 1 : after + 1], (1 - share, share), strict=True)
+    return {str(name): float(weight) for name, weight in weights if weight > 0}
+
+
 def _rows(
-    point: pd.Series[Any], line: _Line, other: str, sign: int, matrices: Mapping[str, CaseDice]
+    point: pd.Series[Any], line: pd.DataFrame, other: str, sign: int, matrices: Mapping[str, CaseDice]
 ) -> Iterator[dict[str, Any]]:
+    same_machine = all(set(line[name].dropna()) <= {point[name]} for name in _MACHINE)
     for cost in COSTS:
-        if pd.isna(point[cost]) or (OBJECTIVES[cost].machine_bound and not _same_machine(point, line)):
+        if pd.isna(point[cost]) or (OBJECTIVES[cost].machine_bound and not same_machine):
             continue
-        weights = line.at(cost, float(point[cost]), point["folds"])
-        if not weights:
-            continue
-        yield {
-            "dataset": point["dataset"],
-            "measured": point["method"],
-            "budget": float(point["budget"]),
-            "other": other,
-            "cost": cost,
-            "amount": float(point[cost]),
-            "sign": sign,
-            **_dice(point, line, weights, sign, matrices.get(str(point["dataset"]))),
-        }
-
-
-def _same_machine(point: pd.Series[Any], line: _Line) -> bool:
-    return all(set(line.points[name].dropna()) <= {point[name]} for name in _MACHINE)
+        if weights := _weights(line, cost, float(point[cost]), point["folds"]):
+            yield {
+                "dataset": point["dataset"],
+                "measured": point["method"],
+                "budget": float(point["budget"]),
+                "other": other,
+                "cost": cost,
+                "amount": float(point[cost]),
+                "sign": sign,
+                **_dice(point, line, weights, sign, matrices.get(str(point["dataset"]))),
+            }
 
 
 def _dice(
-    point: pd.Series[Any], line: _Line, weights: Mapping[str, float], sign: int, matrix: CaseDice | None
+    point: pd.Series[Any], line: pd.DataFrame, weights: Mapping[str, float], sign: int, matrix: CaseDice | None
 ) -> dict[str, float]:
     own = str(point["point_id"])
-    theirs = line.points.set_index("point_id")["dice"]
+    theirs = line.set_index("point_id")["dice"]
     values = {"measured_dice": float(point["dice"]), "low": np.nan, "high": np.nan}
     values["other_dice"] = float(sum(weight * theirs[name] for name, weight in weights.items()))
     if matrix is not None and {own, *weights} <= set(matrix.point_ids):

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.comparison.numbers import RATIOS
 from analysis.comparison.pairs import Pair, different_settings
-from analysis.fronts.caveats import estimated_parts, words_of
+from analysis.fronts.captions import estimated_parts, words_of
 from analysis.statistics.case_dice import CaseDice, case_matrices
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import cautions, estimate, fold_sd, training_sd

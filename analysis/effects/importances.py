@@ -27,7 +27,7 @@ from analysis.figures.exhibits import Exhibit
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import MUTED, SURFACE, Layout
 from analysis.fronts.captions import subject
-from analysis.fronts.dominance import nondominated
+from analysis.fronts.front import nondominated
 from analysis.tables.columns import BY_NAME
 from analysis.tables.format import Table
 from analysis.tables.objectives import OBJECTIVES

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis.fronts.dominance import attained_by
+from analysis.fronts.front import attained_by
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.objectives import Objective

@@ -23,8 +23,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fronts.captions import amount_of
-from analysis.fronts.dominance import contributions, hypervolume, nondominated
-from analysis.fronts.front import Front
+from analysis.fronts.front import Front, contributions, hypervolume, nondominated
 from analysis.fronts.resampling import CaseDraws, probability_on_front
 from analysis.tables.columns import FRONT_COLUMNS, POINT_COLUMNS
 from analysis.tables.format import Table, readable, without_empty

@@ -24,8 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.fronts.dominance import nondominated
-from analysis.fronts.front import Front
+from analysis.fronts.front import Front, nondominated
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice, strata
 from analysis.tables.frame import FINISHED, Tables
 from analysis.tables.objectives import Objective

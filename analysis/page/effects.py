@@ -10,8 +10,7 @@ from analysis.effects.curves import learning_curves
 from analysis.effects.importances import importances_exhibit
 from analysis.effects.varying import varying_axes
 from analysis.figures.exhibits import Part, Section, by_dataset
-from analysis.fronts.captions import subject
-from analysis.fronts.caveats import caveats, states
+from analysis.fronts.captions import caveats, states, subject
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import Evidence
 

@@ -8,8 +8,17 @@ import pandas as pd
 
 from analysis.figures.exhibits import Exhibit, Part, Section, by_dataset
 from analysis.fronts.attainment import Attainment, attainments
-from analysis.fronts.captions import description, lowered, notes, over_seeds, subject, title
-from analysis.fronts.caveats import caveats, energy_source, states
+from analysis.fronts.captions import (
+    caveats,
+    description,
+    energy_source,
+    lowered,
+    notes,
+    over_seeds,
+    states,
+    subject,
+    title,
+)
 from analysis.fronts.figures import MOST_GROUPS, attainment_figure, pareto_figure
 from analysis.fronts.front import Front, pareto_front
 from analysis.fronts.hypervolume import (

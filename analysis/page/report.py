@@ -41,7 +41,7 @@ from analysis.figures.exhibits import FIGURE_FORMATS, FIGURES, STEM, TABLE_FORMA
 from analysis.figures.exhibits import TABLES as TABLE_FOLDER
 from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS
-from analysis.fronts.caveats import basis, constant_share, states, words_of
+from analysis.fronts.captions import basis, constant_share, states, words_of
 from analysis.page.cards import as_script, card_data, card_rows, events_of
 from analysis.page.effects import effects
 from analysis.page.fronts import fronts

@@ -28,8 +28,7 @@ from analysis.comparison.reference import is_published
 from analysis.comparison.text import summary_sentences
 from analysis.comparison.time_to_dice import time_to_dice
 from analysis.figures.exhibits import Exhibit
-from analysis.fronts.captions import amount_of
-from analysis.fronts.caveats import estimated_parts, words_of
+from analysis.fronts.captions import amount_of, estimated_parts, words_of
 from analysis.statistics.evidence import Evidence
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import MISSING, Table

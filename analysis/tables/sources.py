@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -66,7 +67,7 @@ def save(tables: Tables, folder: Path) -> list[Path]:
     content = {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in tables.as_dict().items()}
     content[SCHEMA_FILE] = json.dumps(schema(), indent=1, ensure_ascii=False).encode()
     for name, data in content.items():
-        _write(folder / name, data)
+        write_atomically(folder / name, partial(_put, data))
     return [folder / name for name in content]
 
 
@@ -111,11 +112,8 @@ def _load_table(path: Path, name: str) -> pd.DataFrame:
         raise LedgerError(f"{path} is not a table of {name} ({reason}); write the report anew") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    def put(handle: IO[bytes]) -> None:
-        handle.write(content)
-
-    write_atomically(path, put)
+def _put(content: bytes, handle: IO[bytes]) -> None:
+    handle.write(content)
 
 
 def named_studies() -> list[Path]:

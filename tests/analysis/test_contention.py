@@ -10,7 +10,7 @@ from ledgers import complete, finish_trial, make_header, make_interval, make_res
 from reports import quick_report
 
 from analysis.comparison.compare import compare
-from analysis.fronts.caveats import caveats
+from analysis.fronts.captions import caveats
 from analysis.fronts.front import pareto_front
 from analysis.page.fronts import fronts
 from analysis.page.papers import papers

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from ledgers import finish_trial, make_points, make_spec, make_study
 
 from analysis.__main__ import main
-from analysis.fronts.caveats import caveats, left_out
-from analysis.fronts.dominance import nondominated
-from analysis.fronts.front import pareto_front
+from analysis.fronts.captions import caveats, left_out
+from analysis.fronts.front import nondominated, pareto_front
 from analysis.statistics.evidence import gather
 from analysis.tables.columns import POINT_COLUMNS
 from analysis.tables.frame import read_studies

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import make_points, make_study
 
-from analysis.fronts.dominance import contributions, hypervolume
-from analysis.fronts.front import pareto_front
+from analysis.fronts.front import contributions, hypervolume, pareto_front
 from analysis.fronts.hypervolume import box_of, contribution_shares, hypervolume_rows, volume_share
 from analysis.statistics.evidence import gather
 from analysis.tables.objectives import OBJECTIVES

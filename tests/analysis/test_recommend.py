@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ledgers import GEOMETRY, complete, finish_trial, make_header, make_interval, make_result, make_spec, make_study
 
 from analysis.__main__ import main
-from analysis.advice.recommendation import at_knee, best_within
+from analysis.advice.advice import at_knee, best_within
 from analysis.advice.text import Recipe, folded, trial_command
 from analysis.statistics.evidence import Evidence, gather
 from analysis.tables.methods import point_id
