@@ -82,10 +82,11 @@ def html(table: Table, *, caption: str, cards: Mapping[str, str] = NO_CARDS, row
             trials. Cells of such identities become links to that row; the page's script opens the card instead.
         row_ids: an id per row, unique on the page, or None.
     """
-    head = "".join(_cell("th", text, numeric, ' scope="col"') for text, numeric in _columns(table, table.headings))
-    ids = [f' id="{escape(name)}"' if name else "" for name in row_ids] or _belongings(table)
+    head = "".join(map(_heading, table.headings, table.numeric))
+    ids = [f' id="{escape(name)}"' if name else "" for name in row_ids]
+    ids = ids or [f' data-of="of-{"-".join(points)}"' for points in table.points] or [""] * len(table.rows)
     body = "".join(
-        f"<tr{name}>{''.join(_body_cell(text, numeric, cards) for text, numeric in _columns(table, row))}</tr>\n"
+        f"<tr{name}>{''.join(_body_cell(*cell, cards) for cell in zip(row, table.numeric, strict=True))}</tr>\n"
         for name, row in zip(ids, table.rows, strict=True)
     )
     return (
@@ -95,21 +96,18 @@ def html(table: Table, *, caption: str, cards: Mapping[str, str] = NO_CARDS, row
     )
 
 
-def _belongings(table: Table) -> list[str]:
-    return [f' data-of="of-{"-".join(points)}"' for points in table.points] or [""] * len(table.rows)
+def _heading(text: str, numeric: bool) -> str:
+    return f'<th scope="col"{" class=number" if numeric else ""}>{escape(text)}</th>'
 
 
 def _body_cell(text: str, numeric: bool, cards: Mapping[str, str]) -> str:
     if not numeric:
         return f"<td>{_linked(text, cards)}</td>"
-    return _cell("td", text, numeric, _sort_value(text))
-
-
-def _sort_value(text: str) -> str:
-    """What a numeric cell is sorted by, unless it is a plain number; a cell without a number has none."""
+    # What it is sorted by, unless it is a plain number; a cell without a number has none.
     found = _LEADING_NUMBER.match(text)
     value = found[1].replace("−", "-") if found else ""
-    return "" if value == text else f' data-value="{value}"'
+    sorted_by = "" if value == text else f' data-value="{value}"'
+    return f"<td{sorted_by} class=number>{escape(text)}</td>"
 
 
 def _linked(text: str, cards: Mapping[str, str]) -> str:
@@ -140,14 +138,6 @@ def _text(column: Column, value: Any, factor: float) -> str:
     if column.unit or column.decimals is not None:
         return number(value * factor, column.decimals)
     return f"{value:g}"
-
-
-def _columns(table: Table, row: Sequence[str]) -> list[tuple[str, bool]]:
-    return list(zip(row, table.numeric, strict=True))
-
-
-def _cell(tag: str, text: str, numeric: bool, attributes: str = "") -> str:
-    return f"<{tag}{attributes}{' class=number' if numeric else ''}>{escape(text)}</{tag}>"
 
 
 LONGEST_FLOAT = 40

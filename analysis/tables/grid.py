@@ -78,32 +78,21 @@ def redrawn(tables: Tables, grid: Grid) -> Tables:
         carbon_intensity=grid.carbon_intensity,
         pue=pue,
     )
-    trained = costs[costs["phase"].isin(_TRAINING)]
-    trials = _with_sums(tables.trials, {"co2_kg": trained, "total_co2_kg": costs})
-    spent = trials[trials["total_co2_kg"].notna()].index
-    trials.loc[spent, "country"] = grid.country
-    trials.loc[spent, "carbon_rate"] = _words(trials.loc[spent], costs, grid)
-    return replace(tables, trials=trials, costs=costs, epochs=_epochs(tables.epochs, trained))
-
-
-def _with_sums(trials: pd.DataFrame, parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Trials with CO₂ summed from their cost segments; a sum with an unmeasured part stays unmeasured."""
-    trials = trials.copy()
-    keys = pd.MultiIndex.from_frame(trials[KEY])
-    for name, costs in parts.items():
-        sums = costs.groupby(KEY)["co2_kg"].sum(min_count=1, skipna=False)
-        trials[name] = sums.reindex(keys).to_numpy(dtype=float)
-    return trials
-
-
-def _words(trials: pd.DataFrame, costs: pd.DataFrame, grid: Grid) -> list[str]:
+    trained, trials = costs[costs["phase"].isin(_TRAINING)], tables.trials.copy()
+    for name, part in (("co2_kg", trained), ("total_co2_kg", costs)):
+        # A sum with an unmeasured part stays unmeasured.
+        sums = part.groupby(KEY)["co2_kg"].sum(min_count=1, skipna=False)
+        trials[name] = sums.reindex(pd.MultiIndex.from_frame(trials[KEY])).to_numpy(dtype=float)
+    spent = trials[trials["total_co2_kg"].notna()]
     pues = costs.groupby(KEY)["pue"].agg(lambda values: sorted(set(values)))
-    keys = trials[KEY].itertuples(index=False, name=None)
-    return [" | ".join(carbon_words(grid.carbon_intensity, pue) for pue in pues[key]) for key in keys]
-
-
-def _epochs(epochs: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
-    """Curves by the mean rate of their trial's training."""
-    sums = trained.groupby(KEY)[["co2_kg", "energy_kwh"]].sum()
-    rates = (sums["co2_kg"] / sums["energy_kwh"]).reindex(pd.MultiIndex.from_frame(epochs[KEY]))
-    return epochs.assign(co2_kg=epochs["energy_kwh"] * rates.to_numpy(dtype=float))
+    rates = [
+        " | ".join(carbon_words(grid.carbon_intensity, pue) for pue in pues[key])
+        for key in spent[KEY].itertuples(index=False, name=None)
+    ]
+    trials.loc[spent.index, "country"] = grid.country
+    trials.loc[spent.index, "carbon_rate"] = rates
+    # Curves by the mean rate of their trial's training.
+    spent = trained.groupby(KEY)[["co2_kg", "energy_kwh"]].sum()
+    mean = (spent["co2_kg"] / spent["energy_kwh"]).reindex(pd.MultiIndex.from_frame(tables.epochs[KEY]))
+    epochs = tables.epochs.assign(co2_kg=tables.epochs["energy_kwh"] * mean.to_numpy(dtype=float))
+    return replace(tables, trials=trials, costs=costs, epochs=epochs)
