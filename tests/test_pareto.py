@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from searching import FINISHED, OPTUNA_SPACE, STAGES, ledger_of, proposer_of, space_of
 
-from analysis.fronts.dominance import hypervolume
+from analysis.fronts.front import hypervolume
 from benchmarks.search import measure
 from benchmarks.surfaces import curriculum_of, grid
 from study.common.errors import InvalidInputError
