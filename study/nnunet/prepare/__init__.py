@@ -17,12 +17,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from study.common import files
@@ -264,7 +262,7 @@ def _work(job: PreparationJob, messages: Connection) -> None:
     os.setsid()
     log = job.folder / LOG_NAME
     try:
-        with _locked(job.folder / LOCK_NAME):
+        with locks.held(job.folder / LOCK_NAME):
             descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             for standard in (1, 2):
                 os.dup2(descriptor, standard)
@@ -275,6 +273,8 @@ def _work(job: PreparationJob, messages: Connection) -> None:
             os.environ.update(nnUNet_def_n_proc=str(job.workers), nnUNet_n_proc_DA=str(job.workers))
             _import_once()
             run_steps(job, messages.send, messages.send)
+    except LockedError as error:
+        messages.send(MachineError(f"{job.folder.name} is being prepared by another process, {error}; see {log}"))
     except StudyError as error:
         messages.send(error)
     except Exception as error:  # nnU-Net raises what it likes
@@ -284,19 +284,6 @@ def _work(job: PreparationJob, messages: Connection) -> None:
         messages.send(MachineError(f"preparing {job.source.dataset}: {reason}; see {log}"))
     else:
         messages.send(None)
-
-
-@contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locks.held(lock))
-        except LockedError as error:
-            folder = lock.parent
-            raise MachineError(
-                f"{folder.name} is being prepared by another process, {error}; see {folder / LOG_NAME}"
-            ) from None
-        yield
 
 
 def _import_once() -> None:
