@@ -1,12 +1,9 @@
-"""The two commands: tools of fixed versions, whose verdict does not depend on what a run left in the checkout."""
+"""Tools of fixed versions, and text that is read and written in one encoding."""
 
 from __future__ import annotations
 
 import ast
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,24 +11,6 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-RUFF = (sys.executable, "-m", "ruff", "check", "--no-cache")
-
-
-def lint(folder: Path) -> str:
-    answer = subprocess.run([*RUFF, "."], cwd=folder, capture_output=True, text=True, check=False)
-    return "" if answer.returncode == 0 else answer.stdout
-
-
-def test_folders_named_as_modules_do_not_change_the_lint(tmp_path: Path) -> None:
-    """`make study` leaves `studies/`, and tests import a module of that name."""
-    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    shutil.copytree(REPOSITORY / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    assert lint(tmp_path) == ""
-    for name in ("studies", "data", "report", "torch", *(path.stem for path in (REPOSITORY / "tests").glob("*.py"))):
-        (tmp_path / name).mkdir(exist_ok=True)
-    assert lint(tmp_path) == ""
-    (tmp_path / "tests" / "broken.py").write_text("import os, study.store.ledger\n")
-    assert "unsorted-imports" in lint(tmp_path)
 
 
 def names(requirements: list[str]) -> set[str]:
