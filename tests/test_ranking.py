@@ -338,23 +338,32 @@ import time
 from study.ranking.work import run_all
 
 if __name__ == "__main__":
-    run_all(time.sleep, [300.0, 300.0], lambda _: print("looking", flush=True), workers=2)
+    try:
+        run_all(time.sleep, [300.0, 300.0], lambda _: print("looking", flush=True), workers=2)
+    except KeyboardInterrupt:
+        raise SystemExit(130)
 """
 
 
-def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["killed", "Ctrl-C while they start"])
+def test_no_process_outlives_its_parent_or_complains(tmp_path: Path, how: str) -> None:
     script = tmp_path / "sleep.py"
     script.write_text(SLEEPING)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, **pipes, env=environment, start_new_session=True) as process:
         assert process.stdout.readline()
         workers: list[psutil.Process] = []
         while len(workers) < 3:  # two that sleep, and what looks after their files
             workers = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        _, alive = psutil.wait_procs(workers, timeout=600)
-        assert alive == []
+        if how == "killed":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=600)
+        assert (process.returncode, errors) == ((-signal.SIGKILL, errors) if how == "killed" else (130, b""))
+        assert psutil.wait_procs(workers, timeout=600)[1] == []
 
 
 def rank_on(ray: Cluster, root: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,8 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -59,9 +60,11 @@ def run_all(
             report(done)
         return
     try:
-        with parallel_config("loky", initializer=_begin, initargs=(os.getpid(),)):
+        with parallel_config("loky", initializer=_end_with, initargs=(os.getpid(),)):
             parallel = Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
-            for done, _ in enumerate(parallel(delayed(call)(function, item) for item in items), start=1):
+            with _interruptions_ignored():
+                ended = parallel(delayed(call)(function, item) for item in items)
+            for done, _ in enumerate(ended, start=1):
                 report(done)
     except TerminatedWorkerError as error:
         raise MachineError(
@@ -70,16 +73,28 @@ def run_all(
         ) from error
 
 
-def _begin(parent: int) -> None:
-    """Leave interruptions to the parent, and end with it: a worker would finish what it has, and wait for more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+@contextmanager
+def _interruptions_ignored() -> Iterator[None]:
+    """What is started in the block leaves Ctrl-C to this process from its first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _end_after(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)
+def _end_with(parent: int) -> None:
+    """Have this worker end when its parent has: it would finish what it has begun, and wait for more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def call(function: Callable[[_T], object], item: _T) -> None:
