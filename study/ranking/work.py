@@ -11,10 +11,12 @@ import pickle
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,10 +61,12 @@ def run_all(
             function(item)
             report(done)
         return
+    # That pieces are cut off with the command needs no saying.
+    warnings.filterwarnings("ignore", message="[0-9]+ tasks which were still being processed")
     try:
         with parallel_config("loky", initializer=_end_with, initargs=(os.getpid(),)):
             parallel = Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
-            with _interruptions_ignored():
+            with _interruptions_held():
                 ended = parallel(delayed(call)(function, item) for item in items)
             for done, _ in enumerate(ended, start=1):
                 report(done)
@@ -74,16 +78,15 @@ def run_all(
 
 
 @contextmanager
-def _interruptions_ignored() -> Iterator[None]:
+def _interruptions_held() -> Iterator[None]:
     """What is started in the block leaves Ctrl-C to this process from its first moment on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Started within, it would let the signal through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with(parent: int) -> None:
