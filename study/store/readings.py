@@ -31,7 +31,7 @@ class OwnEnergy(Stored):
     """The part of a node's energy that a trial is charged; None is unmeasured, never 0.
 
     Attributes:
-        cpu_kwh: what its own processes drew beyond the idle CPU, see `cpu_energy`.
+        cpu_kwh: what its own processes drew beyond the idle CPU, see `own_energy`.
         idle_cpu_kwh: what an idle CPU draws, by the trial's share of the cores.
         gpu_kwh: of its card, or its part of a shared one.
         ram_kwh: by its share of the cores, of the node or of the Slurm job, whichever the reading is of.
