@@ -54,7 +54,6 @@ DOCUMENT: dict[str, Any] = {
         "bare": {},
         "few strides": configuration([64, 64], [[1], [2]]),
         "no strides": configuration([64, 64], "text"),
-        "no patch": configuration(["x", 64], [1, 2]),
     },
 }
 
@@ -127,7 +126,7 @@ def without(*keys: str) -> dict[str, Any]:
     [
         *((text, "2d") for text in ("", '{"configurations": {', "[]", "7", "null")),
         *(({"configurations": other}, "2d") for other in (None, {"2d": 3}, {"2d": "text"})),
-        *((DOCUMENT, name) for name in ("orphan", "ouroboros", "bare", "few strides", "no strides", "no patch")),
+        *((DOCUMENT, name) for name in ("orphan", "ouroboros", "bare", "few strides", "no strides")),
         *((without(key), "2d") for key in ("dataset_name", "plans_name", "configurations")),
         *(
             (without("configurations", "2d", key), "2d")
@@ -141,6 +140,27 @@ def test_a_document_nnunet_would_not_write_is_named_in_one_line(tmp_path: Path, 
         plan_of(document, tmp_path, name)
     assert str(tmp_path / "nnUNetPlans.json") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("patch_size", ["x", 64], "patch size, axis 0: received 'x', legal is a whole number"),
+        ("patch_size", [56.0, 40], "patch size, axis 0: received 56.0, legal is a whole number"),
+        ("batch_size", True, "batch size: received True, legal is a whole number"),
+        ("batch_size", 2.5, "batch size: received 2.5, legal is a whole number"),
+        ("spacing", [1.0], "spacing: received [1.0], legal is 2 numbers, one per axis of the patch"),
+        ("spacing", [1.0, -1.0], "spacing, axis 1: received -1.0, legal is a number above 0"),
+        ("spacing", [float("nan"), 1.0], "spacing, axis 0: received nan, legal is a number above 0"),
+        ("spacing", ["1", "1"], "spacing, axis 0: received '1', legal is a number above 0"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_with_what_is_legal(tmp_path: Path, key: str, value: Any, told: str) -> None:
+    document = deepcopy(DOCUMENT)
+    document["configurations"]["2d"][key] = value
+    with pytest.raises(InvalidInputError) as caught:
+        plan_of(document, tmp_path, "2d")
+    assert str(caught.value).startswith(told)
 
 
 def test_plans_of_nnunet_2_0_to_2_3_are_read_as_nnunet_reads_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from study.common.checks import check_choice, check_count
+from study.common.checks import check_choice, check_count, check_range
 from study.common.errors import InvalidInputError, MissingDataError
 from study.common.serialize import sha256_of_json
 from study.curriculum.chain import Geometry
@@ -101,17 +101,24 @@ def _geometry(settings: Mapping[str, Any]) -> Geometry:
         check_choice("UNet_class_name", settings["UNet_class_name"], ("PlainConvUNet", "ResidualEncoderUNet"))
         strides, norm = settings["pool_op_kernel_sizes"], "InstanceNorm"
     axes = range(len(settings["patch_size"]))
-    by_stage = [[stride] * len(axes) if isinstance(stride, int) else [int(s) for s in stride] for stride in strides]
+    spacing = settings.get("spacing", [1.0] * len(axes))
+    if len(spacing) != len(axes):
+        legal = f"{len(axes)} numbers, one per axis of the patch"
+        raise InvalidInputError(field="spacing", received=spacing, legal=legal)
+    for axis, millimetres in enumerate(spacing):
+        check_range(f"spacing, axis {axis}", millimetres, 0, _MOST_MILLIMETRES, above_low=True)
+    by_stage = [[stride] * len(axes) if isinstance(stride, int) else stride for stride in strides]
     return Geometry(
-        patch_size=tuple(int(n) for n in settings["patch_size"]),
+        patch_size=tuple(settings["patch_size"]),
         divisors=tuple(math.prod(stride[axis] for stride in by_stage) for axis in axes),
-        batch_size=int(settings["batch_size"]),
+        batch_size=settings["batch_size"],
         min_bottleneck_voxels=2 if "InstanceNorm" in norm else 1,
     )
 
 
 # --------------------------------------------------------------------------------------------------------- small plans
 
+_MOST_MILLIMETRES = 10_000
 FEWEST_FEATURES, MOST_FEATURES = 4, 2048
 DEFAULT_BATCH_SIZE = 2
 # nnU-Net's planners: 32 features, doubled at every stage up to a bound that depends on the number of axes; feature maps
