@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from study.buckets.storage import Storage
-from study.store.holders import Claim, Holder, Lock
+from study.store.holders import Holder, Lock, LockClaim
 
 LONGEST_PAUSE_SECONDS = 2.0
 RENEWED = "renewed"
@@ -44,14 +44,14 @@ class Lease(Lock):
     def __str__(self) -> str:
         return f"{self.storage.url}/{self.prefix}"
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[LockClaim]:
         """See `Lock`."""
         return claims_below(self.storage, self.prefix)
 
-    def put(self, number: int, holder: Holder, known: Sequence[Claim]) -> Claim | None:
+    def put(self, number: int, holder: Holder, known: Sequence[LockClaim]) -> LockClaim | None:
         """See `Lock`."""
         number = max(number, self.at_least())
-        mine = Claim(key=f"{self.prefix}/{number:06d}-{holder.token}.json", number=number, holder=holder, stamp=0.0)
+        mine = LockClaim(key=f"{self.prefix}/{number:06d}-{holder.token}.json", number=number, holder=holder, stamp=0.0)
         self.renew(mine)
         rivals = set(filter(_number, self.storage.entries(self.prefix))) - {mine.key, *(one.key for one in known)}
         if rivals or self.at_least() > number:
@@ -62,14 +62,14 @@ class Lease(Lock):
             self.release(claim)
         return mine
 
-    def renew(self, claim: Claim) -> None:
+    def renew(self, claim: LockClaim) -> None:
         """Put the record anew."""
         if claim.holder is not None:
             # Always of the same length: clients ask for an object's size first and then read so many bytes.
             record = {**asdict(claim.holder), RENEWED: f"{time.time():.6f}"}
             self.storage.write(claim.key, json.dumps(record).encode())
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: LockClaim) -> None:
         """Delete the record."""
         self.storage.delete(claim.key)
 
@@ -78,7 +78,7 @@ class Lease(Lock):
         return self.storage.clock()
 
 
-def claims_below(storage: Storage, prefix: str) -> list[Claim]:
+def claims_below(storage: Storage, prefix: str) -> list[LockClaim]:
     """All claims to a lock, or to all locks below a prefix, the one that counts last; deleted ones are passed over."""
     found = []
     for key, put_at in storage.entries(prefix).items():
@@ -88,7 +88,7 @@ def claims_below(storage: Storage, prefix: str) -> list[Claim]:
     return sorted(found, key=lambda claim: (claim.number, claim.key))
 
 
-def _claim(key: str, content: bytes, put_at: float | None) -> Claim:
+def _claim(key: str, content: bytes, put_at: float | None) -> LockClaim:
     """A claim as it was put. One that cannot be read holds until it is stale."""
     try:
         data = json.loads(content)
@@ -96,7 +96,7 @@ def _claim(key: str, content: bytes, put_at: float | None) -> Claim:
     except (ValueError, TypeError, KeyError, AttributeError):
         data, renewed = None, time.time()
     stamp = renewed if put_at is None else put_at
-    return Claim(key=key, number=_number(key), holder=Holder.recorded(data, stamp), stamp=stamp)
+    return LockClaim(key=key, number=_number(key), holder=Holder.recorded(data, stamp), stamp=stamp)
 
 
 def _number(key: str) -> int:

@@ -21,7 +21,7 @@ from study.buckets.lease import claims_below
 from study.buckets.storage import STUDY, Storage, url_of
 from study.common.errors import LedgerError, MachineError
 from study.common.process import large_folder
-from study.store.holders import Claim
+from study.store.holders import LockClaim
 from study.store.ledger import Ledger
 from study.store.locks import BEAT_SECONDS, PATIENCE_BEATS, Sightings
 
@@ -113,7 +113,7 @@ class View:
                 record.write_text(text, encoding="utf-8")
             os.utime(record, (now, now))
 
-    def _claims(self) -> tuple[dict[str, Claim], bool]:
+    def _claims(self) -> tuple[dict[str, LockClaim], bool]:
         """Trial, or the study -> who claims its lock; and whether only watching them tells who of them lives."""
         claims = {claim.key.split("/")[1]: claim for claim in claims_below(self.storage, "locks")}
         return claims, sum(self._sightings.glance(claim.key, claim.stamp) for claim in claims.values()) > 0

@@ -118,7 +118,7 @@ def _born(pid: int) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class LockClaim:
     """A record of a lock.
 
     Attributes:
@@ -144,11 +144,11 @@ class Lock(ABC):
     poll_seconds = POLL_SECONDS
 
     @abstractmethod
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[LockClaim]:
         """The records that count, the highest number last."""
 
     @abstractmethod
-    def put(self, number: int, holder: Holder, known: Sequence[Claim]) -> Claim | None:
+    def put(self, number: int, holder: Holder, known: Sequence[LockClaim]) -> LockClaim | None:
         """Claim the lock in the place of claims that are nobody's any more; None, and no trace, if others did so too.
 
         Args:
@@ -158,11 +158,11 @@ class Lock(ABC):
         """
 
     @abstractmethod
-    def renew(self, claim: Claim) -> None:
+    def renew(self, claim: LockClaim) -> None:
         """Give a sign of life."""
 
     @abstractmethod
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: LockClaim) -> None:
         """Give it back."""
 
     @abstractmethod
@@ -179,12 +179,12 @@ class FolderLock(Lock):
     def __str__(self) -> str:
         return str(self.folder.parent)
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[LockClaim]:
         """The newest record."""
         newest = max(self._records(), key=_number, default=None)
         return [] if newest is None else [_claim(newest)]
 
-    def put(self, number: int, holder: Holder, known: Sequence[Claim]) -> Claim | None:
+    def put(self, number: int, holder: Holder, known: Sequence[LockClaim]) -> LockClaim | None:
         """Create the next record, which one process can do, and forget the older ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         record = self.folder / f"{number:06d}.json"
@@ -202,11 +202,11 @@ class FolderLock(Lock):
                 path.unlink()
         return mine
 
-    def renew(self, claim: Claim) -> None:
+    def renew(self, claim: LockClaim) -> None:
         """Set the file's time."""
         os.utime(self._path(claim))
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: LockClaim) -> None:
         """Say so in the record, whose number stays the highest."""
         if _claim(self._path(claim)).holder == claim.holder:
             files.write_json(self._path(claim), {"released": True})
@@ -226,7 +226,7 @@ class FolderLock(Lock):
         except OSError:
             return []
 
-    def _path(self, claim: Claim) -> Path:
+    def _path(self, claim: LockClaim) -> Path:
         return self.folder / claim.key
 
 
@@ -242,7 +242,7 @@ def _stamp(record: Path) -> float:
     return 0.0
 
 
-def _claim(record: Path) -> Claim:
+def _claim(record: Path) -> LockClaim:
     stamp = _stamp(record)
     try:
         holder = Holder.recorded(files.read_json(record), stamp)
@@ -250,7 +250,7 @@ def _claim(record: Path) -> Claim:
         holder = None
     except (OSError, ValueError):
         holder = Holder.recorded(None, stamp)
-    return Claim(key=record.name, number=_number(record), holder=holder, stamp=stamp)
+    return LockClaim(key=record.name, number=_number(record), holder=holder, stamp=stamp)
 
 
 def _create(record: Path, text: str) -> bool:

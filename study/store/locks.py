@@ -23,7 +23,7 @@ from pathlib import Path
 
 from study.common.errors import LockedError, StudyError
 from study.common.terminal import last_words
-from study.store.holders import POLL_SECONDS, STALE_SECONDS, Claim, FolderLock, Holder, Lock
+from study.store.holders import POLL_SECONDS, STALE_SECONDS, FolderLock, Holder, Lock, LockClaim
 
 BEAT_SECONDS = 5.0
 # After so many beats without a sign of life whoever waits for one is told, and whoever only looks is sure.
@@ -83,7 +83,7 @@ def _seen_holder(lock: Path) -> Holder | None:
     return claim.holder if claim is not None and _sightings.is_alive((lock, claim.key)) else None
 
 
-def _glance(lock: Path) -> tuple[Claim | None, bool]:
+def _glance(lock: Path) -> tuple[LockClaim | None, bool]:
     """Whose the lock may be, and whether only watching it tells."""
     claim = next((one for one in FolderLock(lock).claims() if one.may_live), None)
     return claim, claim is not None and _sightings.glance((lock, claim.key), claim.stamp)
@@ -99,7 +99,7 @@ class Hold:
     """
 
     lock: Lock
-    claim: Claim
+    claim: LockClaim
     before: Holder | None
     pid: int = field(default_factory=os.getpid)
 
@@ -195,7 +195,7 @@ def _acquire(lock: Lock, tell: Callable[[str], None], waiting: Callable[[], obje
     raise LockedError("other processes, which all began to just now")
 
 
-def _silent(lock: Lock, tell: Callable[[str], None], waiting: Callable[[], object]) -> list[Claim]:
+def _silent(lock: Lock, tell: Callable[[str], None], waiting: Callable[[], object]) -> list[LockClaim]:
     """The claims that may be replaced, when they have been silent for long enough.
 
     Nobody here can see whether a process elsewhere lives. A job that is put back into the queue begins elsewhere within
