@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from examples import BRAIN, HEADER, METER, complete, make_interval
+from examples import BRAIN, HEADER, HIPPOCAMPUS, LUNG, METER, complete, make_interval
 from optuna.trial import FrozenTrial
 
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, MissingDataError
 from study.curriculum.chain import Geometry
 from study.nnunet.plans import NetworkPlan
 from study.search.document import space_from
@@ -81,6 +81,19 @@ def plan_of(
 def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
     """The brain network's plan, whatever the dataset."""
     return plan_of(BRAIN, plans=plans, configuration=configuration), f"split-{fold}"
+
+
+GEOMETRIES = {1: BRAIN, 6: LUNG, 4: HIPPOCAMPUS}
+
+
+def paper_lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
+    """Three geometries of the papers by dataset id, five folds each."""
+    if dataset not in GEOMETRIES:
+        raise MissingDataError(f"dataset: received {dataset!r}")
+    if fold > 4:
+        raise InvalidInputError(field="fold", received=fold, legal="0 to 4")
+    name = f"Dataset{dataset:03d}_X"
+    return plan_of(GEOMETRIES[int(dataset)], dataset=name, plans=plans, configuration=configuration), f"split-{fold}"
 
 
 def space_of(**changes: Any) -> SearchSpace:

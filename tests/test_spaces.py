@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import random
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,35 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import BRAIN, HIPPOCAMPUS, LUNG
+from examples import HIPPOCAMPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_data import BARE as DATASET
 from raw_data import bare_dataset
-from searching import plan_of
+from searching import GEOMETRIES
+from searching import paper_lookup as lookup
 
 from study.common.errors import InvalidInputError, MissingDataError
-from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry
-from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS, Axes, named_axes
+from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS
+from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS
 from study.nnunet.datasets import DataPaths
-from study.nnunet.plans import NetworkPlan
-from study.search.document import BLOCKS, SETTINGS, SpaceDocument, load_space, space_from
+from study.search.document import space_from
 from study.search.domains import Choice, Domain, Fixed, Integer, LogUniform, Uniform, domain_from
 from study.search.space import SearchSpace
-from study.search.trials import check_data, make_spec, prepared_lookup, specs
-from study.store.specification import TrainingSettings, TrialSpec
-
-GEOMETRIES = {1: BRAIN, 6: LUNG, 4: HIPPOCAMPUS}
-
-
-def lookup(dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
-    """Three geometries of the papers by dataset id, five folds each."""
-    if dataset not in GEOMETRIES:
-        raise MissingDataError(f"dataset: received {dataset!r}")
-    if fold > 4:
-        raise InvalidInputError(field="fold", received=fold, legal="0 to 4")
-    name = f"Dataset{dataset:03d}_X"
-    return plan_of(GEOMETRIES[int(dataset)], dataset=name, plans=plans, configuration=configuration), f"split-{fold}"
+from study.search.trials import prepared_lookup, specs
 
 
 def document(**keys: Any) -> dict[str, Any]:
@@ -189,103 +175,6 @@ def test_null_among_the_choices_is_what_the_scheme_has() -> None:
     assert pgps < pgps_half
 
 
-# -------------------------------------------------------------------------------------------------------------- trials
-
-
-def spec(scheme: str, *, fold: int = 0, seed: int = 0, axes: Axes | None = None, **training: Any) -> TrialSpec:
-    return make_spec(
-        plan=plan_of(HIPPOCAMPUS),
-        split_sha256="s" * 64,
-        fold=fold,
-        seed=seed,
-        scheme=scheme,
-        axes=axes or named_axes(scheme),
-        training=TrainingSettings(**{"epochs": 10, "iterations_per_epoch": 50, **training}),
-    )
-
-
-@pytest.mark.parametrize(
-    ("scheme", "training", "filled_in"),
-    [
-        ("cps", {}, {"foreground_oversampling": 0.33}),
-        *((scheme, {}, {"foreground_oversampling": 0.5}) for scheme in ("pgps", "rpss", "pgps+")),
-        ("cps", {"foreground_oversampling": 0.8}, {"foreground_oversampling": 0.8}),
-        ("pgps", {"optimizer": "sgd"}, {"initial_learning_rate": 1e-2, "momentum": 0.99}),
-        ("pgps", {"optimizer": "adamw"}, {"initial_learning_rate": 3e-3, "momentum": 0.9}),
-    ],
-)
-def test_defaults_that_follow_from_curriculum_and_optimizer_are_filled_in(
-    scheme: str, training: dict[str, Any], filled_in: dict[str, float]
-) -> None:
-    made = spec(scheme, **training).training
-    assert {name: getattr(made, name) for name in filled_in} == filled_in
-
-
-def test_a_budget_scales_the_curriculum_and_leaves_the_settings() -> None:
-    made = spec("pgps", axes=named_axes("pgps", budget=0.5))
-    assert (made.training.iterations_per_epoch, made.iterations_per_epoch) == (50, 25)
-    assert made.curriculum.total_iterations == 250
-
-
-def test_points_with_the_same_stage_table_are_the_same_trial_and_the_seed_decides_random_draws() -> None:
-    assert spec("pgps", axes=Axes(min_patch=1.0)).trial_id == spec("cps").trial_id
-    assert len({spec("pgps").trial_id, spec("cps").trial_id, spec("cps", seed=1).trial_id}) == 3
-    first, again, other = (spec("rpss", seed=seed).curriculum for seed in (0, 0, 1))
-    assert first == again
-    assert [s.iterations for s in first.stages] != [s.iterations for s in other.stages]
-
-
-@pytest.mark.parametrize("wrong", [{"fold": -1}, {"seed": -1}, {"seed": 0.5}])
-def test_folds_and_seeds_are_whole_numbers(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-        spec("pgps", **wrong)
-
-
-def test_a_point_is_one_trial_per_fold_and_seed() -> None:
-    written = document(datasets=[4], folds=[0, 3], seeds=[0, 5], curriculum={"scheme": ["cps", "pgps+"], "budget": 0.5})
-    space = space_from({**written, "training": {"epochs": 4, "iterations_per_epoch": 10, "optimizer": "adamw"}})
-    made = specs(space, {"curriculum.scheme": "pgps+"}, lookup)
-    assert [(spec.fold, spec.seed) for spec in made] == [(0, 0), (0, 5), (3, 0), (3, 5)]
-    assert [spec.split_sha256 for spec in made] == ["split-0", "split-0", "split-3", "split-3"]
-    assert {(spec.scheme, spec.iterations_per_epoch, spec.training.optimizer) for spec in made} == {
-        ("pgps+", 5, "adamw")
-    }
-    assert len({spec.trial_id for spec in made}) == 4
-
-
-def test_dataset_plans_and_configuration_reach_the_lookup() -> None:
-    space = space_from(document(datasets=[1, 4], plans="otherPlans", configuration="3d_lowres"))
-    made = [specs(space, point, lookup)[0] for point in space.points()]
-    assert [(one.dataset, one.plans, one.configuration) for one in made] == [
-        ("Dataset001_X", "otherPlans", "3d_lowres"),
-        ("Dataset004_X", "otherPlans", "3d_lowres"),
-    ]
-    assert space.datasets == (1, 4)
-
-
-@pytest.mark.parametrize("point", [{}, {"curriculum.budget": 1.0, "x": 1}, {"curriculum.stages": 1}])
-def test_a_point_of_another_space_is_refused(point: dict[str, Any]) -> None:
-    space = space_from(document(datasets=[4], curriculum={"budget": [0.5, 1.0]}))
-    with pytest.raises(InvalidInputError, match="point: received"):
-        specs(space, point, lookup)
-
-
-@pytest.mark.parametrize(
-    ("written", "error", "words"),
-    [
-        ({}, InvalidInputError, "give --dataset"),
-        ({"datasets": [4, 5]}, MissingDataError, "received 5"),
-        ({"datasets": [4], "folds": [0, 7]}, InvalidInputError, "fold: received 7"),
-    ],
-)
-def test_missing_data_is_found_before_anything_starts(
-    written: dict[str, Any], error: type[Exception], words: str
-) -> None:
-    check_data(space_from(document(datasets=[1, 4, 6], folds=[0, 4])), lookup)
-    with pytest.raises(error, match=words):
-        check_data(space_from(document(**written)), lookup)
-
-
 # ------------------------------------------------------------------------------------------------------- prepared data
 
 
@@ -422,98 +311,3 @@ def test_flags_override_the_file() -> None:
 def test_flags_meet_the_same_checks(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         search(datasets=[4]).with_overrides(**flags)
-
-
-# --------------------------------------------------------------------------------------------------- the spaces we ship
-
-FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
-PATHS = sorted(FOLDER.glob("*.yaml"))
-
-
-class RankedData:
-    """What a space finds of data that is not there: a plan of the geometry, and the ranking of 24 training cases."""
-
-    def __init__(self, geometry: Geometry) -> None:
-        self._geometry = geometry
-
-    def __call__(self, dataset: int | str, plans: str | None, configuration: str, fold: int) -> tuple[NetworkPlan, str]:
-        return plan_of(self._geometry, plans=plans, configuration=configuration), f"split-{fold}"
-
-    def ranked(self, dataset: int | str, fold: int, metric: str) -> tuple[str, ...]:
-        return tuple(f"case_{fold}_{number:02d}" for number in range(24))
-
-
-def shipped(name: str, geometry: Geometry = HIPPOCAMPUS, **changes: Any) -> tuple[SearchSpace, list[TrialSpec]]:
-    """A space and the first trial of each of its points; of Optuna's, of the corners."""
-    space = load_space(FOLDER / f"{name}.yaml").with_overrides(**changes)
-    if not space.datasets:
-        space = space.with_overrides(dataset=4)
-    if space.method.points:
-        points = list(space.points())
-    else:
-        ends = [(domain.probes()[0], domain.probes()[-1]) for domain in space.searched.values()]
-        points = [dict(zip(space.searched, corner, strict=True)) for corner in zip(*ends, strict=True)]
-    return space, [specs(space, point, RankedData(geometry))[0] for point in points]
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=["brain", "lung", "hippocampus"])
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_every_point_resolves_on_every_geometry(path: Path, geometry: Geometry) -> None:
-    # The number of iterations is not at issue here, and drawing a quarter of a million sizes takes a while.
-    space, made = shipped(path.stem, geometry, iterations_per_epoch=10)
-    assert space.name == path.stem
-    for spec in made:
-        assert spec.curriculum.stages[-1].patch_size == geometry.patch_size
-        assert spec.curriculum.voxel_share > 0
-
-
-def test_the_demo_is_six_cheap_trials_that_differ() -> None:
-    space, made = shipped("smoke")
-    assert len(made) == len({spec.trial_id for spec in made}) == 6
-    training = made[0].training
-    assert training.epochs * training.iterations_per_epoch <= 500
-    assert not training.test_time_mirroring
-    assert space.resources.gpus == 0
-
-
-def test_the_search_has_the_four_axes() -> None:
-    assert list(shipped("pgps")[0].searched) == [
-        f"curriculum.{name}" for name in ("min_patch", "stages", "batch_growth", "budget")
-    ]
-
-
-@pytest.mark.parametrize(("name", "points", "datasets"), [("paper_lung", 12, (6,)), ("paper_msd", 30, range(1, 11))])
-def test_the_papers_spaces_are_reference_runs(name: str, points: int, datasets: range | tuple[int]) -> None:
-    space, made = shipped(name, BRAIN)
-    assert (len(made), space.datasets, space.folds) == (points, tuple(datasets), (0, 1, 2, 3, 4))
-    for point in space.points():
-        settings = space.settings(point)
-        assert (settings.training, settings.axes.allocation) == (TrainingSettings(), "reference")
-    if name == "paper_msd":
-        shares = {spec.scheme: round(100 * spec.curriculum.voxel_share, 2) for spec in made}
-        assert shares == {"cps": 100.0, "pgps": 38.08, "pgps+": 51.78}
-
-
-def test_the_posters_space_trains_once_to_its_highest_threshold() -> None:
-    _, made = shipped("paper_pdl", iterations_per_epoch=10)
-    assert all(spec.curriculum.is_constant and spec.training.stop_at_dice == 0.95 for spec in made)
-    found = [spec.data and (len(spec.data.cases), spec.data.until_iteration) for spec in made]
-    assert found == [None, (6, 100), (12, 100)]
-
-
-def test_the_two_curricula_are_combined_in_every_way() -> None:
-    _, made = shipped("pdl_pgps", iterations_per_epoch=10)
-    seen = {(spec.scheme, len(spec.data.cases) if spec.data else 24) for spec in made}
-    assert seen == {(scheme, cases) for scheme in ("cps", "pgps", "rpss") for cases in (6, 12, 24)}
-    assert len({spec.trial_id for spec in made}) == 9
-
-
-def test_the_readme_documents_every_key_and_file_and_names_no_other() -> None:
-    text = (FOLDER / "README.md").read_text()
-    documented = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
-    blocks = {key for block in BLOCKS.values() for key in block.model_fields}
-    keys = {*SpaceDocument.model_fields, *blocks, *(key for legal in SETTINGS.values() for key in legal)}
-    sections = {*BLOCKS, *SETTINGS}
-    assert documented == keys - sections
-    assert all(re.search(rf"^`{section}`: ", text, flags=re.MULTILINE) for section in sections)
-    assert all(f"| `{path.name}` |" in text for path in PATHS)
