@@ -224,7 +224,7 @@ def test_coarse_voxels_are_means_and_stay_in_place() -> None:
 
 
 IN_PLANE_MM = 2.0
-SHAPE = (64, 48, 48)
+PHANTOM = (64, 48, 48)
 
 
 def heart(subject: int, thickness_mm: float, *, degrees: float = 0.0, shift_mm: tuple[float, ...] = (0, 0, 0)) -> Any:
@@ -233,7 +233,7 @@ def heart(subject: int, thickness_mm: float, *, degrees: float = 0.0, shift_mm: 
     Subjects differ in texture, noise, sizes and gain; the chambers of all lie at the same place unless they are moved.
     """
     random = np.random.default_rng([31, subject])
-    z, y, x = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in SHAPE), indexing="ij")
+    z, y, x = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PHANTOM), indexing="ij")
     turn = np.radians(degrees)
     z, y, x = z * IN_PLANE_MM - shift_mm[0], y * IN_PLANE_MM - shift_mm[1], x * IN_PLANE_MM - shift_mm[2]
     y, x = np.cos(turn) * y + np.sin(turn) * x, np.cos(turn) * x - np.sin(turn) * y
@@ -242,20 +242,20 @@ def heart(subject: int, thickness_mm: float, *, degrees: float = 0.0, shift_mm: 
     radius = random.uniform(14, 19)
     left = np.hypot(y, x + 6) / taper
     right = np.hypot((y - 4) / 1.4, x - 26) / taper
-    texture = ndimage.gaussian_filter(random.normal(size=SHAPE), 5.0)
+    texture = ndimage.gaussian_filter(random.normal(size=PHANTOM), 5.0)
     image = 0.4 * texture / texture.std() + 1.2 * (np.hypot(y / 48, x / 44) < 1)
     image[left < radius + 7] = -0.5
     image[(right < 15) & (left >= radius + 7)] = 2.6
     image[left < radius] = 3.0
-    labels = np.zeros(SHAPE, np.int8)
+    labels = np.zeros(PHANTOM, np.int8)
     labels[(right < 15) & (left >= radius + 7)] = 1
     labels[(left < radius + 7) & (left >= radius)] = 2
     labels[left < radius] = 3
     step = round(thickness_mm / IN_PLANE_MM)
-    thick = image[: SHAPE[0] // step * step].reshape(-1, step, *SHAPE[1:]).mean(axis=1)
+    thick = image[: PHANTOM[0] // step * step].reshape(-1, step, *PHANTOM[1:]).mean(axis=1)
     thick = random.uniform(0.8, 1.2) * thick + random.normal(scale=0.25, size=thick.shape)
     standard = ((thick - thick.mean()) / thick.std()).astype(np.float32)
-    return standard, labels[step // 2 : SHAPE[0] // step * step : step]
+    return standard, labels[step // 2 : PHANTOM[0] // step * step : step]
 
 
 def stack(subject: int, thickness_mm: float, **moved: Any) -> Centred:
