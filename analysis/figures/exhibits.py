@@ -140,6 +140,8 @@ def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1) -> list[Drawn]:
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
 
+    # Processes that an earlier call of this one may have left have loaded who knows what.
+    get_reusable_executor().shutdown(wait=True)
     try:
         parallel = Parallel(n_jobs=processes, pre_dispatch="all")
         return list(parallel(delayed(draw)(exhibit, prefix=prefix) for exhibit, prefix in jobs))

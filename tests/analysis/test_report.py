@@ -155,6 +155,17 @@ def test_files_of_several_datasets_do_not_meet(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+def test_drawing_in_several_processes_gives_the_same_exhibits(study: Ledger) -> None:
+    exhibits = fronts(gather([study.root])).exhibits[-3:]
+    for here, elsewhere in zip(draw_all(exhibits), draw_all(exhibits, processes=2), strict=True):
+        assert list(here.files) == list(elsewhere.files)
+        assert all(content == elsewhere.files[name] for name, content in here.files.items() if "tables/" in name)
+        for one, other in ((here.wide, elsewhere.wide), (here.narrow, elsewhere.narrow)):
+            assert re.findall(r"<(\w+)", one) == re.findall(r"<(\w+)", other)
+            assert re.findall(r"<text[^>]*>([^<]*)", one) == re.findall(r"<text[^>]*>([^<]*)", other)
+
+
+@pytest.mark.torture
 def test_drawing_in_several_processes_gives_the_same_bytes(study: Ledger) -> None:
     exhibits = fronts(gather([study.root])).exhibits[-3:]
     assert draw_all(exhibits) == draw_all(exhibits, processes=2)
