@@ -96,3 +96,17 @@ def _plans(spacing: Sequence[float]) -> dict[str, Any]:
         "transpose_forward": [0, 1, 2],
         "configurations": {FULL: settings},
     }
+
+
+MOVES: dict[str, Any] = {
+    "case0": {},
+    "case1": {"degrees": 10.0},
+    "case2": {"shift": (2.0, -2.0, 1.0)},
+    "case3": {"degrees": -8.0, "shift": (0.0, 1.5, 0.0)},
+}
+
+
+def phantoms() -> dict[str, Array]:
+    """One anatomy in four positions, each with noise of its own, and another anatomy."""
+    cases = {case: noisy(moved(anatomy(), **move), index) for index, (case, move) in enumerate(MOVES.items())}
+    return {**cases, "stranger": noisy(anatomy(seed=9), 9)}

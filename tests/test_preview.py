@@ -115,7 +115,7 @@ def test_costs_are_not_carried_from_one_kind_of_hardware_to_another(
         ),
         (
             {"searcher": "pareto", "trials": 50, "objectives": ["dice", "co2_kg"]},
-            ["50 points proposed by pareto", "if points were drawn evenly (mean of 100 draws); training loops alone"],
+            ["50 points proposed by pareto", "if points were drawn evenly (mean of 12 draws); training loops alone"],
         ),
     ],
 )

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from clusters import Cluster, cluster
 from numpy.typing import NDArray
-from rankable import FULL, NAME, PLANS, SHAPE, anatomy, moved, noisy, write_dataset
+from rankable import FULL, MOVES, NAME, PLANS, SHAPE, anatomy, noisy, phantoms, write_dataset
 from studies import USER_ERROR
 
 from study.__main__ import main
@@ -33,18 +33,6 @@ from study.store.locks import held
 
 Array = NDArray[np.float32]
 REPOSITORY = Path(__file__).resolve().parent.parent
-MOVES: dict[str, Any] = {
-    "case0": {},
-    "case1": {"degrees": 10.0},
-    "case2": {"shift": (2.0, -2.0, 1.0)},
-    "case3": {"degrees": -8.0, "shift": (0.0, 1.5, 0.0)},
-}
-
-
-def phantoms() -> dict[str, Array]:
-    """One anatomy in four positions, each with noise of its own, and another anatomy."""
-    cases = {case: noisy(moved(anatomy(), **move), index) for index, (case, move) in enumerate(MOVES.items())}
-    return {**cases, "stranger": noisy(anatomy(seed=9), 9)}
 
 
 def settings(**changes: str) -> RankingSettings:

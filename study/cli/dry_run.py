@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from study.common.tables import PlainConsole
 from study.common.terminal import time_left
 from study.curriculum.table import data_words, rich_table, shortfalls, summary
+from study.search.algorithms import draws
 from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
@@ -35,9 +36,10 @@ def show(space: SearchSpace, lookup: Lookup, studies: Sequence[Path]) -> int:
         for name, domain in space.searched.items():
             console.print(f"  {name}: {domain.to_json()}")
         if studies:
-            for point in _some(space):
+            drawn = list(islice(draws(space.searched, space.seed), PROBES))
+            for point in drawn:
                 costs.add(specs(space, point, lookup))
-            costs.tell(console, times=(space.trials or 0) / PROBES)
+            costs.tell(console, draws=len(drawn), of=space.trials or 0)
         return 0
     seen: set[str] = set()
     for point in space.points():
@@ -48,12 +50,6 @@ def show(space: SearchSpace, lookup: Lookup, studies: Sequence[Path]) -> int:
     console.print(f"{len(seen)} trials")
     costs.tell(console)
     return 0
-
-
-def _some(space: SearchSpace) -> Iterator[Point]:
-    generator = random.Random(space.seed)
-    for _ in range(PROBES):
-        yield {name: domain.sample(generator) for name, domain in space.searched.items()}
 
 
 class Costs:
@@ -79,13 +75,13 @@ class Costs:
             self._placed += found.placed > 0
         return _amounts_words(self._amounts[-1])
 
-    def tell(self, console: PlainConsole, times: float = 1.0) -> None:
-        """Print what they take together, each so many times, and what that rests on."""
+    def tell(self, console: PlainConsole, *, draws: int = 1, of: int = 1) -> None:
+        """Print what they take together, or so many points if the trials are those of some draws, and the basis."""
         if not self._amounts:
             return
         columns = list(zip(*self._amounts, strict=True))
-        seconds, energy, carbon = (None if None in part else times * math.fsum(part) for part in columns)
-        drawn = "" if times == 1 else f" if points were drawn evenly (mean of {PROBES} draws)"
+        seconds, energy, carbon = (None if None in part else math.fsum(part) * of / draws for part in columns)
+        drawn = "" if draws == of == 1 else f" if points were drawn evenly (mean of {draws} draws)"
         console.print(f"together about {_amounts_words((seconds or 0.0, energy, carbon))}{drawn}; training loops alone")
         for dataset, known in self._known.items():
             console.print(f"  {dataset}: {trust(known)}")

@@ -47,12 +47,14 @@ def size_of(axes: Domains) -> float:
     return math.prod(math.inf if listed is None else len(listed) for listed in values)
 
 
-def _grid(axes: Domains, seed: int) -> Points:
+def every(axes: Domains, seed: int) -> Points:
+    """All combinations in order."""
     for values in itertools.product(*(domain.values() or () for domain in axes.values())):
         yield dict(zip(axes, values, strict=True))
 
 
-def _draws(axes: Domains, seed: int) -> Points:
+def draws(axes: Domains, seed: int) -> Points:
+    """Points drawn evenly, none twice, until there are no more."""
     generator = random.Random(seed)
     size = size_of(axes)
     seen: set[tuple[Scalar, ...]] = set()
@@ -65,8 +67,8 @@ def _draws(axes: Domains, seed: int) -> Points:
 
 
 SEARCHERS: Mapping[str, Searcher] = {
-    "grid": Searcher(meaning="every combination", points=_grid, whole=True, seeded=False),
-    "random": Searcher(meaning="seeded draws", points=_draws),
+    "grid": Searcher(meaning="every combination", points=every, whole=True, seeded=False),
+    "random": Searcher(meaning="seeded draws", points=draws),
     "optuna": Searcher(meaning="multi-objective TPE", strategy="study.search.optuna_study:Tpe", libraries=("optuna",)),
     "pareto": Searcher(
         meaning="expected hypervolume improvement over costs that are known before training",

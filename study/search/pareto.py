@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import islice
 
 import numpy as np
 
 from study.common.errors import InvalidInputError
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.schemes import SCHEMES
-from study.search.algorithms import Domains, size_of
+from study.search.algorithms import draws, every, size_of
 from study.search.domains import DEFAULTS, SCHEME, Domain, Interval, Scalar
 from study.search.proposers import Strategy
 from study.search.space import Point, SearchSpace
@@ -168,14 +167,9 @@ def _held(domain: Domain, axis: str, wanted: Mapping[str, Scalar]) -> Scalar:
 
 
 def _pool(space: SearchSpace) -> Iterator[Point]:
-    axes: Domains = space.searched
-    if size_of(axes) <= MOST_CANDIDATES:
-        for values in product(*(domain.values() or () for domain in axes.values())):
-            yield dict(zip(axes, values, strict=True))
-        return
-    generator = random.Random(f"{space.seed} pool")
-    for _ in range(MOST_CANDIDATES):
-        yield {name: domain.sample(generator) for name, domain in axes.items()}
+    """All points of a space that is small enough, else so many draws."""
+    points = every if size_of(space.searched) <= MOST_CANDIDATES else draws
+    return islice(points(space.searched, space.seed), MOST_CANDIDATES)
 
 
 def _unit(values: Array) -> Array:

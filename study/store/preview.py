@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median, quantiles
 
 from study.common.errors import InvalidInputError
@@ -29,6 +30,8 @@ Amounts = tuple[float, float | None, float | None]
 """Seconds, kWh, kg CO2; None is unmeasured."""
 # From so many trials on their errors say how far a prediction may be off.
 LEAST_FOR_ERRORS = 4
+# More trials say no more; each of them is read, and predicted from all the others.
+MOST_TRIALS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +77,15 @@ class Trained:
 
 
 def trained_in(ledgers: Iterable[Ledger], like: TrialSpec) -> list[Trained]:
-    """Finished trials of a specification's dataset, plans and configuration.
+    """Finished trials of a specification's dataset, plans and configuration, the first `MOST_TRIALS`.
 
     Raises:
         InvalidInputError: there is none, or they ran on several kinds of hardware.
         LedgerError: a trial is unreadable.
     """
-    folders = [folder for ledger in ledgers for folder in ledger.trials() if folder.state() is TrialState.FINISHED]
-    found = [Trained.of(read_trial(folder)) for folder in folders]
-    same = [each for each in found if each is not None and _place(each.spec) == _place(like)]
+    folders = (folder for ledger in ledgers for folder in ledger.trials() if folder.state() is TrialState.FINISHED)
+    found = (Trained.of(read_trial(folder)) for folder in folders)
+    same = list(islice((each for each in found if each and _place(each.spec) == _place(like)), MOST_TRIALS))
     kinds = sorted({each.hardware for each in same})
     if len(kinds) != 1:
         received = "; ".join(kinds) or "no finished trial of them"
