@@ -322,14 +322,14 @@ def over_seeds(points: pd.DataFrame) -> str:
 
 def interval_cautions(points: pd.DataFrame) -> Iterator[str]:
     """Whose intervals hold the truth less often than 95 % of the time, by the cases at hand; else what they rest on."""
-    reasons = [
-        cautions(int(row["n_cases"]), float(row["case_skewness"]), int(row["n_zero_cases"]))
-        for _, row in points.iterrows()
-    ]
-    first = next((found for found in reasons if found), None)
-    if first:
-        number = sum(map(bool, reasons))
-        yield f"Less than 95 % is covered by {number} of {counted(len(points), 'interval')}: {'; '.join(first)}."
+    # The most skewed of those with the fewest cases last: what is said of all is true at worst of that one.
+    skew = points["case_skewness"].abs().fillna(0.0)
+    ordered = points.assign(skew=skew).sort_values(["n_cases", "skew"], ascending=[False, True])
+    cells = zip(ordered["n_cases"], ordered["case_skewness"], ordered["n_zero_cases"], strict=True)
+    reasons = [found for count, skew, zeros in cells if (found := cautions(int(count), float(skew), int(zeros)))]
+    if reasons:
+        told = f"{len(reasons)} of {counted(len(points), 'interval')}"
+        yield f"Less than 95 % is covered by {told}, at worst: {'; '.join(reasons[-1])}."
     spared = points[points["n_zero_cases"] == 0]
     if len(spared):
         fewest = int(spared["n_cases"].min())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from ledgers import complete, finish_trial, make_points, make_result, make_spec,
 from scipy.stats import bootstrap, norm
 
 from analysis.comparison.compare import compare
+from analysis.fronts.captions import interval_cautions
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice
 from analysis.statistics.evidence import gather
 from analysis.statistics.intervals import (
@@ -305,3 +307,13 @@ def test_what_no_case_shows() -> None:
     assert unseen_failures(26) == pytest.approx(0.109, abs=0.001)
     assert skewness([0.8] * 9) == 0
     assert np.isnan(skewness([0.8, 0.9]))
+
+
+def test_what_is_said_of_several_intervals_is_of_the_worst_whatever_their_order() -> None:
+    points = pd.DataFrame(
+        {"n_cases": [60, 4, 4, 4], "case_skewness": [0.0, -0.5, -2.0, float("nan")], "n_zero_cases": [0, 1, 0, 0]}
+    )
+    said = [list(interval_cautions(points.iloc[order])) for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1])]
+    assert said[0] == said[1] == said[2]
+    assert said[0][0].startswith("Less than 95 % is covered by 3 of 4 intervals, at worst: fewer than 50 cases (4); ")
+    assert "(4 where 100 are asked for)" in said[0][0]
