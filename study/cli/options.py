@@ -15,6 +15,7 @@ from study.curriculum.schemes import SCHEMES, Axes, named_axes
 from study.store.specification import TrainingSettings
 
 _DATA_AXES = "pdl_"
+LEARNING_RATE = ("optimizer", *(name for name in settings_of(TrainingSettings) if "learning_rate" in name))
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +60,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser.add_argument_group("training (nnU-Net's unless given)"), TrainingSettings, defaults=True)
 
 
+def add_learning_rate_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the settings that decide the learning rate; see `training_from`."""
+    group = parser.add_argument_group("learning rate (shown by stage where one of these is given)")
+    _add_settings(group, TrainingSettings, lambda name: name in LEARNING_RATE, defaults=True)
+
+
 def _add_settings(
     group: argparse._ArgumentGroup,
     record: type,
@@ -85,7 +92,7 @@ def _add_settings(
 
 def training_from(args: argparse.Namespace) -> TrainingSettings:
     """What the training options say."""
-    given = {name: getattr(args, name) for name in settings_of(TrainingSettings)}
+    given = {name: getattr(args, name, None) for name in settings_of(TrainingSettings)}
     return TrainingSettings(**{name: value for name, value in given.items() if value is not None})
 
 

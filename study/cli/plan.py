@@ -6,7 +6,14 @@ import argparse
 import json
 from pathlib import Path
 
-from study.cli.options import add_curriculum_options, add_data_curriculum_options, axes_from
+from study.cli.options import (
+    LEARNING_RATE,
+    add_curriculum_options,
+    add_data_curriculum_options,
+    add_learning_rate_options,
+    axes_from,
+    training_from,
+)
 from study.common.errors import InvalidInputError
 from study.common.setting import whole
 from study.curriculum.chain import Geometry
@@ -14,12 +21,14 @@ from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.data_curriculum import phase_iterations
 from study.curriculum.schemes import Axes
 from study.curriculum.table import curriculum_as_json, first_phase_words, rich_table, shortfalls, size_text, summary
+from study.nnunet.learning_rates import LearningRates
 from study.nnunet.plans import read_plan
 
 EXAMPLES = """\
   python -m study plan --patch-size 128 128 128 --divisors 32 32 32 --batch-size 2 --scheme pgps
   python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme pgps+ --allocation reference
   python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme cps --pdl-fraction 0.25
+  python -m study plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --learning-rate-schedule warmup
   python -m study plan --plans data/nnUNet_preprocessed/Dataset004_Hippocampus/nnUNetPlans.json --stages 3 --json
 """
 DEFAULT_CONFIGURATION = "3d_fullres"
@@ -39,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--configuration", help=f"of the plans file (default: {DEFAULT_CONFIGURATION})")
     add_curriculum_options(parser)
     add_data_curriculum_options(parser)
+    add_learning_rate_options(parser)
     length = parser.add_argument_group("length")
     length.add_argument("--epochs", type=whole, default=1000, metavar="N", help="default: 1000")
     length.add_argument("--iterations-per-epoch", type=whole, default=250, metavar="N", help="default: 250")
@@ -53,20 +63,35 @@ def run(args: argparse.Namespace) -> int:
         geometry, axes, epochs=args.epochs, iterations_per_epoch=args.iterations_per_epoch, seed=args.seed
     )
     until_iteration = _first_phase(axes, curriculum, args.epochs)
+    rates = _rates(curriculum, args)
     if args.json:
         phase = {"fraction": axes.pdl_fraction, "metric": axes.pdl_metric, "until_iteration": until_iteration}
         pdl = None if until_iteration is None else phase
-        print(json.dumps({"scheme": args.scheme, **curriculum_as_json(curriculum, axes), "pdl": pdl}))
+        shown = {**curriculum_as_json(curriculum, axes), "learning_rates": rates, "pdl": pdl}
+        print(json.dumps({"scheme": args.scheme, **shown}))
         return 0
     from study.common.tables import PlainConsole
 
     console = PlainConsole()
-    console.print(f"{args.scheme}: {_described(geometry)}", rich_table(curriculum), summary(curriculum), sep="\n")
+    asked = any(getattr(args, name) is not None for name in LEARNING_RATE)
+    table = rich_table(curriculum, rates if asked else ())
+    console.print(f"{args.scheme}: {_described(geometry)}", table, summary(curriculum), sep="\n")
     if until_iteration is not None:
         console.print(f"data: {first_phase_words(axes, until_iteration)}")
     for note in shortfalls(curriculum, axes):
         console.print(f"note: {note}")
     return 0
+
+
+def _rates(curriculum: Curriculum, args: argparse.Namespace) -> list[tuple[float, float]]:
+    """First and last learning rate of each stage; in random order of its first draw and of the training's end."""
+    rate = LearningRates(training_from(args).resolved(constant_patch_size=curriculum.is_constant), curriculum)
+    last = curriculum.total_iterations - 1
+    ends = [
+        (stage.first_iteration, last if curriculum.random_draws else stage.first_iteration + stage.iterations - 1)
+        for stage in curriculum.stages
+    ]
+    return [(rate(min(first, last)), rate(end)) for first, end in ends]
 
 
 def _first_phase(axes: Axes, curriculum: Curriculum, epochs: int) -> int | None:

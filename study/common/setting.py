@@ -166,6 +166,8 @@ class Setting:
         bare: its value where the option is given without one.
         logarithmic: whether a ratio means more than a difference.
         told: how a point's summary says it where points differ in it, `budget {:.0%}`; empty where it does not.
+        cost: what it does to the time of a training, for the documentation.
+        source: who published it, likewise.
     """
 
     default: Any
@@ -180,6 +182,8 @@ class Setting:
     bare: str | None = None
     logarithmic: bool = False
     told: str = ""
+    cost: str = ""
+    source: str = ""
 
     def words(self, value: Any) -> list[str]:
         """The option as a command gives it; nothing where leaving it out says the same for ever."""
@@ -190,9 +194,11 @@ class Setting:
         return [self.option, value if isinstance(value, str) else repr(value)]
 
     def documented(self) -> str:
-        """A row of the documentation's table: key, legal, default, meaning."""
+        """A row of the documentation's table: key, legal, default, and its card: meaning, cost and source."""
         legal = self.kind.legal + (", or `null`" if self.default is None and self.shown_default == "`null`" else "")
-        return f"| `{self.name}` | {legal} | {self.shown_default} | {self.details} |"
+        said = {"Cost": self.cost, "Source": self.source}
+        card = ". ".join([self.details, *(f"{what}: {text}" for what, text in said.items() if text)])
+        return f"| `{self.name}` | {legal} | {self.shown_default} | {card} |"
 
 
 def setting(default: Any, kind: Kind, label: str, meaning: str, **more: Any) -> Any:

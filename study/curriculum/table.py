@@ -35,8 +35,13 @@ def curriculum_as_json(curriculum: Curriculum, axes: Axes) -> dict[str, Any]:
     }
 
 
-def rich_table(curriculum: Curriculum) -> Table:
-    """The stage table for a terminal, one row per stage; patch sizes in plan axis order."""
+def rich_table(curriculum: Curriculum, rates: Sequence[tuple[float, float]] = ()) -> Table:
+    """The stage table for a terminal, one row per stage; patch sizes in plan axis order.
+
+    Args:
+        curriculum: whose stages.
+        rates: first and last learning rate of each stage, to be shown in place of voxels.
+    """
     from rich import box
     from rich.table import Table
 
@@ -44,7 +49,8 @@ def rich_table(curriculum: Curriculum) -> Table:
     first = "first\ndraw" if curriculum.random_draws else "first\niteration"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     of_crops = ["crops per\nvolume"] if crops else []
-    for name in ("stage", "patch size", "batch\nsize", *of_crops, first, "iterations", "voxels per\niteration"):
+    last = "learning rate,\nfirst and last" if rates else "voxels per\niteration"
+    for name in ("stage", "patch size", "batch\nsize", *of_crops, first, "iterations", last):
         table.add_column(name, justify="right", no_wrap=True)
     for index, stage in enumerate(curriculum.stages):
         table.add_row(
@@ -54,7 +60,7 @@ def rich_table(curriculum: Curriculum) -> Table:
             *([str(stage.crops_per_volume)] if crops else []),
             str(stage.first_iteration) if stage.iterations else "-",
             str(stage.iterations),
-            f"{stage.voxels_per_iteration:,}",
+            "{:.2g} {:.2g}".format(*rates[index]) if rates else f"{stage.voxels_per_iteration:,}",
         )
     return table
 

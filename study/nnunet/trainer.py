@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -29,6 +28,7 @@ from study.nnunet.batches import Batches, Schedule, seed_forward, seed_weights
 from study.nnunet.compiling import use_compile_cache
 from study.nnunet.cuda_steps import make_steps
 from study.nnunet.feed import Feed
+from study.nnunet.learning_rates import LearningRates
 from study.nnunet.steps import IterationTimer, OnlineValidation, StockSteps, log_none, read_losses
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
 from study.nnunet.training_job import IterationReport, TrainingJob, published_job
@@ -46,6 +46,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     # nnU-Net's attributes, which it does not annotate.
     network: Any
     optimizer: Any
+    lr_scheduler: Any
     initial_lr: Any
     dataloader_train: Any
     oversample_foreground_percent: Any
@@ -99,10 +100,10 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         if self._job.curriculum.has_one_voxel_stage:
             allow_one_voxel(self.network)
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """Optimiser of the settings, learning rate annealed polynomially to zero over the epochs; fused on a GPU."""
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LearningRates]:
+        """Optimiser of the settings, fused on a GPU, and what sets its learning rate."""
         optimizer = make_optimizer(self._job.settings, self.network.parameters(), fused=self.device.type == "cuda")
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, LearningRates(self._job.settings, self._job.curriculum, optimizer.param_groups)
 
     def get_dataloaders(self) -> tuple[Feed, None]:
         """One iterator over training and validation batches in the order of use, from the current iteration on."""
@@ -245,6 +246,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
 
     def _train_iteration(self, stage: int) -> None:
         started = time.perf_counter()
+        self.lr_scheduler.at(self.iteration)
         batch = next(self.dataloader_train)
         fetched = time.perf_counter()
         self._steps.ready(stage, batch, self.iteration)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 from study.common.checks import check_choice, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
 from study.common.serialize import record_to_json, sha256_of_plain
-from study.common.setting import Count, Number, Switch, Words, check_settings, setting
+from study.common.setting import Count, Number, Switch, Words, check_settings, setting, settings_of
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.data_curriculum import DataCurriculum
@@ -24,6 +24,11 @@ from study.store.readings import ALWAYS, AUTO, COMPILE_CHOICES, NEVER, CompileCh
 
 Optimizer = Literal["sgd", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adamw")
+LEARNING_RATE_SCHEDULES = ("poly", "cosine", "warmup", "one-cycle")
+LEARNING_RATE_SCALINGS: Mapping[str, float] = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+"""Name -> exponent of the stage's batch size relative to the plan's."""
+# Schedules that the exponent shapes.
+POLYNOMIAL = ("poly", "warmup")
 AugmentationRule = Literal["full-patch", "per-stage"]
 AUGMENTATION_RULES: tuple[AugmentationRule, ...] = ("full-patch", "per-stage")
 # nnU-Net's own for SGD. For AdamW, what trained a small plan in a few hundred iterations.
@@ -34,6 +39,14 @@ DEFAULT_MOMENTA: Mapping[str, float] = {"sgd": 0.99, "adamw": 0.9}
 CONSTANT_FOREGROUND_OVERSAMPLING = 0.33
 CURRICULUM_FOREGROUND_OVERSAMPLING = 0.5
 TRIAL_ID_LENGTH = 12
+# Training settings added since the first trials were named.
+_ADDED = (
+    "stop_at_dice",
+    "augmentation",
+    "learning_rate_schedule",
+    "learning_rate_exponent",
+    "learning_rate_scaling",
+)
 _T = TypeVar("_T")
 
 
@@ -58,10 +71,45 @@ class TrainingSettings:
         Number(low=0, high=10, above_low=True),
         "Learning rate",
         "before the first epoch; it falls as a polynomial",
-        details="start of the polynomial decay",
+        details="highest learning rate of the schedule, at the plan's batch size",
         shown_default="`sgd` 1e-2, `adamw` 3e-3",
         logarithmic=True,
         told="rate {:g}",
+    )
+    learning_rate_schedule: str = setting(
+        "poly",
+        Words(words=LEARNING_RATE_SCHEDULES),
+        "Learning rate schedule",
+        "how the learning rate goes with the iterations",
+        details="share of `initial_learning_rate` at t, the share of the iterations done. `poly`: (1 - t)^exponent, a "
+        "step an epoch as in nnU-Net; the others change at every iteration. `cosine`: (1 + cos πt)/2. `warmup`: up in a "
+        "line over the first 5 %, then `poly` over the rest. `one-cycle`: 4 % up to 100 % over the first 30 %, then down "
+        "to 0.0004 %, along cosines; momentum stays",
+        told="{} rate",
+        cost="none",
+        source="`poly`, and the shapes of `cosine` and `warmup`, nnU-Net 2.8; `one-cycle` Smith and Topin 2019 with "
+        "PyTorch's defaults",
+    )
+    learning_rate_exponent: float = setting(
+        0.9,
+        Number(low=0, high=10),
+        "Learning rate exponent",
+        "of the polynomial decay",
+        details="of `poly` and `warmup`: 0 is a constant rate, 1 a line; idle in the other schedules",
+        told="exponent {:g}",
+        cost="none",
+        source="0.9 is nnU-Net's",
+    )
+    learning_rate_scaling: str = setting(
+        "none",
+        Words(words=tuple(LEARNING_RATE_SCALINGS)),
+        "Learning rate scaling",
+        "of the learning rate with a stage's batch size",
+        details="multiplies a stage's learning rate by its batch size over the plan's, `linear`, or by the root of that, "
+        "`sqrt`; idle where every stage has the plan's batch size",
+        told="{} scaling",
+        cost="none",
+        source="`linear` Goyal et al. 2017, `sqrt` Krizhevsky 2014",
     )
     momentum: float | None = setting(
         None,
@@ -246,16 +294,26 @@ class TrialSpec:
         if not self.curriculum.random_draws:
             del data["curriculum"]["seed"]
         # Added since the first trials were named: who does not use them keeps the name.
-        unused = ((data, "data", None), (data["training"], "stop_at_dice", None))
-        for part, name, default in (*unused, (data["training"], "augmentation", "full-patch")):
-            if part[name] == default:
-                del part[name]
+        if data["data"] is None:
+            del data["data"]
+        for name in self._idle_settings():
+            del data["training"][name]
         if self.curriculum.draws_as_rounded(self.training.foreground_oversampling or 0.0):
             del data["curriculum"]["volume_rule"]
         data["training"]["iterations_per_epoch"] = self.iterations_per_epoch
         # A boolean when the first trials were named; where compiling pays is the machine's affair.
         data["training"]["compile_network"] = self.training.compile_network == ALWAYS
         return data
+
+    def _idle_settings(self) -> set[str]:
+        """Settings that are as before there was a choice, or that decide nothing beside the others."""
+        training, batches = self.training, {stage.batch_size for stage in self.curriculum.stages}
+        idle = {name for name in _ADDED if getattr(training, name) == settings_of(TrainingSettings)[name].default}
+        if training.learning_rate_schedule not in POLYNOMIAL:
+            idle.add("learning_rate_exponent")
+        if batches == {self.curriculum.geometry.batch_size}:
+            idle.add("learning_rate_scaling")
+        return idle
 
     @cached_property
     def trial_id(self) -> str:
