@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_what_decides_nothing_names_no_trial() -> None:
 
 
 def test_plan_shows_the_rate_of_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme pgps+".split()
+    words = shlex.split("plan --patch-size 40 56 40 --divisors 8 8 8 --batch-size 9 --scheme pgps+")
     given = ["--learning-rate-schedule", "cosine", "--learning-rate-scaling", "linear"]
     assert main([*words, *given]) == 0
     first = next(line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["1"])

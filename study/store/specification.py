@@ -82,9 +82,9 @@ class TrainingSettings:
         "Learning rate schedule",
         "how the learning rate goes with the iterations",
         details="share of `initial_learning_rate` at t, the share of the iterations done. `poly`: (1 - t)^exponent, a "
-        "step an epoch as in nnU-Net; the others change at every iteration. `cosine`: (1 + cos πt)/2. `warmup`: up in a "
-        "line over the first 5 %, then `poly` over the rest. `one-cycle`: 4 % up to 100 % over the first 30 %, then down "
-        "to 0.0004 %, along cosines; momentum stays",
+        "step an epoch as in nnU-Net; the others change at every iteration. `cosine`: (1 + cos πt)/2. `warmup`: up "
+        "in a line over the first 5 %, then `poly` over the rest. `one-cycle`: 4 % up to 100 % over the first 30 %, "
+        "then down to 0.0004 %, along cosines; momentum stays",
         told="{} rate",
         cost="none",
         source="`poly`, and the shapes of `cosine` and `warmup`, nnU-Net 2.8; `one-cycle` Smith and Topin 2019 with "
@@ -105,8 +105,8 @@ class TrainingSettings:
         Words(words=tuple(LEARNING_RATE_SCALINGS)),
         "Learning rate scaling",
         "of the learning rate with a stage's batch size",
-        details="multiplies a stage's learning rate by its batch size over the plan's, `linear`, or by the root of that, "
-        "`sqrt`; idle where every stage has the plan's batch size",
+        details="multiplies a stage's learning rate by its batch size over the plan's, `linear`, or by the root of "
+        "that, `sqrt`; idle where every stage has the plan's batch size",
         told="{} scaling",
         cost="none",
         source="`linear` Goyal et al. 2017, `sqrt` Krizhevsky 2014",
