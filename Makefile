@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test cluster lint gpu torture notebooks clean
+.PHONY: study test cluster lint gpu torture notebooks docs clean
 
 study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
@@ -31,6 +31,10 @@ gpu: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/jupytext --quiet --to ipynb analysis/notebooks/*.py
 
+# The manual as a site, without a network: site/index.html.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +49,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) studies
+	rm -rf $(VENV) studies site

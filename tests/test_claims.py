@@ -1,4 +1,4 @@
-"""Published numbers as printed, and those of the READMEs against that table, the curricula and their own."""
+"""Published numbers as printed, and those of the documentation against that table, the curricula and their own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import named_axes
 
 ROOT = Path(__file__).parent.parent
-README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = " ".join(" ".join(path.read_text(encoding="utf-8") for path in PAGES).split())
 SPACES = " ".join((ROOT / "search_spaces" / "README.md").read_text(encoding="utf-8").split())
 PAPER = "miccai2024"
 # Full patch, divisors and batch size of nnU-Net's plans, by the paper's name of the task.
@@ -64,7 +65,7 @@ def comes_out(task: str) -> bool:
 
 
 def test_the_tasks_whose_voxel_shares_come_out_and_those_that_do_not() -> None:
-    text = README[README.index("the voxel shares of") : README.index("Efficiency comes to")]
+    text = DOCS[DOCS.index("the voxel shares of") : DOCS.index("Efficiency comes to")]
     tasks = sorted({task for task, _ in TABLE.index})
     reproduced = [task for task in PLANS if comes_out(task)]
     assert len(reproduced) == 7
@@ -79,20 +80,20 @@ def test_the_tasks_whose_voxel_shares_come_out_and_those_that_do_not() -> None:
 
 
 def test_the_shares_of_the_follow_up() -> None:
-    assert f"brain {share('brain', 'efficiency'):.2f} %, lung {share('lung', 'efficiency'):.2f} %" in README
+    assert f"brain {share('brain', 'efficiency'):.2f} %, lung {share('lung', 'efficiency'):.2f} %" in DOCS
 
 
 def test_what_the_papers_text_and_table_contradict_each_other_in() -> None:
     (co2,) = [claim for claim in check_claims(PAPER) if (claim.method, claim.quantity) == ("PGPS", "CO₂")]
     assert not co2.holds
     text, table = (value.split(" ±")[0] for value in (co2.printed, co2.computed))
-    assert f"mean CO₂ of PGPS, {text} in the text and {table} from the table" in README
-    assert "Of the published numbers two do not follow" in README
+    assert f"mean CO₂ of PGPS, {text} in the text and {table} from the table" in DOCS
+    assert "Of the published numbers two do not follow" in DOCS
 
 
 def test_on_how_many_tasks_the_authors_report_equal_or_better_dice() -> None:
     dice = TABLE["dice"].unstack("method")
-    assert f"equal or better Dice on {(dice['pgps'] >= dice['cps']).sum()} of {len(dice)} tasks" in README
+    assert f"equal or better Dice on {(dice['pgps'] >= dice['cps']).sum()} of {len(dice)} tasks" in DOCS
 
 
 def test_gpu_hours_of_the_papers_spaces() -> None:
@@ -111,8 +112,8 @@ def test_what_validation_adds() -> None:
 
 
 def measured() -> dict[tuple[str, int], tuple[float, float]]:
-    """(scheme, iterations) -> voxel share and Dice, of the README's own table."""
-    rows = re.findall(r"\| (\S+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \(", README)
+    """(scheme, iterations) -> voxel share and Dice, of the documentation's own table."""
+    rows = re.findall(r"\| (\S+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \(", DOCS)
     return {(scheme, int(iterations)): (float(voxels), float(dice)) for scheme, iterations, voxels, dice in rows}
 
 
@@ -123,17 +124,17 @@ def test_sentences_about_the_measured_table_follow_from_it() -> None:
     def above(one: tuple[str, int], other: tuple[str, int]) -> str:
         return f"{table[one][1] - table[other][1]:.3f}"
 
-    assert f"costs Dice at equal iterations ({above(('CPS', 600), ('PGPS', 600))} at 600)" in README
-    assert f"is {above(('PGPS', 600), ('CPS', 300))} above CPS at 300" in README
-    assert f"with {2 * table['PGPS', 600][0]:.2f} of its voxels" in README
-    assert f"above CPS at 300 iterations by {above(('PGPS+', 300), ('CPS', 300))}" in README
-    assert f"at 150 by {above(('PGPS+', 150), ('CPS', 150))}, and below it at 600" in README
+    assert f"costs Dice at equal iterations ({above(('CPS', 600), ('PGPS', 600))} at 600)" in DOCS
+    assert f"is {above(('PGPS', 600), ('CPS', 300))} above CPS at 300" in DOCS
+    assert f"with {2 * table['PGPS', 600][0]:.2f} of its voxels" in DOCS
+    assert f"above CPS at 300 iterations by {above(('PGPS+', 300), ('CPS', 300))}" in DOCS
+    assert f"at 150 by {above(('PGPS+', 150), ('CPS', 150))}, and below it at 600" in DOCS
     assert table["PGPS+", 600][1] < table["CPS", 600][1]
     assert all(table["RPSS", n][1] < table["CPS", n][1] for n in (600, 300, 150))
 
 
 def test_one_training_per_point_is_said_to_beat_nothing() -> None:
-    text = README[README.index("## Measured") : README.index("## What it is not")]
+    text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
     assert not re.search(r"\b(beats?|wins?|outperforms?|significant\w*)\b", text)
 
 
@@ -151,9 +152,9 @@ def test_the_study_with_two_seeds_is_what_its_tables_come_to() -> None:
             row = rows.loc[method]
             low, high = f"{row['difference_low']:+.3f}", f"{row['difference_high']:+.3f}"
             told += f" {row['dice_difference']:+.3f} ({low} to {high}) | ".replace("-", "−") + over_cases(evidence, row)
-        assert told in README
-    assert f"a true one of {rows['detectable'].min():.2f} or {rows['detectable'].max():.2f} would" in README
-    assert f"Two trainings of CPS differ by {trials['cps'][1] - trials['cps'][0]:.3f} here" in README
+        assert told in DOCS
+    assert f"a true one of {rows['detectable'].min():.2f} or {rows['detectable'].max():.2f} would" in DOCS
+    assert f"Two trainings of CPS differ by {trials['cps'][1] - trials['cps'][0]:.3f} here" in DOCS
 
 
 def over_cases(evidence: Evidence, row: Any) -> str:

@@ -15,7 +15,7 @@ from study import __version__
 from study.nnunet.identity import TRAINING_VERSION
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PARTS = ["study", "analysis", "search_spaces", "benchmarks", "tests", "pyproject.toml", "README.md"]
+PARTS = ["study", "analysis", "search_spaces", "benchmarks", "tests", "pyproject.toml", "README.md", "docs"]
 BLOCKS = re.compile(
     r"^## Add a[n]? (\w+)\n(?:(?!^## ).)*?^```diff\n(.*?)^```\n(?:(?!^## ).)*?^```sh\n(.*?)^```\n"
     r"(?:(?!^## ).)*?^```text\n(.*?)^```\n",

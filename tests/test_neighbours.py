@@ -2,7 +2,7 @@
 
 The neighbours share the trial's core. What is checked is exact on any machine: a trial is charged for the CPU seconds
 that the operating system counts for its own processes, at the same watts. How many of these the same work takes beside
-neighbours is up to the machine's caches: README gives the figures of one, and the test prints its own.
+neighbours is up to the machine's caches: docs/measurements.md gives the figures of one, and the test prints its own.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from study.search.domains import DEFAULTS, SCHEME
 from study.store.specification import TrainingSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-KEYS, README = REPOSITORY / "search_spaces" / "README.md", REPOSITORY / "README.md"
+KEYS, CURRICULUM = REPOSITORY / "search_spaces" / "README.md", REPOSITORY / "docs" / "explanation" / "curriculum.md"
 RECORDS = (Axes, TrainingSettings)
 SETTINGS = [(record, name) for record in RECORDS for name in settings_of(record)]
 
@@ -51,7 +51,7 @@ def documented(document: Path) -> str:
             text = with_rows(text, settings_of(record), documentation(record))
         return with_rows(with_rows(text, ["scheme"], scheme_row()), ["searcher"], searcher_row())
     for name, each in settings_of(Axes).items():
-        # README shows some of the axes, in an order of its own.
+        # It shows some of the axes, in an order of its own.
         text = with_rows(text, [name], f"| `{name}` | {each.kind.legal} | {each.meaning} |")
     return with_rows(text, SCHEMES, "\n".join(map(scheme_documentation, SCHEMES)))
 
@@ -83,11 +83,11 @@ def scheme_documentation(name: str) -> str:
 
 
 def test_the_documentation_is_made_of_the_definitions() -> None:
-    for document in (KEYS, README):
+    for document in (KEYS, CURRICULUM):
         assert document.read_text(encoding="utf-8") == documented(document)
     assert all(f"| `{name}` |" in KEYS.read_text(encoding="utf-8") for _, name in SETTINGS)
     assert all(
-        f"| `{name}` | {scheme.label} |" in README.read_text(encoding="utf-8") for name, scheme in SCHEMES.items()
+        f"| `{name}` | {scheme.label} |" in CURRICULUM.read_text(encoding="utf-8") for name, scheme in SCHEMES.items()
     )
 
 
@@ -182,5 +182,5 @@ def test_a_setting_without_an_option_is_in_no_command() -> None:
 
 
 if __name__ == "__main__":
-    for each in (KEYS, README):
+    for each in (KEYS, CURRICULUM):
         each.write_text(documented(each), encoding="utf-8")

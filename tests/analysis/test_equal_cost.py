@@ -17,7 +17,7 @@ from analysis.statistics.tests import smallest_difference
 from analysis.tables.frame import tables_of
 from study.store.ledger import Ledger
 
-# README, "Measured": scheme, budget, Dice, seconds, voxel share of 600 iterations of CPS.
+# docs/measurements.md, "Budgets": scheme, budget, Dice, seconds, voxel share of 600 iterations of CPS.
 MEASURED = [
     ("cps", 1.0, 0.824, 243.0, 1.0),
     ("pgps", 1.0, 0.792, 111.0, 0.347),
@@ -29,7 +29,7 @@ MEASURED = [
 
 
 def published(**changes: list) -> Evidence:
-    """Points of the README's table, without cases."""
+    """Points of the table in docs/measurements.md, without cases."""
     names = ("method", "budget", "dice", "runtime_seconds", "voxels")
     columns = dict(zip(names, map(list, zip(*MEASURED, strict=True)), strict=True))
     return Evidence(tables=tables_of({}), points=make_points(**columns, energy_kwh=[np.nan] * 6, **changes))
