@@ -13,16 +13,18 @@ VERBS = {
     "demo": "run the embedded study: made-up data, six trials, a Pareto plot",
     "prepare": "convert, verify, plan and preprocess a dataset with nnU-Net, once",
     "rank": "rank a fold's training cases by image similarity, the most dissimilar first",
+    "schemes": "the curricula with a name, and when to use which",
     "plan": "print the stage table of a curriculum and its voxel share",
     "trial": "train one trial, without Ray",
     "run": "run a study on Ray Tune",
-    "status": "table of a study's trials",
+    "status": "table of a study's trials, or of the studies here",
     "report": "Pareto fronts, tables and a page from one or several studies",
     "front": "the non-dominated configurations",
     "compare": "schemes against a baseline, case by case, in trials or in published numbers",
     "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
     "dashboard": "optuna-dashboard on a study, from its ledger alone",
     "bench": "measure start-up, overhead and stage changes",
+    "completion": "the script with which bash, zsh or fish completes `pgps`",
     "doctor": "what will be used here and what is missing",
 }
 PROGRAM = CommandLine(
@@ -31,6 +33,7 @@ PROGRAM = CommandLine(
     package="study.cli",
     verbs=VERBS,
     elsewhere=dict.fromkeys(("report", "front", "compare", "recommend"), "analysis.cli"),
+    alone="status",
 )
 
 

@@ -53,7 +53,7 @@ def test_the_version_is_printed() -> None:
     assert python("-m", "study", "--version").stdout.strip() == f"pgps-study {__version__}"
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["--bogus"], ["plan", "--bogus"]])
+@pytest.mark.parametrize("words", [["train"], ["--bogus"], ["plan", "--bogus"]])
 def test_what_argparse_refuses_is_exit_code_two(words: list[str]) -> None:
     answer = python("-m", "study", *words)
     assert answer.returncode == 2

@@ -38,6 +38,7 @@ class CommandLine:
         package: where the verbs' modules are.
         verbs: name -> what the verb does, without a capital or full stop.
         elsewhere: verbs whose modules are in another package, by its name.
+        alone: the verb that is meant when no word is given; without it a verb is needed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class CommandLine:
     package: str
     verbs: Mapping[str, str]
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    alone: str | None = None
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one verb. Returns its exit code, 2 for an error the user can cure, or 130 when interrupted."""
@@ -53,6 +55,7 @@ class CommandLine:
             os.environ.update(LIBRARY_SETTINGS)
         terminal.mend_streams()
         words = list(sys.argv[1:] if arguments is None else arguments)
+        words = words or ([self.alone] if self.alone else [])
         with interrupts():
             try:
                 return self._answer(words) or terminal.flushed()
@@ -73,12 +76,12 @@ class CommandLine:
 
     def _answer(self, words: Sequence[str]) -> int:
         verb = next((word for word in words if word in self.verbs), None)
-        args = self.parser(verb).parse_args(words)
+        args = self.parser(*filter(None, [verb])).parse_args(words)
         use_short_temporary_folder()
         return int(self._module(args.verb).run(args))
 
-    def parser(self, verb: str | None) -> argparse.ArgumentParser:
-        """The parser; options are added for `verb` alone, because they need its module."""
+    def parser(self, *wanted: str) -> argparse.ArgumentParser:
+        """The parser; options are added for the wanted verbs alone, because they need their modules."""
         parser = argparse.ArgumentParser(
             prog=self.name,
             description=self.description,
@@ -89,7 +92,7 @@ class CommandLine:
         for name, summary in self.verbs.items():
             child = verbs.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
             child.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            if name == verb:
+            if name in wanted:
                 module = self._module(name)
                 child.description = f"{summary[0].upper()}{summary[1:]}."
                 child.epilog = f"examples:\n{module.EXAMPLES.replace(OWN_NAME, self.name)}"

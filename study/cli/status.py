@@ -1,4 +1,4 @@
-"""`status`: the table of a study's trials, from the ledger alone."""
+"""`status`: the table of a study's trials, from the ledger alone; without a study, of the studies that are here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.buckets.storage import place
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from study.store.status import TrialStatus
 
 EXAMPLES = """\
+  python -m study status
   python -m study status studies/demo
   python -m study status studies/demo --watch
   python -m study status studies/demo --json
@@ -30,8 +32,14 @@ WATCH_SECONDS = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `status`."""
-    parser.add_argument("study", type=place, metavar="DIR|URL", help="study folder, or where it is in object storage")
-    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per trial")
+    parser.add_argument(
+        "study",
+        nargs="?",
+        type=place,
+        metavar="DIR|URL",
+        help="study folder, or where it is in object storage (default: all studies in this folder and its `studies`)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object per trial, or per study")
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -44,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, once or again and again."""
+    if args.study is None:
+        return _overview(args)
     from study.buckets.view import reading
     from study.store.ledger import Ledger
 
@@ -60,6 +70,16 @@ def run(args: argparse.Namespace) -> int:
         if runner:
             console.print(f"being run by {runner}")
         _print(console, _rows(ledger, view))
+    return 0
+
+
+def _overview(args: argparse.Namespace) -> int:
+    from study.cli.overview import show
+    from study.common.tables import PlainConsole
+
+    if args.watch is not None:
+        raise InvalidInputError(field="--watch", received="no study", legal="a study's folder or URL before it")
+    show(PlainConsole(), Path(), as_json=args.json)
     return 0
 
 

@@ -129,8 +129,3 @@ CARDS: Mapping[str, Card] = {
 def parts(name: str) -> dict[str, str]:
     """Heading -> text of a card, in order."""
     return {_TITLES[field.name]: getattr(CARDS[name], field.name) for field in fields(Card)}
-
-
-def markdown(name: str) -> str:
-    """A card as a section of a page."""
-    return "\n\n".join([f"## {name}", *(f"**{title}.** {text}" for title, text in parts(name).items())])

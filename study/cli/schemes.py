@@ -1,0 +1,67 @@
+"""`schemes`: the curricula with a name, and the card of one: when to use it, what to set, what it costs."""
+
+from __future__ import annotations
+
+import argparse
+
+from study.common.checks import check_choice
+from study.curriculum.cards import CARDS, parts
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import SCHEMES, named_axes
+
+EXAMPLES = """\
+  python -m study schemes
+  python -m study schemes pgps+
+"""
+MOST_LETTERS = 100
+# A plan of nnU-Net's for large volumes, where the stages of a chain are most.
+PLAN = Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `schemes`."""
+    names = ", ".join(dict.fromkeys((*SCHEMES, *CARDS)))
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"show its card: {names}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or one card."""
+    from rich.markdown import Markdown
+
+    from study.common.tables import PlainConsole, TextColumn, print_table
+
+    console = PlainConsole()
+    if args.name is not None:
+        check_choice("NAME", args.name, tuple(dict.fromkeys((*SCHEMES, *CARDS))))
+        text = Markdown(f"# {args.name}\n\n{card(args.name)}")
+        console.print(text, width=min(console.width, MOST_LETTERS), soft_wrap=False)
+        return 0
+    names = [*SCHEMES, *(name for name in CARDS if name not in SCHEMES)]
+    print_table(
+        console,
+        [
+            TextColumn(heading="scheme", cells=names, keep=True),
+            TextColumn(heading="voxels", cells=[_voxel_share(name) for name in names], right=True, keep=True),
+            TextColumn(
+                heading="when", cells=[_plain(CARDS[name].when) if name in CARDS else "" for name in names], keep=True
+            ),
+        ],
+    )
+    console.print("voxels: of constant patch size, on a plan of 128x128x128. `pgps schemes NAME` shows a card.")
+    return 0
+
+
+def card(name: str) -> str:
+    """A scheme's card in Markdown; of one without, where it is from."""
+    if name not in CARDS:
+        return f"**Source.** {SCHEMES[name].source}"
+    return "\n\n".join(f"**{title}.** {text}" for title, text in parts(name).items())
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")
+
+
+def _voxel_share(name: str) -> str:
+    return f"{resolve(PLAN, named_axes(name)).voxel_share:.1%}" if name in SCHEMES else "of its scheme"
