@@ -99,7 +99,9 @@ def test_a_larger_batch_scales_the_rate(scheme: str, scaling: str, exponent: flo
 
 def test_the_rate_is_set_where_the_optimizer_takes_it() -> None:
     stepped, made = optimizer(), settings("cosine")
-    setter = LearningRates(made, curriculum("cps"), stepped.param_groups)
+    setter = LearningRates(made, curriculum("cps"), stepped)
+    # Makes groups of its own, as a checkpoint does.
+    stepped.load_state_dict(stepped.state_dict())
     for iteration in (0, 7, TOTAL - 1):
         setter.at(iteration)
         assert stepped.param_groups[0]["lr"] == pytest.approx(1e-2 * (1 + math.cos(math.pi * iteration / TOTAL)) / 2)

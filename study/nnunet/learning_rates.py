@@ -7,7 +7,6 @@ No torch: the optimizer is handed its rate as a number, outside of whatever a GP
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from study.curriculum.curriculum import Curriculum
@@ -54,13 +53,11 @@ class LearningRates:
     Args:
         settings: resolved.
         curriculum: whose stages have the batch sizes.
-        groups: the optimizer's groups of parameters, whose `lr` is set.
+        optimizer: whose groups of parameters are told; a checkpoint that is loaded gives it others.
     """
 
-    def __init__(
-        self, settings: TrainingSettings, curriculum: Curriculum, groups: Sequence[dict[str, Any]] = ()
-    ) -> None:
-        self._settings, self._curriculum, self._groups = settings, curriculum, groups
+    def __init__(self, settings: TrainingSettings, curriculum: Curriculum, optimizer: Any = None) -> None:
+        self._settings, self._curriculum, self._optimizer = settings, curriculum, optimizer
 
     def __call__(self, iteration: int) -> float:
         """The rate of an iteration."""
@@ -73,7 +70,7 @@ class LearningRates:
     def at(self, iteration: int) -> None:
         """Set the rate for an iteration."""
         rate = self(iteration)
-        for group in self._groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
 
     def step(self, epoch: int) -> None:

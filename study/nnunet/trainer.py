@@ -103,7 +103,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LearningRates]:
         """Optimiser of the settings, fused on a GPU, and what sets its learning rate."""
         optimizer = make_optimizer(self._job.settings, self.network.parameters(), fused=self.device.type == "cuda")
-        return optimizer, LearningRates(self._job.settings, self._job.curriculum, optimizer.param_groups)
+        return optimizer, LearningRates(self._job.settings, self._job.curriculum, optimizer)
 
     def get_dataloaders(self) -> tuple[Feed, None]:
         """One iterator over training and validation batches in the order of use, from the current iteration on."""
