@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from analysis.fronts.resampling import CaseDraws
     from analysis.tables.grid import about_carbon
 
-    evidence = evidence_from(args, with_epochs=False)
+    evidence = evidence_from(args, with_details=False)
     evidence = evidence if args.label is None else evidence.of_class(args.label)
     front = pareto_front(evidence.points, args.objectives.split(","), by=args.by)
     judgement = judged(front, CaseDraws(evidence.tables))

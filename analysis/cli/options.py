@@ -28,14 +28,14 @@ def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = Fals
     parser.add_argument("--country", metavar="ISO3", help="draw CO₂ again for another grid, for example FRA")
 
 
-def evidence_from(args: argparse.Namespace, *, with_epochs: bool = True) -> Evidence:
+def evidence_from(args: argparse.Namespace, *, with_details: bool = True) -> Evidence:
     """Read what `add_source_options` named; see `reading`."""
-    with reading(args, with_epochs=with_epochs) as (evidence, _):
+    with reading(args, with_details=with_details) as (evidence, _):
         return evidence
 
 
 @contextmanager
-def reading(args: argparse.Namespace, *, with_epochs: bool = True) -> Iterator[tuple[Evidence, list[Path]]]:
+def reading(args: argparse.Namespace, *, with_details: bool = True) -> Iterator[tuple[Evidence, list[Path]]]:
     """What `add_source_options` named, with its folders, of which those of a URL are gone afterwards.
 
     Of each trial that is unreadable, and so in no figure of any verb, a line on standard error.
@@ -51,7 +51,7 @@ def reading(args: argparse.Namespace, *, with_epochs: bool = True) -> Iterator[t
 
     grid = Grid(country=args.country) if args.country else None
     with readings(args.studies) as folders:
-        evidence = gather(folders, grid=grid, with_epochs=with_epochs)
+        evidence = gather(folders, grid=grid, with_details=with_details)
         trials = evidence.tables.trials
         for _, row in trials[trials["state"] == UNREADABLE].iterrows():
             print(f"{row['trial_id']} unreadable: {row['failure']}", file=sys.stderr)

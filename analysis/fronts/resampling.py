@@ -193,8 +193,28 @@ def _shares(values: Array, maximise: Sequence[bool]) -> Array:
     if values.shape[1] == 1:
         return np.ones(1)
     shares, chance = np.zeros(values.shape[1]), _have_a_chance(values, maximise)
-    shares[chance] = np.mean([nondominated(replicate, maximise=maximise) for replicate in values[:, chance]], axis=0)
+    shares[chance] = _nondominated_in_each(values[:, chance], maximise).mean(axis=0)
     return shares
+
+
+def _nondominated_in_each(values: Array, maximise: Sequence[bool]) -> NDArray[np.bool_]:
+    """`nondominated` of every replicate; of two objectives of all at once.
+
+    By the first objective from the best on, then the second: a point is dominated by one before it that is better in
+    the second, or as good and better in the first, of which the first that came so far is the best.
+    """
+    if len(maximise) != 2 or not np.isfinite(values).all():
+        return np.stack([nondominated(replicate, maximise=maximise) for replicate in values])
+    first, second = np.moveaxis(np.where(maximise, values, -values), -1, 0)
+    order = np.lexsort((-second, -first), axis=1)
+    first, second = np.take_along_axis(first, order, 1), np.take_along_axis(second, order, 1)
+    best = np.maximum.accumulate(second, axis=1)
+    reached = np.ones(second.shape, dtype=bool)
+    reached[:, 1:] = second[:, 1:] > best[:, :-1]
+    since = np.maximum.accumulate(np.where(reached, np.arange(second.shape[1]), 0), axis=1)
+    flags = np.empty(second.shape, dtype=bool)
+    np.put_along_axis(flags, order, (second == best) & (first == np.take_along_axis(first, since, 1)), 1)
+    return flags
 
 
 def _have_a_chance(values: Array, maximise: Sequence[bool]) -> NDArray[np.bool_]:

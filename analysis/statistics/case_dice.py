@@ -140,14 +140,17 @@ def mean_dice(dice: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArra
         Trainings × weightings; a class whose weighted cases have no Dice is left out, NaN if that is every class.
     """
     total = np.zeros((len(dice), len(weights)))
-    classes = np.zeros_like(total)
+    classes = np.zeros((1, len(weights)))
     for values in np.moveaxis(dice, -1, 0):
         there = np.isfinite(values)
-        weight = there.astype(float) @ weights.T if not there.all() else weights.sum(axis=1)[np.newaxis]
-        summed = np.where(there, values, 0.0) @ weights.T
-        total += np.divide(summed, weight, out=np.zeros_like(summed), where=weight > 0)
-        classes += weight > 0
-    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+        whole = bool(there.all())
+        weight = weights.sum(axis=1)[np.newaxis] if whole else there.astype(float) @ weights.T
+        summed = (values if whole else np.where(there, values, 0.0)) @ weights.T
+        # Where a class has no weight its sum is 0.
+        total += np.divide(summed, weight, out=summed, where=weight > 0)
+        classes = classes + (weight > 0)
+    total[np.broadcast_to(classes == 0, total.shape)] = np.nan
+    return np.divide(total, classes, out=total, where=classes > 0)
 
 
 def strata(seen: NDArray[np.bool_]) -> list[NDArray[np.int64]]:

@@ -69,19 +69,19 @@ class Evidence:
         return evidence_of(replace(self.tables, trials=trials, cases=both))
 
 
-def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_epochs: bool = True) -> Evidence:
+def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_details: bool = True) -> Evidence:
     """Read studies, reports or folders of tables.
 
     Args:
         folders: as `sources.read` takes them.
         grid: whose carbon intensity to use instead of the recorded ones.
-        with_epochs: see `frame.read_studies`.
+        with_details: see `frame.read_studies`; another grid needs them.
 
     Raises:
         LedgerError: a folder cannot be read.
     """
     with reading_many():
-        tables = read(folders, with_epochs=with_epochs)
+        tables = read(folders, with_details=with_details or grid is not None)
         return evidence_of(tables if grid is None else redrawn(tables, grid))
 
 

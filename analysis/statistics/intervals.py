@@ -126,9 +126,11 @@ def estimate(sample: CaseDice, weights: Array, *, resamples: int = RESAMPLES, se
         seed: of the resampling; the same gives the same result.
     """
     groups = strata(sample.seen)
+    # Where every case has every class, sums of means are means of sums, of fewer rows.
+    sums = np.tensordot(weights, sample.dice, 1) if np.isfinite(sample.dice).all() else None
 
     def statistic(drawn: Array) -> Array:
-        return np.asarray(weights @ mean_dice(sample.dice, drawn), dtype=float)
+        return np.asarray(weights @ mean_dice(sample.dice, drawn) if sums is None else mean_dice(sums, drawn))
 
     low, high, case_error, skew = _over_cases(statistic, groups, len(sample.cases), resamples, seed)
     of_trainings = _of_trainings(sample)

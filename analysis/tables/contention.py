@@ -35,7 +35,8 @@ def with_paces(tables: Tables) -> Tables:
     sums = shared.assign(usual=shared["median_ms"] * shared["iterations"]).groupby("trial")[["seconds", "usual"]].sum()
     paces = 1000 * sums["seconds"] / sums["usual"]
     known = medians.to_dict()
-    reference = [_reference_seconds(trial, known) for trial in tables.trials[_REFERENCE].to_dict("records")]
+    cells = zip(*(tables.trials[name].to_numpy(dtype=object) for name in _REFERENCE), strict=True)
+    reference = [_reference_seconds(dict(zip(_REFERENCE, row, strict=True)), known) for row in cells]
     trials = tables.trials.assign(
         pace=paces.reindex(_keys(tables.trials)).to_numpy(dtype=float),
         runtime_at_reference_speed_seconds=pd.array(reference, dtype="float64"),
@@ -76,7 +77,7 @@ def _work(tables: Tables) -> pd.DataFrame:
         # Stages drawn at random are one kind of work: a mixed iteration.
         shape=[
             _shape(table, pd.NA if order == "random" else stage)
-            for table, order, stage in zip(rows["stage_table"], rows["order"], rows["stage"], strict=True)
+            for table, order, stage in rows[["stage_table", "order", "stage"]].to_numpy(dtype=object)
         ],
     )
     work = rows.groupby(["trial", *_SHAPE], as_index=False)[["seconds", "iterations"]].sum()

@@ -20,8 +20,10 @@ from study.common import files
 from study.common.errors import LedgerError
 from study.common.setting import Dtype
 from study.common.terminal import visible
+from study.store import locks
 from study.store.audit import folders
 from study.store.ledger import Ledger
+from study.store.trial_folder import RESULT
 
 __all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
 FINISHED = "finished"
@@ -49,12 +51,13 @@ class Tables:
         return {name: getattr(self, name) for name in TABLES}
 
 
-def read_studies(folders: Sequence[Path], *, with_epochs: bool = True) -> Tables:
+def read_studies(folders: Sequence[Path], *, with_details: bool = True) -> Tables:
     """One or several study folders, one below the other; a folder named twice is read once.
 
     Args:
         folders: of the studies.
-        with_epochs: whether the learning curves are needed, too; they are audited in any case.
+        with_details: whether epochs and costs are needed, too; they are audited in any case. Without, there are no
+            epochs, and of the costs the time and iterations of training by stage.
 
     Raises:
         LedgerError: a folder is absent, no study, of a newer version, or not readable.
@@ -66,7 +69,7 @@ def read_studies(folders: Sequence[Path], *, with_epochs: bool = True) -> Tables
     for study, ledger in _ledgers(folders):
         for folder in _trials(ledger):
             keys.append((study, folder.trial_id))
-            lengths.append(_add(trial_columns(folder, with_epochs=with_epochs), values))
+            lengths.append(_add(trial_columns(folder, with_details=with_details), values))
     of_trials = [_series(names, "str") for names in zip(*keys, strict=True)]
     for number, name in enumerate(TABLES if keys else ()):
         rows = np.repeat(np.arange(len(keys)), [counts[number] for counts in lengths])
@@ -81,9 +84,10 @@ def _add(
     lengths = []
     for table, mine in values.items():
         there = columns.get(table, {})
-        lengths.append(max(map(len, there.values()), default=0))
-        for name, cells in mine.items():
-            cells += there.get(name) or [None] * lengths[-1]
+        lengths.append(len(next(iter(there.values()), ())))
+        if missing := [None] * lengths[-1]:
+            for name, cells in mine.items():
+                cells.extend(there.get(name) or missing)
     return lengths
 
 
@@ -131,7 +135,8 @@ def _open(root: Path) -> Ledger:
 
 def _trials(ledger: Ledger) -> Sequence[Any]:
     try:
-        ledger.look()
-        return folders(ledger)
+        found = folders(ledger)
+        locks.look(folder.locks_path for folder in found if not folder.has(RESULT))
+        return found
     except OSError as error:
         raise LedgerError(f"cannot read {ledger.root}: {error.strerror}") from error

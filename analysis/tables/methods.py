@@ -12,13 +12,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from study.common.serialize import sha256_of_plain
+from study.common.serialize import canonical, sha256_of_parts
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Stage, resolve
 from study.curriculum.schemes import SCHEMES, Axes
 from study.store.specification import TRIAL_ID_LENGTH, TrialSpec
 
 Shapes: TypeAlias = list[tuple[Any, ...]]
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 OTHER = "other"
 PDL = "pdl"
 CONSTANT = "cps"
@@ -57,26 +58,26 @@ def method_of(spec: TrialSpec) -> str:
 def _patch_method(spec: TrialSpec) -> str:
     if spec.curriculum.is_constant:
         return CONSTANT
-    names, shapes = sorted(SCHEMES, key=lambda name: name != spec.scheme), _shapes(spec.curriculum.stages)
+    names, shapes = dict.fromkeys((spec.scheme, *SCHEMES)), _shapes(spec.curriculum.stages)
     return next((name for name in names if _is_scheme(spec, name, shapes)), OTHER)
 
 
 def point_id(spec: TrialSpec) -> str:
     """Identity of a configuration: that of a trial without fold, seed and what follows from them alone."""
-    identity = spec.identity()
-    for replicated in ("fold", "seed", "split_sha256"):
-        del identity[replicated]
-    identity["curriculum"].pop("seed", None)
+    parts = {name: text for name, text in spec.canonical.items() if name not in ("fold", "seed", "split_sha256")}
     if spec.curriculum.random_draws:
         drawn = ("first_iteration", "iterations")
-        identity["curriculum"]["stages"] = [
-            {name: value for name, value in stage.items() if name not in drawn}
-            for stage in identity["curriculum"]["stages"]
+        curriculum = spec.identity()["curriculum"]
+        del curriculum["seed"]
+        curriculum["stages"] = [
+            {name: value for name, value in stage.items() if name not in drawn} for stage in curriculum["stages"]
         ]
+        parts["curriculum"] = canonical(curriculum)
     if spec.data is not None:
         # Every fold has cases of its own.
-        identity["data"] = {**identity["data"], "cases": [spec.axes.pdl_fraction, spec.axes.pdl_metric]}
-    return sha256_of_plain(identity)[:TRIAL_ID_LENGTH]
+        data = {**spec.identity()["data"], "cases": [spec.axes.pdl_fraction, spec.axes.pdl_metric]}
+        parts["data"] = canonical(data)
+    return sha256_of_parts(parts)[:TRIAL_ID_LENGTH]
 
 
 def stage_table(spec: TrialSpec) -> str:
@@ -90,7 +91,7 @@ def stage_table(spec: TrialSpec) -> str:
         }
         for stage in spec.curriculum.stages
     ]
-    return json.dumps(rows, separators=(",", ":"))
+    return _COMPACT.encode(rows)
 
 
 def _is_scheme(spec: TrialSpec, name: str, shapes: Shapes) -> bool:

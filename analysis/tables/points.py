@@ -119,7 +119,8 @@ def _origins(finished: pd.DataFrame, groups: Groups) -> pd.DataFrame:
     def of(name: str) -> list[list[Any]]:
         """The values of each group in order, without missing ones."""
         found: list[list[Any]] = [[] for _ in index]
-        for group, value, missing in zip(number, finished[name].tolist(), finished[name].isna(), strict=True):
+        values, gaps = finished[name].to_numpy(dtype=object), finished[name].isna().to_numpy()
+        for group, value, missing in zip(number, values, gaps, strict=True):
             if not missing:
                 found[group].append(value)
         return found

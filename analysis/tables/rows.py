@@ -8,6 +8,7 @@ What a training had spent when it reached an iteration, without work done again:
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -68,10 +69,11 @@ FOREGROUND = "foreground"
 _OF_THE_NODE = ("estimated", "measured")
 
 
-def trial_columns(folder: TrialFolder, *, with_epochs: bool = True) -> dict[str, Columns]:
+def trial_columns(folder: TrialFolder, *, with_details: bool = True) -> dict[str, Columns]:
     """The trial's rows by table, column by column: of millions of rows, as dictionaries, there would be gigabytes.
 
-    One that does not pass the audit is a row of `trials` alone, with the reason.
+    One that does not pass the audit is a row of `trials` alone, with the reason. Without details there are no epochs,
+    and of the costs what paces are computed from.
     """
     try:
         records = read_trial(folder)
@@ -86,9 +88,11 @@ def trial_columns(folder: TrialFolder, *, with_epochs: bool = True) -> dict[str,
         }
         return {
             "trials": _in_columns([row]),
-            "epochs": _in_columns(list(_epoch_rows(records.epochs, costs.entries))) if with_epochs else {},
+            "epochs": _in_columns(list(_epoch_rows(records.epochs, costs.entries))) if with_details else {},
             "cases": _case_columns(records.result),
-            "costs": _in_columns(list(_cost_rows(costs.entries))),
+            "costs": _in_columns(list(_cost_rows(costs.entries)))
+            if with_details
+            else _stage_seconds(records.intervals),
         }
     except (StudyError, *UNFORESEEN) as error:
         return {"trials": {"state": [UNREADABLE], "failure": [" ".join(str(error).split())]}}
@@ -196,19 +200,18 @@ def carbon_words(intensity_kg_per_kwh: float, pue: float) -> str:
 def _case_columns(result: TrialResult | None) -> Columns:
     if result is None:
         return {}
-    cases: list[str] = []
-    labels: list[str] = []
-    dice: list[float | None] = []
+    by_case = result.dice_per_case_and_class
     metrics: dict[str, list[float | None]] = {name: [] for name in result.metrics}
-    for case, mean in result.dice_per_case.items():
-        classes = result.dice_per_case_and_class[case]
-        cases += [case] * (1 + len(classes))
-        labels += [FOREGROUND, *classes]
-        dice += [mean, *classes.values()]
-        for name, values in metrics.items():
+    for name, values in metrics.items():
+        for case in result.dice_per_case:
             measured = result.metrics[name].per_case_and_class.get(case, {})
-            values += [_mean(measured), *map(measured.get, classes)]
-    return {"case": cases, "label": labels, "dice": dice, **metrics}
+            values += [_mean(measured), *map(measured.get, by_case[case])]
+    return {
+        "case": [case for case in result.dice_per_case for _ in range(1 + len(by_case[case]))],
+        "label": [label for case in result.dice_per_case for label in (FOREGROUND, *by_case[case])],
+        "dice": [dice for case, mean in result.dice_per_case.items() for dice in (mean, *by_case[case].values())],
+        **metrics,
+    }
 
 
 def _mean(labels: Mapping[str, float | None]) -> float | None:
@@ -246,6 +249,22 @@ def _cost_rows(priced: Sequence[Entry]) -> Iterator[Row]:
             "hostname": header.hostname,
             "hardware": _hardware(header.cpu_name, header.gpu_names),
         }
+
+
+def _stage_seconds(intervals: Sequence[CostInterval]) -> Columns:
+    """Of the rows of costs those of training, and of these the time alone."""
+    seconds, iterations = defaultdict[tuple[int, int | None], float](float), defaultdict[Any, int](int)
+    for interval in intervals:
+        if interval.phase is Phase.TRAINING:
+            for stage, count, share in interval.by_stage():
+                seconds[interval.attempt, stage] += share * interval.seconds
+                iterations[interval.attempt, stage] += count
+    return {
+        "phase": [Phase.TRAINING.value] * len(seconds),
+        "stage": [stage for _, stage in seconds],
+        "seconds": list(seconds.values()),
+        "iterations": list(iterations.values()),
+    }
 
 
 def _epoch_rows(reports: Sequence[EpochReport], priced: Sequence[Entry]) -> Iterator[Row]:

@@ -30,19 +30,19 @@ SCHEMA_VERSION = 1
 KEY = ("study", "trial_id")
 
 
-def read(folders: Sequence[Path], *, with_epochs: bool = True) -> Tables:
+def read(folders: Sequence[Path], *, with_details: bool = True) -> Tables:
     """The tables of study folders, reports and folders of parquet files, one below the other.
 
     Args:
         folders: of these.
-        with_epochs: see `read_studies`.
+        with_details: see `read_studies`.
 
     Raises:
         LedgerError: a folder is none of these, of a newer version, or not readable.
     """
     stored = {folder: _stored(folder) for folder in folders}
     studies = [folder for folder, data in stored.items() if data is None]
-    parts = [read_studies(studies, with_epochs=with_epochs)] if studies else []
+    parts = [read_studies(studies, with_details=with_details)] if studies else []
     parts += [_load(data) for data in dict.fromkeys(stored.values()) if data is not None]
     return with_paces(joined(parts))
 

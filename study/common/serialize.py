@@ -23,12 +23,18 @@ def record_to_json(record: Any) -> dict[str, Any]:
 
 def sha256_of_json(data: Any) -> str:
     """SHA-256 of the canonical JSON of plain data, NaN and infinities as null."""
-    return sha256_of_plain(_plain(data))
+    return hashlib.sha256(canonical(_plain(data)).encode()).hexdigest()
 
 
-def sha256_of_plain(data: Any) -> str:
-    """The same of data that is plain already."""
-    return hashlib.sha256(_CANONICAL.encode(data).encode()).hexdigest()
+def canonical(data: Any) -> str:
+    """The canonical JSON of plain data."""
+    return _CANONICAL.encode(data)
+
+
+def sha256_of_parts(parts: Mapping[str, str]) -> str:
+    """SHA-256 of the canonical JSON of an object, given that of its values."""
+    text = ",".join([f'"{name}":{parts[name]}' for name in sorted(parts)])
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ that a file was damaged. Records that only tell the story (`events.jsonl`, `log.
 from __future__ import annotations
 
 import gc
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,9 +123,12 @@ def read_trial(folder: TrialFolder) -> Records:
     Raises:
         LedgerError: the trial is unreadable; which file is damaged, and how, in one line.
     """
-    if not folder.has(SPEC):
-        _check_nothing_recorded(folder)
-    records = _read(folder)
+    try:
+        records = _read(folder)
+    except LedgerError:
+        if not folder.has(SPEC):
+            _check_nothing_recorded(folder)
+        raise
     try:
         _refuse(folder, _misfits(records))
     except LedgerError:
@@ -182,7 +186,11 @@ def begun(folder: TrialFolder) -> int | None:
 def _folders(ledger: Ledger) -> list[TrialFolder]:
     """All folders of trials, also those that have lost their specification."""
     place = ledger.root / "trials"
-    return [TrialFolder(path) for path in sorted(place.iterdir()) if path.is_dir()] if place.is_dir() else []
+    if not place.is_dir():
+        return []
+    with os.scandir(place) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    return [TrialFolder(place / name) for name in names]
 
 
 def _check_nothing_recorded(folder: TrialFolder) -> None:
@@ -207,7 +215,11 @@ def _read(folder: TrialFolder) -> Records:
             _refuse(folder, [(SPEC, f"specifies trial {spec.trial_id}")])
         if wrong := spec_problem(spec):
             _refuse(folder, [(SPEC, wrong)])
-        state, result, events = folder.state(), folder.result(), folder.events()
+        result = folder.result()
+        state = folder.state() if result is None else TrialState.FINISHED
+        if result is None and state is TrialState.FINISHED:
+            result = folder.result()
+        events = folder.events()
         # What is written first is read last, so that a running trial seldom looks as if it had lost something.
         lines, intervals, attempts = folder.epoch_lines(), folder.cost_intervals(), folder.attempts()
         records = Records(

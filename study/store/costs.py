@@ -163,11 +163,10 @@ def bill(
 
 def total(charges: Iterable[Charge]) -> Charge:
     """Sum of charges; a part unmeasured in one is unmeasured in the sum."""
-    rows = [charge for charge in charges if charge is not _NOTHING] or [_NOTHING]
-    if len(rows) == 1:
-        return rows[0]
-    names = Charge.__dataclass_fields__
-    return made_of(Charge, {name: _sum([getattr(charge, name) for charge in rows]) for name in names})
+    rows = [vars(charge) for charge in charges if charge is not _NOTHING]
+    if len(rows) < 2:
+        return made_of(Charge, rows[0]) if rows else _NOTHING
+    return made_of(Charge, {name: _sum([row[name] for row in rows]) for name in Charge.__dataclass_fields__})
 
 
 def _entry(interval: CostInterval, header: AttemptHeader, rate: float, lost_from: int | None) -> Entry:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from study.common.checks import check_choice, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
-from study.common.serialize import record_to_json, sha256_of_plain
+from study.common.serialize import canonical, record_to_json, sha256_of_parts
 from study.common.setting import Count, Number, Switch, Words, check_settings, setting, settings_of
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Curriculum
@@ -289,6 +289,10 @@ class TrialSpec:
 
     def identity(self) -> dict[str, Any]:
         """The part of the spec that decides the result, as JSON. Without random draws the curriculum needs no seed."""
+        return {**self._identity, **{part: {**self._identity[part]} for part in ("curriculum", "training")}}
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         data = {name: value for name, value in self._plain.items() if name not in ("scheme", "axes")}
         data |= {part: dict(data[part]) for part in ("curriculum", "training")}
         if not self.curriculum.random_draws:
@@ -318,7 +322,12 @@ class TrialSpec:
     @cached_property
     def trial_id(self) -> str:
         """First twelve hexadecimal digits of the SHA-256 of the identity."""
-        return sha256_of_plain(self.identity())[:TRIAL_ID_LENGTH]
+        return sha256_of_parts(self.canonical)[:TRIAL_ID_LENGTH]
+
+    @cached_property
+    def canonical(self) -> dict[str, str]:
+        """The parts of the identity by name, each as canonical JSON; read only."""
+        return {name: canonical(part) for name, part in self._identity.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The whole spec as plain JSON."""
@@ -326,7 +335,7 @@ class TrialSpec:
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
-        """Read only: several identities are taken of each of thousands of trials."""
+        """Read only, as `_identity`: two identities are taken of each of thousands of trials."""
         return record_to_json(self)
 
     @classmethod

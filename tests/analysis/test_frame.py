@@ -24,6 +24,7 @@ from ledgers import (
     start_trial,
 )
 
+from analysis.statistics.evidence import gather
 from analysis.tables.columns import POINT_COLUMNS, TABLES, TRIAL_COLUMNS
 from analysis.tables.frame import KEY, Tables, read_studies
 from study.common.errors import LedgerError
@@ -263,3 +264,14 @@ def test_a_trial_that_cannot_be_read_is_in_the_trials_alone(tmp_path: Path) -> N
     assert tables.trials["state"].tolist() == ["unreadable"]
     assert tables.epochs.empty
     assert tables.costs.empty
+
+
+def test_without_details_the_points_are_the_same_and_damage_is_named_too(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", folds=(0, 1), budgets=(1.0, 0.5), n_cases=4, curve=True)
+    (study.trials()[-1].path / "epochs.jsonl").write_text("no record\n")
+    whole, part = gather([study.root]), gather([study.root], with_details=False)
+    pd.testing.assert_frame_equal(part.points, whole.points)
+    pd.testing.assert_frame_equal(part.tables.trials, whole.tables.trials)
+    pd.testing.assert_frame_equal(part.tables.cases, whole.tables.cases)
+    assert whole.tables.trials["state"].iloc[-1] == "unreadable" and whole.tables.trials["pace"].notna().any()
+    assert part.tables.epochs.empty and set(part.tables.costs["phase"]) == {"training"}

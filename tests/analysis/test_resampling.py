@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_points, make_spec, make_study, sample_of
 
-from analysis.fronts.front import pareto_front
-from analysis.fronts.resampling import CaseDraws, drawn_changes, probability_on_front, replicated
+from analysis.fronts.front import nondominated, pareto_front
+from analysis.fronts.resampling import CaseDraws, _nondominated_in_each, drawn_changes, probability_on_front, replicated
 from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.intervals import estimate
 from analysis.tables.frame import Tables
@@ -30,6 +30,15 @@ def changes(dice: np.ndarray, replicates: int) -> np.ndarray:
     """Replicates × points of Dice, for points × cases."""
     matrix = sample_of(dice, folds=[0] * len(dice), points=[f"p{n}" for n in range(len(dice))])
     return (drawn_changes(matrix, list(matrix.point_ids), replicates=replicates) + np.nanmean(dice, axis=1)[:, None]).T
+
+
+def test_two_objectives_of_all_replicates_are_judged_as_each_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        values = rng.integers(0, rng.integers(2, 9), size=(5, rng.integers(1, 12), 2)).astype(float)
+        for maximise in ([True, False], [True, True], [False, False]):
+            each = np.stack([nondominated(one, maximise=maximise) for one in values])
+            assert (_nondominated_in_each(values, maximise) == each).all()
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
