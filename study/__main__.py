@@ -18,6 +18,7 @@ VERBS = {
     "trial": "train one trial, without Ray",
     "run": "run a study on Ray Tune",
     "status": "table of a study's trials, or of the studies here",
+    "watch": "the report's page, served on this machine while a study runs",
     "report": "Pareto fronts, tables and a page from one or several studies",
     "front": "the non-dominated configurations",
     "compare": "schemes against a baseline, case by case, in trials or in published numbers",

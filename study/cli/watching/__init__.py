@@ -1,0 +1,1 @@
+"""What `watch` serves, and how."""

@@ -1,0 +1,150 @@
+"""A web server of this machine that answers GET and HEAD alone, with what a function makes of a path.
+
+On any address but loopback everything is below a secret, which is compared in constant time. On loopback the name that
+a browser asked for must be loopback's, too: otherwise a page from elsewhere could have its own name lead here and read
+the answers.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from study.common.errors import MachineError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# A browser that connects and says nothing.
+PATIENCE_SECONDS = 30
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a path has."""
+
+    content: bytes
+    kind: str
+
+
+class Server:
+    """Answers in threads of its own while it is entered.
+
+    Args:
+        answer: of a path relative to the address, None where there is nothing; called by several threads at a time.
+        host: a name or address of this machine.
+        port: 0 takes a free one.
+
+    Raises:
+        MachineError: the port is taken, or the host is none of this machine's.
+    """
+
+    def __init__(self, answer: Callable[[str], Answer | None], host: str, port: int) -> None:
+        self.is_loopback = host in LOOPBACK
+        self._secret = "" if self.is_loopback else secrets.token_urlsafe(24)
+        self._shown = f"[{host}]" if ":" in host else host
+        try:
+            self._server = _listening((host, port), ":" in host)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise MachineError(
+                f"cannot listen on {host} port {port}: {reason}; name another --port, 0 takes a free one, "
+                "or a --host of this machine"
+            ) from error
+        names = {f"{f'[{name}]' if ':' in name else name}:{self.port}" for name in LOOPBACK}
+        self._server.RequestHandlerClass = _handler(answer, self._secret, names if self.is_loopback else None)
+
+    @property
+    def port(self) -> int:
+        """That it listens on."""
+        return int(self._server.server_address[1])
+
+    @property
+    def address(self) -> str:
+        """With the secret, where there is one."""
+        return f"http://{self._shown}:{self.port}/{f'{self._secret}/' if self._secret else ''}"
+
+    def __enter__(self) -> Server:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _listening(place: tuple[str, int], is_v6: bool) -> ThreadingHTTPServer:
+    class Listening(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
+
+        def server_bind(self) -> None:
+            """As the base class does, without asking a name server what this machine is called."""
+            socket.socket.bind(self.socket, self.server_address)
+            self.server_address = self.socket.getsockname()
+
+        def handle_error(self, *_: object) -> None:
+            """A browser that went away is none."""
+
+    return Listening(place, BaseHTTPRequestHandler)
+
+
+def _handler(
+    answer: Callable[[str], Answer | None], secret: str, hosts: Sequence[str] | set[str] | None
+) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = PATIENCE_SECONDS
+        server_version, sys_version = "pgps-study", ""
+
+        def do_GET(self) -> None:
+            if hosts is not None and self.headers.get("Host", "") not in hosts:
+                self._send(421, Answer(content=b"this address is for the machine itself\n", kind="text/plain"))
+                return
+            found = self._found()
+            self._send(200 if found else 404, found or Answer(content=b"there is nothing here\n", kind="text/plain"))
+
+        do_HEAD = do_GET
+
+        def __getattr__(self, name: str) -> Any:
+            # Of any other method the base class looks for here.
+            if name.startswith("do_"):
+                return self._refuse
+            raise AttributeError(name)
+
+        def _refuse(self) -> None:
+            self.close_connection = True
+            self._send(405, Answer(content=b"this page can only be read\n", kind="text/plain"))
+
+        def _found(self) -> Answer | None:
+            path = unquote(urlsplit(self.path).path, errors="replace").removeprefix("/")
+            if secret:
+                given, _, path = path.partition("/")
+                if not hmac.compare_digest(given.encode(errors="replace"), secret.encode()):
+                    return None
+            return answer(path)
+
+        def _send(self, status: int, found: Answer) -> None:
+            self.send_response(status)
+            more = {"Allow": "GET, HEAD"} if status == 405 else {}
+            length = {"Content-Type": found.kind, "Content-Length": str(len(found.content))}
+            for name, value in {**HEADERS, **length, **more}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(found.content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing of requests: the secret is in them."""
+
+    return Handler
