@@ -27,7 +27,7 @@ torture: $(STAMP)
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu -rs
 
-# The notebooks are kept as py:percent sources; this makes what Jupyter opens.
+# The notebooks are kept as py:percent sources; this makes what Jupyter opens. JupyterLab: pip install -e '.[notebooks]'.
 notebooks: $(STAMP)
 	$(BIN)/jupytext --quiet --to ipynb analysis/notebooks/*.py
 

@@ -18,10 +18,7 @@ from study.cli.program import CommandLine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [
-    *(
-        REPOSITORY / name
-        for name in ("README.md", "CONTRIBUTING.md", "search_spaces/README.md", "study/deploy/README.md")
-    ),
+    *(REPOSITORY / name for name in ("README.md", "search_spaces/README.md", "study/deploy/README.md")),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
 PROGRAMS = {
@@ -35,7 +32,7 @@ _INDENTED = re.compile(r"(?:^|\n\n)((?: {4}[^\n]*\n)+)")
 _INLINE = re.compile(r"`((?:python -m (?:study|analysis)|pgps) [^`]+)`")
 _LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]*))?\)")
 # What stands for something else, or was left out, in a command that shows only a part.
-_PARTS = ("…", "VERB")
+_PARTS = ("…", "VERB", "[")
 
 
 def commands(text: str) -> Iterator[list[str]]:

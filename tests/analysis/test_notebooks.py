@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +19,18 @@ from nbclient import NotebookClient
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import gather
 from analysis.tables.grid import Grid
+from study.curriculum.chain import Geometry
+from study.curriculum.curriculum import resolve
+from study.curriculum.schemes import named_axes
+from study.nnunet.phantom import write_phantom_dataset
 from study.store.ledger import Ledger
 
 pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "analysis" / "notebooks"
-NAMES = ("pareto", "compare_studies", "paper_tables")
+NAMES = ("first_study", "pareto", "compare_studies", "paper_tables", "your_own_plot", "your_own_scheme")
+OWN = named_axes("pgps", min_patch=0.25, stages=4, batch_growth=0.5, growth=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,39 @@ def test_paper_tables_has_our_numbers_and_the_published_ones(study: Ledger) -> N
     # Published Dice of PGPS on the hippocampus, beside ours at full budget.
     for expected in (r"\toprule", "arXiv", "0.8911", "0.8130"):
         assert expected in notebook.text
+
+
+def test_first_study_shows_front_stages_and_what_two_models_predict(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "demo", folds=(0,), n_cases=4)
+    raw = write_phantom_dataset(study.root / "data" / "nnUNet_raw", name="Dataset004_Hippocampus", cases=1)
+    (label,) = (raw / "labelsTr").iterdir()
+    for trial in study.trials():
+        made = trial.results_path / "Dataset004_Hippocampus" / "Trainer" / "fold_0" / "validation"
+        made.mkdir(parents=True)
+        shutil.copy(label, made)
+    notebook = Executed("first_study", study.root)
+    assert "No predictions here" not in notebook.text
+    assert (notebook.pictures, notebook.warnings) == (3, [])
+    assert f"{gather([study.root]).points['dice'].max():.6f}"[:6] in notebook.text
+
+
+def test_first_study_goes_without_predictions(study: Ledger) -> None:
+    notebook = Executed("first_study", study.root)
+    assert "No predictions here" in notebook.text and notebook.pictures == 2
+
+
+def test_your_own_plot_is_drawn_twice_and_saved(study: Ledger) -> None:
+    notebook = Executed("your_own_plot", study.root)
+    assert (notebook.pictures, notebook.warnings) == (2, [])
+    assert re.search(r"dice_voxels.pdf has \d+,\d+ bytes", notebook.text)
+
+
+def test_your_own_scheme_is_a_table_a_picture_and_a_space_that_is_read() -> None:
+    notebook = Executed("your_own_scheme")
+    assert (notebook.pictures, notebook.warnings) == (1, [])
+    mine = resolve(Geometry(patch_size=(48, 48, 48), divisors=(8, 8, 8), batch_size=2), OWN)
+    assert f"mine: {mine.voxel_share:.1%}" in notebook.text
+    assert "48×48×48" in notebook.text and "growth: 1.0" in notebook.text
 
 
 def test_there_are_no_others() -> None:
