@@ -21,7 +21,7 @@ from test_plan import DOCUMENT
 from study.__main__ import main
 from study.cli.program import INTERRUPTED, USER_ERROR
 from study.common.errors import TrialInterrupted
-from study.common.process import REPEAT_SECONDS, Requests, interrupts
+from study.common.process import Requests, interrupts
 from study.common.tables import PlainConsole
 from study.common.terminal import complain
 from study.run.progress import StopRequest
@@ -247,15 +247,14 @@ def test_signals_within_a_second_are_one_request(times: list[float], new: list[b
     assert [requests.is_new() for _ in times] == new
 
 
-def test_a_trial_that_is_told_twice_at_once_cleans_up_undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = itertools.count(0, REPEAT_SECONDS / 2)
+def test_a_trial_that_is_told_again_cleans_up_undisturbed() -> None:
     stop = StopRequest()
-    stop._requests = Requests(lambda: next(now))
     with pytest.raises(TrialInterrupted):
         stop.signal()
-    stop.signal()
-    with pytest.raises(TrialInterrupted):
+    for _ in range(3):
         stop.signal()
+    with pytest.raises(TrialInterrupted):
+        stop.check()
 
 
 def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
@@ -305,3 +304,59 @@ def test_a_command_that_is_told_twice_at_once_ends_once(first: signal.Signals, s
         assert process.wait() == INTERRUPTED
         assert process.stderr is not None
         assert process.stderr.read() == "interrupted; the same command resumes\n"
+
+
+MORE = "from study.common import process; process.REPEAT_SECONDS = 0\n"
+"""Each signal is a request of its own, as if they came seconds apart."""
+
+
+@pytest.mark.parametrize(("first", "second"), itertools.product((signal.SIGINT, signal.SIGTERM), repeat=2))
+def test_a_command_that_is_told_again_later_ends_at_once(first: signal.Signals, second: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", MORE + TWICE], stdout=-1, stderr=-1, text=True) as process:
+        assert line_from(process) == "working"
+        process.send_signal(first)
+        assert line_from(process) == "cleaning"
+        process.send_signal(second)
+        assert process.wait() == INTERRUPTED
+        assert process.stderr is not None and process.stdout is not None
+        assert process.stdout.read() == ""
+        assert process.stderr.read() == "stopped at once; the same command resumes\n"
+
+
+DRIVER = """
+import signal
+from study.cli import program as commandline
+from study.cluster.driver import _Signals
+class Verb:
+    EXAMPLES = ""
+    add_arguments = staticmethod(lambda parser: None)
+    @staticmethod
+    def run(args):
+        with _Signals() as signals:
+            print("working", flush=True)
+            signal.pause()
+            print("noted", signals.received, flush=True)
+            try:
+                signal.pause()
+            finally:
+                print("cleaning", flush=True)
+                signal.sigtimedwait([signal.SIGUSR1], 600)
+commandline.CommandLine._module = lambda self, name: Verb
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+commandline.CommandLine(name="x", description="", package="", verbs={"do": "do"}).run(["do"])
+"""
+
+
+@pytest.mark.parametrize("third", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_told_three_times_ends_with_one_line(third: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", MORE + DRIVER], stdout=-1, stderr=-1, text=True) as process:
+        for number, expected in (
+            (signal.SIGINT, "working"),
+            (signal.SIGTERM, "noted True"),
+            (third, "cleaning"),
+        ):
+            assert line_from(process) == expected
+            process.send_signal(number)
+        assert process.wait() == INTERRUPTED
+        assert process.stderr is not None
+        assert process.stderr.read() == "the study was stopped at once; the same command resumes it\n"

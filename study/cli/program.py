@@ -17,7 +17,7 @@ from types import ModuleType
 from study import __version__
 from study.common import terminal
 from study.common.errors import StudyError, TrialInterrupted
-from study.common.process import interrupts, use_short_temporary_folder
+from study.common.process import INTERRUPTED, interrupts, leave_on_signals, use_short_temporary_folder
 
 USER_ERROR = 2
 # Pictures are written to files: a backend set for windows may not be installed here. And numexpr, which pandas imports,
@@ -25,7 +25,6 @@ USER_ERROR = 2
 LIBRARY_SETTINGS = {"MPLBACKEND": "agg", "NUMEXPR_NUM_THREADS": "1", "NUMEXPR_MAX_THREADS": "1"}
 # How the examples of verbs that two programs have name theirs.
 OWN_NAME = "python -m analysis"
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,13 @@ class CommandLine:
             terminal.use_utf8()
             os.environ.update(LIBRARY_SETTINGS)
         terminal.mend_streams()
-        words = list(sys.argv[1:] if arguments is None else arguments)
-        words = words or ([self.alone] if self.alone else [])
+        code = self._run(sys.argv[1:] if arguments is None else arguments)
+        if arguments is None:
+            leave_on_signals(code)
+        return code
+
+    def _run(self, arguments: Sequence[str]) -> int:
+        words = list(arguments) or ([self.alone] if self.alone else [])
         with interrupts():
             try:
                 return self._answer(words) or terminal.flushed()
@@ -109,5 +113,6 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _interrupted(text: str) -> int:
+    leave_on_signals(INTERRUPTED)
     terminal.complain(text if "same command" in text else f"{text}; the same command resumes")
     return INTERRUPTED

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.buckets.storage import place
 from study.cli.options import (
@@ -25,6 +26,9 @@ from study.cli.options import (
 from study.common.setting import number, whole
 from study.store.results import DEFAULT_TOLERANCE_MM, METRICS, Metrics
 from study.store.specification import METERS, Energy, TrialSpec
+
+if TYPE_CHECKING:
+    from study.run.progress import StopRequest
 
 EXAMPLES = """\
   python -m study trial --data data --dataset 4 --scheme pgps --out trials
@@ -151,11 +155,12 @@ def _spec(args: argparse.Namespace) -> TrialSpec:
 
 
 @contextmanager
-def _stopping_on_signals(stop: object) -> Iterator[None]:
-    handler = stop.signal  # type: ignore[attr-defined]
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+def _stopping_on_signals(stop: StopRequest) -> Iterator[None]:
+    before = {number: signal.signal(number, stop.signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number_, action in before.items():
-            signal.signal(number_, action)
+        # Once it is stopping, more of them change nothing.
+        if not stop.requested:
+            for number_, action in before.items():
+                signal.signal(number_, action)

@@ -2,8 +2,8 @@
 
 Tune runs in a thread, so that this one can take signals. On the first Ctrl-C or SIGTERM a stop file appears in the
 study folder: every training writes a checkpoint and ends, on whatever node it is, and only then Ray goes down. A second
-signal goes down at once, as a killed driver does; the trainings then notice that nobody holds their pipe, and write
-their checkpoints too. Ray's own agents leave about a minute after a killed driver.
+signal goes down at once, a third one as a killed driver does; the trainings then notice that nobody holds their pipe,
+and write their checkpoints too. Ray's own agents leave about a minute after a killed driver.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from study.cluster.tuning import (
 )
 from study.common.errors import DiskFullError, TrialInterrupted
 from study.common.machine import MachineShare
-from study.common.process import Requests
+from study.common.process import Requests, leave
 from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
@@ -53,6 +53,7 @@ REFRESH_SECONDS = 1.0
 # A worker or node that is lost is no fault of the trial's, but one that takes every node with it must end somewhere.
 MOST_LOSSES = 20
 STOPPED = "the study was stopped; the same command resumes it"
+AT_ONCE = "the study was stopped at once; the same command resumes it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +200,13 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
 
 
 class _Signals:
-    """Takes SIGINT and SIGTERM from the first line of a run on: one is noted, a second one interrupts at once."""
+    """Takes SIGINT and SIGTERM from the first line of a run on: one is noted, a second interrupts at once.
+
+    A third one would interrupt what cleans up, so it ends the process, which loses no more than a kill does.
+    """
 
     def __init__(self) -> None:
-        self.received = False
+        self.received = self._at_once = False
         self._requests = Requests()
         self._before: dict[signal.Signals, Any] = {}
 
@@ -211,8 +215,10 @@ class _Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, action in self._before.items():
-            signal.signal(number, action)
+        # Who has been stopped ends, and a signal more must not interrupt that.
+        if not self.received:
+            for number, action in self._before.items():
+                signal.signal(number, action)
 
     def install(self) -> dict[signal.Signals, Any]:
         return {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -224,8 +230,11 @@ class _Signals:
     def _handle(self, *_: object) -> None:
         if not self._requests.is_new():
             return
+        if self._at_once:
+            leave(AT_ONCE)
         if self.received:
-            raise TrialInterrupted("the study was stopped at once; the same command resumes it")
+            self._at_once = True
+            raise TrialInterrupted(AT_ONCE)
         self.received = True
 
 

@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from study.common.errors import MachineError
+from study.common.terminal import last_words
 
 # `timeout`, a terminal and a batch system send one request so close together.
 REPEAT_SECONDS = 1.0
+INTERRUPTED = 130
+"""Exit code of what a signal ended."""
 
 
 class Requests:
@@ -41,17 +45,35 @@ class Requests:
         return True
 
 
+def leave(text: str) -> NoReturn:
+    """End the process at once, as a kill does, with a line and the exit code of what was interrupted."""
+    last_words(text)
+    os._exit(INTERRUPTED)
+
+
+def leave_on_signals(code: int) -> None:
+    """From here on, where nothing is left to do but to end, a signal ends the process with its exit code."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(code))
+
+
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Within the block SIGTERM is as Ctrl-C is, a KeyboardInterrupt, and each request is one."""
+    """Within the block SIGTERM is as Ctrl-C is, a KeyboardInterrupt; a second request ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    requests = Requests()
+    requests, received = Requests(), False
 
     def interrupt(*_: object) -> None:
-        if requests.is_new():
-            raise KeyboardInterrupt
+        nonlocal received
+        if not requests.is_new():
+            return
+        if received:
+            leave("stopped at once; the same command resumes")
+        received = True
+        raise KeyboardInterrupt
 
     # One that is ignored, as in the background of a script, stays so.
     taken = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]

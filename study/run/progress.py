@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from study.common.errors import DataIntegrityError, TrialInterrupted
-from study.common.process import Requests
 from study.common.terminal import time_left
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.table import shortfalls
@@ -100,19 +99,19 @@ class Progress:
 
 
 class StopRequest:
-    """Set by a signal handler; what is deferred goes on to a place where it can stop, anything else ends at once."""
+    """Set by a signal handler; what is deferred goes on to a place where it can stop, anything else ends at once.
+
+    Further requests only repeat the first one, so that what cleans up after it is not interrupted.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self._deferred = False
-        self._requests = Requests()
 
     def signal(self, *_: object) -> None:
         """Handle SIGINT or SIGTERM."""
-        if not self._requests.is_new():
-            return
-        self.requested = True
-        if not self._deferred:
+        repeated, self.requested = self.requested, True
+        if not repeated and not self._deferred:
             self.check()
 
     @contextmanager
