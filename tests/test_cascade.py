@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK
 from examples import finish
 from prepared import NAME, cascade_plans, spec_of, train, workplace
 
 from study.common.errors import LedgerError
-from study.nnunet.datasets import find_dataset
+from study.nnunet.datasets import data_paths, find_dataset
 from study.nnunet.paths import check_previous_stage, previous_stage_folder
-from study.run.trial import run_trial
+from study.run.trial import finished_trial, run_trial
 from study.search.trials import prepared_lookup
 from study.store.ledger import Ledger
+from study.store.prediction import predict_command
+from study.store.trial_folder import TrialFolder
 
 PLANS, LOW, CASCADE = "CascadePlans", "3d_lowres", "3d_cascade_fullres"
 
@@ -47,6 +54,9 @@ def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
     spec = spec_of(paths, plans=PLANS, configuration=CASCADE, training=short)
     cascade = train(spec, Ledger.create(tmp_path / "cascade"), replace(workplace(paths), previous_stage=found))
     assert len(cascade.epochs()) == 1
+    assert _predicted_dice(cascade, trained, data, tmp_path) == pytest.approx(
+        finished_trial(cascade).result.dice, abs=1e-6
+    )
 
     # With a second point one has to be named.
     other = ledger.add(spec_of(paths, "cps", seed=1, plans=PLANS, configuration=LOW, training=short))
@@ -56,3 +66,30 @@ def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
     assert previous_stage_folder(dataset, PLANS, CASCADE, trained.path) == found
     with pytest.raises(LedgerError, match=f"has no finished trial of {NAME}, {PLANS}, {LOW}"):
         previous_stage_folder(dataset, PLANS, CASCADE, Ledger.create(tmp_path / "empty").root)
+
+
+def _predicted_dice(cascade: TrialFolder, previous: TrialFolder, data: Path, tmp_path: Path) -> float:
+    """Of the printed command, given what the previous stage's validation predicted for the same cases."""
+    cases, raw = finished_trial(cascade).result.dice_per_case, data_paths(data).raw
+    assert raw is not None
+    (tmp_path / "in").mkdir()
+    for case in cases:
+        (tmp_path / "in" / f"{case}_0000.nii.gz").symlink_to(raw / NAME / "imagesTr" / f"{case}_0000.nii.gz")
+    low = previous.results_path / NAME / f"nnUNetTrainerPGPS__{PLANS}__{LOW}" / "fold_0" / "validation"
+    command = predict_command(cascade, cascade.spec())
+    for word, folder in (("INPUT", tmp_path / "in"), ("OUTPUT", tmp_path / "out"), ("PREVIOUS", low)):
+        assert f" {word} " in command
+        command = command.replace(f" {word} ", f" {folder} ")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_class: dict[int, list[float]] = {1: [], 2: []}
+    for case in cases:
+        made, true = (
+            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / f"{case}.nii.gz")))
+            for folder in (tmp_path / "out", raw / NAME / "labelsTr")
+        )
+        for label, values in by_class.items():
+            values.append(2 * np.sum((made == label) & (true == label)) / np.sum((made == label) * 1 + (true == label)))
+    return float(np.mean([np.mean(values) for values in by_class.values()]))

@@ -180,3 +180,28 @@ def test_plans_of_nnunet_2_0_to_2_3_are_read_as_nnunet_reads_them(tmp_path: Path
     assert plan_of(document, tmp_path, "today").geometry == geometry
     with pytest.raises(InvalidInputError, match="UNet_class_name: received 'MyUNet', legal is one of PlainConvUNet"):
         plan_of(document, tmp_path, "other")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("normalization_schemes", None),
+        ("normalization_schemes", []),
+        ("normalization_schemes", "ZScoreNormalization"),
+        ("normalization_schemes", [None]),
+        ("normalization_schemes", ["NoSuchNormalization"]),
+        ("normalization_schemes", ["ZScoreNormalization", "zscorenormalization"]),
+        ("normalization_schemes", [3]),
+        ("use_mask_for_norm", None),
+        ("use_mask_for_norm", ["False"]),
+        ("use_mask_for_norm", [False, True]),
+    ],
+)
+def test_a_normalization_that_nnunet_would_miss_when_it_predicts_is_named(
+    tmp_path: Path, field: str, value: Any
+) -> None:
+    sound = {"normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False]}
+    plans = {**DOCUMENT["configurations"]["3d_fullres"], **sound}
+    assert plan_of({**DOCUMENT, "configurations": {"3d": plans}}, tmp_path, "3d").geometry.batch_size == 9
+    with pytest.raises(InvalidInputError, match=f"^{field}: received .*legal is "):
+        plan_of({**DOCUMENT, "configurations": {"3d": {**plans, field: value}}}, tmp_path, "3d")

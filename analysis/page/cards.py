@@ -170,7 +170,10 @@ def predict_command(trial: Mapping[str, Any]) -> str:
     names = {name: trial[name] for name in ("dataset", "plans", "configuration", "fold")}
     results = str(PurePosixPath("trials", trial["trial_id"], "results"))
     mirroring = bool(trial["test_time_mirroring"])
-    return prediction_with(results=results, extension=_EXTENSION, mirroring=mirroring, device=device, **names)
+    cascade = "cascade" in trial["configuration"]  # nnU-Net's own name for those that read another one's segmentations
+    return prediction_with(
+        results=results, extension=_EXTENSION, mirroring=mirroring, device=device, cascade=cascade, **names
+    )
 
 
 def _configurations(evidence: Evidence, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:

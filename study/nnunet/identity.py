@@ -22,6 +22,7 @@ from study.common.serialize import sha256_of_json
 from study.nnunet.datasets import PreparedDataset
 from study.nnunet.plans import NetworkPlan
 from study.store.ledger import Ledger
+from study.store.prediction import PREVIOUS_STAGE
 from study.store.trial_folder import TrialFolder
 
 # Raised by whoever changes what a specification trains to, bit for bit on one machine: `tests/golden` holds weights of
@@ -88,7 +89,7 @@ def trial_inputs(dataset: PreparedDataset, plan: NetworkPlan, fold: int, previou
     }
     if previous_stage is not None and plan.previous_stage is not None:
         cases = {*split.training, *split.validation}
-        subject = f"segmentations of the previous stage of {plan.configuration}, {dataset.name} fold {fold}"
+        subject = f"{PREVIOUS_STAGE} {plan.configuration}, {dataset.name} fold {fold}"
         inputs[subject] = _content([path for path in previous_stage.iterdir() if path.stem in cases])
     return {subject: sha256 for subject, sha256 in inputs.items() if sha256 is not None}
 

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def plan_from_document(
     """
     check_choice("configuration", configuration, list(configurations))
     settings = inherited(configurations, configuration)
+    _check_normalization(settings)
     return NetworkPlan(
         dataset=document["dataset_name"],
         plans=document["plans_name"],
@@ -90,6 +92,35 @@ def inherited(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
     settings = dict(configurations[name])
     parent = settings.pop("inherits_from", None)
     return {**inherited(configurations, parent), **settings} if parent else settings
+
+
+def _check_normalization(settings: Mapping[str, Any]) -> None:
+    """What nnU-Net looks up when it predicts, after a training that needs it no more."""
+    lists = (("normalization_schemes", str, "name of a scheme"), ("use_mask_for_norm", bool, "true or false"))
+    for field, kind, words in ((f, k, w) for f, k, w in lists if f in settings):
+        values = settings[field]
+        if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
+            raise InvalidInputError(field=field, received=values, legal=f"a list with a {words} for each channel")
+    schemes = settings.get("normalization_schemes", [])
+    for scheme in schemes:
+        if not _is_normalization(scheme):
+            legal = "a class of nnunetv2.preprocessing.normalization, such as ZScoreNormalization"
+            raise InvalidInputError(field="normalization_schemes", received=scheme, legal=legal)
+    if len(masks := settings.get("use_mask_for_norm", schemes)) != len(schemes or masks):
+        legal = f"as many as normalization_schemes, {len(schemes)}"
+        raise InvalidInputError(field="use_mask_for_norm", received=masks, legal=legal)
+
+
+@cache
+def _is_normalization(name: str) -> bool:
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder, package = (
+        Path(nnunetv2.__path__[0], "preprocessing", "normalization"),
+        "nnunetv2.preprocessing.normalization",
+    )
+    return recursive_find_python_class(str(folder), name, package) is not None
 
 
 def _geometry(settings: Mapping[str, Any]) -> Geometry:

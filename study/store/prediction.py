@@ -16,6 +16,8 @@ EXTENSION_FOLDER = Path(__file__).resolve().parents[1] / "nnunet_ext"
 TRAINER_NAME = "nnUNetTrainerPGPS"
 # nnU-Net's in the final validation of a training, so that the same model gives the same Dice.
 TILE_STEP_SIZE, CHECKPOINT = 0.5, "checkpoint_final.pth"
+# Of what an attempt read, when it was a cascade's.
+PREVIOUS_STAGE = "segmentations of the previous stage of"
 
 
 def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[AttemptHeader] | None = None) -> str:
@@ -36,6 +38,7 @@ def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[Att
         fold=spec.fold,
         mirroring=spec.training.test_time_mirroring,
         device=attempts[-1].device if attempts else None,
+        cascade=any(subject.startswith(PREVIOUS_STAGE) for one in attempts for subject in one.inputs),
     )
 
 
@@ -49,6 +52,7 @@ def prediction_with(
     fold: int,
     mirroring: bool,
     device: str | None,
+    cascade: bool,
 ) -> str:
     """The same for a model named by its parts.
 
@@ -61,11 +65,14 @@ def prediction_with(
         fold: of the trial.
         mirroring: whether its validation predicted with test-time mirroring.
         device: `cpu` or `cuda`; None leaves it open.
+        cascade: whether it reads the previous stage's segmentations, PREVIOUS.
     """
     names = [shlex.quote(name) for name in (dataset, plans, configuration)]
+    previous = " -prev_stage_predictions PREVIOUS" if cascade else ""
     return (
         f"{RESULTS_VARIABLE}={shlex.quote(results)} {EXTENSION_VARIABLE}={extension} "
-        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {names[0]} -tr {TRAINER_NAME} -p {names[1]} -c {names[2]} "
-        f"-f {fold} -step_size {TILE_STEP_SIZE} -chk {CHECKPOINT}{'' if mirroring else ' --disable_tta'}"
+        f"nnUNetv2_predict -i INPUT -o OUTPUT{previous} -d {names[0]} "
+        f"-tr {TRAINER_NAME} -p {names[1]} -c {names[2]} -f {fold} "
+        f"-step_size {TILE_STEP_SIZE} -chk {CHECKPOINT}{'' if mirroring else ' --disable_tta'}"
         f"{f' -device {shlex.quote(device)}' if device else ''}"
     )

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,12 @@ def test_how_a_study_stands_and_nothing_in_it_is_touched(study: Ledger) -> None:
         with waiting.locked():
             running = standing(found)
             assert "Running (1)" in running and "<progress" in running and "Waiting" not in running
+            for epoch, dice in enumerate((0.25, 0.5)):
+                waiting.append_epoch(
+                    replace(study.trials()[0].epochs()[0], epoch=epoch, iteration=25, pseudo_dice=dice)
+                )
+            assert "validation Dice 0.500 after epoch 2" in standing(found)
+            assert '<polyline points="120.0,45.0 120.0,30.0 120.0,30.0"/>' in standing(found)
         assert found.answer("study.json") is None and found.answer("../study.json") is None
     assert not found._room.exists()
 
@@ -151,10 +158,13 @@ def test_a_study_that_runs_in_chromium(tmp_path: Path) -> None:
                 page.set_default_timeout(1000 * TIMEOUT)
                 troubles: list[str] = []
                 page.on("pageerror", lambda error, told=troubles: told.append(str(error)))
+                page.on("console", lambda one, told=troubles: told.append(one.text) if one.type == "error" else None)
                 page.goto(address)
                 page.get_by_role("heading", name="As it runs").wait_for()
                 page.locator("#live progress").first.wait_for()
                 page.locator("#trials").wait_for()
+                seen = page.locator("#live .now").inner_text()
+                page.wait_for_function("seen => document.querySelector('#live .now').innerText !== seen", arg=seen)
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
                 page.screenshot(path=tmp_path / f"{width}.png")
                 assert troubles == []
