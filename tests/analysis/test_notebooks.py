@@ -106,7 +106,7 @@ def test_first_study_shows_front_stages_and_what_two_models_predict(tmp_path: Pa
     notebook = Executed("first_study", study.root)
     assert "No predictions here" not in notebook.text
     assert (notebook.pictures, notebook.warnings) == (3, [])
-    assert f"{gather([study.root]).points['dice'].max():.6f}"[:6] in notebook.text
+    assert f"{gather([study.root]).points['dice'].max():.3f}" in notebook.text
 
 
 def test_first_study_goes_without_predictions(study: Ledger) -> None:
