@@ -17,6 +17,7 @@ VERBS = {
     "plan": "print the stage table of a curriculum and its voxel share",
     "trial": "train one trial, without Ray",
     "run": "run a study on Ray Tune",
+    "confirm": "train further folds of the points that may be on the front, until it is known who is",
     "status": "table of a study's trials, or of the studies here",
     "watch": "the report's page, served on this machine while a study runs",
     "report": "Pareto fronts, tables and a page from one or several studies",

@@ -4,7 +4,7 @@ Object storage has no renames, no appends and no time stamps that can be set, so
 folder. Every machine trains into a local scratch copy, in the ledger's own format; what is worth keeping is committed:
 
     URL/
-      records/study/NNNNNN-SSSSSS.json.gz   study.json and points.jsonl, as one object
+      records/study/NNNNNN-SSSSSS.json.gz   study.json, points.jsonl and what confirming came to, as one object
       records/ID/NNNNNN-SSSSSS.json.gz      all records of a trial as one object, and which model files belong to them
       models/ID/NNNNNN/results/…            nnU-Net's results folder of the trial: checkpoints, plans, validation
       logs/ID.txt                           what the trial's processes printed

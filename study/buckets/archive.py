@@ -29,7 +29,7 @@ from study.common.files import is_temporary, write_atomically
 
 # Records of the ledger, by the road from the trial's or study's folder. Nothing else becomes part of a commit.
 RECORD = re.compile(
-    r"study\.json|points\.jsonl|spec\.json|by_hand|result\.json|(costs|epochs|events)\.jsonl|attempts/\d{3,}\.json"
+    r"(study|confirmation|spec|result)\.json|points\.jsonl|by_hand|(costs|epochs|events)\.jsonl|attempts/\d{3,}\.json"
 )
 RESULTS, RESULT = "results", "result.json"
 # Written bit by bit until the trial has finished, and not needed to resume it.

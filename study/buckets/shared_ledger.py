@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from study.buckets.lease import Lease
 from study.buckets.storage import Storage, StorageError, tried, url_of
 from study.buckets.view import REFRESH_SECONDS, View, url_named, viewed
 from study.common.errors import LedgerError, LockedError, StudyError
+from study.store.confirmation import Confirmation
 from study.store.ledger import Ledger
 from study.store.locks import held
 
@@ -55,14 +56,14 @@ class RemoteLedger(Ledger):
         super().amend(**fields)
         self._commit()
 
-    def add_point(self, number: int, point: Mapping[str, Any], trial_ids: Sequence[str]) -> None:
-        """Record a point; see `Ledger.add_point`. No worker hears of a point that is not in the storage."""
-        super().add_point(number, point, trial_ids)
+    def conclude(self, confirmation: Confirmation) -> None:
+        """See `Ledger.conclude`."""
+        super().conclude(confirmation)
         self._commit()
 
-    def extend_point(self, number: int, trial_ids: Sequence[str]) -> None:
-        """Record more trials of a point; see `Ledger.extend_point`."""
-        super().extend_point(number, trial_ids)
+    def _append_point(self, record: Mapping[str, Any]) -> None:
+        """No worker hears of a point that is not in the storage."""
+        super()._append_point(record)
         self._commit()
 
     def refresh(self, *, at_once: bool = False) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from study.common.checks import check_range, is_whole
+from study.common.checks import check_count, check_range, is_whole
 from study.common.errors import InvalidInputError
-from study.common.setting import Switch, Words, number, settings_of
+from study.common.setting import Switch, Words, number, settings_of, whole
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.curriculum.schemes import SCHEMES, Axes, named_axes
 from study.store.specification import TrainingSettings
@@ -34,6 +34,54 @@ def add_stall_option(group: argparse._ActionsContainer, help_text: str) -> None:
     group.add_argument(
         "--stall-minutes", type=number, default=default, metavar="X", help=f"{help_text} (default: {default:g})"
     )
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Where trials run, and what is put up with."""
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster to use, `auto` for the running one (default: $RAY_ADDRESS, which a submitted job has, or "
+        "a Ray of its own on this machine)",
+    )
+    parser.add_argument(
+        "--previous-stage",
+        type=Path,
+        metavar="DIR",
+        help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
+    )
+    faults = parser.add_argument_group("faults")
+    faults.add_argument(
+        "--retries",
+        type=whole,
+        default=2,
+        metavar="N",
+        help="how often a broken training is started again from its checkpoint without progress (default: 2)",
+    )
+    add_stall_option(faults, "end a training that makes no progress for so long")
+    faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
+
+
+def add_resource_options(group: argparse._ActionsContainer) -> None:
+    """What a trial gets of the machine: the fields of `space.Resources`."""
+    group.add_argument("--cpus", type=number, metavar="X", help="per trial")
+    group.add_argument("--gpus", type=number, metavar="X", help="per trial, 0 for the CPU, a fraction to share one")
+    group.add_argument("--concurrent", type=whole, metavar="N", help="trials at a time at most")
+    group.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches, per trial")
+    group.add_argument("--compile-cache", type=absolute, metavar="DIR", help="on each node, for compiled kernels")
+
+
+RESOURCES = ("cpus", "gpus", "concurrent", "data_workers", "compile_cache")
+
+
+def patience_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_cluster_options` says of faults, as fields of `cluster.tuning.Patience`."""
+    check_count("--retries", args.retries, least=0, most=1000)
+    return {
+        "retries": args.retries,
+        "stall_seconds": stall_seconds_of(args),
+        "retry_infeasible": args.retry_infeasible,
+    }
 
 
 def stall_seconds_of(args: argparse.Namespace) -> float:

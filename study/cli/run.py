@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import is_url, place
-from study.cli.options import absolute, add_data_option, add_stall_option, stall_seconds_of
+from study.cli.options import RESOURCES, add_cluster_options, add_data_option, add_resource_options, patience_of
 from study.common import terminal
 from study.common.setting import number, whole
 
@@ -43,30 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="search space, see search_spaces/README.md")
     add_data_option(parser)
     parser.add_argument("--out", type=place, metavar="DIR|URL", help="study folder or s3://…, gs://…, made if absent")
-    parser.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="Ray cluster to use, `auto` for the running one (default: $RAY_ADDRESS, which a submitted job has, or "
-        "a Ray of its own on this machine)",
-    )
     parser.add_argument("--dry-run", action="store_true", help="list trials and stage tables, train nothing")
-    parser.add_argument(
-        "--previous-stage",
-        type=Path,
-        metavar="DIR",
-        help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
-    )
-    space = parser.add_argument_group("instead of what the space says")
-    faults = parser.add_argument_group("faults")
-    faults.add_argument(
-        "--retries",
-        type=whole,
-        default=2,
-        metavar="N",
-        help="how often a broken training is started again from its checkpoint without progress (default: 2)",
-    )
-    add_stall_option(faults, "end a training that makes no progress for so long")
-    faults.add_argument("--retry-infeasible", action="store_true", help="try trials again that had run out of memory")
     parser.add_argument(
         "--costs-from",
         nargs="+",
@@ -75,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --dry-run: what trials will cost, by finished ones of the same plan on the hardware to be used",
     )
     parser.add_argument("--optuna-storage", help=argparse.SUPPRESS)
+    space = parser.add_argument_group("instead of what the space says")
     space.add_argument("--trials", type=whole, metavar="N", help="number of points")
     space.add_argument("--dataset", metavar="ID|NAME")
     space.add_argument("--plans", metavar="NAME")
@@ -85,16 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     space.add_argument("--iterations-per-epoch", type=whole, metavar="N", help="at full budget")
     space.add_argument("--stop-at-dice", type=number, metavar="0..1", help="end each training at this validation Dice")
     space.add_argument("--country", metavar="ISO3", help="grid of the CO2 figures")
-    space.add_argument("--cpus", type=number, metavar="X", help="per trial")
-    space.add_argument("--gpus", type=number, metavar="X", help="per trial, 0 for the CPU, a fraction to share one")
-    space.add_argument("--concurrent", type=whole, metavar="N", help="trials at a time at most")
-    space.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches, per trial")
-    space.add_argument("--compile-cache", type=absolute, metavar="DIR", help="on each node, for compiled kernels")
+    add_resource_options(space)
+    add_cluster_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then run what is left to run."""
-    from study.common.checks import check_count
     from study.common.errors import MissingDataError
     from study.nnunet.datasets import data_paths
     from study.run.meter import check_country
@@ -116,18 +90,13 @@ def run(args: argparse.Namespace) -> int:
         return show(space, prepared_lookup(paths), args.costs_from or ())
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
-    check_count("--retries", args.retries, least=0, most=1000)
     return start(
         space,
         paths,
         _outside_job_folder(args.out),
         address=args.address or os.environ.get(ADDRESS_VARIABLE) or None,
-        previous_stage=_previous_stage(space, args),
-        patience={
-            "retries": args.retries,
-            "stall_seconds": stall_seconds_of(args),
-            "retry_infeasible": args.retry_infeasible,
-        },
+        previous_stage=previous_stage(space, args),
+        patience=patience_of(args),
     )
 
 
@@ -152,9 +121,8 @@ def load(args: argparse.Namespace) -> SearchSpace:
     from study.search.document import load_space
 
     names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "stop_at_dice", "country")
-    resources = ("cpus", "gpus", "concurrent", "data_workers", "compile_cache")
     return load_space(args.space, trials=args.trials).with_overrides(
-        **{name: getattr(args, name) for name in (*names, *resources)},
+        **{name: getattr(args, name) for name in (*names, *RESOURCES)},
         folds=tuple(args.folds) if args.folds else None,
         seeds=tuple(args.seeds) if args.seeds else None,
     )
@@ -168,6 +136,7 @@ def start(
     address: str | None = None,
     and_then: Sequence[str] = ("report",),
     patience: Mapping[str, Any] = NO_OPTIONS,
+    is_begun: bool = False,
     **more: Any,
 ) -> int:
     """Run the study with its live table; then print what went wrong.
@@ -178,7 +147,8 @@ def start(
         out: the study folder, or the URL of object storage.
         address: of a Ray cluster, None for one of our own that only this machine reaches.
         and_then: words of the command of `python -m analysis` to go on with; none: the last lines are the caller's.
-        patience: fields of `cluster.work.Patience`.
+        patience: fields of `cluster.tuning.Patience`.
+        is_begun: the study is there, and the space is its own.
         more: further fields of `cluster.driver.Run`.
 
     Returns:
@@ -192,7 +162,7 @@ def start(
 
     _check_cluster(space, address)
     console = wide_console()
-    with study_ledger(out, space=space.identity()) as ledger:
+    with study_ledger(out, space=None if is_begun else space.identity()) as ledger:
         configure_ray(address=address)
         complaints = _with_live_table(
             console, patience, space=space, ledger=ledger, data=paths, address=address, **more
@@ -250,7 +220,8 @@ def _outside_job_folder(out: Path | str) -> Path | str:
     return out
 
 
-def _previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
+def previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
+    """The segmentations of the stage before, for a cascade."""
     from study.nnunet.datasets import data_paths, find_dataset
     from study.nnunet.paths import previous_stage_folder
 

@@ -17,6 +17,7 @@ from study.common.setting import number
 if TYPE_CHECKING:
     from study.buckets.view import View
     from study.common.tables import PlainConsole
+    from study.store.confirmation import Confirmation
     from study.store.ledger import Ledger
     from study.store.status import TrialStatus
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         console, runner = wide_console(), ledger.runner()
         if runner:
             console.print(f"being run by {runner}")
-        _print(console, _rows(ledger, view))
+        _print(console, _rows(ledger, view), ledger.confirmation())
     return 0
 
 
@@ -99,11 +100,13 @@ def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
     ]
 
 
-def _print(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
+def _print(console: PlainConsole, rows: Sequence[TrialStatus], confirmation: Confirmation | None) -> None:
     from study.store.status import best, contention, counts, print_table
 
     print_table(console, rows)
     console.print(counts(rows))
+    if confirmation is not None:
+        console.print(confirmation.words())
     for row in rows:
         if row.last_error:
             console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")

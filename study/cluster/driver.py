@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -41,9 +41,9 @@ from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
 from study.run.workplace import Workplace
-from study.search.proposers import make_proposer
+from study.search.proposers import Work, make_proposer
 from study.search.space import SearchSpace
-from study.search.trials import prepared_lookup
+from study.search.trials import Lookup, prepared_lookup
 from study.store.audit import audit
 from study.store.ledger import Ledger
 from study.store.status import found, study_status
@@ -69,6 +69,9 @@ class Run:
         on_refresh: called about once a second while trials run.
         say: told in one line what a user should know.
         attempt: makes one attempt at a trial; another one than the default trains nothing, to measure the rest.
+        folds: what is trained may be of, beside the space's own.
+        work: makes what is to be done, given the ledger, held, a lookup of its data, and `say`; None: what the space's
+            searcher proposes.
     """
 
     space: SearchSpace
@@ -81,6 +84,13 @@ class Run:
     on_refresh: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda _: None
     attempt: Attempt = train_in_process
+    folds: tuple[int, ...] = ()
+    work: Callable[[Ledger, Lookup, Callable[[str], None]], Work] | None = None
+
+    @property
+    def trained(self) -> SearchSpace:
+        """The space with all folds whose data the run rests on."""
+        return replace(self.space, folds=tuple(dict.fromkeys([*self.space.folds, *self.folds])))
 
 
 def run_study(run: Run) -> list[str]:
@@ -95,11 +105,9 @@ def run_study(run: Run) -> list[str]:
     """
     with _Signals() as signals, run.ledger.locked(run.say):
         audit(run.ledger)
-        here = Provenance.here(run.space, run.data, run.previous_stage)
+        here = Provenance.here(run.trained, run.data, run.previous_stage)
         check_provenance(run.ledger, run.space, run.data, here)
-        proposer = make_proposer(
-            run.space, run.ledger, prepared_lookup(run.data), retry_infeasible=run.patience.retry_infeasible
-        )
+        proposer = _work(run)
         rows = study_status(run.ledger)
         if rows:
             run.say(found(rows, new=proposer.untrained))
@@ -112,11 +120,18 @@ def run_study(run: Run) -> list[str]:
             signals.install()
             if run.address is not None:
                 root, url = run.ledger.root.resolve(), run.ledger.url
-                check_nodes(root, run.space, run.data, here, previous_stage=run.previous_stage, url=url)
+                check_nodes(root, run.trained, run.data, here, previous_stage=run.previous_stage, url=url)
             shares = allot(run.space.resources, nodes())
             signals.check()
             run.on_begin(proposer.unfinished)
             return _fit(run, search, shares, stop_file, signals)
+
+
+def _work(run: Run) -> Work:
+    lookup = prepared_lookup(run.data)
+    if run.work is not None:
+        return run.work(run.ledger, lookup, run.say)
+    return make_proposer(run.space, run.ledger, lookup, retry_infeasible=run.patience.retry_infeasible)
 
 
 @contextmanager

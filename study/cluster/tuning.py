@@ -34,7 +34,7 @@ from study.common.errors import DiskFullError, LedgerError, StudyError, TrialInt
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.run.trial_host import Ending, TrialHost
 from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, TrialJob
-from study.search.proposers import Proposer
+from study.search.proposers import Work
 from study.search.space import OBJECTIVES, SearchSpace
 from study.search.trials import prepared_lookup, specs
 from study.store.ledger import Ledger
@@ -99,7 +99,8 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     """Ray Tune's trainable: train a point's folds and seeds and report what they came to.
 
     Args:
-        config: `point`, name -> value of the searched settings, as a searcher of ours proposed it.
+        config: `point`, name -> value of the searched settings, as a searcher of ours proposed it; perhaps `only`, the
+            one fold and seed to train.
         assignment: the study.
 
     Raises:
@@ -109,7 +110,8 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
     template = assignment.template
     checkout = open_checkout(assignment.url, str(template.study), str(template.stop_file))
     ledger, lookup = Ledger.open(checkout.study), prepared_lookup(template.workplace.data)
-    folders = [ledger.add(spec) for spec in specs(assignment.space, config["point"], lookup)]
+    space = assignment.space.only(*config["only"]) if "only" in config else assignment.space
+    folders = [ledger.add(spec) for spec in specs(space, config["point"], lookup)]
     try:
         for folder in folders:
             with checkout.checked_out(folder, template.workplace.metrics) as stop:
@@ -291,7 +293,7 @@ class PointSearcher(Searcher):
         proposer: decides what is trained.
     """
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Work) -> None:
         super().__init__()
         self._proposer = proposer
         self._numbers: dict[str, int] = {}
@@ -306,7 +308,7 @@ class PointSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next point, FINISHED when there is none; nothing for now while a failed search waits for its trials.
+        """The next point, FINISHED when there is none; nothing for now while what is next waits for trials to end.
 
         Raises:
             StudyError: the search cannot go on, and nothing is being trained any more.
@@ -321,9 +323,10 @@ class PointSearcher(Searcher):
                 return None
             raise
         if proposal is None:
-            return Searcher.FINISHED
+            return None if self._proposer.waits and self._numbers else Searcher.FINISHED
         self._numbers[trial_id] = proposal.number
-        return {"number": proposal.number, "point": dict(proposal.point)}
+        only = {} if proposal.only is None else {"only": proposal.only}
+        return {"number": proposal.number, "point": dict(proposal.point), **only}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)

@@ -16,6 +16,7 @@ import itertools
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.common import files
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import InvalidInputError, LedgerError, MissingDataError
 from study.search.algorithms import ADAPTIVE
 from study.search.domains import (
     CURRICULUM_KEYS,
@@ -38,7 +39,8 @@ from study.search.domains import (
     domain_from,
 )
 from study.search.space import Resources, SearchSpace
-from study.store.results import DEFAULT_TOLERANCE_MM, Metrics
+from study.store.ledger import recorded_defaults
+from study.store.results import DEFAULT_TOLERANCE_MM, METRICS, Metrics
 from study.store.specification import Energy
 
 # No space needs more; PyYAML reads some ten thousand values a second, and aliases may mean billions.
@@ -264,6 +266,39 @@ def space_from(document: object) -> SearchSpace:
         energy=Energy(**checked.energy.model_dump()),
         metrics=Metrics(names=tuple(checked.metrics), nsd_tolerance_mm=checked.nsd_tolerance_mm),
         axes=_axes(checked),
+    )
+
+
+def begun_space(header: Mapping[str, Any], trials: int) -> SearchSpace:
+    """The space of a study that has begun, without its file: all of its identity, the rest by default.
+
+    Args:
+        header: content of study.json.
+        trials: how many points it has.
+
+    Raises:
+        LedgerError: the study has no space.
+        InvalidInputError: its space is damaged, or of a version that knew other settings.
+    """
+    stored = header.get("space")
+    if stored is None:
+        raise LedgerError("the study holds trials made by hand: it has no search space, and no points of one")
+    axes = {name: domain_from(name, stored[name]) for name in DEFAULTS if name in stored}
+    objectives = tuple(stored["objectives"])
+    measured = tuple(name for name in METRICS if name in objectives)
+    return SearchSpace(
+        **{name: stored[name] for name in ("searcher", "plans", "configuration")},
+        name="begun",
+        trials=max(1, trials),
+        seed=stored["seed"] or 0,
+        objectives=objectives,
+        folds=tuple(stored["folds"]),
+        seeds=tuple(stored["seeds"]),
+        resources=Resources(),
+        energy=Energy(**{each.name: stored[f"energy.{each.name}"] for each in fields(Energy)}),
+        metrics=Metrics(names=measured, nsd_tolerance_mm=stored.get("nsd_tolerance_mm", DEFAULT_TOLERANCE_MM)),
+        axes={name: axes.get(name, Fixed(default)) for name, default in DEFAULTS.items()},
+        resolved=recorded_defaults(header),
     )
 
 

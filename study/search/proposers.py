@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Protocol
 
 from study.common.errors import InvalidInputError, LedgerError
 from study.curriculum.curriculum import Curriculum
@@ -52,11 +52,41 @@ class Proposal:
         number: place in the order of proposals of the whole study, from 0.
         point: name -> value of the searched settings.
         trial_ids: what it came to, one for each fold and seed.
+        only: the fold and seed to train, None for all of the space.
     """
 
     number: int
     point: Point
     trial_ids: TrialIds
+    only: tuple[int, int] | None = None
+
+
+class Work(Protocol):
+    """What a run goes through.
+
+    Attributes:
+        waits: whether there may be more to propose once something that is being trained has ended.
+    """
+
+    waits: bool
+
+    @property
+    def remaining(self) -> int:
+        """See `Proposer.remaining`."""
+
+    @property
+    def untrained(self) -> int:
+        """See `Proposer.untrained`."""
+
+    @property
+    def unfinished(self) -> int:
+        """See `Proposer.unfinished`."""
+
+    def propose(self) -> Proposal | None:
+        """See `Proposer.propose`."""
+
+    def tell(self, number: int, reached: Outcome) -> None:
+        """See `Proposer.tell`."""
 
 
 class Strategy(ABC):
@@ -99,6 +129,8 @@ class Proposer(ABC):
         InvalidInputError: fewer trials are asked for than have finished, or a listed point is not legal.
         LedgerError: the ledger's points are damaged or not of this space.
     """
+
+    waits = False
 
     def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
         self._space, self._ledger, self._lookup = space, ledger, lookup

@@ -145,6 +145,10 @@ class SearchSpace:
         """The axes: settings that are not fixed, in order."""
         return {name: domain for name, domain in self.axes.items() if not isinstance(domain, Fixed)}
 
+    def only(self, fold: int, seed: int) -> SearchSpace:
+        """The same with one fold and seed."""
+        return replace(self, folds=(fold,), seeds=(seed,))
+
     @property
     def datasets(self) -> tuple[int | str, ...]:
         """Ids or names of the datasets, empty when none is named yet."""

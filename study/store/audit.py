@@ -85,7 +85,7 @@ def audit(ledger: Ledger) -> None:
         if point["number"] != index:
             wrong = f"line {index + 1} is point {point['number']}, not {index}"
             raise LedgerError(f"{path} is damaged: {wrong}; restore it from a backup")
-    named = {trial_id for point in points for trial_id in point["trial_ids"]}
+    named = {trial_id for each in [*points, *ledger.confirmations()] for trial_id in each["trial_ids"]}
     of_a_space = ledger.header().get("space") is not None
     with reading_many():
         for folder in _folders(ledger):

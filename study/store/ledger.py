@@ -4,6 +4,7 @@
       study.json                 schema, creation, the space that the study belongs to (none for hand-made trials)
       locks/                     who runs the study, see `locks`
       points.jsonl               which point of the search space became which trials
+      confirmation.json          what `confirm` came to, made anew from the rest
       trials/ID/
         spec.json                the TrialSpec
         by_hand                  there when no point of the study's space became this trial
@@ -22,7 +23,8 @@ read fits together is for `audit` to say.
 
 When two search spaces are one study: all but what may be added to it, and whatever words name the same data.
 
-The records of a study's points: one line a point, and a line for each to which folds or seeds were added later.
+The records of a study's points: one line a point, a line for each to which folds or seeds were added later, and one for
+each training of a point that confirms it: those are no part of what the search knows.
 """
 
 from __future__ import annotations
@@ -38,13 +40,18 @@ from typing import Any
 from study.common import files
 from study.common.checks import check_name
 from study.common.errors import LedgerError
+from study.common.serialize import record_to_json
 from study.store import locks
+from study.store.confirmation import Confirmation
 from study.store.holders import Holder
 from study.store.specification import TrialSpec
+from study.store.stored import record_from_json
 from study.store.trial_folder import TrialFolder, holding
 
 # Keys of a space's identity that may grow, and the one that holds what its defaults came to.
 EXTENSIBLE, RESOLVED = ("folds", "seeds"), "resolved"
+# Of a line of points.jsonl: the number of the point that a training confirms.
+CONFIRMS, CONFIRMATION = "confirms", "confirmation.json"
 
 
 def differences(stored: Mapping[str, Any], defaults: Mapping[str, str], space: Mapping[str, Any]) -> list[str]:
@@ -96,6 +103,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     points: list[dict[str, Any]] = []
     for record in files.load_lines(path, _checked, REMEDY):
+        if CONFIRMS in record:
+            continue
         if "point" in record:
             points.append({"number": len(points), **record})
         elif record["extends"] < len(points):
@@ -106,7 +115,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    is_sound = isinstance(record["extends"], int) if "extends" in record else isinstance(record["point"], dict)
+    if CONFIRMS in record:
+        is_sound = all(isinstance(record[name], int) for name in (CONFIRMS, "fold", "seed"))
+    else:
+        is_sound = isinstance(record["extends"], int) if "extends" in record else isinstance(record["point"], dict)
     if not is_sound or not all(isinstance(name, str) for name in record["trial_ids"]):
         raise TypeError("a point has settings and trials")
     for trial_id in record["trial_ids"]:
@@ -278,6 +290,26 @@ class Ledger:
     def points(self) -> list[dict[str, Any]]:
         """Points proposed so far, in order: `number`, `point` (name -> value) and all of their `trial_ids`."""
         return read(self.root / "points.jsonl")
+
+    def add_confirmation(self, number: int, fold: int, seed: int, trial_id: str) -> None:
+        """Record that a point is trained once more to confirm it; see `add_point`."""
+        self._append_point({CONFIRMS: number, "fold": fold, "seed": seed, "trial_ids": [trial_id]})
+
+    def confirmations(self) -> list[dict[str, Any]]:
+        """Trainings that confirm points, in order: `confirms` (a point's number), `fold`, `seed`, `trial_ids`."""
+        return [r for r in files.load_lines(self.root / "points.jsonl", _checked, REMEDY) if CONFIRMS in r]
+
+    def conclude(self, confirmation: Confirmation) -> None:
+        """Store what confirming came to so far; only who runs the study does."""
+        files.write_json(self.root / CONFIRMATION, record_to_json(confirmation))
+
+    def confirmation(self) -> Confirmation | None:
+        """What confirming came to, None where nobody did; it may be deleted, and `confirm` makes it anew."""
+        path = self.root / CONFIRMATION
+        if not path.exists():
+            return None
+        with files.damage_named(path, "delete it, and `confirm` writes it again"):
+            return record_from_json(Confirmation, files.read_whole(path))
 
     def adopt(self, space: Mapping[str, Any]) -> None:
         """Take on the folds and seeds that were added to the space, and what its defaults came to."""
