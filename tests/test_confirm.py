@@ -230,7 +230,9 @@ def test_a_damaged_record_is_named(line: str, tmp_path: Path) -> None:
 def test_a_damaged_conclusion_is_named_and_made_anew(undisturbed: Ledger, tmp_path: Path) -> None:
     ledger = searched(tmp_path / "study")
     (ledger.root / "confirmation.json").write_text('{"points": 3}')
-    with pytest.raises(LedgerError, match=r"confirmation.json is damaged: .*; delete it, and `confirm` writes it again"):
+    with pytest.raises(
+        LedgerError, match=r"confirmation.json is damaged: .*; delete it, and `confirm` writes it again"
+    ):
         ledger.confirmation()
     confirmer(ledger)
     assert ledger.confirmation() is not None

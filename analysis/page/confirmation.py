@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.figures.exhibits import Exhibit, Section, stem_of
-from analysis.statistics.evidence import Evidence
 from analysis.tables.format import MISSING, Table
 from study.common.files import name_of
 from study.store.confirmation import OFF, Confirmation, Confirmed
 from study.store.ledger import Ledger
 
 _INTRO = (
-    "Whether the points that the search found are on the front, judged by trainings on folds, or with seeds, that it did "
-    "not see. P(on front) is the posterior of a point's Dice over all of those against costs taken as exact: another "
-    "question than the bootstrap's, which draws the cases and trainings of all folds anew."
+    "Whether the points that the search found are on the front, judged by trainings on folds, or with seeds, that it "
+    "did not see. P(on front) is of the posterior of Dice by those, with costs taken as exact; the probability beside a "
+    "front is a bootstrap over the cases and trainings of all folds, those that chose the points included."
 )
 _HEADINGS = ("Point", "Settings", "Verdict", "P(on front)", "Dice, judged", "Dice, search", "Folds", "Seeds", "Hours")
 _NUMERIC = (True, False, False, True, True, True, False, False, True)
 
 
-def confirmation(evidence: Evidence, *, studies: Sequence[Path] = ()) -> Section:
-    """The section; it has nothing to show of studies that nobody confirmed, and is then left out.
+def confirmation(studies: Sequence[Path]) -> list[Section]:
+    """The section; none where no study was confirmed.
 
     Args:
-        evidence: of the studies.
-        studies: their folders; those of tables have no confirmation.
+        studies: folders of studies; reports and folders of tables have no confirmation.
+
+    Raises:
+        LedgerError: what is stored of it is damaged.
     """
-    return Section(
-        anchor="confirmed", heading="Confirmed", intro=_INTRO, exhibits=tuple(_exhibits(dict.fromkeys(studies)))
+    found = {root: each for root in dict.fromkeys(studies) if (each := Ledger(root).confirmation()) is not None}
+    exhibits = [_exhibit(root, each, several=len(studies) > 1) for root, each in found.items()]
+    return [Section(anchor="confirmed", heading="Confirmed", intro=_INTRO, exhibits=exhibits)] if found else []
+
+
+def _exhibit(root: Path, found: Confirmation, *, several: bool) -> Exhibit:
+    name = name_of(root.resolve())
+    points = sorted(found.points, key=lambda point: (point.dataset, *point.costs.values()))
+    shown = [point for point in points if point.verdict != OFF or point.trainings]
+    return Exhibit(
+        stem=f"confirmation_{stem_of(name)}" if several else "confirmation",
+        heading=f"Who is on the front of {name}" if several else "Who is on the front",
+        notes=_notes(found, len(points) - len(shown)),
+        data=_tidy(points),
+        table=Table(headings=_HEADINGS, numeric=_NUMERIC, rows=tuple(map(_cells, shown))),
+        caption=f"Verdicts over {', '.join(found.objectives)}",
     )
 
 
-def _exhibits(studies: dict[Path, None]) -> Iterator[Exhibit]:
-    found = {root: each for root in studies if (each := Ledger(root).confirmation()) is not None}
-    for root, each in found.items():
-        ending = f"_{stem_of(name_of(root.resolve()))}" if len(studies) > 1 else ""
-        points = sorted(each.points, key=lambda point: (point.dataset, *point.costs.values()))
-        shown = [point for point in points if point.verdict != OFF or point.trainings]
-        yield Exhibit(
-            stem=f"confirmation{ending}",
-            heading="Who is on the front" + (f", {name_of(root.resolve())}" if ending else ""),
-            notes=_notes(each, len(points) - len(shown)),
-            data=_tidy(points),
-            table=Table(headings=_HEADINGS, numeric=_NUMERIC, rows=tuple(map(_cells, shown))),
-            caption=f"Verdicts over {', '.join(each.objectives)}",
-        )
-
-
 def _notes(found: Confirmation, others: int) -> list[str]:
-    told = [f"{found.words().capitalize()}."]
+    told = [f"{found.words()[0].upper()}{found.words()[1:]}."]
     if others:
-        told.append(f"{others} points that the search's own folds leave no chance of being on the front are not listed.")
+        told.append(
+            f"{others} points that the search's own folds leave no chance of being on the front are not listed."
+        )
     return told
 
 

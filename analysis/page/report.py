@@ -43,6 +43,7 @@ from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS
 from analysis.fronts.captions import basis, constant_share, states, words_of
 from analysis.page.cards import as_script, card_data, card_rows, events_of
+from analysis.page.confirmation import confirmation
 from analysis.page.effects import effects
 from analysis.page.fronts import fronts
 from analysis.page.papers import papers
@@ -143,6 +144,7 @@ def write_report(
         # Before anything is drawn: that takes its time.
         folder.mkdir(parents=True, exist_ok=True)
     told = [section(evidence) for section in sections]
+    told[1:1] = confirmation(studies)
     exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(evidence.tables.trials)]
     processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
     done = draw_all(exhibits, processes=processes)
