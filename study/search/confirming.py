@@ -22,7 +22,7 @@ import numpy as np
 from study.common.errors import InvalidInputError
 from study.common.terminal import time_left
 from study.search.proposers import Proposal, known_points
-from study.search.race import LIKELY, Belief, Race, Training, case_deviations, next_training
+from study.search.race import LIKELY, Belief, Race, Training, case_deviation, next_training
 from study.search.space import OBJECTIVES, Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.audit import read_trial
@@ -183,32 +183,29 @@ class Standing:
         ]
 
     @cached_property
-    def _deviations(self) -> list[tuple[float, float]]:
+    def _deviations(self) -> list[float]:
         found = []
         for group in self._groups:
             names = sorted({name for one in group for name in one.cases})
             cases = np.array([[_number(one.cases.get(name)) for name in names] for one in group], dtype=float)
             first = np.array([next(iter(one.searched.values())) for one in group])
-            found.append(case_deviations(cases, first))
+            found.append(case_deviation(cases, first))
         return found
 
     def beliefs(self, *, pending: bool = False) -> list[tuple[list[Contender], Belief]]:
         """What is believed of the contenders of each dataset."""
         return [
-            (group, self._belief(group, deviations, self.pending if pending else ()))
-            for group, deviations in zip(self._groups, self._deviations, strict=True)
+            (group, self._belief(group, deviation, self.pending if pending else ()))
+            for group, deviation in zip(self._groups, self._deviations, strict=True)
         ]
 
-    def _belief(
-        self, group: Sequence[Contender], deviations: tuple[float, float], pending: Iterable[tuple[int, Pair]]
-    ) -> Belief:
+    def _belief(self, group: Sequence[Contender], deviation: float, pending: Iterable[tuple[int, Pair]]) -> Belief:
         place = {one.number: k for k, one in enumerate(group)}
         race = Race(
             costs=np.array([one.costs for one in group]),
             searched={_training(place[one.number], pair): dice for one in group for pair, dice in one.searched.items()},
             judged={_training(place[n], pair): dice for (n, pair), dice in self.judged.items() if n in place},
-            case_deviation=deviations[0],
-            fold_deviation=deviations[1],
+            case_deviation=deviation,
         )
         return race.belief([_training(place[n], pair) for n, pair in pending if n in place])
 

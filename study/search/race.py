@@ -35,6 +35,8 @@ Flags = NDArray[np.bool_]
 DRAWS, BINS = 2000, 10
 # P(on front) beyond which a point is settled, and from which on it may be one of the front.
 UNLIKELY, LIKELY, CONTENDS = 0.1, 0.9, 0.05
+# SD of φ: wide, so that points are compared by the folds that they share.
+FOLD_DEVIATION = 0.05
 # Folds that a point must have been judged on to be called one of the front, unless nothing costs as little.
 LEAST_FOLDS = 2
 # Degrees of freedom that the cases' say on the variance counts for, and the pool's on that of a point.
@@ -70,14 +72,12 @@ class Race:
         searched: trainings that the search saw; each point has the same folds and seeds.
         judged: trainings on folds, or with seeds, that it did not see.
         case_deviation: SD of the mean over a fold's validation cases, of one point against another.
-        fold_deviation: SD of that mean over folds, for the same point.
     """
 
     costs: Array
     searched: Results
     judged: Results
     case_deviation: float
-    fold_deviation: float
 
     @cached_property
     def affordable(self) -> Flags:
@@ -152,7 +152,7 @@ class Belief:
         folds = sorted({fold for _, fold, *_ in cells})
         names: list[tuple[str, int]] = [*(("point", p) for p in points), *(("fold", f) for f in folds)]
         place = {name: k for k, name in enumerate(names)}
-        precision = np.diag([0.0] * len(points) + [max(race.fold_deviation, _LEAST_DEVIATION) ** -2] * len(folds))
+        precision = np.diag([0.0] * len(points) + [FOLD_DEVIATION**-2] * len(folds))
         right = np.zeros(len(names))
         for point, fold, dice, seeds in cells:
             weight = 1 / (variances[point] * _cell_variance(seeds))
@@ -187,7 +187,7 @@ class Belief:
         known, scale = self._draws[1:]
         if fold in known:
             return known[fold]
-        return self.race.fold_deviation * scale * np.random.default_rng(2 + fold).standard_normal(DRAWS)
+        return FOLD_DEVIATION * scale * np.random.default_rng(2 + fold).standard_normal(DRAWS)
 
     @cached_property
     def on_front(self) -> Flags:
@@ -304,24 +304,20 @@ def _choices(belief: Belief, left: Sequence[Training]) -> Iterator[tuple[Trainin
     yield from found
 
 
-def case_deviations(cases: Array, dice: Array) -> tuple[float, float]:
-    """What the validation cases of one fold say of a mean over them.
+def case_deviation(cases: Array, dice: Array) -> float:
+    """What the validation cases of one fold say of how far a mean over them is off against another point's.
 
     Args:
         cases: Dice of each case, (points, cases), NaN where there is none.
         dice: of each point, (points,).
 
     Returns:
-        SD of a point's mean against another's (the median over neighbours by Dice, as if each had half of the variance
-        of the difference), and SD of the mean over folds, by the best point's cases.
+        SD of a point's mean: the median over neighbours by Dice, each with half of the variance of their difference.
     """
-    order = np.argsort(dice, kind="stable")
-    apart = np.diff(cases[order], axis=0) if len(order) > 1 else cases
+    apart = np.diff(cases[np.argsort(dice, kind="stable")], axis=0)
     rows = [row[np.isfinite(row)] for row in apart]
     squares = [float(np.var(row, ddof=1)) / 2 / len(row) for row in rows if len(row) > 1]
-    best = cases[order[-1]][np.isfinite(cases[order[-1]])]
-    fold = float(np.std(best)) / math.sqrt(len(best)) if len(best) else 0.0
-    return math.sqrt(float(np.median(squares))) if squares else 0.0, fold
+    return math.sqrt(float(np.median(squares))) if squares else 0.0
 
 
 def _cells(judged: Results) -> Iterator[tuple[int, int, float, int]]:
