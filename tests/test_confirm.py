@@ -136,7 +136,7 @@ def test_the_search_knows_nothing_of_it(undisturbed: Ledger) -> None:
     assert (header["folds"], header["seeds"]) == ([0], [0])
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(interruptions=st.frozensets(st.integers(1, 20), max_size=4))
 def test_an_interrupted_confirmation_trains_what_an_undisturbed_one_would(
     undisturbed: Ledger, interruptions: frozenset[int]

@@ -15,8 +15,8 @@ from study.store.ledger import Ledger
 
 _INTRO = (
     "Whether the points that the search found are on the front, judged by trainings on folds, or with seeds, that it "
-    "did not see. P(on front) is of the posterior of Dice by those, with costs taken as exact; the probability beside a "
-    "front is a bootstrap over the cases and trainings of all folds, those that chose the points included."
+    "did not see. P(on front) is of the posterior of Dice by those, with costs taken as exact; the probability beside "
+    "a front is a bootstrap over the cases and trainings of all folds, those that chose the points included."
 )
 _HEADINGS = ("Point", "Settings", "Verdict", "P(on front)", "Dice, judged", "Dice, search", "Folds", "Seeds", "Hours")
 _NUMERIC = (True, False, False, True, True, True, False, False, True)

@@ -13,11 +13,14 @@ from study.cli.options import add_curriculum_options, add_data_option, axes_from
 from study.common.setting import whole
 
 if TYPE_CHECKING:
+    from benchmarks.confirm import ConfirmBench
     from benchmarks.gpu import GpuBench
     from benchmarks.scheduler import SchedulerBench
     from benchmarks.search import SearchBench
     from benchmarks.trial import TrialBench
     from study.nnunet.datasets import DataPaths
+
+    Bench = TrialBench | GpuBench | SchedulerBench | SearchBench | ConfirmBench
 
 EXAMPLES = """\
   python -m study bench trial
@@ -26,6 +29,7 @@ EXAMPLES = """\
   python -m study bench scheduler
   python -m study bench scheduler --trials 200 --searcher random
   python -m study bench search --surfaces 200
+  python -m study bench confirm --races 200
 """
 SEARCHERS = ("optuna", "random")
 FEWEST_TRIALS, MOST_TRIALS = 8, 100_000
@@ -46,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=whole, default=1000, metavar="N", help="of scheduler (default: 1000)")
     parser.add_argument("--searcher", default="optuna", help="of scheduler: optuna or random (default: optuna)")
     parser.add_argument("--surfaces", type=whole, default=30, metavar="N", help="of search (default: 30)")
+    parser.add_argument("--races", type=whole, default=200, metavar="N", help="of confirm (default: 200)")
     parser.add_argument("--no-compile", action="store_true", help="of gpu: no compiled steps, which take minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_curriculum_options(parser)
@@ -63,12 +68,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text(figures: TrialBench | GpuBench | SchedulerBench | SearchBench) -> str:
+def _text(figures: Bench) -> str:
+    from benchmarks.confirm import ConfirmBench
     from benchmarks.gpu import GpuBench, as_text
     from benchmarks.search import SearchBench
     from benchmarks.trial import TrialBench
 
-    if isinstance(figures, SearchBench):
+    if isinstance(figures, SearchBench | ConfirmBench):
         return figures.as_text()
 
     if isinstance(figures, GpuBench):
@@ -193,9 +199,19 @@ def _measure_search(args: argparse.Namespace, folder: Path) -> SearchBench:
     return measure(surfaces=args.surfaces, searchers=tuple(SEARCHERS), jobs=usable_cores())
 
 
-MEASURES: Mapping[str, Callable[[argparse.Namespace, Path], TrialBench | GpuBench | SchedulerBench | SearchBench]] = {
+def _measure_confirm(args: argparse.Namespace, folder: Path) -> ConfirmBench:
+    from benchmarks.confirm import measure
+    from study.common.checks import check_count
+    from study.common.machine import usable_cores
+
+    check_count("--races", args.races, least=FEWEST_SURFACES, most=MOST_SURFACES)
+    return measure(races=args.races, jobs=usable_cores())
+
+
+MEASURES: Mapping[str, Callable[[argparse.Namespace, Path], Bench]] = {
     "trial": _measure,
     "gpu": _measure_gpu,
     "scheduler": _measure_scheduler,
     "search": _measure_search,
+    "confirm": _measure_confirm,
 }
