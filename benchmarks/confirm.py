@@ -66,7 +66,9 @@ def truth(seed: int) -> Truth:
     luck = draw.normal(0, drawn(0.001, 0.008), (count, FOLDS)) * uneven[:, None]
     shown = dice[:, None, None] + of_fold + of_case + (of_point + luck)[:, :, None]
     beaten = (costs[None] <= costs[:, None]) & (dice[None] > dice[:, None])
-    return Truth(costs=costs, dice=dice, on_front=~beaten.any(axis=1), shown=shown.mean(axis=2), cases=shown[:, 0])
+    return Truth(
+        costs=costs, dice=dice, on_front=np.asarray(~beaten.any(axis=1)), shown=shown.mean(axis=2), cases=shown[:, 0]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def _played(known: Truth, belief: Belief, judged: dict[Training, float]) -> Play
         probability=belief.probability,
         on_front=known.on_front,
         verdict=np.where(settled, (belief.probability >= LIKELY).astype(int), -1),
-        rivals=belief.race.affordable.any(axis=1),
+        rivals=np.asarray(belief.race.affordable.any(axis=1)),
         share=sum(known.costs[each.point] for each in judged) / (known.costs.sum() * (FOLDS - 1)),
         trainings=len(judged),
     )

@@ -164,8 +164,8 @@ class Belief:
             factor = np.linalg.cholesky(precision)
             normal = generator.standard_normal((DRAWS, len(names)))
             drawn = np.linalg.solve(precision, right) + scale[:, None] * np.linalg.solve(factor.T, normal.T).T
-        dice = self._of_search(drawn[:, : len(points)], points, scale, generator)
-        return dice, {fold: drawn[:, place["fold", fold]] for fold in folds}, scale
+        theta = self._of_search(drawn[:, : len(points)], points, scale, generator)
+        return theta, {fold: drawn[:, place["fold", fold]] for fold in folds}, scale
 
     def _of_search(self, drawn: Array, judged: Sequence[int], scale: Array, generator: np.random.Generator) -> Array:
         """θ of all points: the judged ones as drawn, the others by the search."""
