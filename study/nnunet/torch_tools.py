@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,12 @@ from study.store.specification import TrainingSettings
 
 def weights_sha256(network: torch.nn.Module) -> str:
     """SHA-256 over names, shapes, types and bytes of a network's weights, in order of names."""
+    return state_sha256(getattr(network, "_orig_mod", network).state_dict())
+
+
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """The same of the weights by name, as a checkpoint has them."""
     digest = hashlib.sha256()
-    state = getattr(network, "_orig_mod", network).state_dict()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -13,7 +13,7 @@ from study.store.trial_folder import TrialFolder
 RESULTS_VARIABLE = "nnUNet_results"
 EXTENSION_VARIABLE = "nnUNet_extTrainer"
 EXTENSION_FOLDER = Path(__file__).resolve().parents[1] / "nnunet_ext"
-TRAINER_NAME = "nnUNetTrainerPGPS"
+TRAINER_NAME, STOCK_TRAINER = "nnUNetTrainerPGPS", "nnUNetTrainer"
 # nnU-Net's in the final validation of a training, so that the same model gives the same Dice.
 TILE_STEP_SIZE, CHECKPOINT = 0.5, "checkpoint_final.pth"
 # Of what an attempt read, when it was a cascade's.
@@ -75,4 +75,20 @@ def prediction_with(
         f"-tr {TRAINER_NAME} -p {names[1]} -c {names[2]} -f {fold} "
         f"-step_size {TILE_STEP_SIZE} -chk {CHECKPOINT}{'' if mirroring else ' --disable_tta'}"
         f"{f' -device {shlex.quote(device)}' if device else ''}"
+    )
+
+
+def stock_command(spec: TrialSpec, folds: Sequence[int], previous_stage: str | None) -> str:
+    """The command that predicts with an exported model, in an installation without this project.
+
+    Args:
+        spec: of one of its trials.
+        folds: that the model has; nnU-Net's own default are all five.
+        previous_stage: of a cascade, else None.
+    """
+    names = [shlex.quote(name) for name in (spec.dataset, spec.plans, spec.configuration)]
+    return (
+        f"nnUNetv2_predict -i INPUT -o OUTPUT -d {names[0]} -p {names[1]} -c {names[2]} -f {' '.join(map(str, folds))}"
+        f"{'' if previous_stage is None else f' -prev_stage_predictions OUTPUT_OF_{previous_stage}'}"
+        f"{'' if spec.training.test_time_mirroring else ' --disable_tta'}"
     )
