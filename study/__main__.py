@@ -25,6 +25,7 @@ VERBS = {
     "compare": "schemes against a baseline, case by case, in trials or in published numbers",
     "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
     "export": "a configuration's models as a zip that stock nnU-Net installs",
+    "import": "finished trainings of stock nnU-Net as points of a study",
     "dashboard": "optuna-dashboard on a study, from its ledger alone",
     "bench": "measure start-up, overhead and stage changes",
     "completion": "the script with which bash, zsh or fish completes `pgps`",

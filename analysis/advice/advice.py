@@ -40,7 +40,7 @@ from analysis.statistics.case_dice import case_matrices
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import CONFIDENCE, estimate
 from analysis.tables.frame import FINISHED
-from analysis.tables.methods import point_id
+from analysis.tables.methods import IMPORTED, point_id
 from analysis.tables.objectives import Objective
 from analysis.tables.points import axes_of, training_of
 from analysis.tables.units import counted
@@ -298,6 +298,10 @@ def _commands(
     out: Path | str,
     data: Path | None,
 ) -> list[dict[str, Any]]:
+    if trial["method"] == IMPORTED:
+        # nnU-Net's own commands train it.
+        known = [predict_command(folder, spec)] if folder is not None and spec is not None else []
+        return [{"purpose": "predict", "trial_id": trial["trial_id"], "command": command} for command in known]
     recipe = Recipe.of_spec(spec) if spec else Recipe.of_row(trial)
     trainings = [("again", recipe)]
     if recipe.axes.budget < 1:

@@ -101,7 +101,7 @@ def _cost(point: pd.Series[Any]) -> Iterator[str]:
         known = not pd.isna(point[name])
         value = amount_of(OBJECTIVES[name], point[name]) if known else "not measured in every trial"
         yield f"- {lowered(OBJECTIVES[name].label)}: {value}"
-    if not pd.isna(point["unmeasured"]):
+    if not pd.isna(point["unmeasured"]) and point["unmeasured"]:
         yield f"- not measured: {point['unmeasured']}"
     yield f"- energy by part: {point['energy_methods']}; grid: {point['country']}, {point['carbon_rate']}"
 

@@ -69,12 +69,12 @@ _STYLES: Mapping[str, MethodStyle] = {
     "pdl+efficiency": MethodStyle(paint=Paint(name="pdl-efficiency", light="#411305", dark="#f1e27b"), marker="<"),
     "pdl+performance": MethodStyle(paint=Paint(name="pdl-performance", light="#ed0c46", dark="#b34b02"), marker=">"),
     "pdl+other": MethodStyle(paint=Paint(name="pdl-searched", light="#5a02b2", dark="#29ffad"), marker="8", area=0.9),
+    "imported": MethodStyle(paint=Paint(name="imported", light="#9c3c00", dark="#f030b4"), marker=(8, 1, 0), area=1.4),
 }
 SPARE_STYLES = (
     MethodStyle(paint=Paint(name="spare-1", light="#000078", dark="#488460"), marker=(4, 1, 0), area=1.6),
     MethodStyle(paint=Paint(name="spare-2", light="#a80090", dark="#901890"), marker=(6, 1, 0), area=1.4),
     MethodStyle(paint=Paint(name="spare-3", light="#54783c", dark="#78b46c"), marker=(3, 1, 0), area=1.6),
-    MethodStyle(paint=Paint(name="spare-4", light="#9c3c00", dark="#f030b4"), marker=(8, 1, 0), area=1.4),
 )
 """For methods that have no style of their own."""
 

@@ -16,6 +16,7 @@ from analysis.tables.columns import BY_NAME
 from analysis.tables.contention import sentences as contention
 from analysis.tables.frame import FINISHED
 from analysis.tables.grid import NO_EMBODIED_CARBON, carbon_range
+from analysis.tables.methods import IMPORTED
 from analysis.tables.objectives import Objective
 from analysis.tables.units import Scale, amount, counted, number, reading_scale
 
@@ -33,6 +34,7 @@ def caveats(front: Front) -> list[str]:
     """Sentences about the points that a front compares; none when there is nothing to say."""
     sentences: dict[str, None] = {}
     for _, points in front.points.groupby("dataset"):
+        sentences |= dict.fromkeys(_about_imports(points, front.objectives))
         sentences |= dict.fromkeys(_about_machines(points, front.objectives))
         sentences |= dict.fromkeys(contention(points) if any(o.machine_bound for o in front.objectives) else ())
         sentences |= dict.fromkeys(_about_energy(points, front.objectives))
@@ -44,6 +46,13 @@ def left_out(front: Front) -> list[str]:
     """Sentences about the points that have no place on this front, by objective."""
     missing = {name: count for name, count in front.dropped.items() if count}
     return [f"{counted(count, 'point')} left out, without a value for {name}." for name, count in missing.items()]
+
+
+def _about_imports(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iterator[str]:
+    imported = points[points["method"] == IMPORTED]
+    if len(imported) and any(o.machine_bound for o in objectives):
+        summaries = ", ".join(imported["summary"])
+        yield f"Not trained here: {summaries}. Time is by nnU-Net's log, what else ran there is not known."
 
 
 def _about_machines(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iterator[str]:

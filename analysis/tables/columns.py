@@ -71,8 +71,11 @@ _SETTING = (
     _count("fold", "Fold", "of the dataset's cross-validation split"),
     _count("seed", "Seed", "of weights, batches and random draws"),
     _words("scheme", "Scheme", "name that the axes started from"),
+    _words("trainer", "Trainer", "nnU-Net's class, of an imported run; missing for what this project trained"),
     _words(
-        "method", "Method", "published scheme with this very stage table, `other` if none; `pdl` before it with PDL"
+        "method",
+        "Method",
+        "published scheme with this very stage table, `other` if none; `pdl` before it with PDL; or `imported`",
     ),
     *_of(Axes),
     _count(

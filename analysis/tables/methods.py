@@ -21,6 +21,7 @@ from study.store.specification import TRIAL_ID_LENGTH, TrialSpec
 Shapes: TypeAlias = list[tuple[Any, ...]]
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 OTHER = "other"
+IMPORTED = "imported"
 PDL = "pdl"
 CONSTANT = "cps"
 BESIDE_SCHEME = ("budget", "allocation", "pdl_fraction", "pdl_epochs", "pdl_metric")
@@ -39,9 +40,13 @@ METHOD_LABELS = {
         with_data_curriculum(name): "PDL" if name == CONSTANT else f"PDL × {label}"
         for name, label in _PATCH_LABELS.items()
     },
+    IMPORTED: "nnU-Net (imported)",
 }
-"""Names for people, in the order of legends. `Searched` is every curriculum without a name."""
-CONSTANT_PATCH = (CONSTANT, PDL)
+"""Names for people, in the order of legends. `Searched` is every curriculum without a name.
+
+What nnU-Net itself trained is never one with what was trained here, whatever its patch: its time is by its log.
+"""
+CONSTANT_PATCH = (CONSTANT, PDL, IMPORTED)
 """Methods whose patch does not grow."""
 
 
@@ -51,6 +56,8 @@ def method_of(spec: TrialSpec) -> str:
     A point of the search space that happens to resolve to constant patch size is CPS. Where several schemes resolve to
     the same table, the one that the trial was started from is taken. See the module's text for PDL.
     """
+    if spec.imported is not None:
+        return IMPORTED
     method = _patch_method(spec)
     return method if spec.data is None else with_data_curriculum(method)
 

@@ -15,7 +15,15 @@ import pandas as pd
 
 from analysis.tables.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
 from analysis.tables.frame import FINISHED
-from analysis.tables.methods import BESIDE_SCHEME, CONSTANT_PATCH, METHOD_LABELS, OTHER, PDL, with_data_curriculum
+from analysis.tables.methods import (
+    BESIDE_SCHEME,
+    CONSTANT_PATCH,
+    IMPORTED,
+    METHOD_LABELS,
+    OTHER,
+    PDL,
+    with_data_curriculum,
+)
 from study.common.setting import settings_of
 from study.curriculum.schemes import Axes
 from study.store.specification import TrainingSettings
@@ -91,7 +99,7 @@ def _settings(point: pd.Series[Any], record: type) -> dict[str, Any]:
 def summaries(points: pd.DataFrame) -> list[str]:
     """Each configuration in a few words: its curriculum, and the settings in which a dataset's points differ."""
     told = {dataset: _differing(rows) for dataset, rows in points.groupby("dataset")}
-    names = ["dataset", "method", "stage_table", "order", *_TOLD_IF_DIFFERENT, *_TOLD_OF_PDL]
+    names = ["dataset", "method", "trainer", "stage_table", "order", *_TOLD_IF_DIFFERENT, *_TOLD_OF_PDL]
     return [
         ", ".join([_curriculum_words(row), *_setting_words(row, told[row["dataset"]])])
         for row in points[names].to_dict("records")
@@ -153,6 +161,8 @@ def _setting_words(point: Mapping[Any, Any], names: Iterable[str]) -> list[str]:
 
 
 def _curriculum_words(point: Mapping[Any, Any]) -> str:
+    if point["method"] == IMPORTED:
+        return f"{point['trainer']} (imported)"
     if point["method"] not in _SEARCHED:
         return METHOD_LABELS[point["method"]]
     stages = json.loads(point["stage_table"])

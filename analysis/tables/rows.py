@@ -78,12 +78,13 @@ def trial_columns(folder: TrialFolder, *, with_details: bool = True) -> dict[str
     try:
         records = read_trial(folder)
         attempts, costs = records.attempts, bill(records.attempts, records.intervals)
+        imported = records.spec.imported is not None
         row = {
             **_setting(records.spec),
             "state": records.state.value,
             "failure": records.failure,
             **_outcome(records.spec, records.result),
-            **_costs(attempts, costs, {i.phase for i in records.intervals}),
+            **_costs(attempts, costs, {i.phase for i in records.intervals}, imported=imported),
             **_use(records.intervals),
         }
         return {
@@ -110,6 +111,7 @@ def _setting(spec: TrialSpec) -> Row:
         **vars(spec.axes),
         "batch_growth": growth if isinstance(growth, str) else repr(growth).removesuffix(".0"),
         **vars(spec.training),
+        "trainer": spec.imported,
         "point_id": point_id(spec),
         "method": method_of(spec),
         "pdl_iterations": None if spec.data is None else spec.data.until_iteration,
@@ -133,8 +135,11 @@ def _outcome(spec: TrialSpec, result: TrialResult | None) -> Row:
     }
 
 
-def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -> Row:
+def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase], *, imported: bool) -> Row:
     row = _circumstances(attempts)
+    if imported:
+        # Nothing says what else the machine did, or had.
+        row |= dict.fromkeys(("cpus", "gpus", "concurrent_trials", "meter", "country", "carbon_rate"))
     # A sum over no record at all is unknown, not 0.
     if Phase.TRAINING in phases and attempts:
         charge = costs.training
@@ -147,15 +152,21 @@ def _costs(attempts: Sequence[AttemptHeader], costs: Bill, phases: set[Phase]) -
             "constant_energy_kwh": constant,
             "co2_kg": charge.co2_kg,
         }
+    if imported and Phase.FINAL_VALIDATION not in phases:
+        return row | _unmeasured(costs)
     if phases and attempts:
         row |= {
             "total_seconds": costs.total.seconds,
             "total_energy_kwh": costs.total.energy_kwh,
             "total_co2_kg": costs.total.co2_kg,
             "waste_seconds": costs.waste.seconds,
-            "unmeasured": "; ".join(f"{part}: {reason}" for part, reason in costs.unmeasured.items()) or None,
+            **_unmeasured(costs),
         }
     return row
+
+
+def _unmeasured(costs: Bill) -> Row:
+    return {"unmeasured": "; ".join(f"{part}: {reason}" for part, reason in costs.unmeasured.items()) or None}
 
 
 def _circumstances(attempts: Sequence[AttemptHeader]) -> Row:

@@ -6,8 +6,8 @@
       fold_K/checkpoint_final.pth, progress.png
       fold_K/validation/summary.json and the segmentations, which `nnUNetv2_find_best_configuration` reads
 
-A trial's trainer differs from nnU-Net's in how it trains alone, so nnU-Net's own class loads its weights. Postprocessing is
-not there: `nnUNetv2_find_best_configuration` determines it, with the labels, which do not travel.
+A trial's trainer differs from nnU-Net's in how it trains alone, so nnU-Net's own class loads its weights.
+Postprocessing is not there: `nnUNetv2_find_best_configuration` determines it, with the labels, which do not travel.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def _checkpoint(trial: TrialFolder) -> bytes:
 
 
 def _model_folder(trial: TrialFolder) -> Path:
-    spec = trial.spec()
+    spec, source = trial.spec(), trial.imported()
+    if source is not None:
+        raise MissingDataError(f"trial {trial.trial_id} was imported: its model is nnU-Net's own, in {source.path}")
     folder = trial.results_path / spec.dataset / f"{TRAINER_NAME}__{spec.plans}__{spec.configuration}"
     if not (folder / PLANS).is_file():
         raise _gone(trial, folder / PLANS)

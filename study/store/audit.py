@@ -32,6 +32,7 @@ from study.store.trial_folder import (
     ENDINGS,
     EPOCHS,
     EVENTS,
+    IMPORTED,
     RESULT,
     SPEC,
     TrialFolder,
@@ -222,6 +223,8 @@ def _read(folder: TrialFolder) -> Records:
         events = folder.events()
         # What is written first is read last, so that a running trial seldom looks as if it had lost something.
         lines, intervals, attempts = folder.epoch_lines(), folder.cost_intervals(), folder.attempts()
+        if (spec.imported is None) is not (folder.imported() is None):
+            _refuse(folder, [(IMPORTED, "is not there" if spec.imported else "is of a trial that was not imported")])
         records = Records(
             spec=spec,
             state=state,
@@ -342,7 +345,8 @@ def _unfinished(records: Records) -> Iterator[Problem]:
     # On a device that does not repeat itself, a process that died may have come further before.
     if (covered if stop is None else min(covered, total)) != total:
         yield COSTS, f"it ends at iteration {covered} of {total} of a finished trial"
-    if not any(interval.phase is Phase.FINAL_VALIDATION for interval in records.intervals):
+    validated = any(interval.phase is Phase.FINAL_VALIDATION for interval in records.intervals)
+    if not validated and spec.imported is None:
         yield COSTS, "it lacks the final validation of a finished trial"
     ends = [event for event in records.events if event["event"] == TrialState.FINISHED.value and "cost_lines" in event]
     if ends and ends[-1]["cost_lines"] != len(records.intervals):

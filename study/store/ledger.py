@@ -7,6 +7,7 @@
       confirmation.json          what `confirm` came to, made anew from the rest
       trials/ID/
         spec.json                the TrialSpec
+        imported.json            ImportedFrom, of a training of stock nnU-Net's
         by_hand                  there when no point of the study's space became this trial
         attempts/000.json        one AttemptHeader per process that worked on the trial
         costs.jsonl              CostInterval records

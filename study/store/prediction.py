@@ -29,6 +29,10 @@ def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[Att
         attempts: its attempts, where they have been read.
     """
     attempts = folder.attempts() if attempts is None else attempts
+    source = folder.imported()
+    if source is not None:
+        results = shlex.quote(str(Path(source.path).parents[2]))
+        return f"{RESULTS_VARIABLE}={results} {stock_command(spec, [spec.fold], None)} -tr {source.trainer}"
     return prediction_with(
         results=str(folder.results_path.resolve()),
         extension=shlex.quote(str(EXTENSION_FOLDER)),

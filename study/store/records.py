@@ -147,3 +147,18 @@ class AttemptHeader(Stored):
     def gpu_share(self) -> float:
         """Share of the measured GPUs' energy charged to the trial."""
         return min(1.0, self.gpus or 1.0) if self.gpu_ids else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedFrom(Stored):
+    """Where a trial comes from that this project did not train.
+
+    Attributes:
+        path: nnU-Net's folder of the fold, when it was imported.
+        trainer: nnU-Net's class.
+        files: name -> SHA-256 of what was read: logs, summary, checkpoint, plans and dataset.json.
+    """
+
+    path: str
+    trainer: str
+    files: Mapping[str, str]

@@ -155,7 +155,7 @@ def result_from(
     if dice is None:
         raise TrialFailedError("the validation's mean foreground Dice is not a number: no class in any validation case")
     cases = {
-        Path(case["reference_file"]).name.removesuffix(file_ending): {
+        base_name(case["reference_file"]).removesuffix(file_ending): {
             str(label): _number(metrics["Dice"]) if label in shown else None
             for label, metrics in case["metrics"].items()
         }
@@ -174,6 +174,11 @@ def result_from(
         weights_sha256=checksum,
         remarks=remarks,
     )
+
+
+def base_name(path: str) -> str:
+    """The name of a file, of Windows too."""
+    return Path(path.replace("\\", "/")).name
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -19,7 +19,10 @@ _DICE_TOLERANCE = 1e-6
 
 def spec_problem(spec: TrialSpec) -> str | None:
     """What is wrong with a specification, None if nothing is; so of all that follow."""
-    if not all(isinstance(word, str) for word in (spec.dataset, spec.plans, spec.configuration, spec.scheme)):
+    if not all(
+        isinstance(word, str)
+        for word in (spec.dataset, spec.plans, spec.configuration, spec.scheme, spec.imported or "")
+    ):
         return "it has values of another kind"
     if spec.scheme not in SCHEMES:
         return f"there is no scheme {spec.scheme!r}"

@@ -256,6 +256,7 @@ class TrialSpec:
         plans_sha256: of the plans' content.
         split_sha256: of the fold's training and validation cases.
         data: which training cases come first, None for all throughout.
+        imported: nnU-Net's trainer of a run that this project did not train, else None.
     """
 
     dataset: str
@@ -270,6 +271,7 @@ class TrialSpec:
     plans_sha256: str
     split_sha256: str
     data: DataCurriculum | None = None
+    imported: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("dataset", "plans", "configuration"):
@@ -298,8 +300,9 @@ class TrialSpec:
         if not self.curriculum.random_draws:
             del data["curriculum"]["seed"]
         # Added since the first trials were named: who does not use them keeps the name.
-        if data["data"] is None:
-            del data["data"]
+        for name in ("data", "imported"):
+            if data[name] is None:
+                del data[name]
         for name in self._idle_settings():
             del data["training"][name]
         if self.curriculum.draws_as_rounded(self.training.foreground_oversampling or 0.0):
@@ -331,7 +334,7 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The whole spec as plain JSON."""
-        return {**self._plain}
+        return {name: value for name, value in self._plain.items() if name != "imported" or value is not None}
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
@@ -355,6 +358,7 @@ class TrialSpec:
             "curriculum": {**data["curriculum"], **_written_anew(made.curriculum)},
             "training": {**vars(made.training)},
             "data": None if made.data is None else record_to_json(made.data),
+            "imported": made.imported,
         }
         return made
 

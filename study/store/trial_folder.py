@@ -16,7 +16,7 @@ from study.common import files
 from study.common.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
 from study.common.serialize import record_to_json
 from study.store import locks
-from study.store.records import AttemptHeader, CostInterval, EpochReport
+from study.store.records import AttemptHeader, CostInterval, EpochReport, ImportedFrom
 from study.store.results import TrialResult
 from study.store.specification import TrialSpec
 from study.store.stored import record_from_json, records_from_lines
@@ -42,10 +42,12 @@ ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEAS
 NOTE = "note"
 SPEC, RESULT, COSTS, EPOCHS, EVENTS = "spec.json", "result.json", "costs.jsonl", "epochs.jsonl", "events.jsonl"
 ATTEMPTS = "attempts"
+IMPORTED = "imported.json"
 # What can be had again.
 REMEDIES = {
     SPEC: "delete it, and the same command writes it again",
     RESULT: "delete it, and the same command validates the trial again",
+    IMPORTED: "restore it from a backup, or delete the trial's folder and import the run again",
     EVENTS: "delete it: it tells the trial's story and decides nothing",
 }
 _T = TypeVar("_T")
@@ -118,6 +120,10 @@ class TrialFolder:
     def result(self) -> TrialResult | None:
         """The result, None before the trial finished."""
         return self._document(RESULT, TrialResult) if self.has(RESULT) else None
+
+    def imported(self) -> ImportedFrom | None:
+        """Where the trial was imported from, None if this project trained it."""
+        return self._document(IMPORTED, ImportedFrom) if self.has(IMPORTED) else None
 
     def attempts(self) -> list[AttemptHeader]:
         """Headers of all attempts, in order."""
