@@ -52,7 +52,7 @@ def _export_model(args: argparse.Namespace) -> None:
 
     _check_out(args.out)
     study, wanted = _study_of(args)
-    evidence = gather([study], with_epochs=False)
+    evidence = gather([study], with_details=False)
     point, mine = _chosen(evidence.points, evidence.tables.trials, wanted)
     seed = _seed(mine, args.seed)
     taken = mine[mine["seed"] == seed].sort_values("fold")

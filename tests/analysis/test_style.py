@@ -71,7 +71,7 @@ def test_methods_stand_out_from_the_page_and_text_can_be_read(theme: str) -> Non
 
 def test_every_scheme_has_its_own_colour_and_marker() -> None:
     patches = {*SCHEMES, "other"}
-    assert set(METHOD_STYLES) == set(METHOD_LABELS) == {*patches, *map(with_data_curriculum, patches)}
+    assert set(METHOD_STYLES) == set(METHOD_LABELS) == {*patches, *map(with_data_curriculum, patches), "imported"}
     assert len({style.marker for style in STYLES.values()}) == len(STYLES)
     assert len({paint.light for paint in PAINTS}) == len({paint.name for paint in PAINTS}) == len(PAINTS)
 
