@@ -18,9 +18,7 @@ from mkdocs.structure.files import File
 from analysis.__main__ import PROGRAM as ANALYSIS
 from analysis.tables.columns import TABLES, Column
 from study.__main__ import PROGRAM as STUDY
-from study.cli.schemes import card
-from study.curriculum.cards import CARDS
-from study.curriculum.schemes import SCHEMES
+from study.cli.schemes import NAMES, card
 from study.store import ledger, records, results, specification
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +71,7 @@ def reference() -> dict[str, str]:
     """Page -> its text."""
     return {
         "reference/schemes.md": "# Schemes\n\nAlso on the terminal: `pgps schemes`.\n\n"
-        + "\n\n".join(f"## {name}\n\n{card(name)}" for name in dict.fromkeys((*SCHEMES, *CARDS))),
+        + "\n\n".join(f"## {name}\n\n{card(name)}" for name in NAMES),
         "reference/commands.md": "\n\n".join(_commands()),
         "reference/columns.md": "\n\n".join(_columns()),
         "reference/files.md": "\n\n".join(_files()),

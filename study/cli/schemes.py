@@ -15,14 +15,14 @@ EXAMPLES = """\
   python -m study schemes pgps+
 """
 MOST_LETTERS = 100
+NAMES = tuple(dict.fromkeys((*SCHEMES, *CARDS)))
 # A plan of nnU-Net's for large volumes, where the stages of a chain are most.
 PLAN = Geometry(patch_size=(128, 128, 128), divisors=(32, 32, 32), batch_size=2)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `schemes`."""
-    names = ", ".join(dict.fromkeys((*SCHEMES, *CARDS)))
-    parser.add_argument("name", nargs="?", metavar="NAME", help=f"show its card: {names}")
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"show its card: {', '.join(NAMES)}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,18 +33,17 @@ def run(args: argparse.Namespace) -> int:
 
     console = PlainConsole()
     if args.name is not None:
-        check_choice("NAME", args.name, tuple(dict.fromkeys((*SCHEMES, *CARDS))))
+        check_choice("NAME", args.name, NAMES)
         text = Markdown(f"# {args.name}\n\n{card(args.name)}")
         console.print(text, width=min(console.width, MOST_LETTERS), soft_wrap=False)
         return 0
-    names = [*SCHEMES, *(name for name in CARDS if name not in SCHEMES)]
     print_table(
         console,
         [
-            TextColumn(heading="scheme", cells=names, keep=True),
-            TextColumn(heading="voxels", cells=[_voxel_share(name) for name in names], right=True, keep=True),
+            TextColumn(heading="scheme", cells=NAMES, keep=True),
+            TextColumn(heading="voxels", cells=[_voxel_share(name) for name in NAMES], right=True, keep=True),
             TextColumn(
-                heading="when", cells=[_plain(CARDS[name].when) if name in CARDS else "" for name in names], keep=True
+                heading="when", cells=[_plain(CARDS[name].when) if name in CARDS else "" for name in NAMES], keep=True
             ),
         ],
     )
