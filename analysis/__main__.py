@@ -17,6 +17,7 @@ PROGRAM = CommandLine(
         "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
         "compare": "schemes against a baseline, case by case, in trials or in published numbers",
         "power": "the smallest difference of Dice that a study can show, and what more seeds would",
+        "replay-stops": "what late stopping would have saved in finished studies, and what it would have lost",
         "bench": "how long fronts and reports of large studies take",
     },
 )

@@ -24,6 +24,7 @@ VERBS = {
     "front": "the non-dominated configurations",
     "compare": "schemes against a baseline, case by case, in trials or in published numbers",
     "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
+    "replay-stops": "what late stopping would have saved in finished studies, and what it would have lost",
     "export": "a configuration's models as a zip that stock nnU-Net installs",
     "import": "finished trainings of stock nnU-Net as points of a study",
     "dashboard": "optuna-dashboard on a study, from its ledger alone",
@@ -36,7 +37,7 @@ PROGRAM = CommandLine(
     description="A hyperparameter study of Progressive Growing of Patch Size on nnU-Net v2.",
     package="study.cli",
     verbs=VERBS,
-    elsewhere=dict.fromkeys(("report", "front", "compare", "recommend"), "analysis.cli"),
+    elsewhere=dict.fromkeys(("report", "front", "compare", "recommend", "replay-stops"), "analysis.cli"),
     alone="status",
 )
 

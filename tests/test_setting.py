@@ -36,6 +36,7 @@ from study.curriculum.schemes import SCHEMES, Axes, named_axes
 from study.search.algorithms import SEARCHERS
 from study.search.domains import DEFAULTS, SCHEME
 from study.store.specification import TrainingSettings
+from study.store.stopping import ALL, STOPPING
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KEYS, CURRICULUM = REPOSITORY / "search_spaces" / "README.md", REPOSITORY / "docs" / "explanation" / "curriculum.md"
@@ -49,7 +50,8 @@ def documented(document: Path) -> str:
     if document == KEYS:
         for record in RECORDS:
             text = with_rows(text, settings_of(record), documentation(record))
-        return with_rows(with_rows(text, ["scheme"], scheme_row()), ["searcher"], searcher_row())
+        text = with_rows(with_rows(text, ["scheme"], scheme_row()), ["searcher"], searcher_row())
+        return with_rows(text, ["stopping"], stopping_row())
     for name, each in settings_of(Axes).items():
         # It shows some of the axes, in an order of its own.
         text = with_rows(text, [name], f"| `{name}` | {each.kind.legal} | {each.meaning} |")
@@ -70,6 +72,11 @@ def scheme_row() -> str:
 def searcher_row() -> str:
     names, meanings = ", ".join(f"`{name}`" for name in SEARCHERS), "; ".join(s.meaning for s in SEARCHERS.values())
     return f"| `searcher` | {names} | required | {meanings} |"
+
+
+def stopping_row() -> str:
+    names, meanings = ", ".join(f"`{name}`" for name in STOPPING), "; ".join(STOPPING.values())
+    return f"| `stopping` | {names} | `{ALL}` | {meanings} |"
 
 
 def scheme_documentation(name: str) -> str:

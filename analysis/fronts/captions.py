@@ -121,7 +121,7 @@ def words_of(column: pd.Series[str]) -> set[str]:
 
 
 # Order of states in sentences.
-_STATES = ("finished", "running", "interrupted", "infeasible", "failed", "unreadable", "new")
+_STATES = ("finished", "running", "interrupted", "stopped", "infeasible", "failed", "unreadable", "new")
 
 
 def basis(trials: pd.DataFrame, points: pd.DataFrame) -> list[tuple[str, str]]:

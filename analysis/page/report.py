@@ -42,6 +42,7 @@ from analysis.figures.exhibits import TABLES as TABLE_FOLDER
 from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS
 from analysis.fronts.captions import basis, constant_share, states, words_of
+from analysis.fronts.stops import late_stops
 from analysis.page.cards import as_script, card_data, card_rows, events_of
 from analysis.page.confirmation import confirmation
 from analysis.page.effects import effects
@@ -84,6 +85,7 @@ _TRIAL_TABLE = (
 _NOT_SHOWN = {
     "running": "still running: this is a study in progress, and its figures will change",
     "interrupted": "interrupted and not finished; the same command resumes",
+    "stopped": "stopped late: in the table with the reason, on no front",
     "failed": "failed: in the table with the reason, in no figure",
     "infeasible": "infeasible: in the table with the reason, in no figure",
     UNREADABLE: "unreadable: in the table with the reason, in no figure",
@@ -150,7 +152,7 @@ def write_report(
     done = draw_all(exhibits, processes=processes)
     drawn = {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
     title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
-    page = render(title, evidence, told, exhibits[-1], drawn=drawn, events=events_of(studies))
+    page = render(title, evidence, told, exhibits[-1], drawn=drawn, events=events_of(studies), more=late_stops(studies))
     with _writing_to(folder):
         write_folder(folder, done, evidence.tables, page)
     pictures = (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
@@ -229,8 +231,9 @@ def render(
     *,
     drawn: Mapping[str, Drawn],
     events: Mapping[Any, Any],
+    more: Sequence[str] = (),
 ) -> str:
-    """The HTML document."""
+    """The HTML document; `more` are further notices."""
     frame, styles = evidence.tables.trials, dict[str, str]()
     cards = card_rows(frame)
 
@@ -242,7 +245,7 @@ def render(
         title=title,
         subtitle=states(frame),
         basis=basis(frame, evidence.points),
-        notices=list(_notices(frame, evidence.points)),
+        notices=[*_notices(frame, evidence.points), *more],
         sections=sections,
         trials=trials,
         # An id for the first row of each trial: two studies may hold the same trial.

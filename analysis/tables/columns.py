@@ -60,7 +60,7 @@ _IDENTITY = (
     _words("study", "Study", "name of the study's folder"),
     _words("trial_id", "Trial", "identity of the trial, also its folder's name"),
     _POINT_ID,
-    _words("state", "State", "new, running, interrupted, infeasible, failed, finished, or unreadable"),
+    _words("state", "State", "new, running, interrupted, infeasible, failed, stopped (late), finished, or unreadable"),
     _words("failure", "Reason", "why a trial failed or cannot be read"),
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Group
@@ -21,7 +21,7 @@ from study.store.ledger import Ledger
 from study.store.status import StatusBoard, TrialStatus, best, counts, last_ones, print_table, rich_table, scheme_words
 from study.store.trial_folder import TrialState
 
-ENDED = (TrialState.FINISHED, TrialState.INFEASIBLE)
+ENDED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.INFEASIBLE)
 
 
 class LiveTable:
@@ -100,6 +100,18 @@ def closing(out: Path | str, rows: Sequence[TrialStatus], verb: str, *more: str)
         words = shlex.join(["-m", "analysis", verb, str(out), *more])
         lines += [f"best    {ending(found)}", f"next    {python()} {words}"]
     return lines
+
+
+def finishing(out: Path | str, ledger: Ledger, rows: Sequence[TrialStatus]) -> Iterator[str]:
+    """The command for each trial that was stopped late that trains it to its end all the same."""
+    stopped = [row.trial_id for row in rows if row.state is TrialState.STOPPED]
+    if stopped:
+        from analysis.advice.text import Recipe, recorded_data, trial_command
+
+    for trial_id in stopped:
+        folder = ledger.trial(trial_id)
+        command = trial_command(Recipe.of_spec(folder.spec()), out=out, data=recorded_data(folder))
+        yield f"{trial_id} to its end all the same: {command}"
 
 
 def watch(board: StatusBoard, console: PlainConsole, seconds: float, refresh: Callable[[], None]) -> None:

@@ -104,7 +104,7 @@ class CommandLine:
         return parser
 
     def _module(self, verb: str) -> ModuleType:
-        return importlib.import_module(f"{self.elsewhere.get(verb, self.package)}.{verb}")
+        return importlib.import_module(f"{self.elsewhere.get(verb, self.package)}.{verb.replace('-', '_')}")
 
 
 def _in_a_line(error: Exception) -> str:

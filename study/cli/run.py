@@ -14,6 +14,7 @@ from study.buckets.storage import is_url, place
 from study.cli.options import RESOURCES, add_cluster_options, add_data_option, add_resource_options, patience_of
 from study.common import terminal
 from study.common.setting import number, whole
+from study.store.stopping import STOPPING
 
 if TYPE_CHECKING:
     from study.common.tables import PlainConsole
@@ -62,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     space.add_argument("--epochs", type=whole, metavar="N")
     space.add_argument("--iterations-per-epoch", type=whole, metavar="N", help="at full budget")
     space.add_argument("--stop-at-dice", type=number, metavar="0..1", help="end each training at this validation Dice")
+    space.add_argument(
+        "--stopping", metavar="WORD", help=f"{' or '.join(STOPPING)}: whether trainings are stopped late"
+    )
     space.add_argument("--country", metavar="ISO3", help="grid of the CO2 figures")
     add_resource_options(space)
     add_cluster_options(parser)
@@ -83,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     space = resolved_space(written, paths, _header(args.out))
     if space.searcher != written.searcher:
         terminal.complain(f"the study was begun with the searcher {space.searcher} and keeps it")
+    if space.stopping != written.stopping:
+        terminal.complain(f"the study was begun with `stopping: {space.stopping}` and keeps it")
     check_data(space, prepared_lookup(paths))
     if args.dry_run:
         from study.cli.dry_run import show
@@ -122,7 +128,7 @@ def load(args: argparse.Namespace) -> SearchSpace:
 
     names = ("dataset", "plans", "configuration", "epochs", "iterations_per_epoch", "stop_at_dice", "country")
     return load_space(args.space, trials=args.trials).with_overrides(
-        **{name: getattr(args, name) for name in (*names, *RESOURCES)},
+        **{name: getattr(args, name) for name in (*names, "stopping", *RESOURCES)},
         folds=tuple(args.folds) if args.folds else None,
         seeds=tuple(args.seeds) if args.seeds else None,
     )
@@ -155,7 +161,7 @@ def start(
         0, or 1 when trials have failed.
     """
     from study.buckets.shared_ledger import study_ledger
-    from study.cli.live import closing
+    from study.cli.live import closing, finishing
     from study.cluster.local import configure_ray
     from study.common.tables import wide_console
     from study.store.status import study_status
@@ -168,7 +174,10 @@ def start(
             console, patience, space=space, ledger=ledger, data=paths, address=address, **more
         )
         rows = [replace(row, log=ledger.named(row.log, row.trial_id)) for row in study_status(ledger)]
+        commands = list(finishing(out, ledger, rows))
     code = _tell_troubles(console, rows, complaints)
+    for line in commands:
+        console.print(line, soft_wrap=True)
     for line in closing(out, rows, *and_then) if and_then else ():
         console.print(line)
     return code

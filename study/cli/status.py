@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.study is None:
         return _overview(args)
     from study.buckets.view import reading
+    from study.cli.live import finishing
     from study.store.ledger import Ledger
 
     with reading(args.study) as (folder, view):
@@ -70,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
         console, runner = wide_console(), ledger.runner()
         if runner:
             console.print(f"being run by {runner}")
-        _print(console, _rows(ledger, view), ledger.confirmation())
+        rows = _rows(ledger, view)
+        _print(console, rows, ledger.confirmation())
+        for line in finishing(args.study, ledger, rows):
+            console.print(line, soft_wrap=True)
     return 0
 
 

@@ -47,6 +47,7 @@ from study.search.trials import Lookup, prepared_lookup
 from study.store.audit import audit
 from study.store.ledger import Ledger
 from study.store.status import found, study_status
+from study.store.stopping import LATE
 from study.store.trial_folder import TrialState
 
 REFRESH_SECONDS = 1.0
@@ -203,7 +204,9 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
         previous_stage=run.previous_stage,
         metrics=run.space.metrics,
     )
-    template = TrialJob(study=run.ledger.root.resolve(), trial_id="", workplace=workplace, stop_file=stop_file)
+    root = run.ledger.root.resolve()
+    curves = run.ledger.url or str(root) if run.space.stopping == LATE else None
+    template = TrialJob(study=root, trial_id="", workplace=workplace, stop_file=stop_file, curves=curves)
     return Assignment(
         space=run.space,
         template=template,

@@ -47,6 +47,7 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
 OUTCOME = "outcome"
 REASON = "reason"
+PROJECTED = "projected"
 OUT_OF_DISK = "disk full"
 
 
@@ -129,11 +130,11 @@ def run_point(config: Mapping[str, Any], assignment: Assignment) -> None:
         tune.report({OUTCOME: TrialState.FAILED.value, REASON: str(error)})
         return
     reached = outcome(folders)
-    tune.report({OUTCOME: reached.state.value, REASON: reached.reason, **reached.values})
+    tune.report({OUTCOME: reached.state.value, REASON: reached.reason, PROJECTED: reached.projected, **reached.values})
 
 
 def bring_to_end(folder: TrialFolder, job: TrialJob, assignment: Assignment) -> TrialState:
-    """Train one trial until it has finished, is infeasible, or has failed too often; returns which.
+    """Train one trial until it has finished, is infeasible, was stopped late, or has failed too often; returns which.
 
     While another process works on the trial, this one waits: a process that lost its worker may still be writing its
     checkpoint, and a lock whose holder is gone with its node becomes stale.
@@ -149,6 +150,8 @@ def bring_to_end(folder: TrialFolder, job: TrialJob, assignment: Assignment) -> 
         if state is TrialState.RUNNING:
             time.sleep(BUSY_POLL_SECONDS)
             continue
+        if state is TrialState.STOPPED:
+            return state
         if state is TrialState.INFEASIBLE and (tried or not patience.retry_infeasible):
             return state
         if faults > patience.retries:
@@ -162,6 +165,8 @@ def bring_to_end(folder: TrialFolder, job: TrialJob, assignment: Assignment) -> 
             continue
         if folder.result() is not None:
             break
+        if folder.state() is TrialState.STOPPED:
+            continue
         if ending.reason or ending.code not in TOLD_CODES:
             # What the process could not record itself.
             ended = TrialState.INFEASIBLE if ending.code == INFEASIBLE else TrialState.FAILED
@@ -352,4 +357,5 @@ def reported(result: Mapping[str, Any] | None) -> Outcome:
         return Outcome(state=TrialState.INTERRUPTED, reason=str(result["outcome"]))
     values = {name: result.get(name) for name in OBJECTIVES}
     measured = {n: value for n, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}
-    return Outcome(state=TrialState(result["outcome"]), values=measured, reason=result.get("reason"))
+    state, reason, projected = TrialState(result[OUTCOME]), result.get(REASON), result.get(PROJECTED)
+    return Outcome(state=state, values=measured, reason=reason, projected=projected)

@@ -102,10 +102,14 @@ class StopRequest:
     """Set by a signal handler; what is deferred goes on to a place where it can stop, anything else ends at once.
 
     Further requests only repeat the first one, so that what cleans up after it is not interrupted.
+
+    Attributes:
+        requested: whether a stop is.
+        recorded: whether the ledger says already how the trial ends.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.recorded = False
         self._deferred = False
 
     def signal(self, *_: object) -> None:
@@ -113,6 +117,9 @@ class StopRequest:
         repeated, self.requested = self.requested, True
         if not repeated and not self._deferred:
             self.check()
+
+    def epoch_done(self, report: EpochReport) -> None:
+        """One epoch is in the ledger: what is asked for may depend on it."""
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

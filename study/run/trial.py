@@ -150,7 +150,8 @@ class _Attempt:
             with nnunet_environment(self._folder, self._workplace.data, processes=self._workplace.resources.threads):
                 self._train_and_validate(device)
         except TrialInterrupted as interruption:
-            self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
+            if not self._stop.recorded:
+                self._folder.append_event("interrupted", attempt=self._index, reason=str(interruption))
             raise
         except (LedgerError, DataIntegrityError):
             # Damaged or foreign records or data: nothing that training again would mend.
@@ -335,6 +336,7 @@ class _Attempt:
     def epoch_done(self, report: EpochReport) -> None:
         self._folder.append_epoch(report)
         self._progress.epoch_done(report)
+        self._stop.epoch_done(report)
 
     def stop_requested(self) -> bool:
         return self._stop.requested

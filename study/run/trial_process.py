@@ -30,6 +30,7 @@ from study.common.errors import (
     TrialInterrupted,
 )
 from study.common.terminal import output_to
+from study.run.late_stop import LateStop
 from study.run.progress import Progress, StopRequest
 from study.run.trial import run_trial
 from study.run.workplace import Workplace
@@ -64,12 +65,14 @@ class TrialJob:
         study: absolute path of the study folder; trial_id: a trial whose specification is in it.
         workplace: where and with what it is trained, with absolute paths.
         stop_file: its appearance stops the trial.
+        curves: folder or URL of the study whose finished curves may stop it late; None where none may.
     """
 
     study: Path
     trial_id: str
     workplace: Workplace
     stop_file: Path
+    curves: str | None = None
 
 
 class Speaker(Progress):
@@ -121,7 +124,8 @@ def run_job(job: TrialJob, progress: Progress, *, orders: Connection, helpers: t
     workplace = replace(job.workplace, stall_seconds=math.inf, helpers=helpers)
     with output_to(folder.log_path):
         try:
-            stop = _stop_on_request(lambda: orders.poll(None), lambda: _until_exists(job.stop_file))
+            stop = StopRequest() if job.curves is None else LateStop(folder, job.curves)
+            _stop_on_request(stop, lambda: orders.poll(None), lambda: _until_exists(job.stop_file))
             run_trial(folder.spec(), ledger, workplace, progress=progress, stop=stop)
         except StudyError as error:
             code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), REFUSED)
@@ -136,13 +140,11 @@ def run_job(job: TrialJob, progress: Progress, *, orders: Connection, helpers: t
     return FINISHED
 
 
-def _stop_on_request(*waits: Callable[[], object]) -> StopRequest:
-    stop = StopRequest()
+def _stop_on_request(stop: StopRequest, *waits: Callable[[], object]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.signal)
     for wait in waits:
         threading.Thread(target=_terminate_after, args=(wait,), daemon=True).start()
-    return stop
 
 
 def _terminate_after(wait: Callable[[], object]) -> None:

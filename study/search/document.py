@@ -42,6 +42,7 @@ from study.search.space import Resources, SearchSpace
 from study.store.ledger import recorded_defaults
 from study.store.results import DEFAULT_TOLERANCE_MM, METRICS, Metrics
 from study.store.specification import Energy
+from study.store.stopping import ALL
 
 # No space needs more; PyYAML reads some ten thousand values a second, and aliases may mean billions.
 MOST_BYTES, MOST_VALUES, DEEPEST, LARGEST = 262_144, 2_000, 20, 2**63
@@ -200,6 +201,7 @@ class SpaceDocument(_Block):
     configuration: str = "3d_fullres"
     folds: list[int] = [0]
     seeds: list[int] = [0]
+    stopping: str = ALL
     metrics: list[str] = []
     nsd_tolerance_mm: float = DEFAULT_TOLERANCE_MM
     resources: ResourcesBlock = ResourcesBlock()
@@ -258,7 +260,7 @@ def space_from(document: object) -> SearchSpace:
         raise _translated(error.errors()) from None
     default_objectives = DEFAULT_OBJECTIVES if checked.searcher in ADAPTIVE else ()
     return SearchSpace(
-        **checked.model_dump(include={"name", "searcher", "trials", "seed", "plans", "configuration"}),
+        **checked.model_dump(include={"name", "searcher", "trials", "seed", "plans", "configuration", "stopping"}),
         objectives=default_objectives if checked.objectives is None else tuple(checked.objectives),
         folds=tuple(checked.folds),
         seeds=tuple(checked.seeds),

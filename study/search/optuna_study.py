@@ -4,7 +4,7 @@ In Optuna's terms: distributions for domains, directions for objectives, trial s
 
 finished                             COMPLETE, with a value for each objective
 finished, an objective unmeasured    FAIL
-infeasible                           PRUNED: ranked behind everything complete, so it is kept away from
+infeasible, or stopped late          PRUNED: ranked behind everything complete, so it is kept away from
 failed, lost or interrupted          FAIL: nothing is known of the point
 being trained                        RUNNING, with the curve so far
 neither, in a rebuilt study          WAITING: the command that runs the study trains it
@@ -47,7 +47,7 @@ from study.store.trial_folder import TrialFolder, TrialState
 OBJECTIVES_OF_LISTS = ("dice", "runtime_seconds")
 # How long a database may be in somebody else's hands.
 LOCK_SECONDS = 10.0
-SETTLED = (TrialState.FINISHED, TrialState.INFEASIBLE, TrialState.FAILED)
+SETTLED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.INFEASIBLE, TrialState.FAILED)
 STUDY = "study"
 
 
@@ -61,8 +61,8 @@ class OptunaEnding(NamedTuple):
 
 def ending_of(outcome: Outcome, objectives: Sequence[str]) -> OptunaEnding:
     """How Optuna's trial of a point ends that came to this outcome."""
-    if outcome.state is TrialState.INFEASIBLE:
-        return OptunaEnding(OptunaState.PRUNED, reason=outcome.reason or "infeasible")
+    if outcome.state in (TrialState.INFEASIBLE, TrialState.STOPPED):
+        return OptunaEnding(OptunaState.PRUNED, reason=outcome.reason or outcome.state.value)
     if outcome.state is not TrialState.FINISHED:
         return OptunaEnding(OptunaState.FAIL, reason=outcome.reason or outcome.state.value)
     values = [outcome.values.get(name, math.nan) for name in objectives]

@@ -68,13 +68,13 @@ class Pareto(Strategy):
         self.told[place] = None
 
     def tell(self, number: int, reached: Outcome) -> None:
-        """Take what it came to; nothing is known of one that failed, and it may be proposed again."""
+        """Take what it came to: Dice and costs, or the Dice that one stopped late was heading for; else nothing."""
         self.told[self._numbers[number]] = reached
 
     def candidates(self, number: int) -> Iterator[Point]:
         """All points of the pool, the best first."""
         yield from (self.points[place] for place in self._published if place not in self.told)
-        known = [place for place, reached in self.told.items() if reached is not None and DICE in reached.values]
+        known = [place for place in self.told if self._dice(place) is not None]
         costs = self._costs(known)
         ranked = self._by_improvement(known, costs) if len(known) >= LEAST_KNOWN else self._by_distance(costs)
         yield from (self.points[place] for place in ranked)
@@ -108,6 +108,11 @@ class Pareto(Strategy):
         reached = self.told[place]
         return None if reached is None else reached.values.get(name)
 
+    def _dice(self, place: int) -> float | None:
+        """As measured; of a point that was stopped late, as projected then."""
+        reached = self.told[place]
+        return None if reached is None else reached.values.get(DICE, reached.projected)
+
     def _rows(self, costs: Array) -> Array:
         """What the model of Dice is given: the settings, and the first cost in the logarithm."""
         logarithm = np.log(costs[:, 0])
@@ -124,7 +129,7 @@ class Pareto(Strategy):
 
     def _by_improvement(self, known: Sequence[int], costs: Array) -> list[int]:
         rows = self._rows(costs)
-        dice = np.array([self._value(place, DICE) for place in known], dtype=float)
+        dice = np.array([self._dice(place) for place in known], dtype=float)
         running = [place for place, reached in self.told.items() if reached is None]
         mean, deviation = DiceModel(rows[list(known)], dice, rows[running])(rows)
         begun = [*known, *running]

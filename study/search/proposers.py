@@ -4,8 +4,8 @@ A *proposal* is a numbered point and the trials it stands for. It is recorded in
 before; its number is its place in the order of proposals. What proposal n is depends on the space, on n and on what
 is known of the proposals before it, so an interrupted study proposes what an undisturbed one would have.
 
-A point is *settled* when there is nothing left to train: it has finished, or it is infeasible and not to be tried
-again.
+A point is *settled* when there is nothing left to train: it has finished, was stopped late, or is infeasible and not to
+be tried again.
 
 Points that are known in advance are gone through by `ListProposer`. Of those that stand for the same trials the first
 alone is trained: the others would wait for it in its way. They are recorded in their turn, as are points whose trials
@@ -188,7 +188,7 @@ class Proposer(ABC):
         return new_points * _trials_of_a_point(self._space) + sum(counts(trial.state()) for trial in begun)
 
     def _is_settled(self, reached: Outcome) -> bool:
-        return reached.state is TrialState.FINISHED or (
+        return reached.state in (TrialState.FINISHED, TrialState.STOPPED) or (
             reached.state is TrialState.INFEASIBLE and not self._retry_infeasible
         )
 

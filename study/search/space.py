@@ -38,6 +38,7 @@ from study.search.domains import (
 from study.store.ledger import RESOLVED, recorded_defaults
 from study.store.results import HD95, METRICS, NO_METRICS, NSD, Metrics
 from study.store.specification import Energy
+from study.store.stopping import ALL, LATE, STOPPING, rung_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ OBJECTIVES: Mapping[str, str] = {
     HD95: "min",
 }
 """What a searcher may optimise -> `max` or `min`."""
+LATE_OBJECTIVES = ("dice", "runtime_seconds", "co2_kg", "energy_kwh")
+"""What late stopping knows of: Dice, and costs that grow with iterations and voxels."""
 METERED_OBJECTIVES = ("co2_kg", "energy_kwh")
 MOST_POINTS = 100_000
 
@@ -104,6 +107,7 @@ class SearchSpace:
         configuration: nnU-Net's, `3d_fullres`.
         folds, seeds: every point is trained once for each pair; the mean counts.
         resources, energy: what a trial gets of the machine, and how its energy is measured.
+        stopping: a key of `stopping.STOPPING`: whether trainings may be stopped late.
         metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
         axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
         resolved: what a study's defaults came to when it was created, full dataset name -> plans, in the order of
@@ -126,6 +130,7 @@ class SearchSpace:
     energy: Energy
     axes: Mapping[str, Domain]
     metrics: Metrics = NO_METRICS
+    stopping: str = ALL
     resolved: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,6 +144,9 @@ class SearchSpace:
         check_axes(self.axes)
         self._check_objectives()
         self._check_search()
+        check_choice("stopping", self.stopping, tuple(STOPPING))
+        if self.stopping == LATE:
+            self._check_late_stopping()
 
     @property
     def searched(self) -> dict[str, Domain]:
@@ -211,6 +219,7 @@ class SearchSpace:
             **{f"energy.{name}": value for name, value in asdict(self.energy).items()},
             **({"nsd_tolerance_mm": self.metrics.nsd_tolerance_mm} if NSD in self.objectives else {}),
             **changed,
+            **({"stopping": self.stopping} if self.stopping != ALL else {}),
             **({RESOLVED: dict(self.resolved)} if self.resolved else {}),
         }
 
@@ -276,6 +285,21 @@ class SearchSpace:
             legal = "grid while no setting of curriculum or training has a list or domain"
             raise InvalidInputError(field="searcher", received=self.searcher, legal=legal)
 
+    def _check_late_stopping(self) -> None:
+        """Whether there are curves to go by, and whether what they are about is all that is wanted of a point."""
+        others = [name for name in self.objectives if name not in LATE_OBJECTIVES]
+        if others:
+            legal = f"{', '.join(LATE_OBJECTIVES)} with `stopping: {LATE}`, which knows no other"
+            raise InvalidInputError(field="objectives", received=others, legal=legal)
+        if any(target is not None for target in self.axes["training.stop_at_dice"].probes()):
+            received, legal = self.axes["training.stop_at_dice"].to_json(), f"null with `stopping: {LATE}`"
+            raise InvalidInputError(field="training.stop_at_dice", received=received, legal=legal)
+        ends: Any = {name: self.axes[f"training.{name}"].probes() for name in ("epochs", "validation_every_epochs")}
+        epochs, every = min(ends["epochs"]), max(ends["validation_every_epochs"])
+        if not rung_epochs(epochs, every):
+            legal = f"so few that three validations come before the last of {epochs} epochs, with `stopping: {LATE}`"
+            raise InvalidInputError(field="training.validation_every_epochs", received=every, legal=legal)
+
     def _check_grid(self) -> None:
         for name, domain in self.searched.items():
             if domain.values() is None:
@@ -307,6 +331,11 @@ def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, An
     for written in space.datasets:
         dataset = find_dataset(paths, written)
         resolved[dataset.name] = dataset.choose_plans(space.plans or recorded.get(dataset.name))
-    begun_with = (header.get("space") or {}).get("searcher", space.searcher)
-    same_kind = begun_with in ADAPTIVE and space.searcher in ADAPTIVE
-    return replace(space, resolved=resolved, searcher=begun_with if same_kind else space.searcher)
+    begun = header.get("space") or {"searcher": space.searcher, "stopping": space.stopping}
+    same_kind = begun["searcher"] in ADAPTIVE and space.searcher in ADAPTIVE
+    return replace(
+        space,
+        resolved=resolved,
+        searcher=begun["searcher"] if same_kind else space.searcher,
+        stopping=begun.get("stopping", ALL),
+    )

@@ -62,7 +62,7 @@ class Records:
     """All that a trial's folder holds; the fields are those of `TrialFolder`.
 
     Attributes:
-        state: of the trial; failure: why it is failed or infeasible.
+        state: of the trial; failure: why it is failed, infeasible or stopped late.
     """
 
     spec: TrialSpec

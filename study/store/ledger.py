@@ -12,7 +12,7 @@
         attempts/000.json        one AttemptHeader per process that worked on the trial
         costs.jsonl              CostInterval records
         epochs.jsonl             EpochReport records
-        events.jsonl             started, interrupted, failed, infeasible, finished, note
+        events.jsonl             started, interrupted, failed, infeasible, stopped, finished, rung, note
         result.json              the TrialResult; its presence means finished
         locks/                   who works on the trial
         log.txt                  what nnU-Net and our process printed

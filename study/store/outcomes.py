@@ -10,6 +10,7 @@ from study.common.errors import LedgerError
 from study.store.audit import UNFORESEEN, read_trial
 from study.store.costs import bill
 from study.store.results import NO_METRICS, Metrics
+from study.store.stopping import projected
 from study.store.trial_folder import TrialFolder, TrialState
 
 
@@ -19,15 +20,17 @@ class Outcome:
 
     Attributes:
         state: finished when all of its trials are; infeasible when one is, else failed when one is or its records are
-            damaged; else interrupted.
+            damaged, else stopped when one was stopped late; else interrupted.
         values: means over the trials of a finished point of everything a searcher may optimise; what is unmeasured in
             one of them is left out. Empty unless finished.
-        reason: why it is infeasible or failed, in one line.
+        reason: why it is infeasible, failed or stopped, in one line.
+        projected: Dice that a point of one trial was heading for when it was stopped.
     """
 
     state: TrialState
     values: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
+    projected: float | None = None
 
 
 def outcome(folders: Sequence[TrialFolder], metrics: Metrics = NO_METRICS) -> Outcome:
@@ -43,10 +46,12 @@ def outcome(folders: Sequence[TrialFolder], metrics: Metrics = NO_METRICS) -> Ou
         if any(metrics.lacking_in(folder.result()) for folder in folders if metrics.names):
             return Outcome(state=TrialState.INTERRUPTED)
         return Outcome(state=TrialState.FINISHED, values=_means([trial.values for trial in trials]))
-    for ending in (TrialState.INFEASIBLE, TrialState.FAILED):
+    for ending in (TrialState.INFEASIBLE, TrialState.FAILED, TrialState.STOPPED):
         if ending in states:
             trial = trials[states.index(ending)]
-            return Outcome(state=ending, reason=trial.reason)
+            # Of several folds, one alone says nothing of the mean.
+            alone = folders[0] if ending is TrialState.STOPPED and len(folders) == 1 else None
+            return Outcome(state=ending, reason=trial.reason, projected=None if alone is None else projected(alone))
     return Outcome(state=TrialState.INTERRUPTED)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {
     TrialState.FINISHED: "green",
+    TrialState.STOPPED: "blue",
     TrialState.RUNNING: "cyan",
     TrialState.FAILED: "red",
     TrialState.INFEASIBLE: "magenta",
@@ -52,7 +53,7 @@ class TrialStatus:
         stopped_at_iteration: where a finished trial reached the Dice to stop at; None at its end or before.
         patch_size: of the last epoch's stage, voxels per axis.
         pseudo_dice: of the last validated epoch; dice: of the final validation.
-        last_error: why the trial is failed, infeasible or unreadable.
+        last_error: why the trial is failed, infeasible, stopped late or unreadable.
         unmeasured: why energy is not known, a line per part.
         fallbacks: what the last attempt did not run as intended on its GPU, a line each.
         log, predict: path of the log, and the command that predicts with a finished model.
@@ -208,12 +209,14 @@ def found(rows: Sequence[TrialStatus], new: int) -> str:
     """
     finished = sum(row.state is TrialState.FINISHED for row in rows)
     infeasible = sum(row.state is TrialState.INFEASIBLE for row in rows)
+    stopped = sum(row.state is TrialState.STOPPED for row in rows)
     resumable = [row for row in rows if row.state in RESUMABLE]
     where = ", ".join(f"{row.trial_id} at {row.iteration}" for row in resumable[:MOST_NAMED])
     more = ", …" if len(resumable) > MOST_NAMED else ""
     waste = sum(row.waste_seconds for row in rows)
     return (
         f"found {finished} finished, {f'{infeasible} infeasible, ' if infeasible else ''}"
+        f"{f'{stopped} stopped late, ' if stopped else ''}"
         f"{len(resumable)} resumable{f' ({where}{more})' if where else ''}, {new} new; {waste:.1f} s wasted so far"
     )
 

@@ -34,11 +34,12 @@ class TrialState(str, Enum):
     FAILED = "failed"
     INFEASIBLE = "infeasible"
     FINISHED = "finished"
+    STOPPED = "stopped"
     UNREADABLE = "unreadable"
 
 
 # Events that end a trial without a result, and the state they leave.
-ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE)}
+ENDINGS = {state.value: state for state in (TrialState.FAILED, TrialState.INFEASIBLE, TrialState.STOPPED)}
 NOTE = "note"
 SPEC, RESULT, COSTS, EPOCHS, EVENTS = "spec.json", "result.json", "costs.jsonl", "epochs.jsonl", "events.jsonl"
 ATTEMPTS = "attempts"
@@ -146,7 +147,7 @@ class TrialFolder:
         return files.load_lines(f"{self.path}/{EVENTS}", _event, self.remedy(EVENTS))
 
     def failure_reason(self) -> str | None:
-        """Why the trial is failed or infeasible, in one line; None if it is neither."""
+        """Why the trial is failed, infeasible or stopped late, in one line; None if it is none of these."""
         if self.state() not in ENDINGS.values():
             return None
         return str((self._last_event() or {}).get("reason", ""))
