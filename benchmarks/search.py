@@ -4,6 +4,8 @@ Each searcher runs by itself on each surface, a point at a time, and every figur
 that look undominated in what it has seen, against the share of the grid's cost that it has spent. `oracle` trains the
 true front, the cheapest point first, sees it without noise, and is what a search could do at best. Surfaces whose seed
 is a multiple of three are held out: nothing of the searcher was chosen on them.
+
+The stored grid (`benchmarks.grid`) is searched likewise, with its own results for the truth and seeds for surfaces.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ import joblib
 import numpy as np
 import optuna
 
+from benchmarks.grid import load as load_grid
 from benchmarks.surfaces import AXES, Surface, curriculum_of, grid, surface
+from study.curriculum.curriculum import Curriculum
 from study.search.document import space_from
 from study.search.optuna_study import Tpe, directions, distributions, silence_optuna
 from study.search.pareto import Pareto, published
@@ -67,12 +72,14 @@ class SearchBench:
     Attributes:
         spendings: of each searcher and goal, on all surfaces and on those held out.
         grid_points: of the grid, each a curriculum of its own.
-        proposal_seconds: of `pareto` with 500 points known.
+        proposal_seconds: of `pareto` with 500 points known; None where it was not measured.
+        over: what the spendings are over.
     """
 
     spendings: tuple[Spending, ...]
     grid_points: int
-    proposal_seconds: float
+    proposal_seconds: float | None
+    over: str = "surfaces"
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON."""
@@ -83,58 +90,80 @@ class SearchBench:
         lines = [f"share of the cost of a grid of {self.grid_points} points until the front was found"]
         for each in self.spendings:
             shares = ", ".join(f"{word} {_percent(getattr(each, word))}" for word in ("median", "p90", "worst"))
-            held = "held-out surfaces" if each.held_out else "surfaces"
-            lines.append(f"{each.searcher:8}{each.goal:4.0%} of its hypervolume: {shares} ({each.surfaces} {held})")
-        return "\n".join(
-            [*lines, f"a proposal of pareto with {KNOWN_POINTS} points known: {self.proposal_seconds:.2f} s"]
-        )
+            over = f"{each.surfaces} {'held-out ' if each.held_out else ''}{self.over}"
+            lines.append(f"{each.searcher:8}{each.goal:4.0%} of its hypervolume: {shares} ({over})")
+        if self.proposal_seconds is not None:
+            lines.append(f"a proposal of pareto with {KNOWN_POINTS} points known: {self.proposal_seconds:.2f} s")
+        return "\n".join(lines)
 
 
 def _percent(share: float) -> str:
     return f"not within {MOST_SPENT:.0%}" if share == math.inf else f"{share:.1%}"
 
 
-Order = Callable[[SearchSpace, Sequence[Point], Surface], Iterator[int]]
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A grid to search.
+
+    Attributes:
+        space: its axes; its seed is the searcher's.
+        points: each with a curriculum of its own.
+        curriculum_of: the stage table of a point.
+        truth: what each point costs and reaches.
+    """
+
+    space: SearchSpace
+    points: Sequence[Point]
+    curriculum_of: Callable[[Point], Curriculum]
+    truth: Surface
+
+    def places(self) -> dict[object, int]:
+        """Of the points, by their stages."""
+        return {self.curriculum_of(point).stages: place for place, point in enumerate(self.points)}
 
 
-def _grid(space: SearchSpace, points: Sequence[Point], truth: Surface) -> Iterator[int]:
-    yield from range(len(points))
+Order = Callable[[Problem], Iterator[int]]
 
 
-def _random(space: SearchSpace, points: Sequence[Point], truth: Surface) -> Iterator[int]:
-    yield from random.Random(space.seed).sample(range(len(points)), len(points))
+def _grid(problem: Problem) -> Iterator[int]:
+    yield from range(len(problem.points))
 
 
-def _oracle(space: SearchSpace, points: Sequence[Point], truth: Surface) -> Iterator[int]:
-    yield from truth.front()
+def _random(problem: Problem) -> Iterator[int]:
+    count = len(problem.points)
+    yield from random.Random(problem.space.seed).sample(range(count), count)
+
+
+def _oracle(problem: Problem) -> Iterator[int]:
+    yield from problem.truth.front()
 
 
 def _strategy(kind: type[Strategy]) -> Order:
-    def order(space: SearchSpace, points: Sequence[Point], truth: Surface) -> Iterator[int]:
-        strategy, places = kind(space, curriculum_of), _places(points)
+    def order(problem: Problem) -> Iterator[int]:
+        strategy, places, points = kind(problem.space, problem.curriculum_of), problem.places(), problem.points
         left = set(range(len(points)))
-        spare = _random(space, points, truth)
+        spare = _random(problem)
         for number in range(len(points)):
-            found = (places[curriculum_of(point).stages] for point in strategy.candidates(number))
+            found = (places[problem.curriculum_of(point).stages] for point in strategy.candidates(number))
             place = next((each for each in found if each in left), None)
             place = next(each for each in spare if each in left) if place is None else place
             left.remove(place)
             strategy.begin(number, points[place])
-            strategy.tell(number, _outcome(truth, place))
+            strategy.tell(number, _outcome(problem.truth, place))
             yield place
 
     return order
 
 
-def _nsga2(space: SearchSpace, points: Sequence[Point], truth: Surface) -> Iterator[int]:
+def _nsga2(problem: Problem) -> Iterator[int]:
     silence_optuna()
-    sampler = optuna.samplers.NSGAIISampler(population_size=20, seed=space.seed)
+    sampler = optuna.samplers.NSGAIISampler(population_size=20, seed=problem.space.seed)
     study = optuna.create_study(directions=directions(OBJECTIVES), sampler=sampler)
-    settings, places = distributions(space), _places(points)
-    for _ in range(10 * len(points)):
+    settings, places = distributions(problem.space), problem.places()
+    for _ in range(10 * len(problem.points)):
         trial = study.ask(settings)
-        place = places[curriculum_of(trial.params).stages]
-        study.tell(trial, [truth.observed[place], truth.seconds[place]])
+        place = places[problem.curriculum_of(trial.params).stages]
+        study.tell(trial, [problem.truth.observed[place], problem.truth.seconds[place]])
         yield place
 
 
@@ -146,6 +175,7 @@ SEARCHERS: dict[str, Order] = {
     "grid": _grid,
     "oracle": _oracle,
 }
+UNSEEDED = ("grid", "oracle")
 
 
 def measure(*, surfaces: int, searchers: Sequence[str], jobs: int) -> SearchBench:
@@ -157,7 +187,7 @@ def measure(*, surfaces: int, searchers: Sequence[str], jobs: int) -> SearchBenc
         jobs: processes side by side.
     """
     pairs = [(name, seed) for name in searchers for seed in range(surfaces)]
-    spent = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_spent)(name, seed) for name, seed in pairs)
+    spent = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_spent)(name, _made_up, seed) for name, seed in pairs)
     found = dict(zip(pairs, spent, strict=True))
     spendings = (
         _reduced(name, goal, held_out, [found[name, seed][k] for seed in seeds])
@@ -185,14 +215,45 @@ def proposal_seconds(points: int) -> float:
     return time.perf_counter() - began
 
 
+def measure_stored(path: Path, *, seeds: int, searchers: Sequence[str], jobs: int) -> SearchBench:
+    """Run searchers on a stored grid, see `grid.load`, with seeds from 0; what has none runs once."""
+    load = partial(_stored, path)
+    pairs = [(name, seed) for name in searchers for seed in range(1 if name in UNSEEDED else seeds)]
+    spent = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_spent)(name, load, seed) for name, seed in pairs)
+    found: dict[str, list[list[float]]] = {name: [] for name in searchers}
+    for (name, _), shares in zip(pairs, spent, strict=True):
+        found[name].append(shares)
+    spendings = (
+        _reduced(name, goal, False, [shares[k] for shares in found[name]])
+        for name in searchers
+        for k, goal in enumerate(GOALS)
+    )
+    return SearchBench(spendings=tuple(spendings), grid_points=len(load(0).points), proposal_seconds=None, over="seeds")
+
+
 def _space(seed: int, *, continuous: bool = False) -> SearchSpace:
-    axes = AXES | ({"min_patch": {"uniform": [0, 1]}} if continuous else {})
+    return _space_of(AXES | ({"min_patch": {"uniform": [0, 1]}} if continuous else {}), seed)
+
+
+def _space_of(axes: Mapping[str, Any], seed: int) -> SearchSpace:
     written = {"name": Path(__file__).stem, "searcher": "pareto", "trials": 1, "seed": seed, "objectives": OBJECTIVES}
     return space_from({**written, "datasets": [1], "curriculum": axes})
 
 
-def _places(points: Sequence[Point]) -> dict[object, int]:
-    return {curriculum_of(point).stages: place for place, point in enumerate(points)}
+def _made_up(seed: int) -> Problem:
+    points = grid()
+    return Problem(space=_space(seed), points=points, curriculum_of=curriculum_of, truth=surface(points, seed))
+
+
+def _stored(path: Path, seed: int) -> Problem:
+    stored = load_grid(path)
+    dice = np.array(stored.dice)
+    return Problem(
+        space=_space_of(stored.axes, seed),
+        points=stored.points,
+        curriculum_of=stored.curriculum_of,
+        truth=Surface(seconds=np.array(stored.own_cpu_seconds), dice=dice, observed=dice),
+    )
 
 
 def _outcome(truth: Surface, place: int) -> Outcome:
@@ -200,12 +261,12 @@ def _outcome(truth: Surface, place: int) -> Outcome:
     return Outcome(state=TrialState.FINISHED, values=values)
 
 
-def _spent(searcher: str, seed: int) -> list[float]:
+def _spent(searcher: str, problem_of: Callable[[int], Problem], seed: int) -> list[float]:
     """For each goal, the share of the grid's cost when it was first reached."""
-    points = grid()
-    truth, trained, spent = surface(points, seed), [], 0.0
+    problem, trained, spent = problem_of(seed), list[int](), 0.0
+    truth = problem.truth
     reached = dict.fromkeys(GOALS, math.inf)
-    for place in SEARCHERS[searcher](_space(seed), points, truth):
+    for place in SEARCHERS[searcher](problem):
         if place not in trained:
             trained.append(place)
             spent += float(truth.seconds[place] / truth.seconds.sum())

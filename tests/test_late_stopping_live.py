@@ -1,4 +1,4 @@
-"""Late stopping for real: a study on Ray in which a training is stopped, killed as soon as that is said, and resumed."""
+"""Late stopping for real: stopped on Ray, killed as soon as that is decided, resumed, and finished by hand."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def history_of(ledger: Ledger) -> list[Past]:
             except LedgerError:
                 continue
             curve = curve_of(records.spec, records.epochs, records.result, searched)
-            if curve.dice is None or not curve.evaluations:
+            if curve.dice is None or not curve.evaluations or not records.attempts or not records.intervals:
                 continue
             validation = [one.seconds for one in records.intervals if one.phase is Phase.FINAL_VALIDATION]
             found.append(

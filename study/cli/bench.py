@@ -30,6 +30,7 @@ EXAMPLES = """\
   python -m study bench scheduler --trials 200 --searcher random
   python -m study bench search --surfaces 200
   python -m study bench confirm --races 200
+  python -m study bench search --table
 """
 SEARCHERS = ("optuna", "random")
 FEWEST_TRIALS, MOST_TRIALS = 8, 100_000
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--searcher", default="optuna", help="of scheduler: optuna or random (default: optuna)")
     parser.add_argument("--surfaces", type=whole, default=30, metavar="N", help="of search (default: 30)")
     parser.add_argument("--races", type=whole, default=200, metavar="N", help="of confirm (default: 200)")
+    parser.add_argument("--table", action="store_true", help="of search: a stored grid, --surfaces are seeds then")
     parser.add_argument("--no-compile", action="store_true", help="of gpu: no compiled steps, which take minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_curriculum_options(parser)
@@ -191,11 +193,14 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
 
 
 def _measure_search(args: argparse.Namespace, folder: Path) -> SearchBench:
-    from benchmarks.search import SEARCHERS, measure
+    from benchmarks.grid import STORED
+    from benchmarks.search import SEARCHERS, measure, measure_stored
     from study.common.checks import check_count
     from study.common.machine import usable_cores
 
     check_count("--surfaces", args.surfaces, least=FEWEST_SURFACES, most=MOST_SURFACES)
+    if args.table:
+        return measure_stored(STORED, seeds=args.surfaces, searchers=tuple(SEARCHERS), jobs=usable_cores())
     return measure(surfaces=args.surfaces, searchers=tuple(SEARCHERS), jobs=usable_cores())
 
 

@@ -331,11 +331,12 @@ def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, An
     for written in space.datasets:
         dataset = find_dataset(paths, written)
         resolved[dataset.name] = dataset.choose_plans(space.plans or recorded.get(dataset.name))
-    begun = header.get("space") or {"searcher": space.searcher, "stopping": space.stopping}
-    same_kind = begun["searcher"] in ADAPTIVE and space.searcher in ADAPTIVE
+    begun = header.get("space") or {"stopping": space.stopping}
+    begun_with = begun.get("searcher", space.searcher)
+    same_kind = begun_with in ADAPTIVE and space.searcher in ADAPTIVE
     return replace(
         space,
         resolved=resolved,
-        searcher=begun["searcher"] if same_kind else space.searcher,
+        searcher=begun_with if same_kind else space.searcher,
         stopping=begun.get("stopping", ALL),
     )
