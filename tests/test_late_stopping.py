@@ -262,7 +262,7 @@ def test_the_default_changes_no_identity() -> None:
         ({"stopping": "early"}, "stopping"),
         ({"stopping": True}, "stopping"),
         ({"training": {"epochs": 10, "validation_every_epochs": 10}}, "training.validation_every_epochs"),
-        ({"training": {"epochs": [3, 10]}}, "training.validation_every_epochs"),
+        ({"training": {"epochs": [3, 10]}}, "training.epochs"),
         ({"training": {"epochs": 10, "stop_at_dice": 0.9}}, "training.stop_at_dice"),
         ({"searcher": "optuna", "trials": 3, "objectives": ["dice", "voxel_share"]}, "objectives"),
         ({"searcher": "optuna", "trials": 3, "objectives": ["dice", "nsd"], "metrics": ["nsd"]}, "objectives"),

@@ -297,8 +297,9 @@ class SearchSpace:
         ends: Any = {name: self.axes[f"training.{name}"].probes() for name in ("epochs", "validation_every_epochs")}
         epochs, every = min(ends["epochs"]), max(ends["validation_every_epochs"])
         if not rung_epochs(epochs, every):
-            legal = f"so few that three validations come before the last of {epochs} epochs, with `stopping: {LATE}`"
-            raise InvalidInputError(field="training.validation_every_epochs", received=every, legal=legal)
+            name, received = ("validation_every_epochs", every) if every > 1 else ("epochs", epochs)
+            legal = f"such that at least three validations come before the last epoch, with `stopping: {LATE}`"
+            raise InvalidInputError(field=f"training.{name}", received=received, legal=legal)
 
     def _check_grid(self) -> None:
         for name, domain in self.searched.items():
