@@ -205,7 +205,9 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
         metrics=run.space.metrics,
     )
     root = run.ledger.root.resolve()
-    curves = run.ledger.url or str(root) if run.space.stopping == LATE else None
+    # What is confirmed is trained to its end.
+    is_late = run.space.stopping == LATE and run.work is None
+    curves = (run.ledger.url or str(root)) if is_late else None
     template = TrialJob(study=root, trial_id="", workplace=workplace, stop_file=stop_file, curves=curves)
     return Assignment(
         space=run.space,
