@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from examples import finish
-from prepared import NAME, cascade_plans, spec_of, train, workplace
+from prepared import NAME, cascade_plans, spec_of, workplace
 
 from study.common.errors import LedgerError
 from study.nnunet.datasets import data_paths, find_dataset
@@ -52,7 +52,8 @@ def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
         check_previous_stage(plan, dataset.split(fold), found)
     assert previous_stage_folder(dataset, PLANS, CASCADE, trained.path) == found
     spec = spec_of(paths, plans=PLANS, configuration=CASCADE, training=short)
-    cascade = train(spec, Ledger.create(tmp_path / "cascade"), replace(workplace(paths), previous_stage=found))
+    place_of_work = replace(workplace(paths), previous_stage=found)
+    cascade = run_trial(spec, Ledger.create(tmp_path / "cascade"), place_of_work).folder
     assert len(cascade.epochs()) == 1
     assert _predicted_dice(cascade, trained, data, tmp_path) == pytest.approx(
         finished_trial(cascade).result.dice, abs=1e-6
