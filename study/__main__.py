@@ -15,6 +15,7 @@ VERBS = {
     "rank": "rank a fold's training cases by image similarity, the most dissimilar first",
     "schemes": "the curricula with a name, and when to use which",
     "plan": "print the stage table of a curriculum and its voxel share",
+    "calibrate": "time each size of patch and batch on this machine, for previews of cost",
     "trial": "train one trial, without Ray",
     "run": "run a study on Ray Tune",
     "confirm": "train further folds of the points that may be on the front, until it is known who is",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,11 @@ from analysis.tables.objectives import Objective
 from analysis.tables.points import axes_of, training_of
 from analysis.tables.units import counted
 from study.common.errors import InvalidInputError, MissingDataError, StudyError
+from study.store.basis import Basis, basis_for, trained_in
+from study.store.calibration import hardware_of, network_of
+from study.store.ledger import Ledger
 from study.store.prediction import predict_command
+from study.store.preview import amounts_words
 from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 
@@ -218,7 +223,7 @@ def advice(
     best = trials.sort_values(["dice", "trial_id"], ascending=[False, True]).iloc[0]
     folder = find_trial(folders, best["trial_id"])
     spec = _spec(folder)
-    commands = _commands(best, folder, spec, evidence, out, data or recorded_data(folder))
+    commands = _commands(best, folder, spec, evidence, folders, out, data or recorded_data(folder))
     return {
         "dataset": point["dataset"],
         "reason": chosen.reason,
@@ -295,6 +300,7 @@ def _commands(
     folder: TrialFolder | None,
     spec: TrialSpec | None,
     evidence: Evidence,
+    folders: Sequence[Path],
     out: Path | str,
     data: Path | None,
 ) -> list[dict[str, Any]]:
@@ -308,7 +314,7 @@ def _commands(
         trainings.append(("full_budget", recipe.at_full_budget()))
     if recipe.is_short:
         trainings.append(("nnunet_length", recipe.at_nnunet_length()))
-    commands = []
+    commands, basis = [], _basis(spec, folder, folders)
     if folder is not None and spec is not None and has_model(folder):
         commands.append({"purpose": "predict", "trial_id": trial["trial_id"], "command": predict_command(folder, spec)})
     for purpose, wanted in trainings:
@@ -321,10 +327,33 @@ def _commands(
                 "command": trial_command(wanted, out=out, data=data),
                 "iterations": planned.curriculum.total_iterations if planned else None,
                 "known_dice": _known_dice(planned, evidence),
+                "preview": basis and _preview(planned, basis),
                 "predict": predict_after(planned, out=out, device=device) if planned else None,
             }
         )
     return commands
+
+
+def _basis(spec: TrialSpec | None, folder: TrialFolder | None, folders: Sequence[Path]) -> Basis | None:
+    """What a preview of a training like a trial's rests on: finished ones on its hardware; None without any."""
+    attempts = folder.attempts() if folder is not None else []
+    if spec is None or not attempts:
+        return None
+    ledgers = [Ledger(study) for study in folders if (study / "study.json").exists()]
+    with suppress(StudyError):
+        known = trained_in(ledgers, network_of(spec))
+        return basis_for(spec, known, (), hardware=hardware_of(attempts[-1]), remedy="")
+    return None
+
+
+def _preview(spec: TrialSpec | None, basis: Basis) -> dict[str, Any] | None:
+    """What a training loop will take, `low` and `high` are factors of the seconds, `text` and `basis` are words."""
+    if spec is None:
+        return None
+    amounts, (low, high) = basis.preview(spec).amounts, basis.interval or (None, None)
+    found = dict(zip(("seconds", "energy_kwh", "co2_kg"), amounts, strict=True))
+    words = amounts_words(amounts, basis.interval)
+    return {**found, "low": low, "high": high, "basis": basis.words(), "text": words}
 
 
 def _known_dice(spec: TrialSpec | None, evidence: Evidence) -> float | None:

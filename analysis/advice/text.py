@@ -252,6 +252,8 @@ def _commands(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["commands"]:
         yield ""
         yield f"# {_PURPOSES[one['purpose']].format(**one)}{_expectation(one)}"
+        if one.get("preview"):
+            yield f"# cost: about {one['preview']['text']}, {one['preview']['basis']}"
         yield folded(one["command"])
         if one.get("predict"):
             yield f"# then predict with it, trial {one['trial_id']}"

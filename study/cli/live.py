@@ -18,6 +18,7 @@ from rich.live import Live
 from study.common.tables import PlainConsole
 from study.common.terminal import python, time_left
 from study.store.ledger import Ledger
+from study.store.outlook import StudyPreview, outlook, recorded_preview
 from study.store.status import StatusBoard, TrialStatus, best, counts, last_ones, print_table, rich_table, scheme_words
 from study.store.trial_folder import TrialState
 
@@ -38,6 +39,7 @@ class LiveTable:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._told = {row.trial_id for row in self._board.rows() if row.state in ENDED}
         self._ended, self._wanted, self._began = 0, 0, clock()
+        self._preview: StudyPreview | None = None
 
     def __enter__(self) -> LiveTable:
         if self._live:
@@ -50,6 +52,8 @@ class LiveTable:
             self._live.stop()
         elif rows := self._board.rows():
             print_table(self._console, rows)
+            for line in self._outlook(rows):
+                self._console.print(line)
 
     def begin(self, wanted: int) -> None:
         """The trainings start.
@@ -58,6 +62,7 @@ class LiveTable:
             wanted: how many trials this run is to bring to their end.
         """
         self._wanted, self._began = wanted, self._clock()
+        self._preview = recorded_preview(self._ledger)
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Say which trials have ended since, and draw the table where there is a terminal."""
@@ -67,14 +72,20 @@ class LiveTable:
             if row.state in ENDED and row.trial_id not in self._told:
                 self._told.add(row.trial_id)
                 self._ended += 1
-                self._console.print(f"{ending(row)}  ({self._progress()})")
+                self._console.print(f"{ending(row)}  ({self._progress(rows)})")
         if self._live:
-            self._live.update(rich_table(last_ones(rows, self._console.height), self._console.width), refresh=True)
+            table = rich_table(last_ones(rows, self._console.height), self._console.width)
+            self._live.update(Group(table, *self._outlook(rows)), refresh=True)
 
-    def _progress(self) -> str:
+    def _outlook(self, rows: Sequence[TrialStatus]) -> list[str]:
+        return [] if self._preview is None else [outlook(self._preview, rows).words()]
+
+    def _progress(self, rows: Sequence[TrialStatus]) -> str:
         left = self._wanted - self._ended
         if left <= 0:
             return f"{self._ended} of {self._ended}"
+        if self._preview is not None:
+            return f"{self._ended} of {self._wanted}, {outlook(self._preview, rows).left or 'nothing left'}"
         seconds = (self._clock() - self._began) / self._ended * left
         return f"{self._ended} of {self._wanted}, about {time_left(seconds)} left"
 
@@ -114,7 +125,13 @@ def finishing(out: Path | str, ledger: Ledger, rows: Sequence[TrialStatus]) -> I
         yield f"{trial_id} to its end all the same: {command}"
 
 
-def watch(board: StatusBoard, console: PlainConsole, seconds: float, refresh: Callable[[], None]) -> None:
+def watch(
+    board: StatusBoard,
+    console: PlainConsole,
+    seconds: float,
+    refresh: Callable[[], None],
+    more: Callable[[Sequence[TrialStatus]], list[str]] = lambda _: [],
+) -> None:
     """Draw the table every so many seconds; without a terminal, print it whenever the counts have changed.
 
     Args:
@@ -122,18 +139,19 @@ def watch(board: StatusBoard, console: PlainConsole, seconds: float, refresh: Ca
         console: to draw on.
         seconds: between two looks.
         refresh: fetches what is not on this disk.
+        more: lines below the counts.
     """
     said = ""
     with Live(console=console, auto_refresh=False) as live:
         while not console.quiet:
             rows = board.rows()
             if console.is_terminal:
-                live.update(
-                    Group(rich_table(last_ones(rows, console.height), console.width), counts(rows)), refresh=True
-                )
+                table = rich_table(last_ones(rows, console.height), console.width)
+                live.update(Group(table, counts(rows), *more(rows)), refresh=True)
             elif counts(rows) != said:
                 said = counts(rows)
                 print_table(console, rows)
-                console.print(said)
+                for line in (said, *more(rows)):
+                    console.print(line)
             time.sleep(seconds)
             refresh()

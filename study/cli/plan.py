@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from study.cli.costs import add_costs_option
 from study.cli.options import (
     LEARNING_RATE,
     add_curriculum_options,
@@ -16,6 +18,7 @@ from study.cli.options import (
 )
 from study.common.errors import InvalidInputError
 from study.common.setting import whole
+from study.common.terminal import python
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.data_curriculum import phase_iterations
@@ -53,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--epochs", type=whole, default=1000, metavar="N", help="default: 1000")
     length.add_argument("--iterations-per-epoch", type=whole, default=250, metavar="N", help="default: 250")
     length.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draws of a random order; default: 0")
+    add_costs_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -80,7 +84,38 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"data: {first_phase_words(axes, until_iteration)}")
     for note in shortfalls(curriculum, axes):
         console.print(f"note: {note}")
+    for line in _costs(args, axes) if args.plans or args.costs_from else ():
+        console.print(line)
     return 0
+
+
+def _costs(args: argparse.Namespace, axes: Axes) -> list[str]:
+    """What one training will cost, on each kind of hardware that is known of."""
+    from study.cli.costs import Sources, opened
+    from study.search.trials import make_spec
+    from study.store.specification import TrainingSettings
+
+    if args.plans is None:
+        legal = "left out without --plans FILE: costs are those of a network"
+        raise InvalidInputError(field="--costs-from", received=str(args.costs_from[0]), legal=legal)
+    spec = make_spec(
+        plan=read_plan(args.plans, args.configuration or DEFAULT_CONFIGURATION),
+        split_sha256="",
+        fold=0,
+        seed=args.seed,
+        scheme=args.scheme,
+        axes=replace(axes, pdl_fraction=0.0),
+        training=TrainingSettings(epochs=args.epochs, iterations_per_epoch=args.iterations_per_epoch),
+    )
+    ledgers, files = opened(args.costs_from or ())
+    sources = Sources(
+        ledgers=ledgers,
+        calibrations=files,
+        datasets={spec.dataset: args.plans.parent},
+        command=f"{python()} -m study calibrate --dataset {spec.dataset} --plans {spec.plans}",
+        strict=bool(args.costs_from),
+    )
+    return sources.lines(spec)
 
 
 def _rates(curriculum: Curriculum, args: argparse.Namespace) -> list[tuple[float, float]]:

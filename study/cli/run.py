@@ -11,15 +11,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import is_url, place
+from study.cli.costs import add_costs_option
 from study.cli.options import RESOURCES, add_cluster_options, add_data_option, add_resource_options, patience_of
 from study.common import terminal
 from study.common.setting import number, whole
 from study.store.stopping import STOPPING
 
 if TYPE_CHECKING:
+    from study.cli.costs import Sources
     from study.common.tables import PlainConsole
     from study.nnunet.datasets import DataPaths
     from study.search.space import SearchSpace
+    from study.store.outlook import StudyPreview
     from study.store.status import TrialStatus
 
 EXAMPLES = """\
@@ -45,13 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_option(parser)
     parser.add_argument("--out", type=place, metavar="DIR|URL", help="study folder or s3://…, gs://…, made if absent")
     parser.add_argument("--dry-run", action="store_true", help="list trials and stage tables, train nothing")
-    parser.add_argument(
-        "--costs-from",
-        nargs="+",
-        type=Path,
-        metavar="STUDY",
-        help="with --dry-run: what trials will cost, by finished ones of the same plan on the hardware to be used",
-    )
+    add_costs_option(parser)
     parser.add_argument("--optuna-storage", help=argparse.SUPPRESS)
     space = parser.add_argument_group("instead of what the space says")
     space.add_argument("--trials", type=whole, metavar="N", help="number of points")
@@ -73,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then run what is left to run."""
+    from study.cli.costs import sources_of
     from study.common.errors import MissingDataError
     from study.nnunet.datasets import data_paths
     from study.run.meter import check_country
@@ -84,26 +82,45 @@ def run(args: argparse.Namespace) -> int:
     written = load(args)
     check_country(written.energy.country)
     paths = data_paths(args.data)
-    space = resolved_space(written, paths, _header(args.out))
+    header = _header(args.out)
+    space = resolved_space(written, paths, header)
     if space.searcher != written.searcher:
         terminal.complain(f"the study was begun with the searcher {space.searcher} and keeps it")
     if space.stopping != written.stopping:
         terminal.complain(f"the study was begun with `stopping: {space.stopping}` and keeps it")
     check_data(space, prepared_lookup(paths))
+    sources = sources_of(space, data=args.data, named=args.costs_from, out=args.out, space_file=args.space)
+    if args.address:
+        # Whatever its nodes are: one kind of hardware is taken.
+        sources = replace(sources, hardware=None, card="")
     if args.dry_run:
         from study.cli.dry_run import show
 
-        return show(space, prepared_lookup(paths), args.costs_from or ())
+        return show(space, prepared_lookup(paths), sources)
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
+    preview = None if header else _told_preview(space, paths, sources)
     return start(
         space,
         paths,
         _outside_job_folder(args.out),
+        preview=preview,
         address=args.address or os.environ.get(ADDRESS_VARIABLE) or None,
         previous_stage=previous_stage(space, args),
         patience=patience_of(args),
     )
+
+
+def _told_preview(space: SearchSpace, paths: DataPaths, sources: Sources) -> StudyPreview | None:
+    """What a new study is to cost, said before anything is trained; None where nothing says."""
+    from study.cli.costs import Costs, at_a_time, study_preview
+    from study.search.trials import prepared_lookup
+
+    costs = Costs(sources)
+    preview = study_preview(space, prepared_lookup(paths), costs)
+    for line in costs.lines(at_a_time(space)) if preview else ():
+        terminal.say(line)
+    return preview
 
 
 def _header(out: Path | str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         if runner:
             console.print(f"being run by {runner}")
         rows = _rows(ledger, view)
-        _print(console, rows, ledger.confirmation())
+        _print(console, rows, _outlook(ledger, rows), ledger.confirmation())
         for line in finishing(args.study, ledger, rows):
             console.print(line, soft_wrap=True)
     return 0
@@ -86,6 +87,13 @@ def _overview(args: argparse.Namespace) -> int:
         raise InvalidInputError(field="--watch", received="no study", legal="a study's folder or URL before it")
     show(PlainConsole(), Path(), as_json=args.json)
     return 0
+
+
+def _outlook(ledger: Ledger, rows: Sequence[TrialStatus]) -> list[str]:
+    from study.store.outlook import study_outlook
+
+    found = study_outlook(ledger, rows)
+    return [] if found is None else [found.words()]
 
 
 def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
@@ -104,11 +112,14 @@ def _rows(ledger: Ledger, view: View | None) -> list[TrialStatus]:
     ]
 
 
-def _print(console: PlainConsole, rows: Sequence[TrialStatus], confirmation: Confirmation | None) -> None:
+def _print(
+    console: PlainConsole, rows: Sequence[TrialStatus], outlook: Sequence[str], confirmation: Confirmation | None
+) -> None:
     from study.store.status import best, contention, counts, print_table
 
     print_table(console, rows)
-    console.print(counts(rows))
+    for line in (counts(rows), *outlook):
+        console.print(line)
     if confirmation is not None:
         console.print(confirmation.words())
     for row in rows:
@@ -142,5 +153,6 @@ def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:
 
     if not isinstance(seconds, float | int) or not 0 < seconds < 3600:
         raise InvalidInputError(field="watch", received=seconds, legal="seconds above 0 and under 3600")
-    watch(StatusBoard(ledger), wide_console(), seconds, refresh=(lambda: None) if view is None else view.refresh)
+    refresh = (lambda: None) if view is None else view.refresh
+    watch(StatusBoard(ledger), wide_console(), seconds, refresh=refresh, more=partial(_outlook, ledger))
     return 0

@@ -46,6 +46,7 @@ from study.search.space import SearchSpace
 from study.search.trials import Lookup, prepared_lookup
 from study.store.audit import audit
 from study.store.ledger import Ledger
+from study.store.outlook import StudyPreview, record_preview
 from study.store.status import found, study_status
 from study.store.stopping import LATE
 from study.store.trial_folder import TrialState
@@ -66,6 +67,7 @@ class Run:
         address: of a Ray cluster, None for one of our own on this machine.
         previous_stage: for cascades.
         patience: with faults.
+        preview: what the study was said to cost, recorded before its first point.
         on_begin: told how many trials are to be brought to their end, before the first one starts.
         on_refresh: called about once a second while trials run.
         say: told in one line what a user should know.
@@ -81,6 +83,7 @@ class Run:
     address: str | None = None
     previous_stage: Path | None = None
     patience: Patience = DEFAULT_PATIENCE
+    preview: StudyPreview | None = None
     on_begin: Callable[[int], None] = lambda _: None
     on_refresh: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda _: None
@@ -108,6 +111,7 @@ def run_study(run: Run) -> list[str]:
         audit(run.ledger)
         here = Provenance.here(run.trained, run.data, run.previous_stage)
         check_provenance(run.ledger, run.space, run.data, here)
+        record_preview(run.ledger, run.preview)
         proposer = _work(run)
         rows = study_status(run.ledger)
         if rows:

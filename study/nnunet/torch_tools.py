@@ -39,6 +39,11 @@ def cuda_device_names() -> tuple[str, ...]:
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
+def reserved_memory() -> tuple[int, int]:
+    """The most bytes that torch has reserved on the current card, and all that it has."""
+    return torch.cuda.max_memory_reserved(), int(torch.cuda.get_device_properties(0).total_memory)
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Limit torch's threads within the block."""

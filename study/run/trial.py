@@ -194,6 +194,8 @@ class _Attempt:
             trainer.set_deep_supervision_enabled(True)
             checksum = weights_sha256(trainer.network)
             result = self._validate(trainer, checksum)
+            if device == "cuda":
+                self._note_memory()
         self._folder.finish(result, attempt=self._index)
 
     def _make_trainer(self, device: str) -> Any:
@@ -275,6 +277,15 @@ class _Attempt:
         self._folder.begin_attempt(header)
         self._header = header
         self._progress.begin(self._spec, trainer.iteration)
+
+    def _note_memory(self) -> None:
+        from study.nnunet.torch_tools import reserved_memory
+
+        if self._header is not None:
+            peak, card = reserved_memory()
+            self._header = replace(self._header, peak_memory_bytes=peak, card_memory_bytes=card)
+            with self._stop.deferred():
+                self._folder.amend_attempt(self._header)
 
     def _train(self, trainer: Any) -> None:
         self._progress.phase(Phase.TRAINING)

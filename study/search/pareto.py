@@ -23,8 +23,9 @@ from study.search.algorithms import draws, every, size_of
 from study.search.domains import DEFAULTS, SCHEME, Domain, Interval, Scalar
 from study.search.proposers import Strategy
 from study.search.space import Point, SearchSpace
-from study.search.surrogate import Array, DiceModel, Encoding, expected_improvement, predicted_costs
+from study.search.surrogate import Array, DiceModel, Encoding, expected_improvement, predicted_costs, scaled_costs
 from study.store.outcomes import Outcome
+from study.store.preview import Preview
 
 # Candidates: all points of a space of at most so many, else so many draws.
 MOST_CANDIDATES = 1000
@@ -36,6 +37,8 @@ _CHEAP_SHARE = 1 / 3
 _MARGIN = 0.1
 BUDGET, STAGES = "curriculum.budget", "curriculum.stages"
 DICE, VOXEL_SHARE = "dice", "voxel_share"
+# Costs in the order of a preview's amounts.
+PREVIEWED = ("runtime_seconds", "energy_kwh", "co2_kg")
 
 
 class Pareto(Strategy):
@@ -55,9 +58,15 @@ class Pareto(Strategy):
         self._numbers: dict[int, int] = {}
         self._work: list[tuple[float, float, float]] = []
         self._shares: list[float] = []
+        self._cost_of: Callable[[Point], Preview | None] = lambda _: None
+        self._amounts: list[tuple[float | None, float | None, float | None]] = []
         self._published = [place for point in published(space) if (place := self._add(point)) is not None]
         for point in _pool(space):
             self._add(point)
+
+    def know_costs(self, cost_of: Callable[[Point], Preview | None]) -> None:
+        """Take costs from the study's preview, for as long as nothing is known of one that it has not."""
+        self._cost_of = cost_of
 
     def begin(self, number: int, point: Point) -> None:
         """Count the point as being trained."""
@@ -102,7 +111,20 @@ class Pareto(Strategy):
             return np.array(self._shares)
         values = {place: self._value(place, name) for place in known}
         measured = {place: value for place, value in values.items() if value is not None and value > 0}
-        return predicted_costs(np.array(self._work), list(measured), np.array(list(measured.values()), dtype=float))
+        places, costs = list(measured), np.array(list(measured.values()), dtype=float)
+        previewed = self._previewed(name)
+        if previewed is None:
+            return predicted_costs(np.array(self._work), places, costs)
+        return scaled_costs(previewed, places, costs)
+
+    def _previewed(self, name: str) -> Array | None:
+        """Of each candidate by the preview, None where it has not all of them."""
+        kind = PREVIEWED.index(name)
+        for place in range(len(self._amounts), len(self.points)):
+            found = self._cost_of(self.points[place])
+            self._amounts.append((None, None, None) if found is None else found.amounts)
+        column = [amounts[kind] for amounts in self._amounts]
+        return None if None in column else np.array(column, dtype=float)
 
     def _value(self, place: int, name: str) -> float | None:
         reached = self.told[place]

@@ -34,6 +34,9 @@ from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome
+from study.store.outlook import recorded_preview
+from study.store.preview import Preview
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialState
 
 # How many draws of an endless space may stand for known trials before it counts as used up.
@@ -102,6 +105,9 @@ class Strategy(ABC):
 
     @abstractmethod
     def __init__(self, space: SearchSpace, curriculum_of: Callable[[Point], Curriculum]) -> None: ...
+
+    def know_costs(self, cost_of: Callable[[Point], Preview | None]) -> None:  # noqa: B027 - most have no use for it
+        """What a trial of a legal point will cost by the preview recorded with the study; called once, at first."""
 
     @abstractmethod
     def begin(self, number: int, point: Point) -> None:
@@ -257,6 +263,8 @@ class AdaptiveProposer(Proposer):
     def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
         super().__init__(space, ledger, lookup, retry_infeasible=retry_infeasible)
         self.strategy: Strategy = resolve_name(space.method.strategy)(space, self._curriculum_of)
+        if preview := recorded_preview(ledger):
+            self.strategy.know_costs(lambda point: preview.of(self._one_of(point)))
         self._wanted = max(0, (space.trials or 0) - len(self._known))
         self._resolved: dict[tuple[object, ...], TrialIds | None] = {}
         self._illegal: InvalidInputError | None = None
@@ -300,9 +308,12 @@ class AdaptiveProposer(Proposer):
         yield from points
 
     def _curriculum_of(self, point: Point) -> Curriculum:
-        """Of one of its trials; folds and seeds have the same."""
+        return self._one_of(point).curriculum
+
+    def _one_of(self, point: Point) -> TrialSpec:
+        """One of its trials; folds and seeds have the same curriculum."""
         one = replace(self._space, folds=self._space.folds[:1], seeds=self._space.seeds[:1])
-        return specs(one, point, self._lookup)[0].curriculum
+        return specs(one, point, self._lookup)[0]
 
     def _resolve(self, point: Point) -> TrialIds | None:
         key = tuple(point.values())

@@ -147,6 +147,23 @@ def predicted_costs(work: Array, known: Sequence[int], measured: Array) -> Array
     return np.asarray(np.maximum(costs, measured.min() * _SMALLEST_DEVIATION))
 
 
+def scaled_costs(previewed: Array, known: Sequence[int], measured: Array) -> Array:
+    """A cost of every point, from what all were said to cost before and what some of them did.
+
+    Args:
+        previewed: of each point, above 0.
+        known: the points whose cost is measured.
+        measured: what theirs is, above 0.
+
+    Returns:
+        The cost of each; the measured ones are as measured, the others off by the median factor of those.
+    """
+    factor = float(np.median(measured / previewed[list(known)])) if len(known) else 1.0
+    costs = factor * previewed
+    costs[list(known)] = measured
+    return costs
+
+
 def expected_improvement(
     mean: Array, deviation: Array, costs: Array, *, front_dice: Array, front_costs: Array, reference: Array
 ) -> Array:

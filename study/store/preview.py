@@ -1,9 +1,12 @@
-"""What trainings will cost before they are begun, from what trainings of the same plan on the same hardware did cost.
+"""What a trial will cost, from what others of the same network took on the same hardware.
 
-An iteration of a shape (patch, batch) takes the median of the seconds, kWh and kg CO2 that finished trials took for it.
-A shape that none has trained is placed by its voxels: a constant and a rate, both at least 0, through all shapes that
-were. Validation batches of an epoch are counted by themselves. How far to trust it is measured, not assumed: each
-finished trial is predicted from the others.
+An iteration of a shape (patch, batch) takes what it took over all trials that trained it. Shapes that were trained for
+a few seconds lean on a curve through all of them, and one that nobody trained lies on it: a constant, so much a sample
+and so much a voxel, all at least 0. Validation batches, the set-up and the final validation count by themselves.
+
+A training on one core is as slow as its neighbours make it, but its own CPU seconds are not: there a shape is known by
+those, and all of them are stretched alike, by the median of seconds over CPU seconds. With more cores, and on a GPU,
+the seconds themselves are taken.
 """
 
 from __future__ import annotations
@@ -11,190 +14,174 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from statistics import median, quantiles
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
 
-from study.common.errors import InvalidInputError
-from study.curriculum.chain import Size
-from study.store.audit import Records, read_trial
-from study.store.costs import Charge, bill, total
-from study.store.ledger import Ledger
-from study.store.pace import LEAST_ITERATIONS
-from study.store.records import Phase
+from study.common.terminal import time_left
 from study.store.specification import TrialSpec
-from study.store.trial_folder import TrialState
+from study.store.taken import Part, Shape, Trained, sum_of, validation_batches, voxels_of
 
-Shape = tuple[Size, int]
 Amounts = tuple[float, float | None, float | None]
 """Seconds, kWh, kg CO2; None is unmeasured."""
-# From so many trials on their errors say how far a prediction may be off.
-LEAST_FOR_ERRORS = 4
-# More trials say no more; each of them is read, and predicted from all the others.
-MOST_TRIALS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a finished trial took.
-
-    Attributes:
-        spec: what it trained; hardware: on what, in words.
-        shapes: of an iteration, for each shape trained often enough to tell.
-        validation: of a validation batch.
-        whole: of its training loop.
-    """
-
-    spec: TrialSpec
-    hardware: str
-    shapes: dict[Shape, Amounts]
-    validation: Amounts | None
-    whole: Amounts
-
-    @classmethod
-    def of(cls, records: Records) -> Trained | None:
-        """Of a trial that has finished on one kind of hardware, else None."""
-        hardware = {f"{h.device}: {', '.join(h.gpu_names) or h.cpu_name}, {h.cpus:g} CPUs" for h in records.attempts}
-        if records.result is None or len(hardware) != 1:
-            return None
-        found = bill(records.attempts, records.intervals)
-        parts: dict[Shape, list[tuple[Charge, int]]] = defaultdict(list)
-        for entry in found.entries:
-            interval = entry.interval
-            if interval.phase is Phase.TRAINING and interval.stage is not None:
-                stage = records.spec.curriculum.stages[interval.stage]
-                iterations = interval.iteration_stop - interval.iteration_start
-                parts[stage.patch_size, stage.batch_size].append((entry.charge, iterations))
-        validating = [entry.charge for entry in found.entries if entry.interval.phase is Phase.ONLINE_VALIDATION]
-        batches = records.spec.training.epochs * records.spec.training.validation_batches
-        return cls(
-            spec=records.spec,
-            hardware=hardware.pop(),
-            shapes={shape: _rate(rows) for shape, rows in parts.items() if sum(n for _, n in rows) >= LEAST_ITERATIONS},
-            validation=_rate([(total(validating), batches)]) if validating and batches else None,
-            whole=_amounts(found.training),
-        )
-
-
-def trained_in(ledgers: Iterable[Ledger], like: TrialSpec) -> list[Trained]:
-    """Finished trials of a specification's dataset, plans and configuration, the first `MOST_TRIALS`.
-
-    Raises:
-        InvalidInputError: there is none, or they ran on several kinds of hardware.
-        LedgerError: a trial is unreadable.
-    """
-    folders = (folder for ledger in ledgers for folder in ledger.trials() if folder.state() is TrialState.FINISHED)
-    found = (Trained.of(read_trial(folder)) for folder in folders)
-    same = list(islice((each for each in found if each and _place(each.spec) == _place(like)), MOST_TRIALS))
-    kinds = sorted({each.hardware for each in same})
-    if len(kinds) != 1:
-        received = "; ".join(kinds) or "no finished trial of them"
-        legal = f"studies of one kind of hardware with finished trials of {' '.join(map(str, _place(like)))}"
-        raise InvalidInputError(field="--costs-from", received=received, legal=legal)
-    return same
-
-
-def _place(spec: TrialSpec) -> tuple[str, str, str]:
-    return spec.dataset, spec.plans, spec.configuration
+# A shape that was trained for so long is half its own, half the curve's.
+_OWN_SECONDS = 10.0
+_SHRINKAGE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What the training loop of a specification will take; None is unmeasured.
+    """What a trial will take; None is unmeasured.
 
     Attributes:
-        amounts: seconds, kWh and kg CO2.
-        placed: how many of its shapes nothing has trained, so that they are placed by their voxels.
+        amounts: seconds, kWh and kg CO2 of the training loop.
+        around: of set-up and final validation, None where nothing says.
+        placed: how many of its shapes nothing has trained, so that they are placed by the curve.
     """
 
     amounts: Amounts
+    around: Amounts | None
     placed: int
 
+    @property
+    def total(self) -> Amounts:
+        """The training loop, and what is known of the rest."""
+        return self.amounts if self.around is None else sum_of_amounts([(self.amounts, 1), (self.around, 1)])
 
-def preview(spec: TrialSpec, known: Sequence[Trained]) -> Preview:
-    """The cost of a specification's training, without set-up and final validation.
+
+class Rates:
+    """What a unit of each kind of work takes.
 
     Args:
-        spec: what is to be trained, of the same plan as `known`.
-        known: at least one, see `trained_in`.
+        known: what counts, at least one.
+        filling: gives what none of them has, at the pace of `known` where they share shapes.
+
+    Attributes:
+        stretch: seconds that a CPU second takes, None where CPU seconds do not count.
+        parts: what iterations of each shape took.
+        validation, setup, final: a validation batch, a set-up, a final validation with and without mirroring.
     """
-    pooled: dict[Shape, list[Amounts]] = defaultdict(list)
+
+    def __init__(self, known: Sequence[Trained], filling: Sequence[Trained] = ()) -> None:
+        stretches = [w.seconds / w.cpu_seconds for each in known if (w := each.whole) is not None and w.cpu_seconds]
+        stretch = self.stretch = median(stretches) if stretches else None
+        own, others = _pooled(known, stretch), _pooled(filling, None)
+        pace = median([_each(own[shape]) / _each(others[shape]) for shape in own.keys() & others.keys()] or [1.0])
+        self.parts = {**{shape: _times(part, pace) for shape, part in others.items()}, **own}
+        self._lines = [_line(self.parts, kind) for kind in range(3)]
+        both = [*known, *filling]
+        self.validation = _median(each.validation and each.validation.stretched(stretch) for each in both)
+        self.setup = _median(each.setup for each in both)
+        self.final = {how: _median(each.final for each in both if each.mirroring is how) for how in (True, False)}
+
+    def preview(self, spec: TrialSpec) -> Preview:
+        """Of a trial of the same network."""
+        shapes = [((s.patch_size, s.batch_size), s.iterations) for s in spec.curriculum.stages if s.iterations]
+        rows = [(self._rate(shape), iterations) for shape, iterations in shapes]
+        batches = validation_batches(spec)
+        if batches and self.validation is not None:
+            rows.append((self.validation, batches))
+        ends = [end for end in (self.setup, self.final[spec.training.test_time_mirroring]) if end is not None]
+        return Preview(
+            amounts=sum_of_amounts(rows),
+            around=sum_of_amounts([(end, 1) for end in ends]) if len(ends) == 2 else None,
+            placed=sum(shape not in self.parts for shape, _ in shapes),
+        )
+
+    def _rate(self, shape: Shape) -> Amounts:
+        """Of an iteration: its own rates and the curve's, by how long it was trained."""
+        part = self.parts.get(shape)
+        seconds, energy, carbon = (line(shape) for line in self._lines)
+        if part is None:
+            return seconds or 0.0, energy, carbon
+        weight = part.seconds / (part.seconds + _OWN_SECONDS)
+        own = _of_one(part)
+        seconds, energy, carbon = map(partial(_between, weight), own, (seconds, energy, carbon))
+        return seconds or 0.0, energy, carbon
+
+
+def _pooled(known: Sequence[Trained], stretch: float | None) -> dict[Shape, Part]:
+    parts: dict[Shape, list[Part]] = defaultdict(list)
     for each in known:
-        for shape, amounts in each.shapes.items():
-            pooled[shape].append(amounts)
-    rates = {shape: _median(rows) for shape, rows in pooled.items()}
-    lines = [_line({shape: rate[k] for shape, rate in rates.items()}) for k in range(3)]
-    validation = _median([each.validation for each in known if each.validation] or [(0.0, None, None)])
-    batches = spec.training.epochs * spec.training.validation_batches
-    shapes = [((stage.patch_size, stage.batch_size), stage.iterations) for stage in spec.curriculum.stages]
-    totals = []
-    for k, line in enumerate(lines):
-        rows = [(rates[shape][k] if shape in rates else line(shape), iterations) for shape, iterations in shapes]
-        rows.append((validation[k] if batches else 0.0, batches))
-        measured = [rate * count for rate, count in rows if rate is not None]
-        totals.append(math.fsum(measured) if len(measured) == len(rows) else None)
-    seconds, energy, carbon = totals
-    placed = sum(shape not in rates for shape, iterations in shapes if iterations)
-    return Preview(amounts=(seconds or 0.0, energy, carbon), placed=placed)
+        for shape, part in each.shapes.items():
+            parts[shape].append(part.stretched(stretch))
+    return {shape: sum_of(mine) for shape, mine in parts.items()}
 
 
-def errors(known: Sequence[Trained]) -> list[float]:
-    """How far off the seconds of each trial are, predicted from the others, as shares of what it took, in order."""
-    found = []
-    for place, each in enumerate(known):
-        others = [*known[:place], *known[place + 1 :]]
-        if others and each.whole[0]:
-            found.append(abs(preview(each.spec, others).amounts[0] / each.whole[0] - 1))
-    return sorted(found)
+def _each(part: Part) -> float:
+    return part.seconds / part.count
 
 
-def trust(known: Sequence[Trained]) -> str:
-    """What a preview rests on, as a sentence."""
-    basis = f"by {len(known)} finished trials on {known[0].hardware}"
-    found = errors(known)
-    if len(found) < LEAST_FOR_ERRORS:
-        return f"{basis}; too few to say how far it is off (from {LEAST_FOR_ERRORS} on)"
-    worst = quantiles(found, n=10, method="inclusive")[-1]
-    return f"{basis}; each of them predicted from the others was off by {median(found):.1%} (median), {worst:.1%} (p90)"
+def _of_one(part: Part) -> Amounts:
+    energy, carbon = (None if value is None else value / part.count for value in (part.energy_kwh, part.co2_kg))
+    return _each(part), energy, carbon
 
 
-def _rate(rows: Sequence[tuple[Charge, int]]) -> Amounts:
-    count = sum(number for _, number in rows)
-    parts = zip(*(_amounts(charge) for charge, _ in rows), strict=True)
-    seconds, energy, carbon = (None if None in part else math.fsum(part) / count for part in parts)
-    return seconds or 0.0, energy, carbon
+def _times(part: Part, factor: float) -> Part:
+    energy, carbon = (None if value is None else value * factor for value in (part.energy_kwh, part.co2_kg))
+    return replace(part, seconds=part.seconds * factor, energy_kwh=energy, co2_kg=carbon)
 
 
-def _amounts(charge: Charge) -> Amounts:
-    return charge.seconds, charge.energy_kwh, charge.co2_kg
-
-
-def _median(rows: Sequence[Amounts]) -> Amounts:
+def _median(parts: Iterable[Part | None]) -> Amounts | None:
+    """Of one unit, the median over trials; None where none has it."""
+    columns = list(zip(*(_of_one(part) for part in parts if part is not None), strict=True))
+    if not columns:
+        return None
     seconds, energy, carbon = (
-        median(measured) if (measured := [value for value in part if value is not None]) else None
-        for part in zip(*rows, strict=True)
+        median(measured) if (measured := [value for value in column if value is not None]) else None
+        for column in columns
     )
     return seconds or 0.0, energy, carbon
 
 
-def _line(rates: Mapping[Shape, float | None]) -> Callable[[Shape], float | None]:
-    """A constant and a rate by voxels through what shapes took, by relative errors; None where nothing was measured."""
-    points = [(_voxels(shape), rate) for shape, rate in rates.items() if rate]
-    if not points:
+def sum_of_amounts(rows: Sequence[tuple[Amounts, float]]) -> Amounts:
+    """Rates times counts; a part unmeasured in one is unmeasured in the sum."""
+    columns = zip(*(amounts for amounts, _ in rows), strict=True)
+    counts = [count for _, count in rows]
+    seconds, energy, carbon = (
+        None if None in column else math.fsum((value or 0.0) * n for value, n in zip(column, counts, strict=True))
+        for column in columns
+    )
+    return seconds or 0.0, energy, carbon
+
+
+def _between(weight: float, own: float | None, curve: float | None) -> float | None:
+    if not own or not curve:
+        return own if own is not None else curve
+    return math.exp(weight * math.log(own) + (1 - weight) * math.log(curve))
+
+
+def _line(parts: Mapping[Shape, Part], kind: int) -> Callable[[Shape], float | None]:
+    """A constant, a rate by samples and one by voxels through what iterations took, by relative errors.
+
+    Shapes count by the time they were trained. What too few of them leave open goes to the voxels, and of samples
+    nothing is known while all have as many.
+    """
+    import numpy as np
+    from scipy.optimize import nnls
+
+    rows = [(shape, rate, part.seconds) for shape, part in parts.items() if (rate := _of_one(part)[kind])]
+    if not rows:
         return lambda shape: None
-    weights = [rate**-2 for _, rate in points]
-
-    def mean(values: Iterable[float]) -> float:
-        return math.fsum(w * value for w, value in zip(weights, values, strict=True)) / math.fsum(weights)
-
-    x, y = mean(voxels for voxels, _ in points), mean(rate for _, rate in points)
-    spread = mean((voxels - x) ** 2 for voxels, _ in points)
-    slope = max(0.0, mean((voxels - x) * (rate - y) for voxels, rate in points) / spread) if spread else y / x
-    if y < slope * x:
-        slope = mean(voxels * rate for voxels, rate in points) / mean(voxels**2 for voxels, _ in points)
-        return lambda shape: slope * _voxels(shape)
-    return lambda shape: y + slope * (_voxels(shape) - x)
+    work = np.array([_work(shape) for shape, _, _ in rows])
+    work[:, 1] *= np.ptp(work[:, 1]) > 0
+    scale, rates = np.maximum(work.max(axis=0), 1.0), np.array([rate for _, rate, _ in rows])
+    weights = np.sqrt([seconds / (seconds + _OWN_SECONDS) for _, _, seconds in rows])
+    scaled_work = work / scale / rates[:, None] * weights[:, None]
+    weak = _SHRINKAGE * np.diag(scaled_work.max(axis=0))
+    found, _ = nnls(np.vstack([scaled_work, weak]), np.append(weights, [0.0, 0.0, _SHRINKAGE]))
+    return lambda shape: float(np.array(_work(shape)) / scale @ found)
 
 
-def _voxels(shape: Shape) -> int:
-    return math.prod(shape[0]) * shape[1]
+def _work(shape: Shape) -> tuple[float, float, float]:
+    return 1.0, float(shape[1]), float(voxels_of(shape))
+
+
+def amounts_words(amounts: Amounts, interval: tuple[float, float] | None = None) -> str:
+    """Seconds, kWh and kg CO2, and between what the seconds lie."""
+    seconds, energy, carbon = amounts
+    between = "" if interval is None else " ({} to {})".format(*(time_left(seconds * factor) for factor in interval))
+    told = [f"{time_left(seconds)}{between}"]
+    told.append("energy not measured" if energy is None else f"{energy:.3g} kWh")
+    told.append("CO2 not measured" if carbon is None else f"{carbon:.3g} kg CO2")
+    return ", ".join(told)

@@ -116,6 +116,8 @@ class AttemptHeader(Stored):
         execution: how each stage was run, in the order of their beginning; empty in records of earlier versions.
         inputs: what it read besides its specification, see `nnunet.identity`; preprocessed: nnU-Net's folder of it.
             Neither is known of attempts from before they were recorded.
+        peak_memory_bytes: the most that torch reserved on the card; card_memory_bytes: what that has. Noted when the
+            attempt has ended well; None on a CPU.
     """
 
     attempt: Whole
@@ -137,6 +139,8 @@ class AttemptHeader(Stored):
     execution: tuple[StageExecution, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     preprocessed: str | None = None
+    peak_memory_bytes: Whole | None = None
+    card_memory_bytes: Whole | None = None
 
     @property
     def cpu_share(self) -> float:

@@ -17,6 +17,7 @@ from study.store.ledger import Ledger
 from study.store.pace import Work, spread, words, works
 from study.store.prediction import predict_command
 from study.store.readings import fallback_lines
+from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder, TrialState
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class TrialStatus:
         log, predict: path of the log, and the command that predicts with a finished model.
         remarks: what a reader of a finished trial's Dice must know.
         works: time of its iterations by shape, see `pace`; not in the JSON.
+        spec: what it trains; not in the JSON.
     """
 
     trial_id: str
@@ -85,11 +87,12 @@ class TrialStatus:
     predict: str | None = None
     remarks: tuple[str, ...] = ()
     works: Mapping[tuple[object, ...], Work] = field(default_factory=dict)
+    spec: TrialSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The line as plain JSON."""
-        line = {**asdict(replace(self, works={})), "state": self.state.value}
-        del line["works"]
+        line = {**asdict(replace(self, works={}, spec=None)), "state": self.state.value}
+        del line["works"], line["spec"]
         return line
 
 
@@ -259,6 +262,7 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         predict=None if result is None else predict_command(folder, spec, attempts),
         remarks=() if result is None else result.remarks,
         works=works(spec, attempts, intervals),
+        spec=spec,
     )
 
 

@@ -1,0 +1,227 @@
+"""What trainings took, as previews need it: the iterations of each shape, and all that comes around them.
+
+Of a finished trial it follows from its records, of a calibration it was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from study.curriculum.chain import Size
+from study.store.audit import Records
+from study.store.calibration import Calibration, Timing, hardware_of, network_of
+from study.store.costs import Charge, Entry, bill, scaled
+from study.store.pace import LEAST_ITERATIONS
+from study.store.records import TRAINING_PHASES, Phase
+from study.store.specification import TrialSpec
+from study.store.stored import Stored
+
+Shape = tuple[Size, int]
+"""Patch in voxels per axis, samples per batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Stored):
+    """Units of work of one kind, and what they took together; None is unmeasured.
+
+    Attributes:
+        cpu_seconds: of the processes that did it, where they decide how long it takes.
+        cpu_kwh: the part of the energy that goes with them.
+    """
+
+    count: int
+    seconds: float
+    energy_kwh: float | None
+    co2_kg: float | None
+    cpu_seconds: float | None = None
+    cpu_kwh: float | None = None
+
+    def stretched(self, stretch: float | None) -> Part:
+        """The same work where a CPU second takes so many seconds; power that does not go with CPU time stays."""
+        if stretch is None or not self.cpu_seconds or not self.seconds:
+            return self
+        seconds = self.cpu_seconds * stretch
+        energy, carbon = self.energy_kwh, self.co2_kg
+        if energy is not None and self.cpu_kwh is not None:
+            energy = self.cpu_kwh + (energy - self.cpu_kwh) * seconds / self.seconds
+            carbon = None if carbon is None or not self.energy_kwh else carbon * energy / self.energy_kwh
+        return replace(self, seconds=seconds, energy_kwh=energy, co2_kg=carbon)
+
+
+def sum_of(parts: Sequence[Part]) -> Part:
+    """Together; what is unmeasured in one is unmeasured in the sum."""
+
+    def whole(values: Sequence[float | None]) -> float | None:
+        measured = [value for value in values if value is not None]
+        return math.fsum(measured) if len(measured) == len(values) else None
+
+    return Part(
+        count=sum(part.count for part in parts),
+        seconds=math.fsum(part.seconds for part in parts),
+        **{
+            name: whole([getattr(part, name) for part in parts])
+            for name in ("energy_kwh", "co2_kg", "cpu_seconds", "cpu_kwh")
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Peak:
+    """Voxels of an iteration, the most bytes that torch reserved on the card for it, and what the card has."""
+
+    voxels: int
+    reserved_bytes: int
+    card_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a finished trial took, or a calibration.
+
+    Attributes:
+        network: see `network_of`; plans_sha256: of its plans.
+        hardware: on what, in words.
+        shapes: iterations, for each shape trained often enough to tell.
+        validation: batches of the online validation; setup, final: set-up and final validation.
+        mirroring: whether the final validation predicted with test-time mirroring.
+        spec: what was trained; None of a calibration.
+        whole: of the training loop, what was done again left out; None where it ended early, and of a calibration.
+        memory: what was reserved on a card, none where nobody said.
+    """
+
+    network: tuple[str, ...]
+    plans_sha256: str
+    hardware: str
+    shapes: Mapping[Shape, Part]
+    validation: Part | None
+    setup: Part | None
+    final: Part | None
+    mirroring: bool
+    spec: TrialSpec | None = None
+    whole: Part | None = None
+    memory: tuple[Peak, ...] = ()
+
+    @classmethod
+    def of(cls, records: Records) -> Trained | None:
+        """Of a trial that has finished on one kind of hardware, else None."""
+        spec, headers = records.spec, records.attempts
+        hardware = {hardware_of(header) for header in headers}
+        if records.result is None or len(hardware) != 1:
+            return None
+        rows = bill(headers, records.intervals).entries
+        on_one_core = headers[0].device == "cpu" and headers[0].cpus <= 1
+        of_phase = {phase: [row for row in rows if row.interval.phase is phase] for phase in Phase}
+        batches = validation_batches(spec)
+
+        def part(phase: Phase, count: int) -> Part | None:
+            found = [_part(row, count=0, by_cpu=on_one_core) for row in of_phase[phase]]
+            return replace(sum_of(found), count=count) if found and count else None
+
+        trained = [_part(row, count=0, by_cpu=on_one_core, kept=True) for row in rows if _in_loop(row)]
+        ended_early = spec.stopped_at(records.result.iterations) is not None
+        return cls(
+            network=network_of(spec),
+            plans_sha256=spec.plans_sha256,
+            hardware=hardware.pop(),
+            shapes=_shapes(spec, of_phase[Phase.TRAINING], by_cpu=on_one_core),
+            validation=part(Phase.ONLINE_VALIDATION, batches),
+            setup=part(Phase.SETUP, len(headers)),
+            final=part(Phase.FINAL_VALIDATION, 1),
+            mirroring=spec.training.test_time_mirroring,
+            spec=spec,
+            whole=None if ended_early or not trained else sum_of(trained),
+            memory=tuple(
+                Peak(
+                    voxels=max(stage.voxels_per_iteration for stage in spec.curriculum.stages),
+                    reserved_bytes=header.peak_memory_bytes,
+                    card_bytes=header.card_memory_bytes,
+                )
+                for header in headers
+                if header.peak_memory_bytes and header.card_memory_bytes
+            ),
+        )
+
+    @classmethod
+    def calibrated(cls, found: Calibration, *, kg_per_kwh: float | None = None) -> Trained:
+        """Of a calibration, with the carbon of another grid if one is given."""
+        rate = found.kg_per_kwh if kg_per_kwh is None else kg_per_kwh
+
+        def part(timing: Timing | None, *, one: bool = False) -> Part | None:
+            if timing is None:
+                return None
+            count = 1 if one else timing.count
+            energy = None if timing.energy_kwh is None else count * timing.energy_kwh
+            carbon = None if energy is None else energy * rate
+            return Part(count=count, seconds=count * timing.seconds, energy_kwh=energy, co2_kg=carbon)
+
+        timed = ((((shape.patch_size, shape.batch_size)), part(shape)) for shape in found.shapes)
+        return cls(
+            network=found.network,
+            plans_sha256=found.plans_sha256,
+            hardware=found.hardware,
+            shapes={shape: each for shape, each in timed if each is not None},
+            validation=part(found.validation),
+            setup=part(found.setup),
+            final=part(found.final, one=True),
+            mirroring=found.mirroring,
+            memory=tuple(
+                Peak(
+                    voxels=voxels_of((shape.patch_size, shape.batch_size)),
+                    reserved_bytes=shape.peak_memory_bytes,
+                    card_bytes=found.card_memory_bytes,
+                )
+                for shape in found.shapes
+                if shape.peak_memory_bytes and found.card_memory_bytes
+            ),
+        )
+
+
+def validation_batches(spec: TrialSpec) -> int:
+    """Batches of all online validations of a training."""
+    rounds = math.ceil(spec.training.epochs / spec.training.validation_every_epochs)
+    return rounds * spec.training.validation_batches
+
+
+def voxels_of(shape: Shape) -> int:
+    """Voxels of a batch."""
+    return math.prod(shape[0]) * shape[1]
+
+
+def _in_loop(row: Entry) -> bool:
+    return row.interval.phase in TRAINING_PHASES
+
+
+def _part(row: Entry, *, count: int, by_cpu: bool, share: float = 1.0, kept: bool = False) -> Part:
+    """A share of what an interval took; `kept` leaves out what was done again."""
+    charge, use = row.charge, row.interval.use
+    share *= 1 - row.waste.seconds / charge.seconds if kept and charge.seconds else 1.0
+    charge = scaled(charge, share)
+    by_cpu = by_cpu and use is not None
+    return Part(
+        count=count,
+        seconds=charge.seconds,
+        energy_kwh=charge.energy_kwh,
+        co2_kg=charge.co2_kg,
+        cpu_seconds=share * use.own_cpu_seconds if by_cpu and use is not None else None,
+        cpu_kwh=_own_kwh(charge) if by_cpu else None,
+    )
+
+
+def _own_kwh(charge: Charge) -> float | None:
+    whole, idle = charge.cpu_kwh, charge.idle_cpu_kwh
+    return None if whole is None or idle is None else whole - idle
+
+
+def _shapes(spec: TrialSpec, rows: Iterable[Entry], *, by_cpu: bool) -> dict[Shape, Part]:
+    parts: dict[Shape, list[Part]] = defaultdict(list)
+    for row in rows:
+        for index, iterations, share in row.interval.by_stage():
+            if index is not None:
+                stage = spec.curriculum.stages[index]
+                part = _part(row, count=iterations, by_cpu=by_cpu, share=share)
+                parts[stage.patch_size, stage.batch_size].append(part)
+    pooled = {shape: sum_of(mine) for shape, mine in parts.items()}
+    return {shape: part for shape, part in pooled.items() if part.count >= LEAST_ITERATIONS}
