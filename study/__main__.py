@@ -26,7 +26,7 @@ VERBS = {
     "compare": "schemes against a baseline, case by case, in trials or in published numbers",
     "recommend": "the configuration for a budget, or at the knee, with the commands that use it",
     "replay-stops": "what late stopping would have saved in finished studies, and what it would have lost",
-    "export": "a configuration's models as a zip that stock nnU-Net installs",
+    "export": "a configuration's models for stock nnU-Net, or all trials into MLflow, W&B or TensorBoard",
     "import": "finished trainings of stock nnU-Net as points of a study",
     "dashboard": "optuna-dashboard on a study, from its ledger alone",
     "bench": "measure start-up, overhead and stage changes",

@@ -1,27 +1,36 @@
-"""`export`: a configuration's models as stock nnU-Net's zip."""
+"""`export`: a configuration's models as stock nnU-Net's zip, or all trials into a tracker of experiments."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import place, url_of
 from study.common.errors import InvalidInputError, LedgerError, MissingDataError
 from study.common.setting import whole
-from study.common.terminal import say
+from study.common.terminal import complain, say
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from study.run.trackers import Tracked
+    from study.store.trial_folder import TrialFolder
 
 EXAMPLES = """\
   python -m study export studies/hippo --point best --out model.zip
   # a configuration or one trial, by the beginning of its id
   python -m study export studies/hippo --point 3fa9 --seed 1 --out model.zip
   python -m study export studies/hippo/trials/0bd41c2a77e9 --out model.zip
+  # curves, settings, results and costs of all trials; again and again while the study runs
+  python -m study export studies/hippo --tensorboard runs --follow
 """
 BEST = "best"
+TRACKERS = ("mlflow", "wandb", "tensorboard")
+FOLLOW_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", type=place, metavar="STUDY|TRIAL", help="study folder, or the folder of a trial in it"
     )
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="for nnUNetv2_install_pretrained_model_from_zip")
+    track = parser.add_argument_group("all trials of the study into a tracker, one run a trial")
+    track.add_argument("--mlflow", metavar="URI", help="MLflow's tracking server or store, such as sqlite:///runs.db")
+    track.add_argument("--wandb", metavar="DIR", help="offline runs of Weights & Biases, for `wandb sync`")
+    track.add_argument("--tensorboard", metavar="DIR", help="event files, a folder for each trial")
+    track.add_argument("--follow", action="store_true", help="go on until nobody runs the study")
     model = parser.add_argument_group("which model (needed where the study has several configurations)")
     model.add_argument("--point", metavar="ID", help=f"of a configuration or trial, or its beginning; or {BEST}")
     model.add_argument("--seed", type=whole, metavar="N", help="default: the one with the most finished folds")
@@ -37,10 +51,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for."""
-    if args.out is None:
-        raise InvalidInputError(field="--out", received="nothing", legal="the name of a zip to write")
-    _export_model(args)
+    trackers = {name: where for name in TRACKERS if (where := getattr(args, name)) is not None}
+    if args.out is None and not trackers:
+        legal = "the name of a zip to write, or --mlflow, --wandb or --tensorboard"
+        raise InvalidInputError(field="--out", received="nothing", legal=legal)
+    if args.out is not None:
+        _export_model(args)
+    if trackers:
+        _track(args, trackers)
     return 0
+
+
+def _track(args: argparse.Namespace, trackers: Mapping[str, str]) -> None:
+    from study.buckets.view import reading
+    from study.common.files import name_of
+    from study.run.trackers import sender
+    from study.store.ledger import Ledger
+
+    for name, where in trackers.items():
+        if not where.strip():
+            raise InvalidInputError(field=f"--{name}", received=where, legal="a place to write to")
+    with reading(args.source) as (folder, view):
+        ledger = Ledger.open(folder)
+        senders = {name: sender(name, where, name_of(folder.resolve())) for name, where in trackers.items()}
+        while True:
+            runs = ledger.runner() is not None
+            for name, send in senders.items():
+                sent = sum(_sent(trial, send) for trial in ledger.trials())
+                say(f"{name}: {sent} of {len(ledger.trials())} trials had something new")
+            if not (args.follow and runs):
+                return
+            time.sleep(FOLLOW_SECONDS)
+            if view is not None:
+                view.refresh()
+
+
+def _sent(trial: TrialFolder, send: Callable[[Tracked], bool]) -> bool:
+    from study.run.trackers import tracked
+
+    try:
+        found = tracked(trial)
+    except LedgerError as error:
+        complain(f"{trial.trial_id} is left out: {error}")
+        return False
+    return send(found)
 
 
 def _export_model(args: argparse.Namespace) -> None:
