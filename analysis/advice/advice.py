@@ -38,7 +38,7 @@ from analysis.fronts.captions import (
 )
 from analysis.fronts.front import Front, pareto_front
 from analysis.statistics.case_dice import case_matrices
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.evidence import Evidence, find_trial
 from analysis.statistics.intervals import CONFIDENCE, estimate
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import IMPORTED, point_id
@@ -119,7 +119,7 @@ def at_knee(evidence: Evidence, cost: Objective) -> Recommendation:
         MissingDataError: no configuration has both Dice and this cost.
     """
     front = _front(evidence, cost)
-    point, reason = _knee(front.best, cost)
+    point, reason = knee(front.best, cost)
     allowed = front.points[front.points[cost.name] <= point[cost.name]]
     return _recommendation(evidence, front, point, allowed, reason)
 
@@ -134,7 +134,7 @@ def _front(evidence: Evidence, cost: Objective) -> Front:
     return front
 
 
-def _knee(best: pd.DataFrame, cost: Objective) -> tuple[pd.Series[Any], str]:
+def knee(best: pd.DataFrame, cost: Objective) -> tuple[pd.Series[Any], str]:
     """The knee of a front sorted by rising cost, and what was done in words."""
     against = f"the front of Dice against {lowered(cost.label)}"
     dice, spent = _scaled(best["dice"]), _scaled(best[cost.name])
@@ -237,12 +237,6 @@ def advice(
         "commands": commands,
         "remarks": _remarks(chosen, folder, spec),
     }
-
-
-def find_trial(folders: Sequence[Path], trial_id: str) -> TrialFolder | None:
-    """The folder of a trial in the first study that holds it; None if none does."""
-    paths = (folder / "trials" / trial_id for folder in folders)
-    return next((TrialFolder(path) for path in paths if (path / "spec.json").exists()), None)
 
 
 def has_model(folder: TrialFolder) -> bool:

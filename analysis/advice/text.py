@@ -166,6 +166,7 @@ def _scheme(recipe: Recipe) -> str:
 
 _SHOWN_COSTS = ("runtime_seconds", "energy_kwh", "co2_kg", "total_seconds", "voxels")
 _MOST_ALTERNATIVES = 5
+_THEN = "then predict with it"
 _PURPOSES = {
     "predict": "predict with the model of its best trial, {trial_id} (replace INPUT and OUTPUT)",
     "train_again": "train this very configuration again",
@@ -248,16 +249,21 @@ def _alternatives(found: Mapping[str, Any], cost: Objective) -> Iterator[str]:
         yield f"  and {len(others) - _MOST_ALTERNATIVES} more, dearer ones: see --json"
 
 
-def _commands(found: Mapping[str, Any]) -> Iterator[str]:
+def commands_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each command of an advice is for, in a line or two of words, and the command in one line."""
     for one in found["commands"]:
-        yield ""
-        yield f"# {_PURPOSES[one['purpose']].format(**one)}{_expectation(one)}"
-        if one.get("preview"):
-            yield f"# cost: about {one['preview']['text']}, {one['preview']['basis']}"
-        yield folded(one["command"])
+        cost = f"\ncost: about {one['preview']['text']}, {one['preview']['basis']}" if one.get("preview") else ""
+        yield f"{_PURPOSES[one['purpose']].format(**one)}{_expectation(one)}{cost}", one["command"]
         if one.get("predict"):
-            yield f"# then predict with it, trial {one['trial_id']}"
-            yield folded(one["predict"])
+            yield f"{_THEN}, trial {one['trial_id']}", one["predict"]
+
+
+def _commands(found: Mapping[str, Any]) -> Iterator[str]:
+    for words, command in commands_of(found):
+        if not words.startswith(_THEN):
+            yield ""
+        yield from (f"# {line}" for line in words.splitlines())
+        yield folded(command)
 
 
 def _expectation(one: Mapping[str, Any]) -> str:

@@ -1,10 +1,9 @@
-"""All points axis by axis: slices, which show one axis each and hide the others, and parallel coordinates."""
+"""All points axis by axis: slices, which show one axis each and hide the others."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
-from numpy.typing import NDArray
 
 from analysis.effects.varying import VaryingAxis
-from analysis.figures.encodings import belongs_to, dice_floor, each_of, limit_dice, method_entries, short_ticks
+from analysis.figures.encodings import dice_floor, each_of, limit_dice, method_entries, short_ticks
 from analysis.figures.exhibits import Exhibit
 from analysis.figures.sheet import Sheet
-from analysis.figures.style import INK, METHOD_STYLES, MUTED, RULE, SURFACE, Layout
+from analysis.figures.style import INK, METHOD_STYLES, SURFACE, Layout
 from analysis.fronts.captions import subject
 from analysis.fronts.front import Front
-from analysis.tables.columns import BY_NAME
-from analysis.tables.units import counted, label_with_unit, number, reading_scale
+from analysis.tables.units import counted, label_with_unit, reading_scale
 
 MOST_AXES = 8
 """More are not drawn; the report says so."""
@@ -32,10 +29,7 @@ _FEW_VALUES = 7
 _LABEL_LETTERS = 24
 # So many pale points become a picture within the drawing, which would take megabytes otherwise.
 _RASTERIZE_FROM = 400
-_MANY_POINTS, _MANY_LINES = 200, 150
-_STEP_DOWN = 0.68
-# Words over lines stay readable.
-_HALO = {"facecolor": SURFACE.light, "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+_MANY_POINTS = 200
 
 
 def slices(front: Front, axes: Sequence[VaryingAxis], caveats: Sequence[str]) -> Exhibit:
@@ -55,7 +49,8 @@ def slices(front: Front, axes: Sequence[VaryingAxis], caveats: Sequence[str]) ->
         notes.append(f"{len(axes) - len(shown)} more axes vary and are not drawn.")
     notes += caveats
     return Exhibit(
-        stem="slices",
+        stem="dice_and_cost_by_setting",
+        folded=True,
         heading="Dice and cost along each axis",
         draw=lambda layout: _draw_slices(front, shown, notes, layout),
         alt=f"Scatter plots of Dice and {cost} of {counted(len(front.points), 'point')} against "
@@ -158,133 +153,3 @@ def _mark_axis(panel: Axes, axis: VaryingAxis) -> None:
         panel.set_xticks(values, [f"{value:g}" for value in values])
     else:
         panel.xaxis.set_major_locator(short_ticks(integer=bool((axis.values % 1 == 0).all())))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coordinate:
-    """One coordinate: places of the points from 0 to 1, and words at some places."""
-
-    label: str
-    places: NDArray[np.float64]
-    ticks: Sequence[tuple[float, str]]
-
-
-def parallel(front: Front, axes: Sequence[VaryingAxis], caveats: Sequence[str]) -> Exhibit:
-    """Parallel coordinates: a line per point through all axes, its Dice and its costs; lines of the front are strong.
-
-    Args:
-        front: of one dataset, with at least one point; Dice first, then costs.
-        axes: that vary between its points.
-        caveats: about them.
-    """
-    shown = axes[:MOST_AXES]
-    names = [objective.label for objective in front.objectives]
-    notes = [
-        "Each line is one point, through its settings and what came of them; larger values are further up, on a "
-        "narrow screen further to the right.",
-        f"Strong lines are on the front of {', '.join(names[:-1])} and {names[-1]}.",
-        *caveats,
-    ]
-    best = front.best.iloc[[0, -1]].to_dict("records") if len(front.best) else []
-    ends = " and ".join(f"{row['summary']} with Dice {row['dice']:.3f}" for row in best)
-    return Exhibit(
-        stem="parallel",
-        heading="All points, axis by axis",
-        draw=lambda layout: _draw_parallel(front, shown, notes, layout),
-        alt=f"Parallel coordinates of {counted(len(front.points), 'point')} over "
-        f"{', '.join(axis.label.lower() for axis in shown)}, Dice and costs. At the ends of the front: {ends}.",
-        notes=notes,
-    )
-
-
-def _draw_parallel(front: Front, axes: Sequence[VaryingAxis], notes: Sequence[str], layout: Layout) -> Figure:
-    """On a narrow page coordinates lie below each other, else side by side."""
-    coordinates = [_of_axis(axis, front) for axis in axes]
-    coordinates += [_of_result(front, objective.name) for objective in front.objectives]
-    count, strong = len(coordinates), Line2D([], [], color=INK.light, lw=2)
-    sheet = Sheet(
-        layout=layout,
-        title="All points, axis by axis",
-        subject=subject(front.points),
-        notes=notes,
-        panel_height=3.3 if layout.rail else _STEP_DOWN * count,
-        left=0.75 if layout.rail else 0.35,
-        head=0.2 if layout.rail else 0.0,
-        foot=1.05 if layout.rail else 0.25,
-        legend=[*method_entries(front.points["method"]), ("on the front", (strong,))],
-    )
-    with sheet.drawn() as (figure, [panel]):
-        panel.set_axis_off()
-        panel.set_xlim(*((-0.15, count - 0.55) if layout.rail else (-0.02, 1.02)))
-        panel.set_ylim(*((0, 1) if layout.rail else (-count + 0.55, 0.7)))
-        _draw_lines(panel, front, coordinates, across=layout.rail)
-        letters = max(8, int(sheet.panel_width / max(1, count - 0.4) / 0.072))
-        for place, coordinate in enumerate(coordinates):
-            if layout.rail:
-                _draw_upright(panel, place, coordinate, letters)
-            else:
-                _draw_level(panel, -place, coordinate)
-    return figure
-
-
-def _of_axis(axis: VaryingAxis, front: Front) -> Coordinate:
-    places = axis.positions(front.points)
-    if axis.numeric:
-        scaled = np.log10(places) if axis.logarithmic else places
-        return _numeric(axis.label, scaled, [f"{value:.3g}" for value in (places.min(), places.max())])
-    span = max(1, len(axis.categories) - 1)
-    ticks = [(place / span, word) for place, word in enumerate(axis.categories)]
-    return Coordinate(label=axis.label, places=places / span, ticks=ticks)
-
-
-def _of_result(front: Front, name: str) -> Coordinate:
-    scale = reading_scale(BY_NAME[name].unit, front.points[name].max())
-    values = front.points[name].to_numpy(dtype=float) * scale.factor
-    ends = [
-        f"{end / 1e6:.3g} M" if name != "dice" and end >= 1e6 else number(end, 3 if name == "dice" else None)
-        for end in (values.min(), values.max())
-    ]
-    return _numeric(label_with_unit(BY_NAME[name].label, scale.unit), values, ends)
-
-
-def _numeric(label: str, values: NDArray[np.float64], ends: Sequence[str]) -> Coordinate:
-    low, high = float(values.min()), float(values.max())
-    if high == low:
-        return Coordinate(label=label, places=np.full(len(values), 0.5), ticks=[(0.5, ends[0])])
-    return Coordinate(label=label, places=(values - low) / (high - low), ticks=[(0.0, ends[0]), (1.0, ends[1])])
-
-
-def _draw_lines(panel: Axes, front: Front, coordinates: Sequence[Coordinate], *, across: bool) -> None:
-    steps = np.arange(len(coordinates), dtype=float)
-    width, alpha = (0.5, 0.22) if len(front.points) > _MANY_LINES else (0.9, 0.5)
-    table = np.stack([coordinate.places for coordinate in coordinates], axis=1)
-    columns = (front.points[name] for name in ("method", "non_dominated", "point_id"))
-    for row, method, best, identity in zip(table, *columns, strict=True):
-        look: dict[str, Any] = {"lw": 1.9, "alpha": 1.0, "zorder": 5} if best else {"lw": width, "alpha": alpha}
-        ends = (steps, row) if across else (row, -steps)
-        color = METHOD_STYLES[method].paint.light
-        panel.add_artist(Line2D(*ends, color=color, **{"zorder": 4, **look}, gid=belongs_to(identity)))
-
-
-def _draw_upright(panel: Axes, x: float, coordinate: Coordinate, letters: int) -> None:
-    panel.plot([x, x], [0, 1], color=RULE.light, lw=1.2, zorder=2)
-    label = textwrap.fill(coordinate.label.replace(" [", "\u00a0["), letters)
-    panel.text(x, -0.16, label, ha="center", va="top", fontsize=8.3, color=INK.light)
-    for height, word in coordinate.ticks:
-        if 0 < height < 1:
-            _write(panel, x + 0.04, height, word, ha="left", va="center")
-        else:
-            away, side = (0.03, "bottom") if height else (-0.03, "top")
-            _write(panel, x, height + away, word, ha="center", va=side)
-
-
-def _draw_level(panel: Axes, y: float, coordinate: Coordinate) -> None:
-    panel.plot([0, 1], [y, y], color=RULE.light, lw=1.2, zorder=2)
-    _write(panel, 0, y + 0.16, coordinate.label, ha="left", va="bottom", fontsize=8.3, color=INK.light)
-    for along, word in coordinate.ticks:
-        side = "left" if along < 0.1 else "right" if along > 0.9 else "center"
-        _write(panel, along, y - 0.1, word, ha=side, va="top")
-
-
-def _write(panel: Axes, x: float, y: float, word: str, **style: Any) -> None:
-    panel.text(x, y, word, **{"fontsize": 7.6, "color": MUTED.light, "zorder": 7, "bbox": _HALO, **style})

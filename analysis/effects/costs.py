@@ -39,7 +39,6 @@ AMOUNTS: Mapping[str, str] = {"seconds": "s", "energy_kwh": "kWh", "co2_kg": "kg
 """Amounts with their units; the waste in them is in columns of the same name after `waste_`."""
 MOST_GROUPS = 14
 _NAMES = list(AMOUNTS)
-_DRAWN = {"seconds": "Time per trial", "co2_kg": "CO₂ per trial"}
 _ROW, _LETTER = 0.3, 0.068
 _PALEST = 0.35
 _LOOKS: Mapping[str, Mapping[str, Any]] = {
@@ -155,11 +154,9 @@ def costs_exhibits(tables: Tables, subject: str, caveats: Sequence[str]) -> Iter
     if parts.causes["seconds"].sum() == 0:
         yield "Cost by cause: no finished trial recorded its costs."
         return
-    if parts.causes["co2_kg"].isna().any():
-        yield "CO₂ by cause: energy was not measured in every finished trial."
     notes = [*_how_to_read(parts, tables.trials), *caveats]
     yield Exhibit(
-        stem="costs",
+        stem="cost_by_cause",
         heading="Where the cost went",
         draw=lambda layout: _figure(parts, subject, notes, layout),
         alt=_in_words(parts),
@@ -170,7 +167,8 @@ def costs_exhibits(tables: Tables, subject: str, caveats: Sequence[str]) -> Iter
     )
     if len(parts.stages):
         yield Exhibit(
-            stem="costs_by_stage",
+            stem="cost_by_stage",
+            folded=True,
             heading="Cost by stage",
             notes=_about_stages(parts),
             data=parts.stages,
@@ -180,28 +178,22 @@ def costs_exhibits(tables: Tables, subject: str, caveats: Sequence[str]) -> Iter
 
 
 def _figure(parts: CostParts, subject: str, notes: Sequence[str], layout: Layout) -> Figure:
-    """Stacked bars, one per group: time, and CO₂ where it was measured in every group."""
-    drawn = [name for name in _DRAWN if parts.causes[name].notna().all()]
+    """Stacked bars of time, one per group; energy and CO₂ are in the table."""
     groups = parts.groups
     sheet = Sheet(
         layout=layout,
         title="Where the cost went",
         subject=subject,
         notes=notes,
-        rows=1 if layout.rail else len(drawn),
-        columns=len(drawn) if layout.rail else 1,
         panel_height=max(0.9, _ROW * len(groups)),
         left=0.35 + _LETTER * max(map(len, groups)),
-        gap_across=0.35,
-        gap_down=0.85,
         legend=list(_legend(parts)),
     )
-    with sheet.drawn() as (figure, panels):
-        for place, (panel, name) in enumerate(zip(panels, drawn, strict=True)):
-            _draw(panel, parts, name)
-            panel.set_yticks(range(len(groups)), groups if place == 0 or not layout.rail else [""] * len(groups))
-            for label, group in zip(panel.get_yticklabels(), groups, strict=True):
-                label.set_gid(belongs_to(*parts.points[group]))
+    with sheet.drawn() as (figure, [panel]):
+        _draw(panel, parts)
+        panel.set_yticks(range(len(groups)), groups)
+        for label, group in zip(panel.get_yticklabels(), groups, strict=True):
+            label.set_gid(belongs_to(*parts.points[group]))
     return figure
 
 
@@ -215,12 +207,12 @@ def _legend(parts: CostParts) -> Iterator[Entry]:
             yield training if cause == "training" else words.lower(), (Patch(**_LOOKS[cause]),)
 
 
-def _draw(panel: Axes, parts: CostParts, name: str) -> None:
-    totals = parts.total(name)
-    scale = reading_scale(AMOUNTS[name], float(totals.max()))
+def _draw(panel: Axes, parts: CostParts) -> None:
+    totals = parts.total("seconds")
+    scale = reading_scale("s", float(totals.max()))
     for place, group in enumerate(parts.groups):
         gid, left = belongs_to(*parts.points[group]), 0.0
-        for width, look in _pieces(parts, group, name):
+        for width, look in _pieces(parts, group):
             [piece] = panel.barh(place, width * scale.factor, left=left, height=0.62, zorder=3, **look)
             piece.set_gid(gid)
             left += width * scale.factor
@@ -229,16 +221,16 @@ def _draw(panel: Axes, parts: CostParts, name: str) -> None:
     panel.set_ylim(len(parts.groups) - 0.45, -0.55)
     panel.set_xlim(0, float(totals.max()) * scale.factor * 1.13 or 1.0)
     panel.xaxis.set_major_locator(short_ticks())
-    panel.set_xlabel(label_with_unit(_DRAWN[name], scale.unit))
+    panel.set_xlabel(label_with_unit("Time per trial", scale.unit))
     panel.grid(False, axis="y")
 
 
-def _pieces(parts: CostParts, group: str, name: str) -> Iterator[tuple[float, Mapping[str, Any]]]:
+def _pieces(parts: CostParts, group: str) -> Iterator[tuple[float, Mapping[str, Any]]]:
     """Width and look of each piece of a bar, the training by stage from pale to strong where stages are known."""
     rows = parts.causes[parts.causes["group"] == group]
-    stages = parts.stages.loc[parts.stages["group"] == group, name].tolist()
+    stages = parts.stages.loc[parts.stages["group"] == group, "seconds"].tolist()
     color = METHOD_STYLES[str(rows["method"].iloc[0])].paint.light
-    for cause, whole in zip(rows["cause"], rows[name], strict=True):
+    for cause, whole in zip(rows["cause"], rows["seconds"], strict=True):
         if whole <= 0:
             continue
         if cause != "training":

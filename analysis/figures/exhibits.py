@@ -40,6 +40,8 @@ class Exhibit:
     Attributes:
         stem: name of its files, unique in a report, of letters, digits, `_`, `-` and `+`.
         heading: a few words, on the page above it.
+        choice: of figures that differ in one word, say the cost, that word: a page shows one of them, first of all.
+        folded: whether the page shows the heading alone until it is asked for more.
         draw: makes the figure in a layout (for a file, a wide page, a narrow page); None if there is none.
         alt: the figure in words, for those who do not see it: what it shows and what one reads off it.
         notes: sentences below it: how to read it, what to beware of.
@@ -53,6 +55,8 @@ class Exhibit:
 
     stem: str
     heading: str
+    choice: str = ""
+    folded: bool = False
     draw: Callable[[Layout], Figure] | None = None
     alt: str = ""
     notes: Sequence[str] = ()
@@ -106,7 +110,8 @@ def by_dataset(evidence: Evidence, parts: Callable[[Evidence], Iterable[Part]], 
                 missing.append(f"{name}: {part}" if several else part)
             elif several:
                 ending, heading = stem_of(name), f"{part.heading}, {name}"
-                exhibits.append(replace(part, stem=f"{part.stem}_{ending}", heading=heading))
+                choice = part.choice and f"{name}: {part.choice}"
+                exhibits.append(replace(part, stem=f"{part.stem}_{ending}", heading=heading, choice=choice))
             else:
                 exhibits.append(part)
     return Section(exhibits=exhibits, missing=missing, **words)
@@ -126,16 +131,17 @@ class Drawn:
     narrow: str = ""
 
 
-def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1) -> list[Drawn]:
+def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1, files: bool = True) -> list[Drawn]:
     """Draw and set exhibits, in order.
 
     Args:
         exhibits: of one page; their figures get ids of their own.
         processes: that share the work; starting them takes seconds, so that few small figures are drawn in this one.
+        files: whether files are wanted, besides what a page shows.
     """
     jobs = [(exhibit, f"f{number}") for number, exhibit in enumerate(exhibits)]
     if processes < 2:
-        return [draw(exhibit, prefix=prefix) for exhibit, prefix in jobs]
+        return [draw(exhibit, prefix=prefix, files=files) for exhibit, prefix in jobs]
     # Its processes take the closures that exhibits draw with, and are not forks of one that may have threads.
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
@@ -144,25 +150,33 @@ def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1) -> list[Drawn]:
     get_reusable_executor().shutdown(wait=True)
     try:
         parallel = Parallel(n_jobs=processes, pre_dispatch="all")
-        return list(parallel(delayed(draw)(exhibit, prefix=prefix) for exhibit, prefix in jobs))
+        return list(parallel(delayed(draw)(exhibit, prefix=prefix, files=files) for exhibit, prefix in jobs))
     finally:
         # They would wait for more work for five minutes, and a caller that is a process of another pool for them.
         get_reusable_executor().shutdown(wait=True)
 
 
-def draw(exhibit: Exhibit, *, prefix: str) -> Drawn:
-    """Draw and set one exhibit, the ids of its figure beginning with a prefix."""
-    files = {f"{TABLES}/{exhibit.stem}.{ending}": text.encode() for ending, text in _table_texts(exhibit).items()}
+def draw(exhibit: Exhibit, *, prefix: str, files: bool = True) -> Drawn:
+    """Draw and set one exhibit, the ids of its figure beginning with a prefix; without files, for a page alone."""
+    contents = _contents(exhibit) if files else {}
     if exhibit.draw is None:
-        return Drawn(files=files)
-    figure, layouts = exhibit.draw(FILE), {"wide": WIDE, "narrow": NARROW}
-    formats = (as_png(figure, dots_per_inch=_DOTS_PER_INCH), as_svg(figure).encode(), as_pdf(figure))
-    pictures = {f"{FIGURES}/{exhibit.stem}.{end}": made for end, made in zip(FIGURE_FORMATS, formats, strict=True)}
+        return Drawn(files=contents)
     elements = {
         name: inline_svg(exhibit.draw(layout), prefix=f"{prefix}{name[0]}", alt=exhibit.alt, css_class=name)
-        for name, layout in layouts.items()
+        for name, layout in (("wide", WIDE), ("narrow", NARROW))
     }
-    return Drawn(files=pictures | files, **elements)
+    return Drawn(files=contents, **elements)
+
+
+def _contents(exhibit: Exhibit) -> dict[str, bytes]:
+    """Of its files, by name within the report's folder: figures, then tables."""
+    tables = {f"{TABLES}/{exhibit.stem}.{ending}": text.encode() for ending, text in _table_texts(exhibit).items()}
+    if exhibit.draw is None:
+        return tables
+    figure = exhibit.draw(FILE)
+    formats = (as_png(figure, dots_per_inch=_DOTS_PER_INCH), as_svg(figure).encode(), as_pdf(figure))
+    pictures = {f"{FIGURES}/{exhibit.stem}.{end}": made for end, made in zip(FIGURE_FORMATS, formats, strict=True)}
+    return pictures | tables
 
 
 def _table_texts(exhibit: Exhibit) -> dict[str, str]:

@@ -30,9 +30,9 @@ class Sheet:
     """What a figure is made of; lengths are in inches.
 
     Attributes:
-        layout: its width, and whether notes are in it.
-        title, subject: of the figure, and what it rests on.
-        notes: sentences below, where the layout has room for them.
+        layout: its width, and whether words are in it.
+        title, subject: of the figure, and what it rests on, where it stands alone.
+        notes: sentences below, likewise.
         legend: entries, in order; below the panels, or in the rail where there is one.
         rows, columns: of panels, each of `panel_height`.
         left: for the tick labels of the first column; by default the layout's.
@@ -82,7 +82,8 @@ class Sheet:
     @property
     def above(self) -> float:
         """From the upper edge to the first panel."""
-        return 0.47 + 0.2 * len(self._title) + 0.16 * len(self._subject) + self.head
+        words = 0.35 + 0.2 * len(self._title) + 0.16 * len(self._subject) if self.layout.alone else 0.0
+        return 0.12 + words + self.head
 
     @property
     def panel_width(self) -> float:
@@ -110,15 +111,15 @@ class Sheet:
 
     @property
     def _title(self) -> list[str]:
-        return textwrap.wrap(self.title, round(_TITLE_SHARE * self.layout.line_letters))
+        return textwrap.wrap(self.title, round(_TITLE_SHARE * self.layout.line_letters)) if self.layout.alone else []
 
     @property
     def _subject(self) -> list[str]:
-        return textwrap.wrap(self.subject, self.layout.line_letters)
+        return textwrap.wrap(self.subject, self.layout.line_letters) if self.layout.alone else []
 
     @property
     def _notes(self) -> list[str]:
-        return textwrap.wrap(" ".join(self.notes), self.layout.line_letters - 4) if self.layout.notes else []
+        return textwrap.wrap(" ".join(self.notes), self.layout.line_letters - 4) if self.layout.alone else []
 
     @property
     def _below(self) -> float:

@@ -102,19 +102,19 @@ class Layout:
         left: from its edge to the plot.
         rail: whether panels stand side by side, and legend and key in a rail to the right; otherwise below each other.
         line_letters: letters that a line of title and footnote holds.
-        notes: whether the footnote is in the figure; a page prints it below.
+        alone: whether title, subject and footnote are in the figure; a page has them as text around it.
     """
 
     width: float
     left: float
     rail: bool
     line_letters: int
-    notes: bool = True
+    alone: bool = True
 
 
 FILE = Layout(width=10.3, left=0.8, rail=True, line_letters=180)
-WIDE = replace(FILE, notes=False)
-NARROW = Layout(width=4.3, left=0.72, rail=False, line_letters=58, notes=False)
+WIDE = replace(FILE, alone=False)
+NARROW = Layout(width=4.3, left=0.72, rail=False, line_letters=58, alone=False)
 """`FILE` for pictures on their own, `WIDE` and `NARROW` for pages."""
 
 # What a figure does not look like by: how it gets to a screen.

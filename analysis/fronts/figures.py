@@ -70,7 +70,7 @@ def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
             *(_sizes(points, third) if third else []),
             *((name, (Line2D([], [], **look),)) for name, look in named if name),
         ],
-        panel_height=3.85 if layout.rail else 3.3,
+        panel_height=(3.85 if layout.alone else 3.5) if layout.rail else 2.9,
         rail=_RAIL if layout.rail else 0.0,
     )
     with sheet.drawn() as (figure, [axes]):

@@ -5,26 +5,29 @@ The data are plain JSON:
 
     configurations  point_id -> summary, method, budget, facts, stages, classes, costs, trials (ids)
     trials          trial_id -> one entry per study that holds it: facts, stages' configuration, classes, costs, curve,
-                    events, command, row (cells of the table in its configuration's card)
+                    events, commands, links, row (cells of the table in its configuration's card)
 
 `facts` are pairs of label and text, of which a tooltip shows the first `told`; `stages` are rows of patch, batch, first
 iteration and iterations, `classes` pairs of class and mean Dice over the cases, `costs` rows of cause, time, energy and
-CO₂, `events` pairs of time (UTC) and words, oldest first.
+CO₂, `events` pairs of time (UTC) and words, oldest first, `commands` pairs of what for and the command as typed in the
+study's folder, `links` pairs of words and place.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
 from analysis.effects.costs import AMOUNTS, CAUSES
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.evidence import Evidence, find_trial
 from analysis.tables.columns import BY_NAME
 from analysis.tables.format import MISSING
 from analysis.tables.frame import FINISHED, KEY
@@ -44,6 +47,8 @@ Key: TypeAlias = tuple[str, str]
 Events: TypeAlias = Sequence[tuple[str, str]]
 """Pairs of time (UTC, to the second) and words, oldest first."""
 
+LOG = "log.txt"
+"""Of a trial, in its folder."""
 _EXTENSION = '"$(python -c "import study.nnunet_ext as e; print(*e.__path__)")"'
 _TRIAL_FACTS = (
     *("study", "state", "failure", "dataset", "plans", "configuration", "fold", "seed", "budget", "dice"),
@@ -114,12 +119,13 @@ def _words(event: Mapping[str, Any]) -> str:
     return f"{event['event']}: {told}" if told else str(event["event"])
 
 
-def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any]:
+def card_data(evidence: Evidence, events: Mapping[Key, Events], *, beside: Path | None = None) -> dict[str, Any]:
     """The data of all cards.
 
     Args:
         evidence: what the page is about.
         events: (study, trial_id) -> its events, as far as known.
+        beside: the folder that the page will lie in, from which cards lead to their trials' folders; None: nowhere.
     """
     tables = evidence.tables
     classes, costs, curves = _classes(tables.cases), _costs(tables.costs), thinned_curves(tables.epochs)
@@ -134,7 +140,8 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any
             "costs": costs.get(key),
             "curve": curves.get(key),
             "events": events.get(key),
-            "command": predict_command(row) if row["state"] == FINISHED else None,
+            "commands": _commands(row) if row["state"] == FINISHED else None,
+            "links": _links(evidence.folders, row["trial_id"], beside),
         }
         trials.setdefault(row["trial_id"], []).append({name: value for name, value in entry.items() if value})
     return {
@@ -143,6 +150,23 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events]) -> dict[str, Any
         "configurations": _configurations(evidence, trials),
         "trials": trials,
     }
+
+
+def _commands(trial: Row) -> list[tuple[str, str]]:
+    name = trial["trial_id"]
+    export = f"python -m study export trials/{name} --out {name}.zip"
+    return [("Predict with this model", predict_command(trial)), ("Hand the model on", export)]
+
+
+def _links(folders: Sequence[Path], trial_id: str, beside: Path | None) -> list[tuple[str, str]]:
+    """To the folder and the log of a trial whose study the page lies in or next to; what else was read may be gone."""
+    near = [root for root in folders if beside and beside.resolve().is_relative_to(root.resolve().parent)]
+    folder = find_trial(near, trial_id)
+    if folder is None or beside is None:
+        return []
+    place = quote(os.path.relpath(folder.path.resolve(), beside.resolve()))
+    log = [("Log", f"{place}/{LOG}")] if (folder.path / LOG).exists() else []
+    return [("Folder", f"{place}/"), *log]
 
 
 def card_rows(trials: pd.DataFrame) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Section: what Dice costs. Fronts of Dice against time, CO₂ and voxels, how sure they are, and what they cover."""
+"""Section: which configuration is worth its cost. The front of Dice against each cost, and what each set covers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analysis.figures.exhibits import Exhibit, Part, Section, by_dataset
-from analysis.fronts.attainment import Attainment, attainments
-from analysis.fronts.captions import (
-    caveats,
-    description,
-    energy_source,
-    lowered,
-    notes,
-    over_seeds,
-    states,
-    subject,
-    title,
-)
-from analysis.fronts.figures import MOST_GROUPS, attainment_figure, pareto_figure
+from analysis.fronts.captions import description, energy_source, lowered, notes, over_seeds, states, title
+from analysis.fronts.figures import MOST_GROUPS, pareto_figure
 from analysis.fronts.front import Front, pareto_front
 from analysis.fronts.hypervolume import (
     LIKELY,
@@ -34,50 +23,54 @@ from analysis.fronts.hypervolume import (
 from analysis.fronts.resampling import REPLICATES, CaseDraws
 from analysis.statistics.evidence import Evidence
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import MISSING, Table, readable, without_empty
+from analysis.tables.format import MISSING, Table
 from analysis.tables.frame import FINISHED
-from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import OBJECTIVES
 from analysis.tables.units import counted, number
 
-_KINDS = {"runtime": "runtime_seconds", "co2": "co2_kg", "voxels": "voxels"}
+_KINDS = {"runtime": "runtime_seconds", "energy": "energy_kwh", "co2": "co2_kg", "voxels": "voxels"}
+# Two costs whose ratio differs by no more than this between the points are one.
+_PROPORTIONAL = 1.02
 _INTRO = (
-    "Each point is a curriculum with its settings, averaged over its folds and seeds. A point is on the front if no "
-    "other is at least as good in everything and better in something."
+    "Each point of the figure above is a curriculum with its settings, averaged over its folds and seeds. It is on the "
+    "front if no other is at least as good in everything and better in something."
 )
 
 
 def fronts(evidence: Evidence) -> Section:
     """The section, with exhibits for every dataset that has a finished trial."""
     none = f"No front: it needs a finished trial ({states(evidence.tables.trials)})."
-    return by_dataset(evidence, _of_dataset, none=none, anchor="fronts", heading="What Dice costs", intro=_INTRO)
+    heading = "Which configuration is worth its cost?"
+    return by_dataset(evidence, _of_dataset, none=none, anchor="fronts", heading=heading, intro=_INTRO)
 
 
 def _of_dataset(evidence: Evidence) -> Iterator[Part]:
     draws, points = CaseDraws(evidence.tables), evidence.points
     pooled = {kind: pareto_front(points, ("dice", cost)) for kind, cost in _KINDS.items()}
-    drawn = {kind: front for kind, front in pooled.items() if len(front.points)}
-    yield from (_why_missing(front, evidence.tables.trials) for front in pooled.values() if front.points.empty)
+    drawn: dict[str, Front] = {}
+    for kind, front in pooled.items():
+        same = next((other for other in drawn.values() if _proportional(front.points, front, other)), None)
+        if front.points.empty:
+            yield _why_missing(front, evidence.tables.trials)
+        elif same is not None:
+            one, other = (lowered(each.objectives[1].label) for each in (front, same))
+            yield f"{title(front)} is not drawn: {one} is {other} in other units here, their ratio is the same for all."
+        else:
+            drawn[kind] = front
     for kind, front in drawn.items():
         yield from _plots(f"pareto_dice_{kind}", front, points, draws)
-    # CO₂ or, where it was not measured, voxels.
-    thirds = (pareto_front(points, ("dice", "runtime_seconds", third)) for third in ("co2_kg", "voxels"))
-    three = next((front for front in thirds if len(front.points)), None)
-    if three is None:
-        yield "No figure of three objectives: no configuration has Dice, training time and a third one."
-    else:
-        yield _plot("pareto_three_objectives", three, draws)
-    yield from _by_class(evidence)
-    yield _attainment(evidence)
     if drawn:
         yield _hypervolume(list(drawn.values()), points)
+
+
+def _proportional(points: pd.DataFrame, front: Front, other: Front) -> bool:
+    """Whether all points, three or more, have the same ratio of two costs."""
+    ratio = points[front.objectives[1].name] / points[other.objectives[1].name]
+    return len(ratio) > 2 and bool(ratio.notna().all() and ratio.max() <= _PROPORTIONAL * ratio.min())
 
 
 def _plots(stem: str, front: Front, points: pd.DataFrame, draws: CaseDraws) -> Iterator[Part]:
     cost, machines = front.objectives[1], front.points["hardware"].nunique()
     yield _plot(stem, front, draws)
-    if budgets_compare(front.points):
-        yield _plot(f"{stem}_by_budget", pareto_front(points, ("dice", cost.name), by="budget"), draws)
     if not cost.machine_bound or machines < 2:
         return
     if machines <= MOST_GROUPS:
@@ -89,12 +82,6 @@ def _plots(stem: str, front: Front, points: pd.DataFrame, draws: CaseDraws) -> I
         )
 
 
-def budgets_compare(points: pd.DataFrame) -> bool:
-    """Whether there are a few budgets, and several points at most of them."""
-    counts = points["budget"].value_counts()
-    return 2 <= len(counts) <= MOST_GROUPS and bool(counts.median() >= 2)
-
-
 def _plot(stem: str, front: Front, draws: CaseDraws) -> Exhibit:
     points = judged(front, draws)
     rows, best = rows_to_read(points), int(points["non_dominated"].sum())
@@ -104,6 +91,7 @@ def _plot(stem: str, front: Front, draws: CaseDraws) -> Exhibit:
     return Exhibit(
         stem=stem,
         heading=title(front),
+        choice=title(front).removeprefix("Dice against "),
         draw=lambda layout: pareto_figure(front, layout=layout),
         alt=description(front),
         notes=(
@@ -128,76 +116,6 @@ def _why_missing(front: Front, trials: pd.DataFrame) -> str:
     return f"No figure of {cost.label}: it was not measured completely in any finished configuration{because}."
 
 
-def _by_class(evidence: Evidence) -> Iterator[Exhibit]:
-    """Of several classes the front of each, in a table."""
-    labels, names = evidence.classes, ("dice", "runtime_seconds")
-    if len(labels) < 2:
-        return
-    best = [pareto_front(evidence.of_class(label).points, names).best.assign(label=label) for label in labels]
-    rows = pd.concat(best, ignore_index=True)
-    if rows.empty:
-        return
-    text = readable(rows, ["number", "summary", *without_empty(rows, ["dice", "dice_low", "dice_high"]), names[1]])
-    yield Exhibit(
-        stem="front_by_class",
-        heading="Dice against training time, by class",
-        notes=("Each class has a front of its own; `front --class LABEL` says how sure it is.",),
-        data=rows[["label", "number", "point_id", "summary", "dice", "dice_low", "dice_high", names[1]]],
-        table=Table(
-            headings=("Class", *text.headings),
-            numeric=(False, *text.numeric),
-            rows=tuple((label, *row) for label, row in zip(rows["label"], text.rows, strict=True)),
-        ),
-        caption="Points on the front of each class",
-    )
-
-
-def _attainment(evidence: Evidence) -> Part:
-    cost, trials = OBJECTIVES["runtime_seconds"], evidence.tables.trials
-    found = attainments(trials, (OBJECTIVES["dice"], cost))
-    if not found:
-        return "No figure of attainment: no scheme has configurations that finished on two folds or seeds."
-    front = pareto_front(evidence.points, ("dice", cost.name))
-    about, said = subject(front.points), tuple(_about_attainment(found, front, trials))
-    each = [
-        f"{METHOD_LABELS[one.method]} over {one.runs} runs reaches Dice {one.surfaces['best']['dice'].max():.3f} in "
-        f"its best run and {one.surfaces['worst']['dice'].max():.3f} in every run"
-        for one in found
-    ]
-    corners = [
-        surface.assign(method=one.method, runs=one.runs, surface=level)
-        for one in found
-        for level, surface in one.surfaces.items()
-    ]
-    return Exhibit(
-        stem="attainment_dice_runtime",
-        heading="What each scheme attains",
-        draw=lambda layout: attainment_figure(found, cost, subject=about, notes=said, layout=layout),
-        alt=f"Step lines of Dice against training time, a panel per scheme: {'; '.join(each)}.",
-        notes=said,
-        data=pd.concat(corners, ignore_index=True)[["method", "runs", "surface", "dice", "runtime_seconds"]],
-    )
-
-
-def _about_attainment(found: Sequence[Attainment], front: Front, trials: pd.DataFrame) -> Iterator[str]:
-    yield (
-        "A run is one fold with one seed. Right of and below a line lies what the best run, at least half of the runs, "
-        "or every run attains; grey: the other schemes."
-    )
-    yield "Heading of a panel: runs × configurations that finished in all of them."
-    lacking = [f"{one.left_out} of {METHOD_LABELS[one.method]}" for one in found if one.left_out]
-    if lacking:
-        yield f"Trials left out, because not every run has their configuration: {', '.join(lacking)}."
-    shown = {one.method for one in found}
-    present = set(trials["method"])
-    absent = [label for method, label in METHOD_LABELS.items() if method in present - shown]
-    if absent:
-        yield f"Without two runs of a same configuration: {', '.join(absent)}."
-    yield from (sentence for sentence in caveats(front) if sentence.startswith("Measured on"))
-    yield from contention(front.points)
-    yield "The Dice axis may start above 0, which a mark at its foot says."
-
-
 def _hypervolume(drawn: Sequence[Front], points: pd.DataFrame) -> Exhibit:
     rows = pd.concat([hypervolume_rows(front) for front in drawn], ignore_index=True)
     costs = [lowered(front.objectives[1].label) for front in drawn]
@@ -207,6 +125,7 @@ def _hypervolume(drawn: Sequence[Front], points: pd.DataFrame) -> Exhibit:
     return Exhibit(
         stem="hypervolume",
         heading="Hypervolume by scheme and budget",
+        folded=True,
         notes=(
             f"Reference points, {MARGIN:.0%} of the range beyond the worst value and not below 0: {reference}.",
             "A set with more configurations never covers less, so compare sets that tried as many.",

@@ -69,15 +69,22 @@ function curveFigure(curves) {
   return element("figure", {}, panels, element("figcaption", {}, words));
 }
 
-function copyable(command) {
-  const code = element("code", { tabindex: "0" }, command);
+function copyButton(code) {
   const button = element("button", { type: "button" }, "Copy");
   button.addEventListener("click", () => {
     getSelection().selectAllChildren(code);
     button.textContent = document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
   });
-  return [element("h3", {}, "Predict with this model"), element("p", {}, "In the study's folder:"),
-    element("pre", {}, code), button];
+  return button;
+}
+
+function copyable([words, command]) {
+  const code = element("code", { tabindex: "0" }, command);
+  return [element("h3", {}, words), element("p", { class: "muted" }, "In the study's folder:"), element("pre", {}, code), copyButton(code)];
+}
+
+function linksTo(pairs) {
+  return element("p", {}, ...pairs.flatMap(([words, place], i) => [i ? " · " : "", element("a", { href: place }, words)]));
 }
 
 function details(entry, note) {
@@ -93,7 +100,8 @@ function trialParts(entry) {
   if (configuration) parts.push(element("p", {}, "Configuration: ", link(entry.configuration, configuration.summary)));
   parts.push(facts(entry.facts), curveFigure(entry.curve ? [entry.curve] : []), ...details(entry, ", mean over the cases"));
   if (configuration) parts.push(stageGrid(configuration));
-  if (entry.command) parts.push(...copyable(entry.command));
+  if (entry.links) parts.push(linksTo(entry.links));
+  if (entry.commands) parts.push(...entry.commands.flatMap(copyable));
   if (entry.events) parts.push(grid(["Time", "Event"], entry.events, "What happened", 2));
   return parts;
 }
@@ -106,7 +114,7 @@ function configurationParts(configuration) {
     facts(configuration.facts ?? [["Dice", "no trial has finished"]]), curveFigure(curves),
     grid(["Trial", ...DATA.row_headings], rows, "Its trials; a trial's card has its own costs, events and command", 4),
     ...details(configuration, ", mean over trials and cases"), stageGrid(configuration),
-    ...entries.filter(([, entry]) => entry.command).slice(0, 1).flatMap(([, entry]) => copyable(entry.command)),
+    ...entries.filter(([, entry]) => entry.commands).slice(0, 1).flatMap(([, entry]) => entry.commands.flatMap(copyable)),
   ];
 }
 
@@ -147,3 +155,5 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   openCard(anchor.dataset.card, anchor);
 });
+
+for (const code of document.querySelectorAll("main pre code")) code.parentElement.after(copyButton(code));

@@ -25,10 +25,29 @@ function showTip(group, configuration) {
   tip.replaceChildren(...tipParts(configuration));
   for (const box of tip.querySelectorAll(".scroll")) box.removeAttribute("tabindex");
   tip.hidden = false;
+  const [left, top] = placeFor(group);
+  tip.style.left = `${left}px`;
+  tip.style.top = `${top}px`;
+}
+
+// Where the tooltip hides the fewest points of the figure: at the point's sides, else at the edges of figure and window.
+function placeFor(group) {
+  const [width, height] = [tip.offsetWidth, tip.offsetHeight];
   const at = group.getBoundingClientRect();
-  const left = at.right + 12 + tip.offsetWidth < innerWidth ? at.right + 12 : at.left - 12 - tip.offsetWidth;
-  tip.style.left = `${Math.max(4, Math.min(left, innerWidth - tip.offsetWidth - 4))}px`;
-  tip.style.top = `${Math.max(4, Math.min(at.top - 20, innerHeight - tip.offsetHeight - 4))}px`;
+  const figure = group.ownerSVGElement.getBoundingClientRect();
+  const points = Array.from(group.ownerSVGElement.querySelectorAll(".point:not(.filtered)"), (one) => one.getBoundingClientRect());
+  const across = [at.right + 12, at.left - 12 - width, (at.left + at.right - width) / 2, figure.right - width, figure.left, 4, innerWidth - width - 4];
+  const down = [at.top - 20, at.bottom - height + 20, at.bottom + 12, at.top - 12 - height, figure.bottom + 4, figure.top - height - 4, 4, innerHeight - height - 4];
+  let best = [Infinity];
+  for (const x of across.map((left) => Math.max(4, Math.min(left, innerWidth - width - 4)))) {
+    for (const y of down.map((top) => Math.max(4, Math.min(top, innerHeight - height - 4)))) {
+      const hides = (box) => box.right > x && box.left < x + width && box.bottom > y && box.top < y + height;
+      const apart = Math.hypot(x + width / 2 - at.x, y + height / 2 - at.y);
+      const badness = 1e4 * (points.filter(hides).length + (hides(at) ? 1e3 : 0)) + apart;
+      if (badness < best[0]) best = [badness, x, y];
+    }
+  }
+  return best.slice(1);
 }
 
 function hideTip() {

@@ -80,3 +80,21 @@ if (groups.length) {
   filters.addEventListener("change", apply);
   filters.hidden = false;
 }
+
+// One cost at a time; paper shows all of them.
+const choices = Array.from(document.querySelectorAll("[data-choice]"));
+function choose(stem) {
+  for (const one of choices) one.classList.toggle("unchosen", one.id !== stem);
+}
+if (choices.length > 1) {
+  const options = choices.map((one) => element("option", { value: one.id }, one.dataset.choice));
+  const select = element("select", { id: "cost" }, ...options);
+  select.addEventListener("change", () => choose(select.value));
+  const reached = choices.find((one) => one.id === location.hash.slice(1)) ?? choices[0];
+  choices[0].before(element("p", { class: "choose" }, element("label", { for: "cost" }, "Dice against "), select));
+  for (const one of choices) one.querySelector("h2").classList.add("chosen-by-name");
+  select.value = reached.id;
+  choose(reached.id);
+}
+
+addEventListener("beforeprint", () => { for (const one of document.querySelectorAll("details")) one.open = true; });

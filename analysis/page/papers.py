@@ -1,4 +1,4 @@
-"""The papers' own tables and figures, and the schemes compared with constant patch size case by case."""
+"""Section: whether schemes are as good as constant patch size, case by case, and the papers' own tables and figures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,22 @@ from analysis.comparison.pairs import methods_of
 from analysis.comparison.reference import load
 from analysis.comparison.text import notes, whole_table
 from analysis.figures.exhibits import Exhibit, Section, stem_of
+from analysis.papers.cases import dice_per_case
 from analysis.papers.figures import figure2, figure3
 from analysis.papers.tables import patch_batch_sizes, table1, time_table
 from analysis.statistics.evidence import Evidence
 from analysis.tables.methods import METHOD_LABELS
+
+_MOST_NAMES = 3
+
+
+def _question(points: pd.DataFrame) -> str:
+    """`Are PGPS and PGPS+ as good as CPS?`."""
+    names = [METHOD_LABELS[method] for method in methods_of(points) if method != BASELINE]
+    if not 1 <= len(names) <= _MOST_NAMES:
+        return f"Are the schemes as good as {METHOD_LABELS[BASELINE]}?"
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{'Is' if len(names) == 1 else 'Are'} {listed} as good as {METHOD_LABELS[BASELINE]}?"
 
 
 def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
@@ -34,12 +46,13 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
     theirs = None if published is None else compare(published)
     whole = comparison if theirs is None or comparison.rows.empty else joined_with(comparison, theirs)
     endings = {name: f"_{stem_of(name)}" if len(evidence.datasets) > 1 else "" for name in evidence.datasets}
-    lines = [figure2(evidence, dataset, stem=f"figure2{ending}") for dataset, ending in endings.items()]
+    lines = [figure2(evidence, dataset, stem=f"dice_by_budget{ending}") for dataset, ending in endings.items()]
     exhibits = [
-        table1(evidence.points, comparison, published=None if published is None else published.points),
-        *lines,
         figure3(comparison, published=theirs),
+        *(dice_per_case(evidence, comparison, name, stem=f"dice_per_case{end}") for name, end in endings.items()),
         *_comparisons(whole, comparison.equal_cost),
+        *lines,
+        table1(evidence.points, comparison, published=None if published is None else published.points),
         time_table(evidence),
         patch_batch_sizes(evidence.points),
     ]
@@ -47,9 +60,9 @@ def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
     missing = list(_missing(evidence.points, comparison, without_budgets))
     return Section(
         anchor="papers",
-        heading="The papers' tables and figures",
-        intro=f"Schemes against {METHOD_LABELS[BASELINE]} as the publication showed them: what is gained or lost in "
-        "Dice, tested case by case, and what is saved.",
+        heading=_question(evidence.points),
+        intro=f"Schemes against {METHOD_LABELS[BASELINE]}: what is gained or lost in Dice, tested case by case, and "
+        "what is saved. Not told apart is not the same as equal: see the smallest difference that would be found.",
         exhibits=[exhibit for exhibit in exhibits if isinstance(exhibit, Exhibit)],
         missing=missing,
     )
@@ -60,6 +73,7 @@ def _comparisons(whole: Comparison, equal: pd.DataFrame) -> Iterator[Exhibit]:
     if len(whole.rows):
         yield Exhibit(
             stem="comparison",
+            folded=True,
             heading=against,
             notes=notes(replace(whole, ambiguous=(), missing=())),
             data=whole.rows,
@@ -69,6 +83,7 @@ def _comparisons(whole: Comparison, equal: pd.DataFrame) -> Iterator[Exhibit]:
     if len(equal):
         yield Exhibit(
             stem="equal_cost",
+            folded=True,
             heading=f"{against} at equal cost",
             notes=equal_cost_sentences(equal),
             data=equal,

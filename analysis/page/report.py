@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -43,16 +43,20 @@ from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS
 from analysis.fronts.captions import basis, constant_share, states, words_of
 from analysis.fronts.stops import late_stops
+from analysis.page.answer import answers
 from analysis.page.cards import as_script, card_data, card_rows, events_of
+from analysis.page.certainty import certainty
 from analysis.page.confirmation import confirmation
+from analysis.page.costs import costs
 from analysis.page.effects import effects
+from analysis.page.failures import weaknesses
 from analysis.page.fronts import fronts
 from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, gather
 from analysis.tables.columns import TABLES, Column
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import Table, html, readable, without_empty
-from analysis.tables.frame import FINISHED, Tables
+from analysis.tables.frame import Tables
 from analysis.tables.grid import Grid
 from analysis.tables.rows import UNREADABLE
 from analysis.tables.sources import DATA, SCHEMA_FILE, save
@@ -64,7 +68,7 @@ from study.common.files import name_of, write_atomically
 PAGE, LIST, FOLDER = "report.html", "files.json", "report"
 DATA_FILES: tuple[str, ...] = (*(f"{DATA}/{name}.parquet" for name in TABLES), f"{DATA}/{SCHEMA_FILE}")
 """Names of the tidy tables within a report."""
-CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, effects)
+CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, costs, weaknesses, certainty, effects)
 """What a report tells, in order."""
 
 _OURS = re.compile(
@@ -145,16 +149,11 @@ def write_report(
     with _writing_to(folder):
         # Before anything is drawn: that takes its time.
         folder.mkdir(parents=True, exist_ok=True)
-    told = [section(evidence) for section in sections]
-    told[1:1] = confirmation(studies)
-    exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(evidence.tables.trials)]
-    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(evidence.tables.trials) >= _MANY_TRIALS else 1
-    done = draw_all(exhibits, processes=processes)
-    drawn = {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
-    title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in studies))
-    page = render(title, evidence, told, exhibits[-1], drawn=drawn, events=events_of(studies), more=late_stops(studies))
+    told = _told(evidence, sections)
+    drawn = _drawn(evidence, told)
     with _writing_to(folder):
-        write_folder(folder, done, evidence.tables, page)
+        page = render(evidence, told, drawn=drawn, beside=folder)
+        write_folder(folder, drawn.values(), evidence.tables, page)
     pictures = (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
     return Report(
         folder=folder,
@@ -163,6 +162,27 @@ def write_report(
         missing=tuple(sentence for section in told for sentence in section.missing),
         trials=evidence.tables.trials,
     )
+
+
+def page_of(evidence: Evidence, sections: Sequence[Callable[[Evidence], Section]] = CHAPTERS) -> str:
+    """The page alone, an HTML document that needs no file beside it and writes none."""
+    told = _told(evidence, sections)
+    return render(evidence, told, drawn=_drawn(evidence, told, files=False), beside=None)
+
+
+def _told(evidence: Evidence, sections: Sequence[Callable[[Evidence], Section]]) -> list[Section]:
+    told = [section(evidence) for section in sections]
+    told[1:1] = confirmation(evidence.folders)
+    return told
+
+
+def _drawn(evidence: Evidence, told: Sequence[Section], *, files: bool = True) -> dict[str, Drawn]:
+    """Every exhibit by its stem, the table of trials last."""
+    trials = evidence.tables.trials
+    exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(trials)]
+    processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(trials) >= _MANY_TRIALS else 1
+    done = draw_all(exhibits, processes=processes, files=files)
+    return {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
 
 
 @contextmanager
@@ -223,18 +243,18 @@ def _trials(trials: pd.DataFrame) -> Exhibit:
     return Exhibit(stem="trials", heading="All trials", data=trials, table=readable(trials, names), caption=caption)
 
 
-def render(
-    title: str,
-    evidence: Evidence,
-    sections: Sequence[Section],
-    trials: Exhibit,
-    *,
-    drawn: Mapping[str, Drawn],
-    events: Mapping[Any, Any],
-    more: Sequence[str] = (),
-) -> str:
-    """The HTML document; `more` are further notices."""
+def render(evidence: Evidence, sections: Sequence[Section], *, drawn: Mapping[str, Drawn], beside: Path | None) -> str:
+    """The HTML document.
+
+    Args:
+        evidence: what it is about.
+        sections: what it tells.
+        drawn: every exhibit by its stem, and that of `trials`.
+        beside: the folder that the page will lie in, from which cards lead to trials; None leads nowhere.
+    """
     frame, styles = evidence.tables.trials, dict[str, str]()
+    title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in evidence.folders))
+    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
     cards = card_rows(frame)
 
     def table(one: Table, caption: str, row_ids: Sequence[str | None] = ()) -> Markup:
@@ -245,15 +265,17 @@ def render(
         title=title,
         subtitle=states(frame),
         basis=basis(frame, evidence.points),
-        notices=[*_notices(frame, evidence.points), *more],
-        sections=sections,
-        trials=trials,
+        notices=[*_notices(frame, evidence.points), *late_stops(evidence.folders)],
+        answers=answers(evidence),
+        choices=[exhibit for exhibit in exhibits if exhibit.choice],
+        sections=[replace(one, exhibits=[each for each in one.exhibits if not each.choice]) for one in sections],
+        trials=_trials(frame),
         # An id for the first row of each trial: two studies may hold the same trial.
         row_ids=("trial-" + frame["trial_id"]).mask(frame["trial_id"].duplicated(), "").tolist(),
         drawn=drawn,
-        data_files=DATA_FILES,
+        data_files=DATA_FILES if beside else (),
         schemas={name: _schema(columns) for name, columns in TABLES.items()},
-        cards=Markup(as_script(card_data(evidence, events))),
+        cards=Markup(as_script(card_data(evidence, events_of(evidence.folders), beside=beside))),
         footer=f"Made by pgps-study {__version__} on {datetime.date.today().isoformat()}.",
         stylesheet=Markup(stylesheet()),
         script=Markup("".join(map(_text, _SCRIPTS))),
@@ -290,10 +312,6 @@ def _schema(columns: Sequence[Column]) -> Table:
 
 
 def _notices(trials: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
-    if trials.empty:
-        yield "The study has no trials yet: nothing to compare."
-    elif not (trials["state"] == FINISHED).any():
-        yield "No trial has finished, so there is no front to draw. The table says where each one stands."
     for dataset, part in points.groupby("dataset"):
         for said in [*contention(part), *constant_share(part)]:
             yield f"{dataset}: {said}"

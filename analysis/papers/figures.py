@@ -74,6 +74,7 @@ def figure2(evidence: Evidence, dataset: str, *, stem: str) -> Exhibit | str:
     time = "" if pd.isna(best["runtime_seconds"]) else f" after {amount(best['runtime_seconds'], 's')}"
     return Exhibit(
         stem=stem,
+        folded=True,
         heading=f"Dice against iterations, voxels and training time: {dataset} (MICCAI 2024, Fig. 2)",
         draw=lambda layout: _draw_figure2(lines, dataset, notes, layout),
         alt=f"Three panels, Dice on {dataset} against iterations, voxels and training time, one line each for "
@@ -202,7 +203,7 @@ def figure3(comparison: Comparison, *, published: Comparison | None = None) -> E
     ]
     baseline, best = comparison.baseline, rows.sort_values("dice_difference", kind="stable").iloc[-1]
     return Exhibit(
-        stem="figure3",
+        stem="dice_difference",
         heading=f"Difference of Dice from {baseline}, per case (MICCAI 2024, Fig. 3)",
         draw=lambda layout: _draw_figure3(rows, baseline, [note for note in notes if note], layout),
         alt=f"Bars of the mean difference of Dice per case from {baseline}, {counted(len(rows), 'comparison')}, "

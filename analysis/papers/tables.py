@@ -103,6 +103,7 @@ def patch_batch_sizes(points: pd.DataFrame) -> Exhibit | None:
         notes.append("RPSS draws one of its sizes at random in every iteration; the others go from top to bottom.")
     return Exhibit(
         stem="patch_batch_sizes",
+        folded=True,
         heading="Patch and batch sizes by scheme (MICCAI 2024, supplement)",
         notes=notes,
         data=data,
@@ -165,7 +166,8 @@ def table1(points: pd.DataFrame, comparison: Comparison, *, published: pd.DataFr
     summary = comparison.summary
     largest = replace(comparison, summary=summary[summary["budget"] == summary["budget"].max()])
     return Exhibit(
-        stem="table1",
+        stem="results_by_scheme",
+        folded=True,
         heading="Dice, runtime, voxels and CO₂ by task and scheme (MICCAI 2024, Table 1)",
         notes=[*_about_table1(ours, theirs), *summary_sentences(largest)],
         data=rows[list(_TABLE1)].reset_index(drop=True),
@@ -229,6 +231,7 @@ def time_table(evidence: Evidence, thresholds: Sequence[float] | None = None) ->
         return None
     return Exhibit(
         stem="time_to_dice",
+        folded=True,
         heading="Time to a fixed Dice (PDL poster, tables 1 and 2)",
         notes=[*_TIME_NOTES, *about_machines(evidence.points)],
         data=rows,

@@ -17,6 +17,7 @@ from analysis.tables.sources import read
 from study.common.checks import check_choice
 from study.store.audit import reading_many
 from study.store.results import METRICS
+from study.store.trial_folder import TrialFolder
 
 BY_CLASS = ("dice", *METRICS)
 """Columns that trials and cases have, and cases by class."""
@@ -29,10 +30,12 @@ class Evidence:
     Attributes:
         tables: the four tidy tables.
         points: finished configurations, averaged over folds and seeds, in the columns of `columns.POINT_COLUMNS`.
+        folders: that were read, in which trials' own files may be.
     """
 
     tables: Tables
     points: pd.DataFrame
+    folders: tuple[Path, ...] = ()
 
     @property
     def datasets(self) -> list[str]:
@@ -47,7 +50,8 @@ class Evidence:
             name: frame[pd.MultiIndex.from_frame(frame[["study", "trial_id"]]).isin(keys)]
             for name, frame in self.tables.as_dict().items()
         }
-        return Evidence(tables=Tables(**details), points=self.points[self.points["dataset"] == dataset])
+        points = self.points[self.points["dataset"] == dataset]
+        return replace(self, tables=Tables(**details), points=points)
 
     @property
     def classes(self) -> list[str]:
@@ -82,9 +86,16 @@ def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_details: b
     """
     with reading_many():
         tables = read(folders, with_details=with_details or grid is not None)
-        return evidence_of(tables if grid is None else redrawn(tables, grid))
+        found = evidence_of(tables if grid is None else redrawn(tables, grid))
+    return replace(found, folders=tuple(folders))
 
 
 def evidence_of(tables: Tables) -> Evidence:
     """Average the finished trials of some tables."""
     return Evidence(tables=tables, points=with_intervals(average_points(tables.trials), tables))
+
+
+def find_trial(folders: Sequence[Path], trial_id: str) -> TrialFolder | None:
+    """The folder of a trial in the first study that holds it; None if none does."""
+    paths = (folder / "trials" / trial_id for folder in folders)
+    return next((TrialFolder(path) for path in paths if (path / "spec.json").exists()), None)

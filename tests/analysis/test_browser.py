@@ -14,6 +14,8 @@ from ledgers import make_header, make_spec, make_study, start_trial
 from playwright.sync_api import Browser, Locator, Page
 from reports import only, quick_report
 
+from analysis.page.certainty import certainty
+from analysis.page.costs import costs
 from analysis.page.effects import effects
 from analysis.page.papers import papers
 from analysis.page.report import Report, write_report
@@ -134,6 +136,7 @@ def test_a_click_opens_the_card_and_it_leads_to_its_trials_and_back(page: Page, 
 
 
 def test_a_failed_trial_has_a_card_with_the_reason_as_plain_text(page: Page) -> None:
+    page.locator("#trials > summary").click()
     page.locator(f"#trials a[data-card='{make_spec('pgps', budget=0.25).trial_id}']").click()
     card = page.locator("dialog#card")
     assert "</script><b>no</b>" in card.inner_text()
@@ -144,9 +147,10 @@ def test_a_failed_trial_has_a_card_with_the_reason_as_plain_text(page: Page) -> 
 def test_the_command_can_be_copied(browser: Browser, report: Report, point: pd.Series) -> None:
     with opened(browser, report.page, permissions=["clipboard-read", "clipboard-write"]) as page:
         mark_of(page, point).click()
-        page.get_by_role("button", name="Copy").click()
-        assert page.get_by_role("button", name="Copied").is_visible()
-        assert page.evaluate("getSelection().toString()") == page.locator("dialog code").inner_text()
+        dialog = page.locator("dialog")
+        dialog.get_by_role("button", name="Copy").first.click()
+        assert dialog.get_by_role("button", name="Copied").is_visible()
+        assert page.evaluate("getSelection().toString()") == dialog.locator("code").first.inner_text()
 
 
 def test_tables_sort_by_number_with_missing_values_last_and_keep_ties_in_order(page: Page) -> None:
@@ -154,6 +158,7 @@ def test_tables_sort_by_number_with_missing_values_last_and_keep_ties_in_order(p
         column = heading.evaluate("heading => heading.cellIndex")
         return [row[column] for row in page.eval_on_selector_all("#trials tbody tr", ROWS)]
 
+    page.locator("#trials > summary").click()
     before = page.eval_on_selector_all("#trials tbody tr", ROWS)
     fold = page.locator("#trials thead th").filter(has_text="Fold")
     column = fold.evaluate("heading => heading.cellIndex")
@@ -195,18 +200,21 @@ def test_filters_hide_every_mark_of_hidden_points_in_every_figure(
 ) -> None:
     points = evidence.points
     kept = set(points.loc[(points["method"] != "pgps") & (points["budget"] == 1), "point_id"])
-    figures = {"slices", "parallel", "learning_curves", "costs", "figure2", "figure3"}
-    chapters = [only(effects, *figures, "costs_by_stage"), only(papers, *figures)]
+    figures = {
+        *("dice_and_cost_by_setting", "learning_curves", "cost_by_cause", "hypervolume_over_hours"),
+        *("dice_by_budget", "dice_difference", "dice_per_case"),
+    }
+    chapters = [only(chapter, *figures, "cost_by_stage") for chapter in (papers, costs, certainty, effects)]
     report = write_report([root], tmp_path / "report", None, sections=chapters)
     with opened(browser, report.page) as page:
         hide(page)
-        told = f"all => all.map(mark => [mark.closest('article').id, mark.dataset.of, ({SHOWN})(mark)])"
+        told = f"all => all.map(mark => [mark.closest('article, details[id]').id, mark.dataset.of, ({SHOWN})(mark)])"
         marks = page.eval_on_selector_all("svg.wide [data-of]", told)
         assert {stem for stem, _, shown in marks if shown} == {stem for stem, _, shown in marks if not shown} == figures
         # A label, bar or line of several points stays while one of them does.
         assert all(shown == bool(kept.intersection(ids.split("-"))) for _, ids, shown in marks)
         rows = f"all => all.map(row => [row.cells[0].textContent, ({SHOWN})(row)])"
-        for stem in ("costs", "costs_by_stage"):
+        for stem in ("cost_by_cause", "cost_by_stage"):
             groups = page.eval_on_selector_all(f"#{stem} tbody tr", rows)
             assert groups
             assert all(shown != (group.startswith("PGPS,") or "50%" in group) for group, shown in groups)
@@ -232,6 +240,7 @@ def test_no_width_makes_the_page_scroll_sideways(browser: Browser, report: Repor
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("svg.narrow").first.is_visible() == (width == 390)
         assert page.locator("svg.wide").first.is_visible() == (width != 390)
+        page.locator("#trials > summary").click()
         page.locator("#trials a[data-card]").first.click()
         box = page.locator("dialog#card").bounding_box()
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
@@ -255,7 +264,8 @@ def test_dark_and_light_and_paper(browser: Browser, report: Report) -> None:
 
 def test_without_script_everything_can_be_read(browser: Browser, report: Report) -> None:
     with opened(browser, report.page, java_script_enabled=False) as page:
-        link = page.locator("#fronts a[data-card]").first
+        link = page.locator("#pareto_dice_runtime a[data-card]").first
+        page.locator("#pareto_dice_runtime summary").click()
         target = link.get_attribute("href") or "?"
         link.click()
         assert page.url.endswith(target) and page.locator(target).is_visible()

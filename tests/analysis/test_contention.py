@@ -12,6 +12,7 @@ from reports import quick_report
 from analysis.comparison.compare import compare
 from analysis.fronts.captions import caveats
 from analysis.fronts.front import pareto_front
+from analysis.page.certainty import certainty
 from analysis.page.fronts import fronts
 from analysis.page.papers import papers
 from analysis.statistics.evidence import gather
@@ -82,9 +83,11 @@ def test_a_spread_of_the_same_work_is_said_beside_fronts_and_comparisons(
     assert (words in compare(found).rows["remarks"].iloc[0]) == said
     # Beside the papers' tables and figures, the hypervolume, at the head of the report, and by `status`.
     told = {
-        exhibit.stem: " ".join(exhibit.notes) for section in (papers, fronts) for exhibit in section(found).exhibits
+        exhibit.stem: " ".join(exhibit.notes)
+        for section in (papers, fronts, certainty)
+        for exhibit in section(found).exhibits
     }
-    for stem in ("table1", "hypervolume", "attainment_dice_runtime", "pareto_dice_runtime"):
+    for stem in ("results_by_scheme", "hypervolume", "attainment_dice_runtime", "pareto_dice_runtime"):
         assert (words in told[stem]) == said, stem
     assert (words in quick_report([study.root], tmp_path / "report").page.read_text()) == said
     assert main(["status", str(study.root)]) == 0

@@ -29,6 +29,8 @@ from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import inline_svg
 from analysis.figures.style import FILE, WIDE
 from analysis.fronts.front import pareto_front
+from analysis.page.certainty import certainty
+from analysis.page.costs import costs
 from analysis.page.effects import effects
 from analysis.statistics.evidence import Evidence, evidence_of, gather
 from study.store.ledger import Ledger
@@ -75,14 +77,13 @@ def test_costs_by_cause_are_those_of_the_ledger(evidence: Evidence) -> None:
 
 
 def test_the_bars_are_as_long_as_the_costs(evidence: Evidence) -> None:
-    parts, one = parts_of(evidence), exhibit(effects(evidence), "costs")
+    parts, one = parts_of(evidence), exhibit(costs(evidence), "cost_by_cause")
     assert one.draw is not None
-    seconds, carbon = one.draw(WIDE).axes
-    for panel, name, factor in ((seconds, "seconds", 1.0), (carbon, "co2_kg", 1e6)):
-        lengths = Counter[float]()
-        for piece in panel.patches:
-            lengths[round(piece.get_y() + piece.get_height() / 2)] += piece.get_width()
-        assert list(lengths.values()) == pytest.approx(list(parts.total(name) * factor))
+    [panel] = one.draw(WIDE).axes
+    lengths = Counter[float]()
+    for piece in panel.patches:
+        lengths[round(piece.get_y() + piece.get_height() / 2)] += piece.get_width()
+    assert list(lengths.values()) == pytest.approx(list(parts.total("seconds")))
 
 
 def test_waste_is_a_cause_of_its_own_and_never_counted_twice(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_waste_is_a_cause_of_its_own_and_never_counted_twice(tmp_path: Path) -> 
     seconds = parts_of(found).causes.set_index("cause")["seconds"]
     assert (seconds["waste"], seconds["training"], seconds["final_validation"]) == (40.0, 90.0, 7.0)
     assert seconds.sum() == found.tables.trials["total_seconds"].sum()
-    one = exhibit(effects(found), "costs")
+    one = exhibit(costs(found), "cost_by_cause")
     assert any("lost to an interruption" in note for note in one.notes)
     assert "waste" in words_in(one)
 
@@ -132,27 +133,27 @@ def test_costs_of_random_order_are_by_stage_over_attempts_and_seeds(tmp_path: Pa
             folder.append_cost(replace(interval, stage=None, parts=tuple(parts)))
         complete(folder, make_result(spec, 0.8), attempt=1)
     found = gather([study.root])
-    costs = found.tables.costs[found.tables.costs["phase"] == "training"]
-    iterations = costs.groupby("stage")["iterations"].sum().to_numpy(dtype=float)
-    assert costs.groupby("stage")["seconds"].sum().tolist() == pytest.approx(
+    spent = found.tables.costs[found.tables.costs["phase"] == "training"]
+    iterations = spent.groupby("stage")["iterations"].sum().to_numpy(dtype=float)
+    assert spent.groupby("stage")["seconds"].sum().tolist() == pytest.approx(
         list(iterations * (np.arange(len(sizes)) + 1))
     )
     assert iterations.sum() == 2 * (end + 10)
-    assert costs["seconds"].sum() == pytest.approx(found.tables.trials["runtime_seconds"].sum())
+    assert spent["seconds"].sum() == pytest.approx(found.tables.trials["runtime_seconds"].sum())
     stages = parts_of(found).stages
     assert stages["patch_size"].tolist() == ["×".join(map(str, stage.patch_size)) for stage in sizes]
-    assert stages["seconds"].sum() == pytest.approx((costs["seconds"] - costs["waste_seconds"]).sum() / 2)
+    assert stages["seconds"].sum() == pytest.approx((spent["seconds"] - spent["waste_seconds"]).sum() / 2)
 
 
 def test_unfinished_trials_are_named_and_not_averaged(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s")
     start_trial(study, make_spec("cps", fold=3), seconds=1000.0)
-    section = effects(gather([study.root]))
-    one = exhibit(section, "costs")
+    found = gather([study.root])
+    one = exhibit(costs(found), "cost_by_cause")
     assert any("1 trial that did not finish" in note for note in one.notes)
     assert one.data is not None and one.data["seconds"].max() < 100
     # No epoch of these has a validation.
-    assert any(sentence.startswith("Learning curves") for sentence in section.missing)
+    assert any(sentence.startswith("Learning curves") for sentence in certainty(found).missing)
 
 
 # ------------------------------------------------------------------------------------------------- curves
@@ -179,7 +180,7 @@ def test_of_many_points_few_curves_are_drawn_and_named(tmp_path: Path) -> None:
         settings = TrainingSettings(epochs=10, iterations_per_epoch=20, **rate)
         spec = make_spec("pgps", min_patch=0.3, stages=3, training=settings)
         finish_trial(study, spec, dice=0.7 + 0.005 * number, seconds=30.0 + number, curve=True)
-    one = exhibit(effects(gather([study.root])), "learning_curves")
+    one = exhibit(certainty(gather([study.root])), "learning_curves")
     assert one.data is not None and one.data["point_id"].nunique() == MOST_CURVES
     assert all(summary.split(", ")[-1] in one.notes[0] for summary in set(one.data["summary"]))
 

@@ -41,7 +41,7 @@ def stems(section: Section) -> list[str]:
 
 
 def test_figure_two_has_a_line_per_scheme_in_each_panel(section: Section, study: Evidence) -> None:
-    panels = exhibit(section, "figure2").draw(WIDE).axes
+    panels = exhibit(section, "dice_by_budget").draw(WIDE).axes
     assert [panel.get_xlabel() for panel in panels] == ["Iterations", "Voxels [millions]", "Training time [s]"]
     points = study.points.query("method == 'pgps'").sort_values("budget")
     for panel, cost, factor in zip(panels, ("iterations", "voxels", "runtime_seconds"), (1, 1e-6, 1), strict=True):
@@ -53,7 +53,7 @@ def test_figure_two_has_a_line_per_scheme_in_each_panel(section: Section, study:
 
 def test_figure_three_draws_the_table_of_comparisons(section: Section) -> None:
     rows = exhibit(section, "comparison").data
-    axes = exhibit(section, "figure3").draw(FILE).axes[0]
+    axes = exhibit(section, "dice_difference").draw(FILE).axes[0]
     marks = {line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() not in ("None", None, "")}
     assert marks == set(rows["dice_difference"])
     # One seed.
@@ -62,7 +62,7 @@ def test_figure_three_draws_the_table_of_comparisons(section: Section) -> None:
 
 
 def test_table_one_holds_every_scheme_and_budget(section: Section, study: Evidence) -> None:
-    table = exhibit(section, "table1")
+    table = exhibit(section, "results_by_scheme")
     assert [row[2] for row in table.table.rows] == ["CPS", "PGPS", "PGPS+", "RPSS", "Efficiency", "Performance"] * 2
     pgps = study.points.query("method == 'pgps' and budget == 1").iloc[0]
     assert table.table.rows[1][3] == f"{pgps['dice']:.4f}"
@@ -86,29 +86,31 @@ def test_several_tasks_have_means_and_a_figure_two_each_and_one_fold_is_hollow(t
     for number, root in enumerate(roots):
         make_study(root, n_cases=8, dataset=f"Dataset00{number}_Task")
     section = papers(gather(roots))
-    assert any("over 2 tasks (mean ± SD)" in note for note in exhibit(section, "table1").notes)
+    assert any("over 2 tasks (mean ± SD)" in note for note in exhibit(section, "results_by_scheme").notes)
     assert section.missing == [
         "Fig. 2 needs published schemes at two budgets or more: not on Dataset000_Task, Dataset001_Task."
     ]
-    lines = exhibit(section, "figure3").draw(FILE).axes[0].get_lines()
+    lines = exhibit(section, "dice_difference").draw(FILE).axes[0].get_lines()
     assert {line.get_markerfacecolor() for line in lines if line.get_marker() == "o"} == {"#ffffff"}
-    assert "Hollow: one fold." in exhibit(section, "figure3").notes
+    assert "Hollow: one fold." in exhibit(section, "dice_difference").notes
     for number, root in enumerate(roots):
         study = Ledger.open(root)
         for scheme in ("cps", "pgps"):
             spec = make_spec(scheme, budget=0.25, dataset=f"Dataset00{number}_Task")
             finish_trial(study, spec, dice=0.7, seconds=9)
-    assert stems(papers(gather(roots)))[1:3] == ["figure2_Dataset000_Task", "figure2_Dataset001_Task"]
+    assert stems(papers(gather(roots)))[5:7] == [
+        f"dice_by_budget_{name}" for name in ("Dataset000_Task", "Dataset001_Task")
+    ]
 
 
 def test_published_numbers_beside_ours_on_request(study: Evidence) -> None:
     section = papers(study, reference="miccai2024")
-    rows = exhibit(section, "table1").table.rows
+    rows = exhibit(section, "results_by_scheme").table.rows
     schemes = [row[2] for row in rows]
     assert schemes[:4] == ["CPS", "CPS, miccai2024 (published)", "PGPS", "PGPS, miccai2024 (published)"]
     assert rows[1][4] == "128 min"
-    assert any("NVIDIA A100-SXM4-80GB" in note for note in exhibit(section, "table1").notes)
-    axes = exhibit(section, "figure3").draw(FILE).axes[0]
+    assert any("NVIDIA A100-SXM4-80GB" in note for note in exhibit(section, "results_by_scheme").notes)
+    axes = exhibit(section, "dice_difference").draw(FILE).axes[0]
     diamonds = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "d" and len(line.get_xdata())]
     assert diamonds == pytest.approx([0.0020, 0.0016])
     with pytest.raises(InvalidInputError, match="legal is one of miccai2024"):

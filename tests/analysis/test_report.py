@@ -97,7 +97,7 @@ def page(report: Report) -> PageReader:
 def test_figures_and_tables_have_three_formats_and_pareto_plots_come_first(study: Ledger, report: Report) -> None:
     assert report.folder == study.root / "report"
     figures = {path.stem for path in (report.folder / "figures").iterdir()}
-    assert {"pareto_dice_runtime", "pareto_dice_co2"} <= figures
+    assert {"pareto_dice_runtime", "pareto_dice_voxels"} <= figures
     for stem, ending in itertools.product(figures, FIGURE_FORMATS):
         assert (report.folder / "figures" / f"{stem}.{ending}").read_bytes().startswith(MAGIC[ending])
     tables = {path.stem for path in (report.folder / "tables").glob("*.md")}
@@ -356,7 +356,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line_before_anything_is_dr
 def test_the_verb_names_the_plots_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = Ledger.create(tmp_path / "study")
     finish_trial(study, make_spec(), dice=0.8, seconds=30)
-    plots = [f"pareto_dice_{cost}" for cost in ("runtime", "co2")]
+    plots = [f"pareto_dice_{cost}" for cost in ("runtime", "energy", "co2", "voxels")]
     out = tmp_path / "out"
     assert main(["report", str(study.root), "--out", str(out), "--country", "DEU"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,0 +1,203 @@
+"""The answer, which a page begins with: a few sentences for each dataset, and the recommendation with its commands.
+
+The configuration that `recommend --knee` takes is compared with constant patch size at its largest budget, case by
+case. An interval that contains 0 is "not told apart", which is not the same as equal. What the sentences do not rest
+on, seeds or folds or machines alike, is said in the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.advice.advice import Recommendation, advice, at_knee
+from analysis.advice.text import commands_of
+from analysis.comparison.compare import BASELINE
+from analysis.comparison.measure import CASES_AND_TRAININGS, Finished, measure
+from analysis.comparison.numbers import percent
+from analysis.comparison.pairs import MATCHED, Pair
+from analysis.fronts.captions import amount_of, lowered, states
+from analysis.statistics.evidence import Evidence
+from analysis.tables.contention import sentences as contention
+from analysis.tables.frame import FINISHED
+from analysis.tables.methods import METHOD_LABELS
+from analysis.tables.objectives import OBJECTIVES
+from analysis.tables.units import counted
+from study.common.errors import StudyError
+
+_COSTS = ("runtime_seconds", "voxels")
+_OUT = Path("recommended")
+# Of the states of trials, those that will still change.
+_TO_COME = ("new", "running", "interrupted")
+_FEW_CASES = 50
+# From here up three decimals show an interval.
+_WIDE = 0.002
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is known about one dataset.
+
+    Attributes:
+        dataset: its name; empty where no trial has finished.
+        sentences: two or three, with numbers, what is uncertain last.
+        advice: what to take and why; empty where nothing can be recommended.
+        commands: what each is for, and the command; that which trains the recommended configuration first.
+    """
+
+    dataset: str = ""
+    sentences: Sequence[str]
+    advice: str = ""
+    commands: Sequence[tuple[str, str]] = ()
+
+
+def answers(evidence: Evidence) -> list[Answer]:
+    """One for each dataset with a finished trial; without any, one that says where the trials stand."""
+    if not evidence.datasets:
+        return [Answer(sentences=_nothing(evidence.tables.trials))]
+    return [_of_dataset(evidence.of(name), name) for name in evidence.datasets]
+
+
+def _nothing(trials: pd.DataFrame) -> list[str]:
+    if trials.empty:
+        return ["The study has no trials yet: nothing to compare."]
+    reasons = trials["failure"].dropna()
+    because = f" The first that has a reason says: {reasons.iloc[0]}" if len(reasons) else ""
+    return [f"No trial has finished, so there is no Dice to compare: {states(trials)}.{because}"]
+
+
+def _of_dataset(evidence: Evidence, dataset: str) -> Answer:
+    points, chosen = evidence.points, _chosen(evidence)
+    if chosen is None:
+        best = points.sort_values("dice", ascending=False).iloc[0]
+        told = f"The highest Dice of {counted(len(points), 'configuration')} is {_dice(best)}, of {_name(best)}."
+        cost = "No cost was measured completely, so no configuration can be called worth its cost."
+        return Answer(dataset=dataset, sentences=[told, cost, *_uncertain(evidence, 1)])
+    found = advice(chosen, evidence, evidence.folders, out=_OUT, data=None)
+    trainings = sorted(commands_of(found), key=lambda pair: not pair[0].startswith("train this very"))
+    sentences = [_compared(evidence, chosen), *_highest(points, chosen), *_uncertain(evidence, chosen.candidates)]
+    return Answer(dataset=dataset, sentences=sentences, advice=_advice(chosen), commands=trainings)
+
+
+def _chosen(evidence: Evidence) -> Recommendation | None:
+    """The knee of Dice against time, or against voxels where no time is known."""
+    for name in _COSTS:
+        try:
+            return at_knee(evidence, OBJECTIVES[name])
+        except StudyError:
+            continue
+    return None
+
+
+def _advice(chosen: Recommendation) -> str:
+    others = len(chosen.alternatives)
+    alike = f" {others} as cheap cannot be told apart from it." if others else ""
+    reason = chosen.reason.partition(", the farthest")[0]
+    return f"{_name(chosen.point)}: {reason}.{alike}"
+
+
+def _compared(evidence: Evidence, chosen: Recommendation) -> str:
+    """The recommended configuration against the baseline; of the baseline itself, the best of the others."""
+    points, point = evidence.points, chosen.point
+    cost = chosen.front.objectives[1]
+    alone = f"{_name(point)}: Dice {_dice(point)} for {amount_of(cost, point[cost.name])} a training"
+    baseline = _baseline(points, point)
+    if baseline is None:
+        return f"{alone}; no finished trial of {METHOD_LABELS[BASELINE]} to compare it with."
+    if baseline["point_id"] == point["point_id"]:
+        others = points[points["point_id"] != point["point_id"]].sort_values("dice", ascending=False)
+        if others.empty:
+            return f"{alone}; no other configuration has finished."
+        point = others.iloc[0]
+    return _difference(evidence, baseline, point)
+
+
+def _baseline(points: pd.DataFrame, point: pd.Series[Any]) -> pd.Series[Any] | None:
+    """Constant patch size at its largest budget, with as many of the point's settings as there are."""
+    found = points[points["method"] == BASELINE]
+    if found.empty:
+        return None
+    names = [name for name in MATCHED if name != "budget"]
+    alike = sum((found[name] == point[name]).fillna(False).astype(int) for name in names)
+    return found.assign(alike=alike).sort_values(["alike", "budget", "n_folds"], ascending=False).iloc[0]
+
+
+def _difference(evidence: Evidence, baseline: pd.Series[Any], point: pd.Series[Any]) -> str:
+    names = (_name(baseline), _name(point))
+    pair = Pair(baseline=baseline, against=point, baseline_name=names[0], against_name=names[1])
+    row = measure(pair, Finished(evidence), alternative="greater")
+    if not row["n_folds"]:
+        return f"{names[1]}: Dice {_dice(point)}; {names[0]} {_dice(baseline)}, on other folds: not comparable."
+    spent = f" for {_ratio(row, names[0])}" if _ratio(row, names[0]) else ""
+    return f"{names[1]}: Dice {row['against_dice']:.3f}{spent}; {_interval(row)}."
+
+
+def _ratio(row: dict[str, Any], baseline: str) -> str:
+    """`44 % of CPS' training time`, or of its voxels where times cannot be compared."""
+    whose = f"{baseline}'" if baseline.endswith(("s", "S")) else f"{baseline}'s"
+    if pd.notna(row["runtime_ratio"]):
+        return f"{percent(row['runtime_ratio'], 0)} of {whose} training time"
+    return f"{percent(row['voxel_ratio'], 0)} of {whose} voxels" if pd.notna(row["voxel_ratio"]) else ""
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row["difference_low"], row["difference_high"]
+    if pd.isna(low):
+        return f"difference {_signed(row['dice_difference'], 3)}, too few shared cases for an interval"
+    digits = 3 if high - low >= _WIDE else 4
+    value, *ends = (_signed(one, digits) for one in (row["dice_difference"], low, high))
+    value = value if row["dice_difference"] <= 0 else f"+{value}"
+    verdict = "not told apart" if low <= 0 <= high else "higher" if low > 0 else "lower"
+    if verdict != "not told apart" and row["covers"] != CASES_AND_TRAININGS:
+        verdict += " in these trainings"
+    return f"difference {value} [{ends[0]}, {ends[1]}] over {counted(int(row['n_cases']), 'case')}: {verdict}"
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def _name(point: pd.Series[Any]) -> str:
+    """Its curriculum; nobody names a whole budget."""
+    return str(point["summary"]).replace(", budget 100%", "")
+
+
+def _dice(point: pd.Series[Any]) -> str:
+    """`0.815 [0.790, 0.840]`."""
+    if pd.isna(point["dice_low"]):
+        return f"{point['dice']:.3f}"
+    return f"{point['dice']:.3f} [{point['dice_low']:.3f}, {point['dice_high']:.3f}]"
+
+
+def _highest(points: pd.DataFrame, chosen: Recommendation) -> Iterator[str]:
+    """Said where the recommended configuration is not the one."""
+    best, cost = points.sort_values("dice", ascending=False).iloc[0], chosen.front.objectives[1]
+    if len(points) > 1 and best["dice"] > chosen.point["dice"]:
+        spent = f", for {amount_of(cost, best[cost.name])}" if pd.notna(best[cost.name]) else ""
+        mine = amount_of(cost, chosen.point[cost.name])
+        yield f"The highest Dice, {_dice(best)}, has {_name(best)}{spent} of {lowered(cost.label)} against {mine}."
+
+
+def _uncertain(evidence: Evidence, candidates: int) -> Iterator[str]:
+    points, trials = evidence.points, evidence.tables.trials
+    to_come = int(trials["state"].isin(_TO_COME).sum())
+    lost = int((~trials["state"].isin((FINISHED, *_TO_COME))).sum())
+    cases = points["n_cases"].max()
+    doubts = {
+        f"{counted(to_come, 'trial')} still to finish": to_come,
+        f"{counted(lost, 'trial')} without a result": lost,
+        "one seed, so another training may differ by more": points["n_seeds"].max() == 1,
+        "one fold": points["n_folds"].max() == 1,
+        f"{'no' if pd.isna(cases) else cases} validation cases": pd.isna(cases) or cases < _FEW_CASES,
+        "folds differ between configurations": points["folds"].nunique() > 1,
+        "times are of different hardware": points["hardware"].nunique() > 1,
+        "the same work did not always take the same time": contention(points),
+        f"the best of {candidates} looks better than it is": candidates > 1,
+    }
+    said = [words for words, applies in doubts.items() if applies]
+    if said:
+        yield f"Not certain: {'; '.join(said)}."
