@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from searching import FAILED, FINISHED, GRID_SPACE, INFEASIBLE, OPTUNA_SPACE, finish, ledger_of, lookup, proposer_of
 
 from study.common.errors import InvalidInputError, LedgerError
-from study.search.confirming import Aim, Confirmer, aim_of
+from study.search.confirming import Confirmer
+from study.search.contenders import Aim, aim_of
 from study.search.document import begun_space, space_from
 from study.search.proposers import Proposal
 from study.search.space import SearchSpace

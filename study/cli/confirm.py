@@ -25,7 +25,7 @@ from study.store.trial_folder import RESULT, TrialFolder
 
 if TYPE_CHECKING:
     from study.nnunet.datasets import DataPaths
-    from study.search.confirming import Aim
+    from study.search.contenders import Aim
     from study.search.space import SearchSpace
     from study.search.trials import Lookup
     from study.store.confirmation import Confirmation
@@ -152,7 +152,7 @@ def _metrics(folder: TrialFolder) -> Metrics:
 
 
 def _aim(args: argparse.Namespace, space: SearchSpace, lookup: Lookup) -> Aim:
-    from study.search.confirming import aim_of
+    from study.search.contenders import aim_of
 
     objectives = args.objectives.split(",") if args.objectives else None
     most = math.inf if args.max_gpu_hours is None else args.max_gpu_hours
@@ -172,7 +172,8 @@ def _all_folds(space: SearchSpace, lookup: Lookup) -> list[int]:
 
 
 def _dry_run(args: argparse.Namespace, space: SearchSpace, aim: Aim, lookup: Lookup) -> int:
-    from study.search.confirming import contenders, standing_of
+    from study.search.confirming import standing_of
+    from study.search.contenders import contenders
     from study.store.audit import audit
 
     with _ledger(args) as ledger:

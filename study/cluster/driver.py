@@ -41,7 +41,7 @@ from study.nnunet.datasets import DataPaths
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
 from study.run.workplace import Workplace
-from study.search.proposers import Work, make_proposer
+from study.search.proposers import TrialSource, make_proposer
 from study.search.space import SearchSpace
 from study.search.trials import Lookup, prepared_lookup
 from study.store.audit import audit
@@ -89,7 +89,7 @@ class Run:
     say: Callable[[str], None] = lambda _: None
     attempt: Attempt = train_in_process
     folds: tuple[int, ...] = ()
-    work: Callable[[Ledger, Lookup, Callable[[str], None]], Work] | None = None
+    work: Callable[[Ledger, Lookup, Callable[[str], None]], TrialSource] | None = None
 
     @property
     def trained(self) -> SearchSpace:
@@ -132,7 +132,7 @@ def run_study(run: Run) -> list[str]:
             return _fit(run, search, shares, stop_file, signals)
 
 
-def _work(run: Run) -> Work:
+def _work(run: Run) -> TrialSource:
     lookup = prepared_lookup(run.data)
     if run.work is not None:
         return run.work(run.ledger, lookup, run.say)

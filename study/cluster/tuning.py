@@ -34,7 +34,7 @@ from study.common.errors import DiskFullError, LedgerError, StudyError, TrialInt
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.run.trial_host import Ending, TrialHost
 from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, TrialJob
-from study.search.proposers import Work
+from study.search.proposers import TrialSource
 from study.search.space import OBJECTIVES, SearchSpace
 from study.search.trials import prepared_lookup, specs
 from study.store.ledger import Ledger
@@ -298,7 +298,7 @@ class PointSearcher(Searcher):
         proposer: decides what is trained.
     """
 
-    def __init__(self, proposer: Work) -> None:
+    def __init__(self, proposer: TrialSource) -> None:
         super().__init__()
         self._proposer = proposer
         self._numbers: dict[str, int] = {}

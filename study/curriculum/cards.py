@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class SchemeCard:
     """What somebody who chooses a curriculum should know; every field is text in Markdown.
 
     Attributes:
@@ -38,8 +38,8 @@ _TITLES = {
 _MICCAI = "Fischer et al., MICCAI 2024 (arXiv 2407.07853)"
 _FOLLOW_UP = "Fischer et al., arXiv 2510.23241"
 
-CARDS: Mapping[str, Card] = {
-    "cps": Card(
+CARDS: Mapping[str, SchemeCard] = {
+    "cps": SchemeCard(
         what="Constant patch size: every iteration trains on the full patch of the plan, as nnU-Net does.",
         when="As the baseline of a study: every comparison, ratio of costs and break-even is against it.",
         values="The plan's patch and batch; `foreground_oversampling` 0.33, nnU-Net's, is its default here. Give "
@@ -51,7 +51,7 @@ CARDS: Mapping[str, Card] = {
         source="nnU-Net v2, Isensee et al., Nature Methods 2021. The Dice of CPS in the MICCAI paper is from earlier "
         "nnU-Net runs and its runtimes are extrapolated.",
     ),
-    "pgps": Card(
+    "pgps": SchemeCard(
         what="Starts on the smallest patch that the network can process and grows one axis by one step at a time, "
         "in turn, until the full patch. Each size gets the same number of iterations; the batch stays as planned."
         " A foreground-centred patch holds a larger share of foreground the smaller it is.",
@@ -66,7 +66,7 @@ CARDS: Mapping[str, Card] = {
         "`batch_growth: stepwise` it is PGPS+.",
         source=f"{_MICCAI}, section 2.2. Dice equal or higher than CPS on 6 of 10 tasks.",
     ),
-    "pgps+": Card(
+    "pgps+": SchemeCard(
         what="PGPS whose batch fills the room that small patches leave: each stage has as many samples as fit in "
         "the voxels of the next stage's batch, and never fewer than planned.",
         when="When Dice counts more than the last bit of time, and at short budgets: more samples an iteration.",
@@ -76,7 +76,7 @@ CARDS: Mapping[str, Card] = {
         combines="PDL, `growth`, `min_patch`, `stages`. A number for `batch_growth` replaces the rule.",
         source=f"{_MICCAI}, section 2.3. Dice higher than CPS on 7 of 10 tasks, 51 % of its runtime.",
     ),
-    "rpss": Card(
+    "rpss": SchemeCard(
         what="Random patch sizes: every iteration draws one of the sizes of PGPS, evenly. The same sizes and about"
         " the same voxels, without the order.",
         when="As a control: does the growing help, or only the smaller patches?",
@@ -87,7 +87,7 @@ CARDS: Mapping[str, Card] = {
         combines="PDL, `batch_growth`, `stages`. `growth` and `allocation` are idle: there is no order of stages.",
         source=f"{_MICCAI}, section 3.1: below PGPS at every length on the lung task, and below CPS at all but one.",
     ),
-    "efficiency": Card(
+    "efficiency": SchemeCard(
         what="The follow-up's cheap variant: the chain starts with one voxel at the bottleneck, and the axis whose"
         " next size is smallest grows first, so that patches stay small for longer. The batch stays as planned.",
         when="When time or energy is the objective: fewer voxels than PGPS.",
@@ -98,7 +98,7 @@ CARDS: Mapping[str, Card] = {
         combines="PDL, `stages`, `growth`, `min_patch`.",
         source=_FOLLOW_UP,
     ),
-    "performance": Card(
+    "performance": SchemeCard(
         what="The follow-up's strong variant: the chain of Efficiency with a batch that keeps the voxels of the "
         "full one, b = floor(B·V(P)/V). Several crops are taken from one opened volume.",
         when="When Dice is the objective and the memory that CPS needs is there.",
@@ -108,7 +108,7 @@ CARDS: Mapping[str, Card] = {
         combines="PDL, `stages`, `growth`, `min_patch`.",
         source=_FOLLOW_UP,
     ),
-    "pdl": Card(
+    "pdl": SchemeCard(
         what="Progressive Deep Learning, a curriculum of cases: the training starts on the most dissimilar share "
         "of the training cases and goes on with all of them. Not a scheme of patch sizes: it goes with each of "
         "them.",
@@ -128,4 +128,4 @@ CARDS: Mapping[str, Card] = {
 
 def parts(name: str) -> dict[str, str]:
     """Heading -> text of a card, in order."""
-    return {_TITLES[field.name]: getattr(CARDS[name], field.name) for field in fields(Card)}
+    return {_TITLES[field.name]: getattr(CARDS[name], field.name) for field in fields(SchemeCard)}

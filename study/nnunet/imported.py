@@ -40,7 +40,7 @@ _MODEL = re.compile(r"(?P<trainer>[^_].*?)__(?P<plans>.+?)__(?P<configuration>.+
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class StockRun:
     """One fold of a model folder.
 
     Attributes:
@@ -56,7 +56,7 @@ class Run:
     source: ImportedFrom
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
+def read_runs(folder: Path) -> tuple[list[StockRun], list[str]]:
     """The finished folds of all model folders at or below a folder, and what was left out, a line each.
 
     Raises:
@@ -70,7 +70,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
             f"{folder} is no results folder of nnU-Net: no TRAINER__PLANS__CONFIGURATION with plans.json and a fold_0 "
             "is in it"
         )
-    runs, left_out = list[Run](), list[str]()
+    runs, left_out = list[StockRun](), list[str]()
     for fold in (fold for model in models for fold in sorted(model.glob("fold_*"))):
         reason = _unfinished(fold)
         if reason:
@@ -82,7 +82,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     return runs, left_out
 
 
-def add_run(ledger: Ledger, run: Run) -> tuple[TrialFolder, bool]:
+def add_run(ledger: Ledger, run: StockRun) -> tuple[TrialFolder, bool]:
     """Record a run as a trial, and say whether it is new.
 
     Raises:
@@ -114,7 +114,7 @@ def add_run(ledger: Ledger, run: Run) -> tuple[TrialFolder, bool]:
     return folder, True
 
 
-def _write(folder: TrialFolder, run: Run) -> None:
+def _write(folder: TrialFolder, run: StockRun) -> None:
     """Anew from the start where an import was interrupted: nothing of it is a cost."""
     for name in ("costs.jsonl", "epochs.jsonl", "events.jsonl"):
         (folder.path / name).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def _unfinished(fold: Path) -> str:
     return f"it is not finished, without {' and '.join(missing)}" if missing else ""
 
 
-def _run(fold: Path) -> Run:
+def _run(fold: Path) -> StockRun:
     trainer, plan, description = _model(fold.parent)
     debug = _json(fold / "debug.json") if (fold / "debug.json").is_file() else {}
     names = sorted(fold.glob("training_log*.txt"))
@@ -147,7 +147,7 @@ def _run(fold: Path) -> Run:
         raise MissingDataError(f"{fold} has no training_log_*.txt, so what it took is not known")
     logs = sorted((log for log in map(read_log, names) if log is not None), key=lambda log: log.began)
     spec = _spec(fold, trainer, plan, debug, logs)
-    return Run(
+    return StockRun(
         spec=spec,
         result=_result(fold, spec, description),
         attempts=_attempts(spec, description, debug, logs),

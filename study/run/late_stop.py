@@ -17,7 +17,7 @@ from study.store.stopping import (
     RUNG,
     STAYED,
     STOPPED,
-    Verdict,
+    StopDecision,
     curve_of,
     finished_curves,
     is_kept,
@@ -56,7 +56,7 @@ class LateStop(StopRequest):
         if verdict is not None:
             self._record(verdict)
 
-    def _verdict(self, rung: float, iteration: int) -> Verdict | None:
+    def _verdict(self, rung: float, iteration: int) -> StopDecision | None:
         spec = self._folder.spec()
         with reading(self._study) as (root, _):
             ledger = Ledger(root)
@@ -64,7 +64,7 @@ class LateStop(StopRequest):
             others = finished_curves(ledger, group=curve.group)
         return judged(curve, others, rung=rung, share=iteration / spec.curriculum.total_iterations)
 
-    def _record(self, verdict: Verdict) -> None:
+    def _record(self, verdict: StopDecision) -> None:
         stops = verdict.beaten_by is not None
         event = RUNG if not stops else STAYED if is_kept(self._folder.trial_id) else STOPPED
         reason = {"reason": verdict.reason} if stops else {}

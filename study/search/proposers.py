@@ -64,7 +64,7 @@ class Proposal:
     only: tuple[int, int] | None = None
 
 
-class Work(Protocol):
+class TrialSource(Protocol):
     """What a run goes through.
 
     Attributes:

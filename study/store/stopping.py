@@ -158,7 +158,7 @@ def rung_epochs(epochs: int, every: int) -> dict[int, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class StopDecision:
     """What was said of a training at a rung, and what it rests on.
 
     Attributes:
@@ -188,7 +188,7 @@ class Verdict:
         )
 
 
-def judged(curve: Curve, others: Sequence[Curve], *, rung: float, share: float) -> Verdict | None:
+def judged(curve: Curve, others: Sequence[Curve], *, rung: float, share: float) -> StopDecision | None:
     """What a rung says of a training; None where its curve is too short.
 
     Args:
@@ -202,7 +202,7 @@ def judged(curve: Curve, others: Sequence[Curve], *, rung: float, share: float) 
         return None
     finished = [one for one in others if one.group == curve.group and one.dice is not None]
     gains = _gains(finished, share)
-    said = Verdict(rung=rung, iteration=round(share * curve.work[0]), curves=len(gains), dice=dice)
+    said = StopDecision(rung=rung, iteration=round(share * curve.work[0]), curves=len(gains), dice=dice)
     if len(gains) < LEAST_CURVES:
         return said
     said = replace(said, projected=dice + gains[len(gains) // 2], bound=dice + _quantile(gains))
