@@ -18,7 +18,7 @@ from study.__main__ import main
 from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.schemes import named_axes
 from study.nnunet.learning_rates import LearningRates, scheduled_share
-from study.store.specification import LEARNING_RATE_SCHEDULES, TrainingSettings
+from study.store.training_settings import LEARNING_RATE_SCHEDULES, TrainingSettings
 
 EPOCHS, EACH = 10, 20
 TOTAL = EPOCHS * EACH

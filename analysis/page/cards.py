@@ -32,6 +32,7 @@ from analysis.tables.columns import BY_NAME
 from analysis.tables.format import MISSING
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
+from analysis.tables.points import training_of
 from analysis.tables.rows import FOREGROUND
 from analysis.tables.units import amount, number
 from study.common.errors import StudyError
@@ -39,6 +40,7 @@ from study.common.files import name_of
 from study.common.terminal import visible
 from study.store.ledger import Ledger
 from study.store.prediction import prediction_with
+from study.store.specification import TrainingSettings
 
 MOST_POINTS, FEWEST_POINTS, MOST_OF_ALL = 100, 20, 40_000
 
@@ -193,7 +195,7 @@ def predict_command(trial: Mapping[str, Any]) -> str:
     device = None if pd.isna(trial["device"]) else trial["device"].split(" | ")[-1]
     names = {name: trial[name] for name in ("dataset", "plans", "configuration", "fold")}
     results = str(PurePosixPath("trials", trial["trial_id"], "results"))
-    mirroring = bool(trial["test_time_mirroring"])
+    mirroring = TrainingSettings(**training_of(trial)).predicts_mirrored
     cascade = "cascade" in trial["configuration"]  # nnU-Net's own name for those that read another one's segmentations
     return prediction_with(
         results=results, extension=_EXTENSION, mirroring=mirroring, device=device, cascade=cascade, **names

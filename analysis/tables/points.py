@@ -78,17 +78,17 @@ def average_points(trials: pd.DataFrame) -> pd.DataFrame:
     return points.reindex(columns=[c.name for c in POINT_COLUMNS]).astype(dtypes(POINT_COLUMNS))
 
 
-def axes_of(point: pd.Series[Any]) -> dict[str, Any]:
+def axes_of(point: Mapping[str, Any] | pd.Series[Any]) -> dict[str, Any]:
     """A point's axes as plain JSON, named as in `study.curriculum.schemes.Axes`."""
     return _settings(point, Axes)
 
 
-def training_of(point: pd.Series[Any]) -> dict[str, Any]:
+def training_of(point: Mapping[str, Any] | pd.Series[Any]) -> dict[str, Any]:
     """A point's training settings as plain JSON, named as in `study.store.specification.TrainingSettings`."""
     return _settings(point, TrainingSettings)
 
 
-def _settings(point: pd.Series[Any], record: type) -> dict[str, Any]:
+def _settings(point: Mapping[str, Any] | pd.Series[Any], record: type) -> dict[str, Any]:
     # Reports from before a setting was a choice do not have it: its default is what it was.
     return {
         name: each.default if pd.isna(value := point[name]) else each.kind.read(value)

@@ -90,13 +90,16 @@ class Number(Kind):
 
 
 class Count(Kind):
-    """A whole number of at least one."""
+    """A whole number of at least one, and of at most some."""
 
-    dtype, metavar, legal = "Int64", "N", "≥ 1"
+    dtype, metavar = "Int64", "N"
+
+    def __init__(self, *, most: int | None = None) -> None:
+        self._most, self.legal = most, f"1 to {most}" if most else "≥ 1"
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`."""
-        check_count(name, value)
+        check_count(name, value, most=self._most)
         return value
 
     def parse(self, text: str) -> Any:

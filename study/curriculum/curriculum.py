@@ -95,7 +95,7 @@ class Curriculum:
 
     Attributes:
         geometry: what it was resolved for.
-        stages: the table, in the order trained (for random draws: by size).
+        stages: the table, in the order trained (for random draws: by size); in cyclic order a size comes several times.
         random_draws: whether every iteration draws its stage by itself.
         seed: seeds those draws; otherwise unused.
         total_iterations: length of the training.
@@ -208,13 +208,16 @@ def resolve(
     available = available_sizes(geometry, axes)
     sizes = spread(available, axes.stages or len(available))
     random_draws = axes.order == "random" and len(sizes) > 1
+    units = epochs if axes.allocation == "reference" else total
+    cycles = min(axes.cycles, units) if axes.order == "cyclic" else 1
     if not random_draws:
-        sizes = spread(sizes, epochs if axes.allocation == "reference" else total)
-    rows = list(zip(sizes, _batch_sizes(geometry, sizes, axes), strict=True))
+        sizes = spread(sizes, units // cycles)
+    cycles = cycles if len(sizes) > 1 else 1
+    rows = cycles * list(zip(sizes, _batch_sizes(geometry, sizes, axes), strict=True))
     if axes.order == "shrinking":
         rows.reverse()
-    count = len(rows)
-    spans = random_spans(count, total, seed) if random_draws else _spans(axes, count, epochs, per_epoch)
+    count = len(sizes)
+    spans = random_spans(count, total, seed) if random_draws else _cycles(axes, count, cycles, epochs, per_epoch)
     stages = tuple(
         Stage(
             patch_size=size,
@@ -299,6 +302,18 @@ def draw(seed: int, iteration: int, count: int) -> int:
 
 def _between(starts: Sequence[int], total: int) -> list[Span]:
     return [(start, stop - start) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
+
+
+def _cycles(axes: Axes, count: int, cycles: int, epochs: int, iterations_per_epoch: int) -> list[Span]:
+    """Of cycles that are as long as each other, each of `count` consecutive stages."""
+    units, unit = epochs * iterations_per_epoch, 1
+    if axes.allocation == "reference":
+        units, unit = epochs, iterations_per_epoch
+    return [
+        (start * unit + first, iterations)
+        for start, length in even_spans(cycles, units)
+        for first, iterations in _spans(axes, count, length, unit)
+    ]
 
 
 def _spans(axes: Axes, count: int, epochs: int, iterations_per_epoch: int) -> list[Span]:

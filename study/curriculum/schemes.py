@@ -11,10 +11,10 @@ from study.common.setting import Count, CountOrShare, Number, Switch, Words, che
 from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, ChainOrder, ChainStart
 from study.curriculum.data_curriculum import DEFAULT_EPOCHS, DEFAULT_METRIC, METRICS
 
-StageOrder = Literal["growing", "shrinking", "random"]
+StageOrder = Literal["growing", "shrinking", "random", "cyclic"]
 Allocation = Literal["even", "reference"]
 
-STAGE_ORDERS: tuple[StageOrder, ...] = ("growing", "shrinking", "random")
+STAGE_ORDERS: tuple[StageOrder, ...] = ("growing", "shrinking", "random", "cyclic")
 ALLOCATIONS: tuple[Allocation, ...] = ("even", "reference")
 STEPWISE: Literal["stepwise"] = "stepwise"
 SMALLEST_BUDGET = 0.1
@@ -96,8 +96,23 @@ class Axes:
         "growing",
         Words(words=STAGE_ORDERS),
         "Order",
-        "of stages; `shrinking` is a control, `random` draws a size for every iteration",
+        "of stages; `shrinking` is a control, `random` draws a size for every iteration, `cyclic` grows several times",
+        details="of stages; `shrinking` is a control, `random` draws a size for every iteration, `cyclic` grows, "
+        "starts again at the smallest size and grows, `cycles` times",
         shown_default="scheme",
+        cost="`cyclic` that of `growing`, but for a stage being set up `cycles` times as often",
+        source="`growing` and `random` MICCAI 2024; `cyclic` ours",
+    )
+    cycles: int = setting(
+        2,
+        Count(most=100),
+        "Cycles",
+        "how often the patch grows from the smallest size, in cyclic order",
+        details="how often the patch grows from the smallest size, each time over as many iterations; fewer where the "
+        "training is too short for one iteration each. Idle but in cyclic order, where one cycle is `growing`",
+        told="{} cycles",
+        cost="none: the iterations at each size are the same",
+        source="ours",
     )
     budget: float = setting(
         1.0,

@@ -94,9 +94,10 @@ def shortfalls(curriculum: Curriculum, axes: Axes) -> list[str]:
     notes = []
     if axes.stages and axes.stages > available:
         notes.append(f"{axes.stages} stages asked for, {_counted(available, 'patch size')} possible here: all are used")
-    if len(curriculum.stages) < wanted:
+    cycles = axes.cycles if axes.order == "cyclic" and wanted > 1 else 1
+    if len(curriculum.stages) < cycles * wanted:
         scarce = "epochs" if axes.allocation == "reference" else "iterations"
-        notes.append(f"{wanted} stages need as many {scarce}: merged to {len(curriculum.stages)}")
+        notes.append(f"{cycles * wanted} stages need as many {scarce}: merged to {len(curriculum.stages)}")
     if undrawn:
         notes.append(f"{_counted(undrawn, 'stage')} of {len(curriculum.stages)} never drawn in so few iterations")
     batch = curriculum.geometry.batch_size

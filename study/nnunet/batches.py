@@ -18,7 +18,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,21 +30,22 @@ from study.curriculum.curriculum import ROUNDED, Curriculum, VolumeRule, foregro
 from study.curriculum.data_curriculum import DataCurriculum
 from study.nnunet.torch_tools import cpu_threads
 from study.nnunet.transforms import Augmentation, Pipeline, TransformFactory
-from study.store.specification import CONSTANT_FOREGROUND_OVERSAMPLING
+from study.store.training_settings import CONSTANT_FOREGROUND_OVERSAMPLING, TrainingSettings
 
 KEPT_BYTES = 128 * 2**20
 MOST_OPEN = 32
 Batch = dict[str, Any]
 
-_TRAINING_STREAM, _VALIDATION_STREAM, _WEIGHTS_STREAM, _FORWARD_STREAM = range(4)
+_TRAINING_STREAM, _VALIDATION_STREAM, _WEIGHTS_STREAM, _FORWARD_STREAM, _STATISTICS_STREAM = range(5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One batch to draw: training iteration `index`, or fixed validation batch `index`."""
+    """One batch to draw: training iteration `index`, or the fixed batch `index` for validation or for statistics."""
 
     index: int
     validation: bool = False
+    statistics: bool = False
 
 
 def seed_everything(stream: int, seed: int, index: int) -> None:
@@ -256,13 +257,13 @@ class Batches(Dataset[Batch]):
         self._transforms = TransformFactory(trainer)
         # By stage and whether some cases alone may be drawn.
         self._training_loaders: dict[tuple[int, bool], StageLoader] = {}
-        self._validation: StageLoader | None = None
+        self._whole_loaders: dict[bool, StageLoader] = {}
 
     def __getitem__(self, item: Item) -> Batch:
         """Draw one batch: `data` (batch, channels, *patch), `target` likewise per deep supervision scale, `keys`."""
-        if item.validation:
-            seed_everything(_VALIDATION_STREAM, 0, item.index)
-            loader = self._validation = self._validation or self._validation_loader()
+        if item.validation or item.statistics:
+            seed_everything(_VALIDATION_STREAM if item.validation else _STATISTICS_STREAM, 0, item.index)
+            loader = self._whole_loader_of(item.validation)
         else:
             seed_everything(_TRAINING_STREAM, self._seed, item.index)
             loader = self._training_loader_at(item.index)
@@ -294,10 +295,16 @@ class Batches(Dataset[Batch]):
             volume_rule=self._curriculum.volume_rule,
         )
 
-    def _validation_loader(self) -> StageLoader:
+    def _whole_loader_of(self, validation: bool) -> StageLoader:
+        """Of validation or training cases at the full patch, not augmented."""
+        if validation not in self._whole_loaders:
+            self._whole_loaders[validation] = self._whole_loader(self._cases[validation])
+        return self._whole_loaders[validation]
+
+    def _whole_loader(self, cases: Cases) -> StageLoader:
         geometry = self._curriculum.geometry
         return StageLoader(
-            self._cases[1],
+            cases,
             geometry.batch_size,
             geometry.patch_size,
             geometry.patch_size,
@@ -312,13 +319,15 @@ class Batches(Dataset[Batch]):
 class Schedule(Sampler[Item]):
     """The items of a training in order, from a position on.
 
-    After each epoch that is validated come the validation batches: every `validation_every_epochs`, and the last.
+    After each epoch that is validated come the batches for statistics, then those of validation: every
+    `validation_every_epochs`, and the last.
 
     Attributes:
         start_epoch: the epoch to go on with.
         start_iteration: the next iteration, in that epoch; its end when only its validation is missing.
         epochs, iterations_per_epoch: length of the whole training.
         validation_every_epochs, validation_batches: when and how much is validated.
+        statistics_batches: how many there are before.
     """
 
     start_epoch: int
@@ -327,6 +336,20 @@ class Schedule(Sampler[Item]):
     iterations_per_epoch: int
     validation_every_epochs: int
     validation_batches: int
+    statistics_batches: int = 0
+
+    @classmethod
+    def of(cls, settings: TrainingSettings, curriculum: Curriculum, epoch: int = 0, iteration: int = 0) -> Self:
+        """That of a training, from an epoch and an iteration on."""
+        return cls(
+            start_epoch=epoch,
+            start_iteration=iteration,
+            epochs=settings.epochs,
+            iterations_per_epoch=curriculum.total_iterations // settings.epochs,
+            validation_every_epochs=settings.validation_every_epochs,
+            validation_batches=settings.validation_batches,
+            statistics_batches=settings.statistics_batches,
+        )
 
     def validates(self, epoch: int) -> bool:
         """Whether an epoch ends with validation."""
@@ -338,4 +361,5 @@ class Schedule(Sampler[Item]):
             first, stop = epoch * self.iterations_per_epoch, (epoch + 1) * self.iterations_per_epoch
             yield from (Item(index=index) for index in range(max(first, self.start_iteration), stop))
             if self.validates(epoch):
+                yield from (Item(index=index, statistics=True) for index in range(self.statistics_batches))
                 yield from (Item(index=index, validation=True) for index in range(self.validation_batches))

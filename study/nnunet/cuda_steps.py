@@ -107,6 +107,15 @@ class CudaSteps(StockSteps):
         self._mark()
         return outputs
 
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> None:
+        """Without a graph, whose layers would take statistics as in training."""
+        data, *_ = self._uploaded(batch)
+        self._wait_for_room()
+        with torch.autocast("cuda"):
+            self._trainer.network(data)
+        self._mark()
+
     def outputs(self, validated: list[Tensors]) -> list[dict[str, Any]]:
         """nnU-Net's dictionaries of numpy arrays, copied from the GPU at once."""
         names = ("loss", "tp_hard", "fp_hard", "fn_hard")

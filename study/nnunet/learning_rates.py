@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from study.curriculum.curriculum import Curriculum
-from study.store.specification import LEARNING_RATE_SCALINGS, TrainingSettings
+from study.store.training_settings import LEARNING_RATE_SCALINGS, TrainingSettings
 
 # That of nnU-Net's trainer with warm-up: 50 of 1000 epochs.
 WARM_UP_SHARE = 0.05

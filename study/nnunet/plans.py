@@ -126,6 +126,10 @@ def _is_normalization(name: str) -> bool:
 def _geometry(settings: Mapping[str, Any]) -> Geometry:
     if "architecture" in settings:
         network = settings["architecture"]["arch_kwargs"]
+        kind = settings["architecture"].get("network_class_name")
+        if kind and "strides" not in network:
+            legal = "a network of strided stages; Primus, say, has a position embedding for one patch size alone"
+            raise InvalidInputError(field="architecture", received=kind, legal=legal)
         strides, norm = network["strides"], str(network.get("norm_op") or "")
     else:
         # Of plans that nnU-Net 2.0 to 2.3 wrote, as its configuration manager reads them today.

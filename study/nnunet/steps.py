@@ -41,6 +41,10 @@ class StockSteps:
         """Evaluate a validation batch; see `outputs`."""
         return self._trainer.validation_step(batch)
 
+    def observe(self, batch: Batch) -> None:
+        """Run a batch through the network for what its layers take from it, without a gradient."""
+        self._trainer.network(batch["data"].to(self._trainer.device))
+
     def outputs(self, validated: list[Any]) -> list[dict[str, Any]]:
         """What nnU-Net's `validation_step` would have returned for each batch."""
         return validated

@@ -29,6 +29,8 @@ from study.nnunet.compiling import use_compile_cache
 from study.nnunet.cuda_steps import make_steps
 from study.nnunet.feed import Feed
 from study.nnunet.learning_rates import LearningRates
+from study.nnunet.normalization import take_statistics
+from study.nnunet.presets import Decisions, decided
 from study.nnunet.steps import IterationTimer, OnlineValidation, StockSteps, log_none, read_losses
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
 from study.nnunet.training_job import IterationReport, TrainingJob, published_job
@@ -116,6 +118,10 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             stall_seconds=self._job.stall_seconds,
         )
         return feed, None
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Decisions:
+        """nnU-Net's decisions for the patch of its configuration, by the augmentation preset."""
+        return decided(self, self._job.settings.augmentation_preset)
 
     def make_batches(self) -> Batches:
         """Every batch of the job, by index."""
@@ -287,6 +293,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
     @torch.no_grad()
     def _validation_outputs(self) -> list[dict[str, Any]]:
         """nnU-Net's outputs for the fixed batches, or for the first of them when a stop is requested meanwhile."""
+        take_statistics(self, lambda: self._steps.observe(next(self.dataloader_train)))
         self.on_validation_epoch_start()
         outputs: list[Any] = []
         while len(outputs) < self._job.settings.validation_batches and not self._job.observer.stop_requested():
@@ -308,7 +315,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
             stage=self._stage_of_last,
             patch_size=stage.patch_size,
             batch_size=stage.batch_size,
-            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            learning_rate=self.lr_scheduler(self.iteration - 1),
             training_loss=float(np.mean(losses)),
             validation_loss=validation.loss,
             pseudo_dice=validation.dice,
@@ -378,14 +385,7 @@ class nnUNetTrainerPGPS(nnUNetTrainer):  # type: ignore[misc]
         self._job.observer.interval_done(Phase.TRAINING, stage, start, self.iteration, seconds, parts)
 
     def _schedule(self) -> Schedule:
-        return Schedule(
-            start_epoch=self.current_epoch,
-            start_iteration=self.iteration,
-            epochs=self.num_epochs,
-            iterations_per_epoch=self.num_iterations_per_epoch,
-            validation_every_epochs=self._job.settings.validation_every_epochs,
-            validation_batches=self._job.settings.validation_batches,
-        )
+        return Schedule.of(self._job.settings, self._job.curriculum, self.current_epoch, self.iteration)
 
     def _do_i_compile(self) -> bool:
         """Never through nnU-Net, which compiles the network for good: `cuda_steps` compiles stages where it pays."""

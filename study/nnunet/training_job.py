@@ -142,9 +142,11 @@ def make_trainer(
     """
     import torch
 
+    from study.nnunet.normalization import with_normalization
     from study.nnunet.trainer import nnUNetTrainerPGPS
 
-    plans = {**files.read_json(dataset.folder / f"{spec.plans}.json"), "continue_training": False}
+    document = files.read_json(dataset.folder / f"{spec.plans}.json")
+    plans = with_normalization(document, spec.configuration, spec.training.normalization) | {"continue_training": False}
     make = kind or nnUNetTrainerPGPS
     trainer: Any = make(plans, spec.configuration, spec.fold, dataset.description, torch.device(device))
     trainer.attach(

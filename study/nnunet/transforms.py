@@ -23,13 +23,14 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from torch.nn.functional import grid_sample
 
 from study.curriculum.curriculum import Curriculum
-from study.store.specification import AugmentationRule
+from study.nnunet.presets import PRESETS, fit_short_axes
+from study.store.training_settings import AugmentationRule
 
 # The original's: scores are halves of a thousandth, so that near ties become ties.
 _SCALE = 1000.0
@@ -223,19 +224,19 @@ class Pipeline:
 
 def replaced(step: BasicTransform) -> BasicTransform:
     """Ours for a transform of nnU-Net's that is replaced, any other as it is."""
+    if type(step) is OneOfTransform:
+        return OneOfTransform([replaced(each) for each in step.list_of_transforms])
     if type(step) is RemoveLabelTransform and step.segmentation_channels is None:
         return ReplacedLabel(step.label_value, step.set_to)
     if type(step) is DownsampleSegForDSTransform:
         return EveryNth(step.ds_scales)
+    if isinstance(step, RandomTransform):
+        fit_short_axes(step.transform)
     if not isinstance(step, RandomTransform) or not isinstance(step.transform, GaussianBlurTransform):
         return step
     names = ("blur_sigma", "synchronize_channels", "synchronize_axes", "p_per_channel")
     blur = RepeatableBlur(**{name: getattr(step.transform, name) for name in names}, benchmark=True)
     return RandomTransform(blur, apply_probability=step.apply_probability)
-
-
-# nnU-Net widens the crop before rotation and scaling by these, whatever the transform itself draws from.
-_CROP_SCALE_RANGE = (0.85, 1.25)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,15 +246,19 @@ class Augmentation:
     Attributes:
         rotation: range in radians; dummy_2d: whether axis 0 is left out of spatial transforms.
         mirror_axes: axes that training mirrors.
+        crop_scales: what the crop is widened for before it is rotated and scaled; None where neither is done.
     """
 
     rotation: tuple[float, float]
     dummy_2d: bool
     mirror_axes: tuple[int, ...]
+    crop_scales: tuple[float, float] | None
 
     def crop_size(self, patch_size: tuple[int, ...]) -> list[int]:
         """Voxels to cut out per axis so that a rotated, scaled patch has no empty corners."""
-        size = [int(n) for n in get_patch_size(patch_size, *[self.rotation] * 3, _CROP_SCALE_RANGE)]
+        if self.crop_scales is None:
+            return list(patch_size)
+        size = [int(n) for n in get_patch_size(patch_size, *[self.rotation] * 3, self.crop_scales)]
         return [patch_size[0], *size[1:]] if self.dummy_2d else size
 
 
@@ -279,7 +284,12 @@ def augmentations(trainer: Any, curriculum: Curriculum, rule: AugmentationRule) 
 
 def _decided(trainer: Any) -> Augmentation:
     rotation, dummy_2d, _, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-    return Augmentation(rotation=rotation, dummy_2d=bool(dummy_2d), mirror_axes=tuple(mirror_axes or ()))
+    return Augmentation(
+        rotation=rotation,
+        dummy_2d=bool(dummy_2d),
+        mirror_axes=tuple(mirror_axes or ()),
+        crop_scales=PRESETS[trainer.job.settings.augmentation_preset].crop_scales,
+    )
 
 
 class TransformFactory:
@@ -287,7 +297,8 @@ class TransformFactory:
 
     def __init__(self, trainer: Any) -> None:
         labels = trainer.label_manager
-        self._make_training = trainer.get_training_transforms
+        preset = PRESETS[trainer.job.settings.augmentation_preset]
+        self._make_training = preset.transforms or trainer.get_training_transforms
         self._make_validation = trainer.get_validation_transforms
         self._scales = trainer._get_deep_supervision_scales()
         self._mask_for_norm = trainer.configuration_manager.use_mask_for_norm

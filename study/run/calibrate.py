@@ -117,7 +117,7 @@ class _Measurement:
             setup=setup,
             validation=validation,
             final=final,
-            mirroring=self._spec.training.test_time_mirroring,
+            mirroring=self._spec.training.predicts_mirrored,
             shapes=tuple(self._timed.values()),
             left_out=len(self._shapes) - len(self._timed),
             took_seconds=self._accounts.seconds,

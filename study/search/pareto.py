@@ -176,7 +176,7 @@ def published(space: SearchSpace) -> Iterator[Point]:
         wanted = {f"curriculum.{field}": value for field, value in vars(scheme.axes).items()} | {SCHEME: name}
         point = {axis: _held(domain, axis, wanted) for axis, domain in space.searched.items()}
         axes = space.settings(point).axes
-        if replace(scheme.axes, budget=axes.budget, stages=axes.stages) == axes:
+        if replace(scheme.axes, budget=axes.budget, stages=axes.stages, cycles=axes.cycles) == axes:
             yield point
 
 

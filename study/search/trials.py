@@ -7,12 +7,13 @@ reads it from prepared data, each file once; whatever is missing there is raised
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from study.common.errors import InvalidInputError
-from study.curriculum.curriculum import resolve
+from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.data_curriculum import DataCurriculum, phase_iterations, resolve_cases
 from study.curriculum.schemes import Axes
 from study.nnunet.datasets import DataPaths, find_dataset
@@ -60,6 +61,7 @@ def make_spec(
         iterations_per_epoch=training.iterations_per_epoch,
         seed=seed,
     )
+    _check_normalization(training, curriculum)
     data = None
     if axes.needs_ranking:
         each_epoch = curriculum.total_iterations // training.epochs
@@ -80,6 +82,15 @@ def make_spec(
         split_sha256=split_sha256,
         data=data,
     )
+
+
+def _check_normalization(training: TrainingSettings, curriculum: Curriculum) -> None:
+    divisors = curriculum.geometry.divisors
+    for stage in curriculum.stages:
+        bottleneck = math.prod(n // d for n, d in zip(stage.patch_size, divisors, strict=True))
+        if training.normalization == "batch" and stage.batch_size * bottleneck == 1:
+            legal = "instance or group where a stage has one sample with one voxel at the bottleneck"
+            raise InvalidInputError(field="normalization", received="batch", legal=legal)
 
 
 def ranked_cases(lookup: Lookup, dataset: int | str, fold: int, axes: Axes) -> Sequence[str] | None:

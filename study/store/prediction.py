@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from study.common.errors import InvalidInputError
 from study.store.records import AttemptHeader
 from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
@@ -40,7 +41,7 @@ def predict_command(folder: TrialFolder, spec: TrialSpec, attempts: Sequence[Att
         plans=spec.plans,
         configuration=spec.configuration,
         fold=spec.fold,
-        mirroring=spec.training.test_time_mirroring,
+        mirroring=spec.training.predicts_mirrored,
         device=attempts[-1].device if attempts else None,
         cascade=any(subject.startswith(PREVIOUS_STAGE) for one in attempts for subject in one.inputs),
     )
@@ -67,7 +68,7 @@ def prediction_with(
         plans: their name.
         configuration: of those plans.
         fold: of the trial.
-        mirroring: whether its validation predicted with test-time mirroring.
+        mirroring: whether its validation predicted with mirroring, see `TrainingSettings.predicts_mirrored`.
         device: `cpu` or `cuda`; None leaves it open.
         cascade: whether it reads the previous stage's segmentations, PREVIOUS.
     """
@@ -89,10 +90,17 @@ def stock_command(spec: TrialSpec, folds: Sequence[int], previous_stage: str | N
         spec: of one of its trials.
         folds: that the model has; nnU-Net's own default are all five.
         previous_stage: of a cascade, else None.
+
+    Raises:
+        InvalidInputError: its network has layers of this project.
     """
+    if spec.training.normalization == "group":
+        legal = "a model of nnU-Net's and torch's layers alone: instance, batch"
+        remedy = "predict with this project installed, by the command that `status` prints"
+        raise InvalidInputError(field="normalization", received="group", legal=legal, remedy=remedy)
     names = [shlex.quote(name) for name in (spec.dataset, spec.plans, spec.configuration)]
     return (
         f"nnUNetv2_predict -i INPUT -o OUTPUT -d {names[0]} -p {names[1]} -c {names[2]} -f {' '.join(map(str, folds))}"
         f"{'' if previous_stage is None else f' -prev_stage_predictions OUTPUT_OF_{previous_stage}'}"
-        f"{'' if spec.training.test_time_mirroring else ' --disable_tta'}"
+        f"{'' if spec.training.predicts_mirrored else ' --disable_tta'}"
     )

@@ -81,7 +81,7 @@ class Rates:
         batches = validation_batches(spec)
         if batches and self.validation is not None:
             rows.append((self.validation, batches))
-        ends = [end for end in (self.setup, self.final[spec.training.test_time_mirroring]) if end is not None]
+        ends = [end for end in (self.setup, self.final[spec.training.predicts_mirrored]) if end is not None]
         return Preview(
             amounts=sum_of_amounts(rows),
             around=sum_of_amounts([(end, 1) for end in ends]) if len(ends) == 2 else None,

@@ -130,7 +130,7 @@ class Trained:
             validation=part(Phase.ONLINE_VALIDATION, batches),
             setup=part(Phase.SETUP, len(headers)),
             final=part(Phase.FINAL_VALIDATION, 1),
-            mirroring=spec.training.test_time_mirroring,
+            mirroring=spec.training.predicts_mirrored,
             spec=spec,
             whole=None if ended_early or not trained else sum_of(trained),
             memory=tuple(
@@ -180,9 +180,9 @@ class Trained:
 
 
 def validation_batches(spec: TrialSpec) -> int:
-    """Batches of all online validations of a training."""
+    """Batches of all online validations of a training, those for statistics of its layers among them."""
     rounds = math.ceil(spec.training.epochs / spec.training.validation_every_epochs)
-    return rounds * spec.training.validation_batches
+    return rounds * spec.training.full_patch_batches
 
 
 def voxels_of(shape: Shape) -> int:
