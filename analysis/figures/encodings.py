@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from analysis.figures.sheet import Entry
-from analysis.figures.style import METHOD_STYLES, MUTED, RULE, SURFACE
+from analysis.figures.style import METHOD_STYLES, MUTED, SURFACE
 from analysis.statistics.intervals import dice_bars
 from analysis.tables.methods import METHOD_LABELS
 
@@ -34,8 +34,8 @@ MANY_FOLDS = 5
 _LOG_FROM = 25
 # A Dice axis whose foot would stand below this starts at 0.
 _NEAR_ZERO = 0.15
-# Areas in square points: of any mark, of one on the front and off it, and where the area means an amount; its ring's.
-_USUAL, _LARGE, _SMALL, _LEAST, _MOST, _RING = 56.0, 62.0, 30.0, 26.0, 160.0, 2.6
+# Areas in square points: of any mark, of one on the front and off it; a ring's as a multiple.
+_USUAL, _LARGE, _SMALL, _RING = 56.0, 62.0, 30.0, 2.6
 
 
 def belongs_to(*point_ids: str) -> str:
@@ -152,19 +152,17 @@ def marker(method: str, *, hollow: bool = False, area: float = _USUAL) -> dict[s
     }
 
 
-def draw_points(axes: Axes, points: pd.DataFrame, *, cost: str, size: str | None = None) -> None:
+def draw_points(axes: Axes, points: pd.DataFrame, *, cost: str) -> None:
     """Draw points, their bars and rings onto axes whose limits stand.
 
     Args:
         axes: with the cost to the right and Dice upwards.
         points: with `non_dominated`, costs in the unit of the axes.
         cost: column to the right.
-        size: column that the area of a mark stands for; None: large on the front, small off it.
     """
-    largest = float(points[size].max()) if size else 0.0
     for point, low, high in zip(points.to_dict("records"), *dice_bars(points), strict=True):
         x, dice, best, name = point[cost], point["dice"], point["non_dominated"], belongs_to(point["point_id"])
-        area = area_of(point[size], largest) if size else _LARGE if best else _SMALL
+        area = _LARGE if best else _SMALL
         color = METHOD_STYLES[point["method"]].paint.light
         if high > low:
             axes.add_artist(Line2D([x, x], [low, high], color=color, alpha=0.45, lw=1, zorder=3, gid=name))
@@ -174,14 +172,9 @@ def draw_points(axes: Axes, points: pd.DataFrame, *, cost: str, size: str | None
             ring.set_alpha(1.0 if best else 0.65)
             axes.add_artist(ring)
         mark = Line2D([x], [dice], **marker(point["method"], hollow=point["n_folds"] == 1, area=area))
-        mark.set(alpha=1.0 if best else 0.5 if size else 0.65, zorder=5 if best else 4, clip_on=False)
+        mark.set(alpha=1.0 if best else 0.65, zorder=5 if best else 4, clip_on=False)
         mark.set_gid(f"point-{point['point_id']}")
         axes.add_artist(mark)
-
-
-def area_of(value: float, largest: float) -> float:
-    """Area of a mark that stands for an amount, in square points."""
-    return max(_LEAST, _MOST * value / largest) if largest > 0 else _LEAST
 
 
 def method_entries(methods: Iterable[str]) -> list[Entry]:
@@ -202,11 +195,6 @@ def fold_entries(n_folds: pd.Series[int]) -> list[Entry]:
     if many.any():
         entries.append((f"{MANY_FOLDS} folds or more", (_round("none", MUTED.light, area=_RING * _USUAL), filled)))
     return entries if len(entries) > 1 or many.any() else []
-
-
-def size_entries(labels: Sequence[tuple[str, float]]) -> list[Entry]:
-    """A legend's entries for areas: text, and area in square points."""
-    return [(text, (_round(RULE.light, RULE.light, area=area),)) for text, area in labels]
 
 
 def _round(face: str, edge: str, *, area: float = _USUAL) -> Line2D:

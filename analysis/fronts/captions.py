@@ -277,8 +277,6 @@ def notes(front: Front) -> list[str]:
     sentences = [*caveats(front), *left_out(front), *_about_bars(front.points)]
     if front.by == "hardware":
         sentences.append("Each line is the front of one kind of hardware: compare costs within it.")
-    if len(front.objectives) > 2:
-        sentences.append(f"The larger a mark, the more {lowered(front.objectives[2].label)}.")
     if (front.points["n_folds"] >= MANY_FOLDS).any():
         sentences.append(f"A ring: {MANY_FOLDS} folds or more.")
     if drawn_floor(front.points) > 0:

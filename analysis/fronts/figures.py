@@ -1,7 +1,6 @@
 """Pareto figures: Dice against a cost, the front as steps, one colour and marker per method; and attainment.
 
-Points on a front are numbered. With a third objective, the area of a mark stands for it, and there is no line: a front
-of three objectives is a surface. The Dice axis is cut only with a mark at its foot.
+Points on a front are numbered. The Dice axis is cut only with a mark at its foot.
 
 Attainment: a panel per scheme, with what its best run, half of its runs and all attain. The band between the best and
 the worst surface is the scatter between folds and seeds. The medians (with two runs, the worst surfaces) of the other
@@ -23,10 +22,10 @@ from numpy.typing import NDArray
 
 from analysis.figures import encodings
 from analysis.figures.encodings import belongs_to, dice_floor, draw_points, label_cost, limit_cost, limit_dice
-from analysis.figures.sheet import EDGE, Entry, Sheet
+from analysis.figures.sheet import EDGE, Sheet
 from analysis.figures.style import FILE, INK, LINES, METHOD_STYLES, MUTED, RULE, SHADE, Layout
 from analysis.fronts.attainment import Attainment
-from analysis.fronts.captions import amount_of, drawn_floor, notes, scale_of, subject, title
+from analysis.fronts.captions import drawn_floor, notes, scale_of, subject, title
 from analysis.fronts.front import Front
 from analysis.statistics.intervals import dice_bars
 from analysis.tables.columns import BY_NAME
@@ -46,11 +45,11 @@ def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
     """The figure of one dataset's front.
 
     Args:
-        front: with at least one point; Dice first, one cost second, perhaps another one third. With `by`, each of
-            at most MOST_GROUPS groups has a line of its own, and points are not numbered.
+        front: with at least one point; Dice and one cost. With `by`, each of at most MOST_GROUPS groups has a line of
+            its own, and points are not numbered.
         layout: size and arrangement.
     """
-    cost, third = front.objectives[1], next(iter(front.objectives[2:]), None)
+    cost = front.objectives[1]
     scale = scale_of(cost, float(front.points[cost.name].max()))
     points = front.points.assign(cost=front.points[cost.name] * scale.factor)
     best = points[points["non_dominated"]].sort_values("number")
@@ -67,7 +66,6 @@ def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
         legend=[
             *encodings.method_entries(points["method"]),
             *encodings.fold_entries(points["n_folds"]),
-            *(_sizes(points, third) if third else []),
             *((name, (Line2D([], [], **look),)) for name, look in named if name),
         ],
         panel_height=(3.85 if layout.alone else 3.5) if layout.rail else 2.9,
@@ -78,9 +76,9 @@ def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
         limit_cost(axes, points["cost"])
         label_cost(axes, label_with_unit(cost.label, scale.unit))
         axes.set_ylabel("Dice (mean over foreground)", labelpad=8)
-        for (_, group), look in zip(groups, looks, strict=True) if third is None else ():
+        for (_, group), look in zip(groups, looks, strict=True):
             _draw_steps(axes, group, look, shaded=front.by is None)
-        draw_points(axes, points, cost="cost", size=third.name if third else None)
+        draw_points(axes, points, cost="cost")
         if front.by is None:
             _number_points(figure, axes, best)
             if layout.rail:
@@ -98,13 +96,6 @@ def _looks(lines: int) -> list[dict[str, Any]]:
     shades = [round((len(LINES) - 1) * line / max(1, lines - 1)) for line in range(lines)]
     colors = [LINES[shade].light for shade in shades] if lines > 1 else [MUTED.light]
     return [{"color": color, "ls": dashes, "lw": 1.2} for color, dashes in zip(colors, _DASHES, strict=False)]
-
-
-def _sizes(points: pd.DataFrame, third: Objective) -> list[Entry]:
-    """Two amounts of the third objective in words, with the areas that stand for them."""
-    largest = float(points[third.name].max())
-    parts = (largest, 0.25 * largest)
-    return encodings.size_entries([(amount_of(third, part), encodings.area_of(part, largest)) for part in parts])
 
 
 def _draw_steps(axes: Axes, group: pd.DataFrame, look: dict[str, Any], *, shaded: bool) -> None:

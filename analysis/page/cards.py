@@ -166,7 +166,7 @@ def _links(folders: Sequence[Path], trial_id: str, beside: Path | None) -> list[
     folder = find_trial(near, trial_id)
     if folder is None or beside is None:
         return []
-    place = quote(os.path.relpath(folder.path.resolve(), beside.resolve()))
+    place = quote(os.fsencode(os.path.relpath(folder.path.resolve(), beside.resolve())))
     log = [("Log", f"{place}/{LOG}")] if (folder.path / LOG).exists() else []
     return [("Folder", f"{place}/"), *log]
 

@@ -158,9 +158,8 @@ def test_axes_have_units_and_the_title_says_what_it_rests_on(study: Ledger) -> N
     assert "million" in description(voxels)
 
 
-@pytest.mark.parametrize("costs", [("runtime_seconds",), ("runtime_seconds", "voxels")])
-def test_every_point_is_drawn_once_at_its_place_as_its_method(study: Ledger, costs: tuple[str, ...]) -> None:
-    front = front_of(study, *costs)
+def test_every_point_is_drawn_once_at_its_place_as_its_method(study: Ledger) -> None:
+    front = front_of(study)
     figure = pareto_figure(front)
     drawn = lines_of(figure, "point-")
     assert set(drawn) == set(front.points["point_id"])
@@ -208,19 +207,6 @@ def test_without_cases_bars_are_the_range_of_the_trials(study: Ledger) -> None:
     front = front_of(study)
     assert bars_of(pareto_figure(front)) == sorted(front.points[["dice_min", "dice_max"]].to_numpy().tolist())
     assert "Bars: lowest to highest of the averaged folds and seeds." in notes(front)
-
-
-def test_three_objectives_have_areas_instead_of_a_line(study: Ledger) -> None:
-    front = front_of(study, "runtime_seconds", "co2_kg")
-    figure = pareto_figure(front)
-    assert steps_of(figure) == []
-    drawn = lines_of(figure, "point-")
-    cps = front.points[front.points["method"] == "cps"].sort_values("co2_kg")
-    sizes = [drawn[point_id].get_markersize() for point_id in cps["point_id"]]
-    assert sizes == sorted(set(sizes))
-    assert title(front) == "Dice against training time and training CO₂"
-    assert "The larger a mark, the more training CO₂." in notes(front)
-    assert "mg" in words_on(figure)
 
 
 def test_long_names_of_hardware_stand_below_each_other(tmp_path: Path) -> None:
