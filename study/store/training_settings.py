@@ -188,8 +188,8 @@ class TrainingSettings:
         "of less than six voxels, where `da5` of nnU-Net fails, its rectangles and gradients are one voxel wide at "
         "least. `augmentation` says where the rule for flat patches is asked, of any of them",
         told="{} augmentation",
-        cost="of the processor's time for batches, not of the GPU's, most for `da5`; without "
-        "mirroring the final validation is up to eight times as fast",
+        cost="of the processor's time for batches, not of the GPU's: for 32×32×32 voxels `da5` takes 2.7 times the "
+        "default's, `none` a seventh of it; without mirroring the final validation is up to eight times as fast",
         source="nnU-Net 2.8, its trainers `DA5`, `NoDA` and `NoMirroring`",
     )
     normalization: str = setting(
