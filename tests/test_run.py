@@ -171,7 +171,8 @@ def test_every_trial_has_its_stage_table(data: Path, tmp_path: Path, capsys: pyt
     # CPS has one size however many are asked for, and PGPS of one size is CPS.
     assert [line.endswith(": the same trial as above") for line in lines] == [False, True, True, False]
     assert len({line.split()[1] for line in lines[:3]}) == 1
-    assert output.splitlines()[-1] == "2 trials"
+    assert output.splitlines()[-2] == "2 trials"
+    assert output.splitlines()[-1].startswith("no costs are told: ")
     tables = re.findall(r"^ *\d+ +(\S+) +\d+ +(\d+) +(\d+) ", output, flags=re.MULTILINE)
     assert tables == [("32x32x32", "0", "200"), ("16x8x8", "0", "100"), ("32x32x32", "100", "100")]
     assert not out.exists()
@@ -197,7 +198,9 @@ def test_what_is_drawn_is_listed_and_what_depends_on_results_is_named_by_its_dom
     assert drawn[0] == drawn[1]
     space = write(tmp_path, searcher="optuna", trials=5, curriculum=axes)
     assert main(dry_run(space, data, "--trials", "7")) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    *told, costs = capsys.readouterr().out.splitlines()
+    assert costs.startswith("no costs are told: ")
+    assert told == [
         "7 points proposed by optuna as results come in, from",
         "  curriculum.min_patch: {'uniform': [0.0, 1.0]}",
         "  curriculum.budget: {'choice': [0.5, 1.0]}",

@@ -136,12 +136,14 @@ def sources_of(
         ledgers.append(Ledger(Path(out)))
     words = ["-m", "study", "calibrate", str(space_file), *(["--data", str(data)] if data else [])]
     words += ["--dataset", str(space.datasets[0])] if space.datasets else []
+    # What is here is asked of torch, which takes seconds to load: only where there is something to compare it with.
+    is_known = bool(ledgers or files or any(any(found_beside(dataset.folder)) for dataset in prepared))
     return Sources(
         ledgers=ledgers,
         calibrations=files,
         datasets={dataset.name: dataset.folder for dataset in prepared},
-        hardware=hardware_here(space),
-        card="" if space.resources.gpus == 0 else _card(),
+        hardware=hardware_here(space) if is_known else None,
+        card=_card() if is_known and space.resources.gpus != 0 else "",
         energy=space.energy,
         command=f"{python()} {shlex.join(words)}",
         strict=bool(named),

@@ -69,7 +69,9 @@ def read_log(path: Path) -> TrainingLog | None:
         MissingDataError: it is no log of nnU-Net's, or an epoch in it is damaged.
     """
     # Written in whatever encoding the locale had; what matters is ASCII.
-    lines = [found for found in map(_LINE.match, path.read_text("ascii", "replace").splitlines()) if found]
+    lines = [
+        found for found in map(_LINE.match, path.read_text(encoding="utf-8", errors="replace").splitlines()) if found
+    ]
     if not lines:
         if path.stat().st_size:
             raise MissingDataError(f"{path} is no log of nnU-Net: no line begins with a time")

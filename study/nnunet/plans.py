@@ -10,12 +10,14 @@ planners themselves choose a patch by memory and cannot be told one.
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ def _check_normalization(settings: Mapping[str, Any]) -> None:
             raise InvalidInputError(field=field, received=values, legal=f"a list with a {words} for each channel")
     schemes = settings.get("normalization_schemes", [])
     for scheme in schemes:
-        if not _is_normalization(scheme):
+        if scheme not in _normalizations():
             legal = "a class of nnunetv2.preprocessing.normalization, such as ZScoreNormalization"
             raise InvalidInputError(field="normalization_schemes", received=scheme, legal=legal)
     if len(masks := settings.get("use_mask_for_norm", schemes)) != len(schemes or masks):
@@ -112,15 +114,13 @@ def _check_normalization(settings: Mapping[str, Any]) -> None:
 
 
 @cache
-def _is_normalization(name: str) -> bool:
-    import nnunetv2
-    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
-    folder, package = (
-        Path(nnunetv2.__path__[0], "preprocessing", "normalization"),
-        "nnunetv2.preprocessing.normalization",
-    )
-    return recursive_find_python_class(str(folder), name, package) is not None
+def _normalizations() -> frozenset[str]:
+    """Names of nnU-Net's classes, read from its sources: a dry run loads nothing heavy."""
+    found = find_spec("nnunetv2")
+    places = [] if found is None else found.submodule_search_locations or []
+    sources = [path for place in places for path in Path(place, "preprocessing", "normalization").glob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources]
+    return frozenset(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
 
 
 def _geometry(settings: Mapping[str, Any]) -> Geometry:

@@ -192,7 +192,7 @@ def test_a_report_loads_neither_torch_nor_nnunet_nor_ray_and_says_where_it_is(tm
     assert {"pandas", "matplotlib", "moocore", "analysis"} <= loaded
     assert not {"torch", "nnunetv2", "ray"} & loaded
     assert lines[0] == "1 trial: 1 finished"
-    assert lines[1].startswith("No figure of Training CO₂: it was not measured")
+    assert lines[1].startswith("No figure of Training energy: it was not measured")
     assert lines[-1] == str(study.root / "report" / "report.html")
     assert (study.root / "report" / "report.html").exists()
 
