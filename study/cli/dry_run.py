@@ -43,7 +43,8 @@ def show(space: SearchSpace, lookup: Lookup, sources: Sources) -> int:
                 seen.add(spec.trial_id)
                 shown.append(spec)
         console.print(f"{len(seen)} trials")
-    for line in (*costs.lines(at_a_time(space)), *memory_lines(space, shown, sources)):
+    beside = at_a_time(space) if sources.hardware else None
+    for line in (*costs.lines(beside), *memory_lines(space, shown, sources)):
         console.print(line)
     return 0
 
