@@ -18,7 +18,7 @@ from study.store.audit import audit
 from study.store.ledger import Ledger
 from study.store.trial_folder import TrialState
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.torture
 
 GRID = {
     "searcher": "grid",

@@ -24,7 +24,7 @@ from study.store.specification import TrialSpec
 from study.store.stopping import is_kept
 from study.store.trial_folder import TrialFolder, TrialState
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.torture
 
 EPOCHS, EACH = TRAINING["epochs"], TRAINING["iterations_per_epoch"]
 # Of twelve finished trainings that cost less than the one to come; no untrained network gets near the best of them.

@@ -139,7 +139,7 @@ def test_an_empty_study_one_that_disappears_and_one_that_is_back(tmp_path: Path)
         assert "is not readable JSON" in standing(found)
 
 
-@pytest.mark.cluster
+@pytest.mark.torture
 def test_a_study_that_runs_in_chromium(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     run = subprocess.Popen([sys.executable, "-m", "study", "demo", "--out", str(out)], stdout=subprocess.DEVNULL)
