@@ -19,12 +19,15 @@ from browser import chromium
 from ledgers import make_header, make_spec, make_study, start_trial
 
 from study.__main__ import main
-from study.cli.watching.server import Answer, Server
+from study.cli.watching.server import Response, Server
 from study.cli.watching.study_page import Watched
 from study.store.ledger import Ledger
 
 TIMEOUT = 600
-PAGES = {"": Answer(content=b"the page", kind="text/html"), "figures/a.png": Answer(content=b"png", kind="image/png")}
+PAGES = {
+    "": Response(content=b"the page", kind="text/html"),
+    "figures/a.png": Response(content=b"png", kind="image/png"),
+}
 
 
 def asked(server: Server, path: str, method: str = "GET", host: str | None = None) -> tuple[int, bytes]:

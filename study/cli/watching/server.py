@@ -32,7 +32,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """What a path has."""
 
     content: bytes
@@ -51,7 +51,7 @@ class Server:
         MachineError: the port is taken, or the host is none of this machine's.
     """
 
-    def __init__(self, answer: Callable[[str], Answer | None], host: str, port: int) -> None:
+    def __init__(self, answer: Callable[[str], Response | None], host: str, port: int) -> None:
         self.is_loopback = host in LOOPBACK
         self._secret = "" if self.is_loopback else secrets.token_urlsafe(24)
         self._shown = f"[{host}]" if ":" in host else host
@@ -101,7 +101,7 @@ def _listening(place: tuple[str, int], is_v6: bool) -> ThreadingHTTPServer:
 
 
 def _handler(
-    answer: Callable[[str], Answer | None], secret: str, hosts: Sequence[str] | set[str] | None
+    answer: Callable[[str], Response | None], secret: str, hosts: Sequence[str] | set[str] | None
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE_SECONDS
@@ -109,10 +109,10 @@ def _handler(
 
         def do_GET(self) -> None:
             if hosts is not None and self.headers.get("Host", "") not in hosts:
-                self._send(421, Answer(content=b"this address is for the machine itself\n", kind="text/plain"))
+                self._send(421, Response(content=b"this address is for the machine itself\n", kind="text/plain"))
                 return
             found = self._found()
-            self._send(200 if found else 404, found or Answer(content=b"there is nothing here\n", kind="text/plain"))
+            self._send(200 if found else 404, found or Response(content=b"there is nothing here\n", kind="text/plain"))
 
         do_HEAD = do_GET
 
@@ -124,9 +124,9 @@ def _handler(
 
         def _refuse(self) -> None:
             self.close_connection = True
-            self._send(405, Answer(content=b"this page can only be read\n", kind="text/plain"))
+            self._send(405, Response(content=b"this page can only be read\n", kind="text/plain"))
 
-        def _found(self) -> Answer | None:
+        def _found(self) -> Response | None:
             path = unquote(urlsplit(self.path).path, errors="replace").removeprefix("/")
             if secret:
                 given, _, path = path.partition("/")
@@ -134,7 +134,7 @@ def _handler(
                     return None
             return answer(path)
 
-        def _send(self, status: int, found: Answer) -> None:
+        def _send(self, status: int, found: Response) -> None:
             self.send_response(status)
             more = {"Allow": "GET, HEAD"} if status == 405 else {}
             length = {"Content-Type": found.kind, "Content-Length": str(len(found.content))}

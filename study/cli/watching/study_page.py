@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.buckets.view import scratch
-from study.cli.watching.outlook import Outlook
-from study.cli.watching.server import Answer
+from study.cli.watching.forecast import Forecast
+from study.cli.watching.server import Response
 from study.cli.watching.standing import SCRIPT, STYLE, standing
 from study.common.errors import StudyError
 from study.store.ledger import Ledger
@@ -60,7 +60,7 @@ class Watched:
 
     def __enter__(self) -> Watched:
         self._room = Path(tempfile.mkdtemp(prefix="pgps-watch-", dir=scratch()))
-        self._board, self._outlook = StatusBoard(self.ledger), Outlook(self.ledger)
+        self._board, self._forecast = StatusBoard(self.ledger), Forecast(self.ledger)
         self.look()
         return self
 
@@ -86,24 +86,24 @@ class Watched:
             self.update()
             Ledger.open(self.ledger.root)
             rows = self._board.rows()
-            self._standing = standing(self.ledger, rows, self._outlook.words(rows), self._note(), number=self._number)
+            self._standing = standing(self.ledger, rows, self._forecast.words(rows), self._note(), number=self._number)
             self._draw(rows)
         except (StudyError, OSError) as error:
             text = " ".join(str(error).replace(str(self.ledger.root), self.where).split())
             self._standing = standing(self.ledger, (), (), f"what is shown is from before: {text}", number=self._number)
 
-    def answer(self, path: str) -> Answer | None:
+    def answer(self, path: str) -> Response | None:
         """The page, how the study stands, or a file of the report: of any other path nothing."""
         if path == "":
-            return Answer(content=self._page().encode(errors="replace"), kind="text/html; charset=utf-8")
+            return Response(content=self._page().encode(errors="replace"), kind="text/html; charset=utf-8")
         if path == "standing":
-            return Answer(content=self._standing.encode(errors="replace"), kind="text/html; charset=utf-8")
+            return Response(content=self._standing.encode(errors="replace"), kind="text/html; charset=utf-8")
         file = self._files.get(path)
         try:
             content = None if file is None else file.read_bytes()
         except FileNotFoundError:  # of a report that has been replaced
             return None
-        return None if content is None else Answer(content=content, kind=_kind(path))
+        return None if content is None else Response(content=content, kind=_kind(path))
 
     def _page(self) -> str:
         page = self.answer(PAGE)

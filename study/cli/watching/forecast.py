@@ -16,7 +16,7 @@ from study.store.trial_folder import TrialState
 _AHEAD = (TrialState.NEW, TrialState.RUNNING, TrialState.INTERRUPTED)
 
 
-class Outlook:
+class Forecast:
     """Of a study; what has finished is read again only when more has."""
 
     def __init__(self, ledger: Ledger) -> None:
