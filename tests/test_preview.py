@@ -181,6 +181,16 @@ def test_costs_are_not_carried_to_other_hardware_or_another_plan(
     assert str(error.value).endswith(REMEDY)
 
 
+@pytest.mark.parametrize(("name", "value"), [("normalization", "batch"), ("augmentation_preset", "da5")])
+def test_costs_are_not_carried_to_iterations_that_do_other_work(ledger: Ledger, name: str, value: str) -> None:
+    known = spec_of("cps", 1.0)
+    train(ledger, known)
+    other = replace(known, training=replace(known.training, **{name: value}))
+    with pytest.raises(InvalidInputError, match=f"calibration of .* {name}-{value}"):
+        basis_of(ledger, other)
+    assert basis_of(ledger, replace(known, training=replace(known.training, weight_decay=0.0))).words()
+
+
 def test_of_unknown_hardware_one_kind_alone_is_taken(ledger: Ledger) -> None:
     spec = spec_of("pgps", 1.0)
     train(ledger, spec_of("cps", 0.5), gpu="H100")

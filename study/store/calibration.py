@@ -17,13 +17,16 @@ from annotated_types import Ge, Gt, Le
 from study.common import files
 from study.common.errors import InvalidInputError
 from study.common.serialize import record_to_json, sha256_of_json
+from study.common.setting import settings_of
 from study.store.readings import Kwh, MeterInfo, Seconds
 from study.store.records import AttemptHeader, Time
 from study.store.specification import TrialSpec
 from study.store.stored import Stored, Whole, record_from_json
+from study.store.training_settings import TrainingSettings
 
 FOLDER = "calibrations"
 FORMAT = 1
+DECIDE_COSTS = ("normalization", "augmentation_preset")
 # What a calibration is at most, in bytes: it is read whole.
 _LARGEST_FILE = 2**22
 Positive = Annotated[float, Gt(0), Le(1e8)]
@@ -104,8 +107,11 @@ class Calibration(Stored):
 
 
 def network_of(spec: TrialSpec) -> tuple[str, ...]:
-    """Dataset, plans and configuration."""
-    return spec.dataset, spec.plans, spec.configuration
+    """Dataset, plans, configuration, and what changes the cost of an iteration where it is not nnU-Net's."""
+    known, training = settings_of(TrainingSettings), spec.training
+    changed = [name for name in DECIDE_COSTS if getattr(training, name) != known[name].default]
+    named = [f"{name}-{getattr(training, name)}" for name in changed]
+    return spec.dataset, spec.plans, spec.configuration, *named
 
 
 def hardware_words(*, device: str, gpu: str, cpu: str, cpus: float, gpus: float = 1.0) -> str:
