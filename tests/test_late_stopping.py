@@ -70,6 +70,13 @@ def test_the_bounds_are_quantiles_of_finished_curves() -> None:
     assert "13 finished curves project its Dice to at most 0.6200; trial 900d" in verdict.reason
 
 
+def test_gains_are_those_of_the_same_learning_rate_schedule() -> None:
+    others = [*FINISHED, GOOD, *(curve(0.6, gain=0.3, schedule="cosine", trial_id=f"c{n}") for n in range(20))]
+    assert said(others).bound == pytest.approx(0.5 + 0.12)
+    assert said(others, curve(None, schedule="cosine")).bound == pytest.approx(0.5 + 0.3)
+    assert said(others, curve(None, schedule="warmup")).curves == 0
+
+
 @pytest.mark.parametrize(
     ("others", "of"),
     [

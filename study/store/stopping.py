@@ -61,6 +61,7 @@ class Curve:
         published: whether its point is a published scheme's, which is never stopped.
         evaluations: share of its iterations, pseudo Dice and seconds of training so far, of each evaluation in order.
         dice: of the final validation, None before.
+        schedule: of the learning rate: how much is still to come depends on it.
     """
 
     trial_id: str
@@ -70,6 +71,7 @@ class Curve:
     published: bool
     evaluations: tuple[tuple[float, float, float], ...]
     dice: float | None = None
+    schedule: str = "poly"
 
     def at(self, share: float) -> float | None:
         """Smoothed pseudo Dice at a share of its iterations; None while there are too few evaluations."""
@@ -105,6 +107,7 @@ def curve_of(
             if one.pseudo_dice is not None
         ),
         dice=result.dice if result is not None and whole else None,
+        schedule=spec.training.learning_rate_schedule,
     )
 
 
@@ -201,7 +204,7 @@ def judged(curve: Curve, others: Sequence[Curve], *, rung: float, share: float) 
     if dice is None:
         return None
     finished = [one for one in others if one.group == curve.group and one.dice is not None]
-    gains = _gains(finished, share)
+    gains = _gains([one for one in finished if one.schedule == curve.schedule], share)
     said = StopDecision(rung=rung, iteration=round(share * curve.work[0]), curves=len(gains), dice=dice)
     if len(gains) < LEAST_CURVES:
         return said
