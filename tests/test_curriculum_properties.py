@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from study.common.errors import InvalidInputError
 from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS, Geometry, patch_chain
-from study.curriculum.curriculum import Curriculum, available_sizes, resolve, scaled_iterations_per_epoch
+from study.curriculum.curriculum import Curriculum, Stage, available_sizes, resolve, scaled_iterations_per_epoch
 from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS, Axes, named_axes
 
 
@@ -38,6 +38,7 @@ POINTS = st.builds(
     batch_growth=st.floats(0, 1) | st.just("stepwise"),
     shared_crops=st.booleans(),
     order=st.sampled_from(STAGE_ORDERS),
+    cycles=st.integers(1, 4),
     budget=st.floats(0.1, 1),
     allocation=st.sampled_from(ALLOCATIONS),
 )
@@ -49,6 +50,14 @@ def curricula(draw: st.DrawFn) -> tuple[Curriculum, Axes, dict[str, int]]:
     geometry, axes = draw(geometries()), draw(POINTS)
     length = {name: draw(values) for name, values in LENGTHS.items()}
     return resolve(geometry, axes, **length), axes, length
+
+
+def cycles(curriculum: Curriculum, axes: Axes) -> list[tuple[Stage, ...]]:
+    """Stages by cycle: in cyclic order each ends with the full patch."""
+    if axes.order != "cyclic":
+        return [curriculum.stages]
+    full = [index for index, size in enumerate(sizes(curriculum), 1) if size == curriculum.geometry.patch_size]
+    return [curriculum.stages[start:end] for start, end in itertools.pairwise([0, *full])]
 
 
 @given(geometries(), st.sampled_from(CHAIN_ORDERS), st.sampled_from(CHAIN_STARTS))
@@ -69,7 +78,9 @@ def test_chains_grow_one_divisor_of_one_axis_at_a_time(geometry: Geometry, order
 def test_stages_come_from_the_chain_and_end_where_they_should(drawn: Any) -> None:
     curriculum, axes, _ = drawn
     available = available_sizes(curriculum.geometry, axes)
-    table = sizes(curriculum)[:: -1 if axes.order == "shrinking" else 1]
+    table, *more = [[stage.patch_size for stage in cycle] for cycle in cycles(curriculum, axes)]
+    assert more == [table] * min(len(more), axes.cycles - 1)
+    table = table[:: -1 if axes.order == "shrinking" else 1]
     assert table == [size for size in available if size in set(table)]
     assert table[-1] == curriculum.geometry.patch_size
     assert len(table) == 1 or table[0] == available[0]
@@ -88,7 +99,10 @@ def test_iterations_sum_to_the_budget_and_follow_the_allocation(drawn: Any) -> N
     if axes.allocation == "even":
         assert max(counts) - min(counts) <= 1
     else:
-        assert set(counts[:-1]) <= {length["epochs"] // len(counts) * per_epoch}
+        for cycle in cycles(curriculum, axes):
+            *early, last = [stage.iterations for stage in cycle]
+            assert set(early) <= {(sum(early) + last) // per_epoch // len(cycle) * per_epoch}
+        assert sum(map(len, cycles(curriculum, axes))) == len(counts)
 
 
 @given(curricula())
