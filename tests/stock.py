@@ -27,7 +27,7 @@ ENSEMBLE = ("nnunetv2.ensembling.ensemble", "entry_point_ensemble_folders")
 
 
 def stock_python(folder: Path) -> Path:
-    """The Python of the venv, made in a folder; `import study` fails in it."""
+    """The Python of the venv, made in a folder; no module of `study` is found in it."""
     venv.create(folder, with_pip=False)
     (site,) = (folder / "lib").glob("python*/site-packages")
     # Paths named in a .pth file within that folder are not followed, so an editable installation is not seen.
