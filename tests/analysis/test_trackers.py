@@ -71,7 +71,7 @@ def test_mlflow_goes_on_with_the_run_of_a_trial_that_had_not_finished(
     assert sorted(steps) == list(range(EPOCHS))
 
 
-@pytest.mark.torture
+@pytest.mark.cluster
 def test_wandb_has_an_offline_run_of_each_trial(
     study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
