@@ -84,6 +84,7 @@ def ledger(tmp_path: Path) -> Ledger:
 # --------------------------------------------------------------------------------------------- stopped, killed, resumed
 
 
+@pytest.mark.cluster
 def test_a_stop_changes_nothing(paths: DataPaths, tmp_path: Path, ledger: Ledger) -> None:
     spec = spec_of(paths, **ALL_AT_ONCE)
     reference = reference_of(spec, paths, tmp_path / "reference")

@@ -83,6 +83,7 @@ def detail(url: str) -> Any:
     return fetch(f"{url}/api/studies/{summary['study_id']}?after=0")
 
 
+@pytest.mark.cluster
 def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(study: Ledger) -> None:
     before = {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
     with served(study.root) as (process, url):
@@ -107,6 +108,7 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.cluster
 def test_ctrl_c_ends_it_as_a_matter_of_course_and_a_named_storage_stays(study: Ledger, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'kept.db'}"
     for _ in range(2):

@@ -198,6 +198,7 @@ def test_a_stop_is_heeded_while_a_file_server_hangs(make_trainer: MakeTrainer, w
     assert trainer.iteration < 24 or which == "validation"
 
 
+@pytest.mark.cluster
 def test_a_trial_ends_within_its_stall_minutes_though_workers_are_stopped(data: Path, tmp_path: Path) -> None:
     where = f"--data {data} --dataset {NAME} --plans CubePlans --out {tmp_path / 'trials'}"
     length = "--optimizer adamw --epochs 1 --iterations-per-epoch 20000"

@@ -71,6 +71,7 @@ def relabel(path: Path, change: Callable[[Any], Any]) -> None:
     SimpleITK.WriteImage(changed, str(path))
 
 
+@pytest.mark.cluster
 def test_a_result_is_that_of_its_labels_and_of_the_classes_that_exist(copied: DataPaths, tmp_path: Path) -> None:
     dataset, ledger = find_dataset(copied, NAME), Ledger.create(tmp_path / "study")
     references = dataset.references(dataset.split(0).validation)

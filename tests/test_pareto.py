@@ -141,6 +141,7 @@ def test_a_study_keeps_the_searcher_that_it_was_begun_with(begun: str, written: 
     assert resolved_space(space, data_paths(tmp_path), {}) == space
 
 
+@pytest.mark.cluster
 def test_it_needs_less_than_a_random_search_on_known_truths() -> None:
     spent = {
         (each.searcher, each.goal): each

@@ -110,7 +110,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[
     return run
 
 
-@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(document, marks=[pytest.mark.cluster] if name == "pareto" else [], id=name)
+        for name, document in DOCUMENTS.items()
+    ],
+)
 @HYPOTHESIS
 @given(
     interruptions=st.frozensets(st.integers(1, 60), max_size=6),

@@ -53,9 +53,9 @@ def test_whatever_ray_raises_is_one_line(
     ("name", "value"),
     [
         ("RAY_memory_usage_threshold", "abc"),
-        ("RAY_worker_niceness", ""),
-        ("RAY_task_retry_delay_ms", "0x"),
-        ("RAY_NUM_REDIS_GET_RETRIES", "often"),
+        pytest.param("RAY_worker_niceness", "", marks=pytest.mark.cluster),
+        pytest.param("RAY_task_retry_delay_ms", "0x", marks=pytest.mark.cluster),
+        pytest.param("RAY_NUM_REDIS_GET_RETRIES", "often", marks=pytest.mark.cluster),
     ],
 )
 def test_a_setting_that_ray_cannot_read_is_named(name: str, value: str) -> None:

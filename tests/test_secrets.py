@@ -83,6 +83,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     shutil.rmtree(session)
 
 
+@pytest.mark.cluster
 def test_workers_have_the_machines_credentials_without_being_sent_them(ran: Ran) -> None:
     assert ran.said["told"] == {name: hashlib.sha256(ran.values[name].encode()).hexdigest() for name in SECRETS}
 

@@ -137,6 +137,7 @@ def test_what_is_no_metric_is_refused(wanted: Any, message: str) -> None:
 # ------------------------------------------------------------------------------------------------------- of a trial
 
 
+@pytest.mark.cluster
 def test_a_trial_measures_what_is_asked_for_and_later_what_it_lacks(data: Path, tmp_path: Path) -> None:
     paths = data_paths(data)
     length = {"epochs": 1, "iterations_per_epoch": 2, "validation_batches": 1}

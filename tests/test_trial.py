@@ -60,7 +60,7 @@ def paths(data: Path) -> DataPaths:
     return data_paths(data)
 
 
-@pytest.fixture(scope="module", params=["pgps", "rpss"])
+@pytest.fixture(scope="module", params=["pgps", pytest.param("rpss", marks=pytest.mark.cluster)])
 def reference(request: pytest.FixtureRequest, paths: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return reference_of(spec_of(paths, request.param), paths, tmp_path_factory.mktemp("reference"))
 
@@ -145,7 +145,9 @@ def test_a_stop_in_the_last_validation_is_not_forgotten(paths: DataPaths, ledger
 
 
 @pytest.mark.parametrize(
-    ("reference", "number"), [("pgps", signal.SIGKILL), ("rpss", signal.SIGTERM)], indirect=["reference"]
+    ("reference", "number"),
+    [("pgps", signal.SIGKILL), pytest.param("rpss", signal.SIGTERM, marks=pytest.mark.cluster)],
+    indirect=["reference"],
 )
 def test_a_killed_trial_resumes_in_a_new_process(
     reference: Reference, paths: DataPaths, ledger: Ledger, number: signal.Signals

@@ -125,6 +125,7 @@ def test_a_killed_training_is_said_to_have_been_killed(host: TrialHost, data: Pa
     assert folder.state() is TrialState.INTERRUPTED
 
 
+@pytest.mark.cluster
 def test_a_training_that_makes_no_progress_is_ended(data: Path, tmp_path: Path) -> None:
     folder, job = trial_for(spec_of(data_paths(data), training=LONG), tmp_path, data)
     stalled = Told(lambda pid: os.kill(pid, signal.SIGSTOP))

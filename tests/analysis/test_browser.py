@@ -195,6 +195,7 @@ def test_filters_hide_points_and_rows(page: Page, evidence: Evidence) -> None:
     assert page.locator(".filtered").count() == 0
 
 
+@pytest.mark.cluster
 def test_filters_hide_every_mark_of_hidden_points_in_every_figure(
     browser: Browser, root: Path, evidence: Evidence, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def test_figures_fit_are_legible_and_follow_the_page(exhibits: Sequence[Exhibit]
         assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) == set(ids)
 
 
+@pytest.mark.cluster
 def test_what_is_said_and_drawn_is_the_same_every_time(evidence: Evidence, exhibits: Sequence[Exhibit]) -> None:
     again = [exhibit for chapter in CHAPTERS for exhibit in chapter(evidence).exhibits]
     for one, other in zip(exhibits, again, strict=True):
