@@ -64,6 +64,12 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
         ["SPACE", "--out", "STUDY", "--epochs", "5"],
         "STUDY belongs to another study: training.epochs differ; name another --out, or undo the change",
     ),
+    "no tracker": (
+        ["SPACE", "--out", NEW, "--mlflow", "ftp://me:secret@host/runs"],
+        "trackers.mlflow: received 'ftp://…@host/runs', legal is http(s)://HOST:PORT, ",
+    ),
+    "no port": (["SPACE", "--out", NEW, "--mlflow", "localhost:5000"], "trackers.mlflow: received 'localhost:5000'"),
+    "a tracker in a file": (["SPACE", "--out", NEW, "--tensorboard", "SPACE/runs"], "trackers.tensorboard: received "),
     "no cluster": (
         ["SPACE", "--out", NEW, "--address", "127.0.0.1:1"],
         "--address: received '127.0.0.1:1', nothing answers there (Connection refused); start a cluster with",

@@ -36,6 +36,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         seeds: [0, 1]
         resources: {cpus: 2.5, gpus: 0.5, concurrent: 3, data_workers: 0}
         energy: {meter: none, country: FRA, pue: 1.4}
+        trackers: {mlflow: "http://host:5000", wandb: null}
         training: {optimizer: [sgd, adamw], initial_learning_rate: {log_uniform: [1e-4, 1e-1]}, epochs: 5}
         curriculum:
           scheme: {choice: [pgps, pgps+]}
@@ -51,6 +52,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert (space.resources.cpus, space.resources.gpus) == (2.5, 0.5)
     assert (space.resources.concurrent, space.resources.data_workers) == (3, 0)
     assert (space.energy.meter, space.energy.country, space.energy.pue) == ("none", "FRA", 1.4)
+    assert space.trackers == {"mlflow": "http://host:5000"} and "trackers" not in space.identity()
     assert space.axes["training.epochs"] == Fixed(5)
     assert space.searched == {
         "curriculum.scheme": Choice(("pgps", "pgps+")),
@@ -121,6 +123,7 @@ REFUSED = [
     (document(curriculum={"min_pach": 0}), "unknown key curriculum.min_pach", "'min_patch'"),
     (document(resources={"cpu": 1}), "unknown key resources.cpu: received 'cpu', legal is one of cpus, gp", "'cpus'"),
     (document(energy={"contry": "FRA"}), "unknown key energy.contry", "did you mean 'country'?"),
+    (document(trackers={"tensorbord": "x"}), "unknown key trackers.tensorbord", "did you mean 'tensorboard'?"),
     ({"name": "a", "seacher": "grid"}, "unknown key seacher", "did you mean 'searcher'?"),
     ({"name": "a"}, "searcher: received None", "the key is required"),
     ([], "search space: received []", "keys with values"),
@@ -132,6 +135,8 @@ REFUSED = [
     (document(folds=[0, "x"]), "folds.1: received 'x'", "a whole number"),
     (document(resources=3), "resources: received 3", "keys with values"),
     (document(training=None), "training: received None", "keys with values"),
+    (document(trackers=["mlflow"]), "trackers: received ['mlflow']", "keys with values"),
+    (document(trackers={"wandb": True}), "trackers.wandb: received True", "a word"),
     (document(plans=3), "plans: received 3", "a word"),
     # ranges of the study
     (document(name="a b"), "name: received 'a b'", "letters"),

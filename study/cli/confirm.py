@@ -14,7 +14,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import place
-from study.cli.options import RESOURCES, add_cluster_options, add_data_option, add_resource_options, patience_of
+from study.cli.options import (
+    RESOURCES,
+    add_cluster_options,
+    add_data_option,
+    add_resource_options,
+    add_tracker_options,
+    patience_of,
+    trackers_of,
+)
 from study.common.checks import check_count, check_range
 from study.common.errors import InvalidInputError
 from study.common.serialize import record_to_json
@@ -57,11 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("instead of what the study's last training had")
     add_resource_options(machine)
     add_cluster_options(parser)
+    add_tracker_options(parser, "trackers, told while trials run")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, train what tells most, say who is on the front."""
-    from study.cli.run import ADDRESS_VARIABLE, previous_stage, start
+    from study.cli.run import ADDRESS_VARIABLE, check_trackers, previous_stage, start
     from study.nnunet.datasets import data_paths
     from study.search.confirming import Confirmer
     from study.search.trials import check_data, prepared_lookup
@@ -70,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     paths = data_paths(args.data)
     lookup = prepared_lookup(paths)
     space = _space(args, paths)
+    check_trackers(space)
     aim = _aim(args, space, lookup)
     folds = tuple(dict.fromkeys(fold for fold, _ in aim.pairs))
     check_data(replace(space, folds=folds), lookup)
@@ -128,7 +138,7 @@ def _space(args: argparse.Namespace, paths: DataPaths) -> SearchSpace:
         ended = [
             folder for point in points for name in point["trial_ids"] if (folder := ledger.trial(name)).has(RESULT)
         ]
-        given = {name: getattr(args, name) for name in RESOURCES}
+        given = {name: getattr(args, name) for name in RESOURCES} | trackers_of(args)
         if ended:
             space = replace(space, metrics=_metrics(ended[-1]) if not space.metrics.names else space.metrics)
             given = {**_machine(ended[-1]), **{name: value for name, value in given.items() if value is not None}}

@@ -5,20 +5,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import place, url_of
-from study.common.errors import InvalidInputError, LedgerError, MissingDataError
+from study.cli.options import add_tracker_options, trackers_of
+from study.common.errors import InvalidInputError, LedgerError, MachineError, MissingDataError
 from study.common.setting import whole
 from study.common.terminal import complain, say
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from study.run.trackers import Tracked
-    from study.store.trial_folder import TrialFolder
 
 EXAMPLES = """\
   python -m study export studies/hippo --point best --out model.zip
@@ -29,8 +27,6 @@ EXAMPLES = """\
   python -m study export studies/hippo --tensorboard runs --follow
 """
 BEST = "best"
-TRACKERS = ("mlflow", "wandb", "tensorboard")
-FOLLOW_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", type=place, metavar="STUDY|TRIAL", help="study folder, or the folder of a trial in it"
     )
     parser.add_argument("--out", type=Path, metavar="FILE.zip", help="for nnUNetv2_install_pretrained_model_from_zip")
-    track = parser.add_argument_group("all trials of the study into a tracker, one run a trial")
-    track.add_argument("--mlflow", metavar="URI", help="MLflow's tracking server or store, such as sqlite:///runs.db")
-    track.add_argument("--wandb", metavar="DIR", help="offline runs of Weights & Biases, for `wandb sync`")
-    track.add_argument("--tensorboard", metavar="DIR", help="event files, a folder for each trial")
+    track = add_tracker_options(parser, "all trials of the study into a tracker, one run a trial")
     track.add_argument("--follow", action="store_true", help="go on until nobody runs the study")
     model = parser.add_argument_group("which model (needed where the study has several configurations)")
     model.add_argument("--point", metavar="ID", help=f"of a configuration or trial, or its beginning; or {BEST}")
@@ -51,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for."""
-    trackers = {name: where for name in TRACKERS if (where := getattr(args, name)) is not None}
+    trackers = trackers_of(args)
     if args.out is None and not trackers:
         legal = "the name of a zip to write, or --mlflow, --wandb or --tensorboard"
         raise InvalidInputError(field="--out", received="nothing", legal=legal)
@@ -65,36 +58,29 @@ def run(args: argparse.Namespace) -> int:
 def _track(args: argparse.Namespace, trackers: Mapping[str, str]) -> None:
     from study.buckets.view import reading
     from study.common.files import name_of
-    from study.run.trackers import sender
+    from study.common.trackers import check_target
+    from study.run.trackers import PASS_SECONDS, Teller
     from study.store.ledger import Ledger
 
-    for name, where in trackers.items():
-        if not where.strip():
-            raise InvalidInputError(field=f"--{name}", received=where, legal="a place to write to")
+    for name, target in trackers.items():
+        check_target(name, target, f"--{name}")
     with reading(args.source) as (folder, view):
         ledger = Ledger.open(folder)
-        senders = {name: sender(name, where, name_of(folder.resolve())) for name, where in trackers.items()}
+        tellers = {name: Teller(name, where, name_of(folder.resolve()), complain) for name, where in trackers.items()}
         while True:
-            runs = ledger.runner() is not None
-            for name, send in senders.items():
-                sent = sum(_sent(trial, send) for trial in ledger.trials())
-                say(f"{name}: {sent} of {len(ledger.trials())} trials had something new")
-            if not (args.follow and runs):
+            goes_on = args.follow and ledger.runner() is not None
+            for name, teller in tellers.items():
+                try:
+                    say(f"{name}: {teller.tell(ledger)} of {len(ledger.trials())} trials had something new")
+                except MachineError as error:
+                    if not goes_on:
+                        raise
+                    complain(str(error))
+            if not goes_on:
                 return
-            time.sleep(FOLLOW_SECONDS)
+            time.sleep(max(PASS_SECONDS[name] for name in trackers))
             if view is not None:
                 view.refresh()
-
-
-def _sent(trial: TrialFolder, send: Callable[[Tracked], bool]) -> bool:
-    from study.run.trackers import tracked
-
-    try:
-        found = tracked(trial)
-    except LedgerError as error:
-        complain(f"{trial.trial_id} is left out: {error}")
-        return False
-    return send(found)
 
 
 def _export_model(args: argparse.Namespace) -> None:

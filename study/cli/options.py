@@ -10,6 +10,7 @@ from typing import Any
 from study.common.checks import check_count, check_range, is_whole
 from study.common.errors import InvalidInputError
 from study.common.setting import Switch, Words, number, settings_of, whole
+from study.common.trackers import TRACKERS
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.curriculum.schemes import SCHEMES, Axes, named_axes
 from study.store.specification import TrainingSettings
@@ -69,6 +70,19 @@ def add_resource_options(group: argparse._ActionsContainer) -> None:
     group.add_argument("--concurrent", type=whole, metavar="N", help="trials at a time at most")
     group.add_argument("--data-workers", type=whole, metavar="N", help="processes that make batches, per trial")
     group.add_argument("--compile-cache", type=absolute, metavar="DIR", help="on each node, for compiled kernels")
+
+
+def add_tracker_options(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """An option for every tracker of `common.trackers`."""
+    group = parser.add_argument_group(title)
+    for name, target in TRACKERS.items():
+        group.add_argument(f"--{name}", metavar="URI" if name == "mlflow" else "DIR", help=target)
+    return group
+
+
+def trackers_of(args: argparse.Namespace) -> dict[str, str]:
+    """What `add_tracker_options` says."""
+    return {name: target for name in TRACKERS if (target := getattr(args, name)) is not None}
 
 
 RESOURCES = ("cpus", "gpus", "concurrent", "data_workers", "compile_cache")

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import is_url, place
 from study.cli.costs import add_costs_option
-from study.cli.options import RESOURCES, add_cluster_options, add_data_option, add_resource_options, patience_of
+from study.cli.options import (
+    RESOURCES,
+    add_cluster_options,
+    add_data_option,
+    add_resource_options,
+    add_tracker_options,
+    patience_of,
+    trackers_of,
+)
 from study.common import terminal
 from study.common.setting import number, whole
 from study.store.stopping import STOPPING
@@ -66,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     space.add_argument("--country", metavar="ISO3", help="grid of the CO2 figures")
     add_resource_options(space)
     add_cluster_options(parser)
+    add_tracker_options(parser, "trackers, told while trials run, beside those of the space")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         terminal.complain(NO_STORAGE)
     written = load(args)
     check_country(written.energy.country)
+    check_trackers(written)
     paths = data_paths(args.data)
     header = _header(args.out)
     space = resolved_space(written, paths, header)
@@ -148,6 +158,7 @@ def load(args: argparse.Namespace) -> SearchSpace:
         **{name: getattr(args, name) for name in (*names, "stopping", *RESOURCES)},
         folds=tuple(args.folds) if args.folds else None,
         seeds=tuple(args.seeds) if args.seeds else None,
+        **trackers_of(args),
     )
 
 
@@ -233,13 +244,23 @@ def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaint
     return SOME_FAILED if complaints or any(row.state is TrialState.FAILED for row in rows) else 0
 
 
-def _outside_job_folder(out: Path | str) -> Path | str:
-    """The study folder, unless it would vanish with a submitted job's working directory."""
+def check_trackers(space: SearchSpace) -> None:
+    """Refuse what cannot be told of the study, before anything is written."""
+    from study.common.trackers import check_target, folder_of
+
+    for tracker, target in space.trackers.items():
+        check_target(tracker, target, f"trackers.{tracker}")
+        if (folder := folder_of(tracker, target)) is not None:
+            _outside_job_folder(folder, f"trackers.{tracker}")
+
+
+def _outside_job_folder(out: Path | str, field: str = "--out") -> Path | str:
+    """A folder, unless it would vanish with a submitted job's working directory."""
     from study.common.errors import InvalidInputError
 
     if not is_url(out) and JOB_FOLDER in Path(out).resolve().parts:
         raise InvalidInputError(
-            field="--out",
+            field=field,
             received=str(out),
             legal="an absolute path on storage that outlives the job and that all nodes share",
         )

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         return _overview(args)
     from study.buckets.view import reading
     from study.cli.live import finishing
+    from study.common.trackers import trouble_words, troubles
     from study.store.ledger import Ledger
 
     with reading(args.study) as (folder, view):
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"being run by {runner}")
         rows = _rows(ledger, view)
         _print(console, rows, _outlook(ledger, rows), ledger.confirmation())
+        for tracker, trouble in troubles(ledger.header()).items():
+            console.print(f"note: {trouble_words(tracker, trouble)}", soft_wrap=True)
         for line in finishing(args.study, ledger, rows):
             console.print(line, soft_wrap=True)
     return 0

@@ -38,6 +38,7 @@ from study.common.errors import DiskFullError, TrialInterrupted
 from study.common.machine import MachineShare
 from study.common.process import Requests, leave
 from study.nnunet.datasets import DataPaths
+from study.run.following import following
 from study.run.provenance import Provenance, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
 from study.run.workplace import Workplace
@@ -96,6 +97,15 @@ class Run:
         """The space with all folds whose data the run rests on."""
         return replace(self.space, folds=tuple(dict.fromkeys([*self.space.folds, *self.folds])))
 
+    def with_look(self, look: Callable[[], None]) -> Run:
+        """The same with something more to be called about once a second."""
+
+        def refresh() -> None:
+            self.on_refresh()
+            look()
+
+        return replace(self, on_refresh=refresh)
+
 
 def run_study(run: Run) -> list[str]:
     """Run all points that have not finished; returns a line for each that was lost for good.
@@ -116,20 +126,23 @@ def run_study(run: Run) -> list[str]:
         rows = study_status(run.ledger)
         if rows:
             run.say(found(rows, new=proposer.untrained))
-        if not proposer.remaining:
-            return []
-        search = PointSearcher(proposer)
-        run.say("starting Ray" if run.address is None else f"joining Ray at {run.address}")
-        with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
-            # Ray has put its own handlers in their place.
-            signals.install()
-            if run.address is not None:
-                root, url = run.ledger.root.resolve(), run.ledger.url
-                check_nodes(root, run.trained, run.data, here, previous_stage=run.previous_stage, url=url)
-            shares = allot(run.space.resources, nodes())
-            signals.check()
-            run.on_begin(proposer.unfinished)
-            return _fit(run, search, shares, stop_file, signals)
+        with following(run.space.trackers, run.ledger, run.say) as look:
+            return _on_ray(run.with_look(look), proposer, here, signals) if proposer.remaining else []
+
+
+def _on_ray(run: Run, proposer: TrialSource, here: Provenance, signals: _Signals) -> list[str]:
+    search = PointSearcher(proposer)
+    run.say("starting Ray" if run.address is None else f"joining Ray at {run.address}")
+    with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
+        # Ray has put its own handlers in their place.
+        signals.install()
+        if run.address is not None:
+            root, url = run.ledger.root.resolve(), run.ledger.url
+            check_nodes(root, run.trained, run.data, here, previous_stage=run.previous_stage, url=url)
+        shares = allot(run.space.resources, nodes())
+        signals.check()
+        run.on_begin(proposer.unfinished)
+        return _fit(run, search, shares, stop_file, signals)
 
 
 def _work(run: Run) -> TrialSource:
@@ -214,7 +227,7 @@ def _assignment(run: Run, shares: Shares, stop_file: Path) -> Assignment:
     curves = (run.ledger.url or str(root)) if is_late else None
     template = TrialJob(study=root, trial_id="", workplace=workplace, stop_file=stop_file, curves=curves)
     return Assignment(
-        space=run.space,
+        space=replace(run.space, trackers={}),
         template=template,
         patience=run.patience,
         attempt=run.attempt,

@@ -120,7 +120,7 @@ class TrialHost:
                 stdout=errors,
                 stderr=errors,
                 pass_fds=theirs,
-                env=_environment(),
+                env=own_environment(),
                 # Out of reach of a terminal's Ctrl-C and of Ray, which would kill it together with its worker.
                 start_new_session=True,
             )
@@ -175,7 +175,7 @@ def _ending(code: int, *, out_of_memory: bool) -> Ending:
     return Ending(code=code, reason="" if code in TOLD_CODES else f"its process ended with code {code}")
 
 
-def _environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
     """This process' environment with our own package first: the checkout wins over anything installed.
 
     Without nnU-Net's variables, which it reads as it is imported: a trial sets its own.

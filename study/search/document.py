@@ -188,6 +188,14 @@ class EnergyBlock(_Block):
     pue: float = 1.0
 
 
+class TrackersBlock(_Block):
+    """`trackers`; see `space.SearchSpace`."""
+
+    mlflow: str | None = None
+    wandb: str | None = None
+    tensorboard: str | None = None
+
+
 class SpaceDocument(_Block):
     """A space file; see `space.SearchSpace`. The keys of `curriculum` and `training` are those of `settings`."""
 
@@ -206,11 +214,16 @@ class SpaceDocument(_Block):
     nsd_tolerance_mm: float = DEFAULT_TOLERANCE_MM
     resources: ResourcesBlock = ResourcesBlock()
     energy: EnergyBlock = EnergyBlock()
+    trackers: TrackersBlock = TrackersBlock()
     curriculum: dict[str, Any] = {}
     training: dict[str, Any] = {}
 
 
-BLOCKS: Mapping[str, type[_Block]] = {"resources": ResourcesBlock, "energy": EnergyBlock}
+BLOCKS: Mapping[str, type[_Block]] = {
+    "resources": ResourcesBlock,
+    "energy": EnergyBlock,
+    "trackers": TrackersBlock,
+}
 SETTINGS: Mapping[str, Sequence[str]] = {"curriculum": CURRICULUM_KEYS, "training": TRAINING_KEYS}
 LEGAL_TYPES: Mapping[str, str] = {
     "missing": "a value: the key is required",
@@ -266,6 +279,7 @@ def space_from(document: object) -> SearchSpace:
         seeds=tuple(checked.seeds),
         resources=Resources(**checked.resources.model_dump()),
         energy=Energy(**checked.energy.model_dump()),
+        trackers=checked.trackers.model_dump(exclude_none=True),
         metrics=Metrics(names=tuple(checked.metrics), nsd_tolerance_mm=checked.nsd_tolerance_mm),
         axes=_axes(checked),
     )

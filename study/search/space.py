@@ -18,6 +18,7 @@ from typing import Any
 
 from study.common.checks import check_choice, check_count, check_name, check_range
 from study.common.errors import InvalidInputError
+from study.common.trackers import TRACKERS
 from study.curriculum.schemes import Axes
 from study.nnunet.datasets import DataPaths, find_dataset
 from study.search.algorithms import ADAPTIVE, LISTED, SEARCHERS, Searcher, size_of
@@ -110,6 +111,7 @@ class SearchSpace:
         stopping: a key of `stopping.STOPPING`: whether trainings may be stopped late.
         metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
         axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
+        trackers: tracker -> target, of those that are told how trials get on while they run.
         resolved: what a study's defaults came to when it was created, full dataset name -> plans, in the order of
             `datasets`; empty before they are, see `resolved_space`.
 
@@ -131,6 +133,7 @@ class SearchSpace:
     axes: Mapping[str, Domain]
     metrics: Metrics = NO_METRICS
     stopping: str = ALL
+    trackers: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -204,7 +207,7 @@ class SearchSpace:
     def identity(self) -> dict[str, Any]:
         """Plain JSON of all that decides which points there are and what they mean.
 
-        The number of trials and the resources are not part of it, so both may change while a study goes on. Settings
+        Number of trials, resources and trackers are not part of it, so they may change while a study goes on. Settings
         left at their default are not listed, so a later version may add more of them.
         """
         changed = {n: domain.to_json() for n, domain in self.axes.items() if domain != Fixed(DEFAULTS[n])}
@@ -227,8 +230,8 @@ class SearchSpace:
         """The same space with what the command line gave; None leaves a field as it is.
 
         Args:
-            given: fields of the space, of its resources or energy, `dataset`, or settings of the training. The last two
-                are fixed then, whatever domain they had.
+            given: fields of the space, of its resources or energy, trackers, `dataset`, or settings of the training.
+                The last two are fixed then, whatever domain they had.
 
         Raises:
             InvalidInputError: as the space itself.
@@ -244,6 +247,7 @@ class SearchSpace:
             self,
             resources=replace(self.resources, **taken(each.name for each in fields(Resources))),
             energy=replace(self.energy, **taken(each.name for each in fields(Energy))),
+            trackers={**self.trackers, **taken(TRACKERS)},
             axes={**self.axes, **dataset, **training},
             **given,
         )

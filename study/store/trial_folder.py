@@ -116,7 +116,7 @@ class TrialFolder:
 
     def signature(self) -> tuple[object, ...]:
         """Differs from an earlier one when something has been written meanwhile, a heart-beat aside."""
-        return tuple(files.stamp(f"{self.path}/{name}") for name in (EVENTS, COSTS, RESULT, "locks"))
+        return tuple(files.stamp(f"{self.path}/{name}") for name in (EVENTS, COSTS, EPOCHS, RESULT, "locks"))
 
     def result(self) -> TrialResult | None:
         """The result, None before the trial finished."""

@@ -1,17 +1,25 @@
-"""Trackers, read back with their own libraries: what a trial has, sent once, and gone on with when there is more."""
+"""Trackers, read back with their own libraries: what a trial has, sent once, and gone on with when there is more.
+
+A study that runs tells its own, whatever becomes of them.
+"""
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 from ledgers import finish_trial, make_spec
+from studies import TRAINING, run_to_end, running, write_space
 
 from study.__main__ import main
-from study.common.errors import MachineError
-from study.run.trackers import sender, tracked
+from study.common.errors import TrialInterrupted
+from study.run.following import following
+from study.run.trackers import tracked
+from study.run.trial import finished_trial
 from study.store.ledger import Ledger
+from study.store.trial_folder import TrialFolder
 
 EPOCHS = 10
 
@@ -32,15 +40,24 @@ def export(study: Ledger, tracker: str, where: object, capsys: pytest.CaptureFix
 def test_tensorboard_has_curves_and_results_once(
     study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     assert "2 of 2" in export(study, "tensorboard", tmp_path / "runs", capsys)
     assert "0 of 2" in export(study, "tensorboard", tmp_path / "runs", capsys)
-    trial = study.trials()[0]
-    events = EventAccumulator(str(tmp_path / "runs" / trial.trial_id)).Reload()
-    losses = {event.step: event.value for event in events.Scalars("curve/training_loss")}
-    assert losses == pytest.approx({report.epoch: report.training_loss for report in trial.epochs()})
-    assert [event.value for event in events.Scalars("result/dice")] == pytest.approx([0.8])
+    folder = tmp_path / "runs" / study.trials()[0].trial_id
+    assert_there_once(study.trials()[0], folder)
+    # A sender that was killed between its file and its note.
+    (folder / "pgps_sent.json").unlink()
+    assert "1 of 2" in export(study, "tensorboard", tmp_path / "runs", capsys)
+    assert_there_once(study.trials()[0], folder)
+
+
+def assert_there_once(trial: TrialFolder, folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("curve/training_loss")]
+    assert [step for step, _ in losses] == [report.epoch for report in trial.epochs()]
+    assert [loss for _, loss in losses] == pytest.approx([report.training_loss for report in trial.epochs()])
+    assert [event.value for event in events.Scalars("result/dice")] == pytest.approx([finished_trial(trial).result.dice])
 
 
 def test_mlflow_goes_on_with_the_run_of_a_trial_that_had_not_finished(
@@ -53,12 +70,18 @@ def test_mlflow_goes_on_with_the_run_of_a_trial_that_had_not_finished(
     whole = result.read_bytes()
     result.unlink()
     (trial.path / "epochs.jsonl").write_bytes(b"".join(lines[: EPOCHS - 1]))
+    events = (trial.path / "events.jsonl").read_bytes()
     (trial.path / "events.jsonl").unlink()
     export(study, "mlflow", uri, capsys)
     client = MlflowClient(uri)
     (experiment,) = [each for each in client.search_experiments() if each.name == "study"]
     run = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}[trial.trial_id]
     assert run.info.status == "RUNNING" and "dice" not in run.data.metrics
+    trial.fail(attempt=0, reason="it broke")
+    assert "1 of 2" in export(study, "mlflow", uri, capsys)
+    assert client.get_run(run.info.run_id).info.status == "FAILED"
+    # Its next attempt goes on with the same run.
+    (trial.path / "events.jsonl").write_bytes(events)
     (trial.path / "epochs.jsonl").write_bytes(b"".join(lines))
     result.write_bytes(whole)
     assert "1 of 2" in export(study, "mlflow", uri, capsys)
@@ -89,10 +112,52 @@ def test_what_cannot_be_used_is_one_line(
 ) -> None:
     assert main(["export", str(study.root), "--mlflow", "ftp://me:secret@nowhere/x"]) == 2
     printed = capsys.readouterr().err
-    assert "MLflow cannot use" in printed and "secret" not in printed and printed.count("\n") == 1
+    assert "--mlflow: received 'ftp://…@nowhere/x', legal is http" in printed and printed.count("\n") == 1
+    assert main(["export", str(study.root), "--mlflow", f"sqlite:///{tmp_path}/none/x.db"]) == 2
+    assert "legal is in a folder that is there" in capsys.readouterr().err
     assert main(["export", str(study.root), "--tensorboard", ""]) == 2
     assert "--tensorboard: received ''" in capsys.readouterr().err
+    (tmp_path / "database.db").write_text("this is none" * 99)
+    assert main(["export", str(study.root), "--mlflow", f"sqlite:///{tmp_path}/database.db"]) == 2
+    printed = capsys.readouterr().err
+    assert "mlflow cannot use sqlite:" in printed and printed.count("\n") == 1
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MachineError, match=r"wandb is not installed; pip install 'pgps-study\[wandb\]'"):
-        sender("wandb", str(tmp_path), "study")
+    assert main(["export", str(study.root), "--wandb", str(tmp_path)]) == 2
+    assert "wandb is not installed; pip install 'pgps-study[wandb]'" in capsys.readouterr().err
     assert "co2_kg" in tracked(study.trials()[0]).results
+
+
+# ------------------------------------------------------------------------------------------------ of a study that runs
+
+
+def test_a_server_that_never_answers_is_said_once_and_holds_up_nothing(
+    study: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as deaf, study.locked():
+        uri = f"http://me:secret@127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(TrialInterrupted), following({"mlflow": uri}, study, said.append) as look:
+            look()
+            raise TrialInterrupted("stopped")
+    (line,) = said
+    assert line.startswith("mlflow is not told, trainings go on: it has not taken everything in time; ")
+    assert main(["status", str(study.root)]) == 0
+    assert f"note: {line}" in capsys.readouterr().out
+
+
+@pytest.mark.cluster
+def test_a_study_that_is_killed_and_resumed_tells_its_trackers_everything_once(data: Path, tmp_path: Path) -> None:
+    training = {**TRAINING, "epochs": 60}
+    trackers = {"tensorboard": str(tmp_path / "runs"), "mlflow": "http://me:secret@127.0.0.1:9"}
+    changed = {"searcher": "grid", "trials": 1, "objectives": [], "curriculum": {"scheme": "pgps"}}
+    space, out = write_space(tmp_path, **changed, training=training, trackers=trackers), tmp_path / "study"
+    with running(space, data, out) as driver:
+        told = driver.wait_until(lambda: list((tmp_path / "runs").glob("*/events*")))
+        driver.process.kill()
+    ended = run_to_end(space, data, out)
+    (trial,) = Ledger.open(out).trials()
+    assert ended.code == 0 and len(trial.attempts()) == 2, ended
+    assert [path.parent.name for path in told] == [trial.trial_id]
+    assert_there_once(trial, told[0].parent)
+    assert ended.output.count("mlflow is not told, trainings go on: mlflow cannot use http://…@127.0.0.1:9") == 1
+    assert "secret" not in ended.output + (out / "study.json").read_text()

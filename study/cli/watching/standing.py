@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from study.common.errors import StudyError
 from study.common.terminal import visible
+from study.common.trackers import trouble_words, troubles
 from study.store.ledger import Ledger
 from study.store.records import EpochReport
 from study.store.status import TrialStatus, counts, scheme_words
@@ -69,7 +71,8 @@ def standing(
     ]
     if rows:
         parts.append(f"<p>{_text(counts(rows))}</p>")
-    parts += [f"<p>{_text(sentence)}</p>" for sentence in outlook]
+    silent = itertools.starmap(trouble_words, troubles(ledger.header()).items())
+    parts += [f"<p>{_text(sentence)}</p>" for sentence in (*outlook, *silent)]
     running = [_running(ledger, row) for row in rows if row.state is TrialState.RUNNING]
     waiting = [_line(row, f"at iteration {row.iteration}") for row in rows if row.state in _WAITING]
     failed = [
