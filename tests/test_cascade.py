@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 import SimpleITK
 from examples import finish
-from prepared import NAME, cascade_plans, spec_of, workplace
+from prepared import NAME, cascade_plans, model_folder, spec_of, workplace
+from stock import INSTALL, PREDICT, run_stock, stock_python
 
+from study.__main__ import main
 from study.common.errors import LedgerError
 from study.nnunet.datasets import data_paths, find_dataset
 from study.nnunet.paths import check_previous_stage, previous_stage_folder
@@ -59,6 +63,8 @@ def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
         finished_trial(cascade).result.dice, abs=1e-6
     )
 
+    _check_exported(cascade, trained, data, tmp_path)
+
     # With a second point one has to be named.
     other = ledger.add(spec_of(paths, "cps", seed=1, plans=PLANS, configuration=LOW, training=short))
     finish(other)
@@ -67,6 +73,32 @@ def test_trials_of_all_folds_feed_a_cascade(data: Path, tmp_path: Path) -> None:
     assert previous_stage_folder(dataset, PLANS, CASCADE, trained.path) == found
     with pytest.raises(LedgerError, match=f"has no finished trial of {NAME}, {PLANS}, {LOW}"):
         previous_stage_folder(dataset, PLANS, CASCADE, Ledger.create(tmp_path / "empty").root)
+
+
+def _check_exported(cascade: TrialFolder, previous: TrialFolder, data: Path, tmp_path: Path) -> None:
+    """Both stages, installed by stock nnU-Net and used in the order of the cascade's card, segment what ours did."""
+    for trial in (previous, cascade):
+        assert main(["export", str(trial.path), "--out", str(tmp_path / f"{trial.trial_id}.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / f"{cascade.trial_id}.zip") as archive:
+        (card,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("MODEL_CARD.md")]
+    commands = [shlex.split(line) for line in card.splitlines() if line.startswith("    nnUNetv2_predict ")]
+    places = {"INPUT": tmp_path / "in", f"OUTPUT_OF_{LOW}": tmp_path / "stock_low", "OUTPUT": tmp_path / "stock"}
+    shared = ("-device", "cpu", "-npp", "1", "-nps", "1")
+    filled = [[str({**places, "FOLDS": 0}.get(word, word)) for word in words] for words in commands]
+    assert [words[words.index("-c") + 1] for words in filled] == [LOW, CASCADE]
+    filled[0].append("--disable_tta")
+    run_stock(
+        stock_python(tmp_path / "venv"),
+        tmp_path / "elsewhere",
+        {"nnUNet_results": tmp_path / "installed"},
+        *((*INSTALL, "install", str(tmp_path / f"{trial.trial_id}.zip")) for trial in (previous, cascade)),
+        *((*PREDICT, *words, *shared) for words in filled),
+    )
+    for path in model_folder(cascade).glob("validation/*.nii.gz"):
+        ours, theirs = (
+            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(each))) for each in (path, places["OUTPUT"] / path.name)
+        )
+        assert np.array_equal(ours, theirs)
 
 
 def _predicted_dice(cascade: TrialFolder, previous: TrialFolder, data: Path, tmp_path: Path) -> float:

@@ -24,7 +24,7 @@ def model_card(
     trials: pd.DataFrame,
     description: Mapping[str, Any],
     *,
-    command: str,
+    commands: Sequence[str],
     previous_stage: str | None,
     seed_rule: str,
 ) -> str:
@@ -34,7 +34,7 @@ def model_card(
         point: of the evidence, over all of its folds and seeds.
         trials: rows of the trials whose models are in the zip.
         description: nnU-Net's dataset.json.
-        command: that predicts.
+        commands: that predict, one after another.
         previous_stage: of a cascade, else None.
         seed_rule: which seed was taken and what was left out, in a sentence.
     """
@@ -44,7 +44,7 @@ def model_card(
         "Models": _models(trials, seed_rule),
         "Dice": _dice(point),
         "Cost": _cost(point),
-        "Use": _use(command, previous_stage),
+        "Use": _use(commands, previous_stage),
     }
     parts = [f"# {point['dataset']}, {point['configuration']}: {point['summary']}"]
     parts += [f"## {heading}\n\n" + "\n".join(lines) for heading, lines in sections.items()]
@@ -106,11 +106,12 @@ def _cost(point: pd.Series[Any]) -> Iterator[str]:
     yield f"- energy by part: {point['energy_methods']}; grid: {point['country']}, {point['carbon_rate']}"
 
 
-def _use(command: str, previous_stage: str | None) -> Iterator[str]:
+def _use(commands: Sequence[str], previous_stage: str | None) -> Iterator[str]:
     yield "Stock nnU-Net 2.8, without the project that trained it:"
-    yield from ("", "    nnUNetv2_install_pretrained_model_from_zip FILE.zip", f"    {command}", "")
+    yield from ("", *(f"    {line}" for line in ("nnUNetv2_install_pretrained_model_from_zip FILE.zip", *commands)), "")
     if previous_stage is not None:
-        yield f"A cascade: first predict with a model of `{previous_stage}`, which is not in this zip."
+        yield f"A cascade: the first of them needs a model of `{previous_stage}`, which is a zip of its own."
+        yield "Its card says which folds it has and whether it predicts with `--disable_tta`."
     yield "No postprocessing was determined. With the dataset prepared, `nnUNetv2_find_best_configuration` does that."
     yield "Checkpoints are pickles: load only those of somebody you trust."
 

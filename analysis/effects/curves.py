@@ -103,6 +103,7 @@ def learning_curves(front: Front, tables: Tables, caveats: Sequence[str]) -> Exh
         alt=f"Pseudo Dice while trainings went on, at the end: {'; '.join(ends)}.",
         notes=notes,
         data=means.merge(points[["point_id", "summary"]], on="point_id"),
+        folded=True,
     )
 
 

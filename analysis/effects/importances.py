@@ -157,6 +157,7 @@ def importances_exhibit(
         data=shares.assign(label=shares["axis"].map(labels)),
         table=_table(shares, labels),
         caption=f"Importance of each axis, over {counted(len(points), 'configuration')}",
+        folded=True,
     )
 
 

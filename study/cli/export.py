@@ -88,7 +88,7 @@ def _export_model(args: argparse.Namespace) -> None:
     from analysis.statistics.evidence import gather
     from study.nnunet.export import dataset_description, previous_stage, write_model
     from study.store.ledger import Ledger
-    from study.store.prediction import stock_command
+    from study.store.prediction import previous_command, stock_command
 
     _check_out(args.out)
     study, wanted = _study_of(args)
@@ -100,12 +100,13 @@ def _export_model(args: argparse.Namespace) -> None:
     folders = [ledger.trial(trial_id) for trial_id in taken["trial_id"]]
     spec, previous, folds = folders[0].spec(), previous_stage(folders[0]), [int(fold) for fold in taken["fold"]]
     others, missing = sorted(set(mine["seed"]) - {seed}), sorted(set(mine["fold"]) - set(folds))
-    command, rule = stock_command(spec, folds, previous), seeds_in_words(seed, others, missing)
+    commands = [*([previous_command(spec, previous)] if previous else ()), stock_command(spec, folds, previous)]
+    rule = seeds_in_words(seed, others, missing)
     card = model_card(
         point,
         taken,
         dataset_description(folders[0]),
-        command=command,
+        commands=commands,
         previous_stage=previous,
         seed_rule=rule,
     )
@@ -113,8 +114,9 @@ def _export_model(args: argparse.Namespace) -> None:
     say(f"{args.out}: {point['summary']}, point {point['point_id']}, Dice {point['dice']:.4f}. {rule}")
     say(f"nnUNetv2_install_pretrained_model_from_zip {shlex.quote(str(args.out))}")
     if previous is not None:
-        say(f"# a cascade: predict with a model of {previous} first, which is not in this zip")
-    say(command)
+        say(f"# a cascade: first with a model of {previous}, exported from its own study, by the options on its card")
+    for command in commands:
+        say(command)
 
 
 def _check_out(out: Path) -> None:

@@ -104,3 +104,9 @@ def stock_command(spec: TrialSpec, folds: Sequence[int], previous_stage: str | N
         f"{'' if previous_stage is None else f' -prev_stage_predictions OUTPUT_OF_{previous_stage}'}"
         f"{'' if spec.training.predicts_mirrored else ' --disable_tta'}"
     )
+
+
+def previous_command(spec: TrialSpec, previous_stage: str) -> str:
+    """What a cascade's `stock_command` comes after: it predicts with a model of the previous stage."""
+    names = [shlex.quote(name) for name in (spec.dataset, spec.plans, previous_stage)]
+    return f"nnUNetv2_predict -i INPUT -o OUTPUT_OF_{previous_stage} -d {names[0]} -p {names[1]} -c {names[2]} -f FOLDS"

@@ -271,3 +271,11 @@ def test_without_script_everything_can_be_read(browser: Browser, report: Report)
         link.click()
         assert page.url.endswith(target) and page.locator(target).is_visible()
         assert page.locator("figure > svg[role=img]").first.is_visible()
+
+
+@pytest.mark.cluster
+def test_on_a_phone_a_whole_report_is_a_page_of_bearable_length(browser: Browser, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "hippo", folds=(0, 1), budgets=(1.0, 0.5), n_cases=52, curve=True)
+    with opened(browser, write_report([study.root]).page, width=390) as page:
+        assert page.evaluate("document.documentElement.scrollHeight") <= 7_000
+        assert page.locator("#answer svg.narrow").first.is_visible()

@@ -57,7 +57,8 @@ def assert_there_once(trial: TrialFolder, folder: Path) -> None:
     losses = [(event.step, event.value) for event in events.Scalars("curve/training_loss")]
     assert [step for step, _ in losses] == [report.epoch for report in trial.epochs()]
     assert [loss for _, loss in losses] == pytest.approx([report.training_loss for report in trial.epochs()])
-    assert [event.value for event in events.Scalars("result/dice")] == pytest.approx([finished_trial(trial).result.dice])
+    results = [event.value for event in events.Scalars("result/dice")]
+    assert results == pytest.approx([finished_trial(trial).result.dice])
 
 
 def test_mlflow_goes_on_with_the_run_of_a_trial_that_had_not_finished(
