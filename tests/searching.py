@@ -18,7 +18,7 @@ from study.search.document import space_from
 from study.search.optuna_study import Tpe
 from study.search.proposers import AdaptiveProposer, Proposal, Proposer, make_proposer
 from study.search.space import Point, SearchSpace
-from study.search.trials import specs
+from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome
 from study.store.specification import TrialSpec
@@ -123,9 +123,11 @@ def finish(folder: TrialFolder, *, dice: float, seconds: float = 10.0, measured:
     complete(folder, dice=dice)
 
 
-def end(ledger: Ledger, space: SearchSpace, proposal: Proposal, how: TrialState | str) -> Outcome:
+def end(
+    ledger: Ledger, space: SearchSpace, proposal: Proposal, how: TrialState | str, found: Lookup = lookup
+) -> Outcome:
     """Bring a proposal's trials to an end, as a worker would; how well they did follows from the point."""
-    folders = [ledger.add(spec) for spec in specs(space, proposal.point, lookup)]
+    folders = [ledger.add(spec) for spec in specs(space, proposal.point, found)]
     draw = random.Random(str(sorted(proposal.point.items())))
     for folder in folders:
         if how in (FAILED, INFEASIBLE):

@@ -25,6 +25,7 @@ from study.common import files
 from study.common.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
+from study.nnunet.planners import PLANS_OF_PLANNER
 from study.nnunet.plans import SmallPlan
 from study.nnunet.prepare import (
     PlansRecipe,
@@ -36,7 +37,6 @@ from study.nnunet.prepare import (
     raw_source,
     step_count,
 )
-from study.nnunet.prepare.sources import PLANS_OF_PLANNER
 from study.nnunet.prepare.steps import planner_class
 from study.store.locks import held
 

@@ -47,7 +47,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     space = load_space(path)
     assert (space.name, space.searcher, space.trials, space.seed) == ("all-of-it", "optuna", 12, 3)
     assert space.objectives == ("dice", "voxel_share")
-    assert (space.datasets, space.plans, space.configuration) == ((4,), "nnUNetResEncUNetMPlans", "3d_lowres")
+    assert (space.datasets, space.planned, space.configuration) == ((4,), [(4, "nnUNetResEncUNetMPlans")], "3d_lowres")
     assert (space.folds, space.seeds) == ((0, 2), (0, 1))
     assert (space.resources.cpus, space.resources.gpus) == (2.5, 0.5)
     assert (space.resources.concurrent, space.resources.data_workers) == (3, 0)

@@ -284,11 +284,12 @@ def test_identity_changes_with_everything_that_matters(change: dict[str, Any]) -
 
 def test_flags_override_the_file() -> None:
     space = search(datasets=[4], training={"epochs": {"integer": [1, 9]}})
-    own = {"trials": 7, "plans": "otherPlans", "configuration": "2d", "folds": (1, 2), "seeds": (3,)}
+    own = {"trials": 7, "configuration": "2d", "folds": (1, 2), "seeds": (3,)}
     resources = {"cpus": 2.0, "gpus": 0.5, "concurrent": 3, "data_workers": 1}
     training = {"epochs": 20, "iterations_per_epoch": 30}
-    changed = space.with_overrides(dataset="006", country="FRA", **own, **resources, **training)
+    changed = space.with_overrides(dataset="006", plans="otherPlans", country="FRA", **own, **resources, **training)
     assert {name: getattr(changed, name) for name in own} == own
+    assert changed.planned == [(6, "otherPlans")]
     assert {name: getattr(changed.resources, name) for name in resources} == resources
     assert (changed.datasets, changed.energy.country) == ((6,), "FRA")
     assert {name: changed.axes[f"training.{name}"] for name in training} == {n: Fixed(v) for n, v in training.items()}

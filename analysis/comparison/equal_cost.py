@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.numbers import budget_words, dice, signed
+from analysis.comparison.numbers import budget_words, dice, several_of, signed
 from analysis.comparison.pairs import MATCHED
 from analysis.fronts.captions import amount_of, lowered
 from analysis.statistics.case_dice import CaseDice, case_matrices
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import estimate
+from analysis.tables.columns import BY_NAME
 from analysis.tables.format import MISSING, Table
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.objectives import OBJECTIVES
@@ -38,8 +39,9 @@ def equal_cost(evidence: Evidence, baseline: str, against: Sequence[str]) -> pd.
         against: schemes.
 
     Returns:
-        A row per measured configuration, other scheme and cost: dataset, measured, budget, `other`, cost, amount,
-        `measured_dice`, `other_dice` (interpolated), `difference` of method minus baseline with `low` and `high`.
+        A row per measured configuration, other scheme and cost: dataset, plans, measured, budget, `other`, cost,
+        amount, `measured_dice`, `other_dice` (interpolated), `difference` of method minus baseline with `low` and
+        `high`.
     """
     matrices = case_matrices(evidence.tables)
     rows: list[dict[str, Any]] = []
@@ -56,13 +58,13 @@ def equal_cost_table(rows: pd.DataFrame) -> Table:
     """A row per measured configuration and other scheme, the costs side by side."""
     costs = [cost for cost in COSTS if (rows["cost"] == cost).any()]
     words = [lowered(OBJECTIVES[cost].label) for cost in costs]
-    several = rows["dataset"].nunique() > 1
+    places = several_of(rows, "dataset", "plans")
     cells = []
-    for _, part in rows.groupby(["dataset", "measured", "budget", "other"], sort=False):
+    for _, part in rows.groupby(["dataset", "plans", "measured", "budget", "other"], sort=False):
         first, by_cost = part.iloc[0], {row["cost"]: row for _, row in part.iterrows()}
         cells.append(
             (
-                *([str(first["dataset"])] if several else []),
+                *(str(first[name]) for name in places),
                 *(METHOD_LABELS[first["measured"]], budget_words(first["budget"]), dice(first["measured_dice"])),
                 METHOD_LABELS[first["other"]],
                 *(_cell(by_cost[cost]) if cost in by_cost else MISSING for cost in costs),
@@ -70,10 +72,10 @@ def equal_cost_table(rows: pd.DataFrame) -> Table:
         )
     return Table(
         headings=(
-            *(["Dataset"] if several else []),
+            *(BY_NAME[name].label for name in places),
             *("Measured", "Budget", "Dice", "Other", *(f"Its Dice at equal {word} (difference)" for word in words)),
         ),
-        numeric=(*([False] if several else []), False, True, True, False, *(True for _ in costs)),
+        numeric=(*(False for _ in places), False, True, True, False, *(True for _ in costs)),
         rows=tuple(cells),
     )
 
@@ -87,13 +89,14 @@ def equal_cost_sentences(rows: pd.DataFrame) -> list[str]:
         "same cost, never beyond them. The difference, always of the method minus the baseline, has the 95 % interval "
         "of its cases and seeds, not of the costs."
     ]
-    measured = rows[rows["sign"] > 0]
-    for _, part in measured.groupby(["dataset", "measured"], sort=False):
+    measured, places = rows[rows["sign"] > 0], ("dataset", *several_of(rows, "plans"))
+    for _, part in measured.groupby(["dataset", "plans", "measured"], sort=False):
         row = part[part["cost"] == part["cost"].iloc[0]].iloc[0]
         cost = OBJECTIVES[row["cost"]]
         span = "" if pd.isna(row["low"]) else f", 95 % {signed(row['low'])} to {signed(row['high'])}"
         sentences.append(
-            f"{row['dataset']}: for the {lowered(cost.label)} of {METHOD_LABELS[row['measured']]} at "
+            f"{', '.join(row[name] for name in places)}: "
+            f"for the {lowered(cost.label)} of {METHOD_LABELS[row['measured']]} at "
             f"{budget_words(row['budget'])} ({amount_of(cost, row['amount'])}) it has Dice "
             f"{dice(row['measured_dice'])}, {METHOD_LABELS[row['other']]} {dice(row['other_dice'])} "
             f"({signed(row['difference'])}{span})."
@@ -122,7 +125,7 @@ def _rows(
             continue
         if weights := _weights(line, cost, float(point[cost]), point["folds"]):
             yield {
-                "dataset": point["dataset"],
+                **{name: point[name] for name in ("dataset", "plans")},
                 "measured": point["method"],
                 "budget": float(point["budget"]),
                 "other": other,

@@ -49,6 +49,15 @@ def probability(value: float) -> str:
     return f"< {_SMALLEST_SHOWN:g}" if value < _SMALLEST_SHOWN else f"{value:.3f}"
 
 
+def several_of(rows: pd.DataFrame, *names: str) -> list[str]:
+    """Those of `dataset` and `plans` that rows must be told apart by: more than one dataset, or plans of one."""
+    varies = {
+        "dataset": rows["dataset"].nunique() > 1,
+        "plans": bool(rows.groupby("dataset")["plans"].nunique().gt(1).any()),
+    }
+    return [name for name in names if varies[name]]
+
+
 RATIOS = {"runtime_ratio": "runtime", "voxel_ratio": "voxels", "energy_ratio": "energy", "co2_ratio": "CO₂"}
 """Column of each ratio, and its name in sentences."""
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.comparison.compare import Comparison
 from analysis.comparison.measure import CASES, CASES_AND_TRAININGS
-from analysis.comparison.numbers import RATIOS, budget_words, dice, percent, probability, signed
+from analysis.comparison.numbers import RATIOS, budget_words, dice, percent, probability, several_of, signed
 from analysis.statistics.tests import SIGNIFICANT
 from analysis.tables.format import MISSING, Table
 from analysis.tables.units import amount, counted
@@ -116,14 +116,14 @@ def break_even(rows: pd.DataFrame) -> list[str]:
     known = rows[rows["break_even"].notna()]
     known = known[known["budget"] == known.groupby("dataset")["budget"].transform("max")]
     sentences = []
-    for dataset, part in known.groupby("dataset", sort=False):
+    for place, part in known.groupby(_places_of(known), sort=False):
         saved = part["baseline_co2_kg"] - part["against_co2_kg"]
         words = [
             f"{row['against']} {amount(kg, 'kg')} ({counted(math.ceil(row['break_even']), 'training')})"
             for kg, (_, row) in zip(saved, part.iterrows(), strict=True)
         ]
         sentences.append(
-            f"{dataset}: all trials together emitted {amount(float((part['break_even'] * saved).iloc[0]), 'kg')} "
+            f"{place}: all trials together emitted {amount(float((part['break_even'] * saved).iloc[0]), 'kg')} "
             f"of CO₂. A training at {budget_words(part['budget'].iloc[0])} on this hardware saves so much against "
             f"{part['baseline'].iloc[0]}, and the search is paid back after so many: {', '.join(words)}."
         )
@@ -163,6 +163,7 @@ def _identity(comparison: Comparison) -> list[Cell]:
     return [
         *(source if comparison.rows["source"].nunique() > 1 else []),
         ("Dataset", False, _cell("dataset")),
+        *(("Plans", False, _cell(name)) for name in several_of(comparison.rows, "plans")),
         ("Budget", True, _cell("budget", budget_words)),
         ("Method", False, _cell("against")),
         ("Folds", True, _cell("n_folds")),
@@ -255,16 +256,21 @@ def _capital(words: str) -> str:
 
 def _about_repeated_tasks(rows: pd.DataFrame) -> list[str]:
     repeated = rows.duplicated(["source", "against", "budget", "dataset"]).any()
-    return ["Several training settings of a dataset count as separate tasks."] if repeated else []
+    return ["Several plans or training settings of a dataset count as separate tasks."] if repeated else []
 
 
 def _places(rows: pd.DataFrame) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
-    for _, row in rows.iterrows():
-        place = f"{row['against']} on {row['dataset']} at {budget_words(row['budget'])}"
+    for where, (_, row) in zip(_places_of(rows), rows.iterrows(), strict=True):
+        place = f"{row['against']} on {where} at {budget_words(row['budget'])}"
         for remark in row["remarks"].split("; ") if row["remarks"] else ():
             places.setdefault(remark, []).append(place)
     return places
+
+
+def _places_of(rows: pd.DataFrame) -> pd.Series[str]:
+    """Where each row is from: its dataset, and its plans where they differ."""
+    return rows["dataset"] + ", " + rows["plans"] if several_of(rows, "plans") else rows["dataset"]
 
 
 def _remark(remark: str, where: Sequence[str], count: int) -> str:

@@ -134,10 +134,10 @@ def time_to_dice(evidence: Evidence, thresholds: Sequence[float] | None = None) 
         thresholds: of Dice, ascending; None chooses them per dataset.
 
     Returns:
-        dataset, budget, method, point_id, threshold; `n_pairs`, of which `n_reached` reached it and `n_baseline` of the
-        conventional ones did; for both sides (`baseline_` before the latter) means over those that reached it of the
-        columns of SPENT, `dice` and `interval_iterations`, and `best`; for each of SPENT `ratio_`, `low_` and `high_`,
-        and `horizon_` where the ratio is of restricted means.
+        dataset, plans, budget, method, point_id, threshold; `n_pairs`, of which `n_reached` reached it and `n_baseline`
+        of the conventional ones did; for both sides (`baseline_` before the latter) means over those that reached it of
+        the columns of SPENT, `dice` and `interval_iterations`, and `best`; for each of SPENT `ratio_`, `low_` and
+        `high_`, and `horizon_` where the ratio is of restricted means.
     """
     parts = [_of_dataset(evidence.of(dataset), thresholds) for dataset in evidence.datasets]
     rows = [row for part in parts for row in part]
@@ -164,7 +164,7 @@ def _row(pair: Pair, reached: pd.DataFrame, threshold: float) -> dict[str, Any]:
     sides = [here[here["point_id"] == point["point_id"]] for point in (pair.baseline, pair.against)]
     both = sides[1].merge(sides[0], on=["fold", "seed"], suffixes=("", "_baseline"))
     return {
-        "dataset": pair.against["dataset"],
+        **{name: pair.against[name] for name in ("dataset", "plans")},
         "budget": float(pair.against["budget"]),
         "method": pair.against["method"],
         "point_id": pair.against["point_id"],

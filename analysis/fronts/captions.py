@@ -39,6 +39,7 @@ def caveats(front: Front) -> list[str]:
         sentences |= dict.fromkeys(contention(points) if any(o.machine_bound for o in front.objectives) else ())
         sentences |= dict.fromkeys(_about_energy(points, front.objectives))
         sentences |= dict.fromkeys(_about_folds(points))
+        sentences |= dict.fromkeys(_about_plans(points, front.objectives))
     return list(sentences)
 
 
@@ -103,6 +104,11 @@ def _about_folds(points: pd.DataFrame) -> Iterator[str]:
         yield f"Resting on one fold (hollow): {single} of {len(points)} points, whose differences may be chance."
     if points["folds"].nunique() > 1:
         yield "Points rest on different folds, whose Dice differ by themselves."
+
+
+def _about_plans(points: pd.DataFrame, objectives: Sequence[Objective]) -> Iterator[str]:
+    if points["plans"].nunique() > 1 and any(o.name == "voxel_share" for o in objectives):
+        yield "A voxel share is of the plan's own constant patch size: those of different plans do not compare."
 
 
 def estimated_parts(methods: pd.Series[str]) -> list[str]:

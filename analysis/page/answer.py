@@ -105,20 +105,21 @@ def _compared(evidence: Evidence, chosen: Recommendation) -> str:
     points, point = evidence.points, chosen.point
     cost = chosen.front.objectives[1]
     alone = f"{_name(point)}: Dice {_dice(point)} for {amount_of(cost, point[cost.name])} a training"
-    baseline = _baseline(points, point)
+    baseline, which = _baseline(points, point), " of its plans" if points["plans"].nunique() > 1 else ""
     if baseline is None:
-        return f"{alone}; no finished trial of {METHOD_LABELS[BASELINE]} to compare it with."
+        return f"{alone}; no finished trial of {METHOD_LABELS[BASELINE]}{which} to compare it with."
     if baseline["point_id"] == point["point_id"]:
-        others = points[points["point_id"] != point["point_id"]].sort_values("dice", ascending=False)
+        others = points[(points["point_id"] != point["point_id"]) & (points["plans"] == point["plans"])]
+        others = others.sort_values("dice", ascending=False)
         if others.empty:
-            return f"{alone}; no other configuration has finished."
+            return f"{alone}; no other configuration{which} has finished."
         point = others.iloc[0]
     return _difference(evidence, baseline, point)
 
 
 def _baseline(points: pd.DataFrame, point: pd.Series[Any]) -> pd.Series[Any] | None:
-    """Constant patch size at its largest budget, with as many of the point's settings as there are."""
-    found = points[points["method"] == BASELINE]
+    """Constant patch size of the point's plans at its largest budget, with as many of its settings as there are."""
+    found = points[(points["method"] == BASELINE) & (points["plans"] == point["plans"])]
     if found.empty:
         return None
     names = [name for name in MATCHED if name != "budget"]

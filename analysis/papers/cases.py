@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.comparison.compare import Comparison
 from analysis.comparison.measure import Finished
+from analysis.comparison.numbers import several_of
 from analysis.figures.encodings import belongs_to, dice_floor, short_ticks
 from analysis.figures.exhibits import Exhibit
 from analysis.figures.sheet import Sheet
@@ -28,18 +29,21 @@ def paired_cases(evidence: Evidence, comparison: Comparison, dataset: str) -> pd
     """The cases of a dataset that a scheme and the baseline share, at the largest budget, seeds averaged.
 
     Returns:
-        A row per scheme and case: `method`, `point_id`, `case`, `baseline_dice`, `dice` and `difference`.
+        A row per scheme and case: `method`, `scheme` (in words, with its plans where they differ), `point_id`, `case`,
+        `baseline_dice`, `dice` and `difference`.
     """
     rows, points = comparison.rows, {str(point["point_id"]): point for _, point in evidence.points.iterrows()}
     rows = rows[(rows["dataset"] == dataset) & (rows["n_cases"] > 1)]
-    finished = Finished(evidence)
+    finished, several = Finished(evidence), several_of(rows, "plans")
     parts = []
     for row in rows[rows["budget"] == rows["budget"].max()].to_dict("records"):
         folds = {int(fold) for fold in row["folds"].split()}
         sides = [finished.side(points[row[name]], folds).cases for name in ("baseline_id", "against_id")]
         pairs = pd.concat(sides, axis=1, keys=["baseline_dice", "dice"]).dropna().rename_axis("case").reset_index()
-        parts.append(pairs.assign(method=row["against_method"], point_id=row["against_id"]))
-    found = pd.concat(parts) if parts else pd.DataFrame(columns=["method", "point_id", "case", "baseline_dice", "dice"])
+        words = ", ".join([METHOD_LABELS[row["against_method"]], *(row[name] for name in several)])
+        parts.append(pairs.assign(method=row["against_method"], scheme=words, point_id=row["against_id"]))
+    columns = ["method", "scheme", "point_id", "case", "baseline_dice", "dice"]
+    found = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     return found.assign(difference=found["dice"] - found["baseline_dice"])
 
 
@@ -49,8 +53,8 @@ def dice_per_case(evidence: Evidence, comparison: Comparison, dataset: str, *, s
     if found.empty:
         return None
     lower = [
-        f"{METHOD_LABELS[str(method)]} {int((part['difference'] < 0).sum())} of {counted(len(part), 'case')}"
-        for method, part in found.groupby("method", sort=False)
+        f"{scheme} {int((part['difference'] < 0).sum())} of {counted(len(part), 'case')}"
+        for scheme, part in found.groupby("scheme", sort=False)
     ]
     worst = found.sort_values(["difference", "case"]).head(_MOST_ROWS)
     return Exhibit(
@@ -67,11 +71,11 @@ def dice_per_case(evidence: Evidence, comparison: Comparison, dataset: str, *, s
 
 
 def _table(worst: pd.DataFrame, baseline: str) -> Table:
-    rows = worst[["case", "method", "baseline_dice", "dice", "difference"]].itertuples(index=False)
+    rows = worst[["case", "scheme", "baseline_dice", "dice", "difference"]].itertuples(index=False)
     return Table(
         headings=("Case", "Scheme", f"Dice {baseline}", "Dice", "Difference"),
         numeric=(False, False, True, True, True),
-        rows=tuple((c, METHOD_LABELS[m], f"{a:.4f}", f"{b:.4f}", f"{d:+.4f}") for c, m, a, b, d in rows),
+        rows=tuple((c, m, f"{a:.4f}", f"{b:.4f}", f"{d:+.4f}") for c, m, a, b, d in rows),
         points=tuple((point,) for point in worst["point_id"]),
     )
 
@@ -104,8 +108,7 @@ def _draw(found: pd.DataFrame, baseline: str, dataset: str, layout: Layout) -> F
             panel.set(xlim=(low, high), ylim=(low, high))
             panel.xaxis.set_major_locator(short_ticks(4))
             panel.yaxis.set_major_locator(short_ticks(4))
-            label = METHOD_LABELS[part["method"].iloc[0]]
-            panel.set_title(label, loc="left", fontsize=8.6, pad=5, color=style.paint.light)
+            panel.set_title(part["scheme"].iloc[0], loc="left", fontsize=8.6, pad=5, color=style.paint.light)
             panel.set_xlabel(f"Dice, {baseline}")
             panel.set_ylabel("Dice" if place % columns == 0 else "")
         for panel in panels[len(groups) :]:

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from analysis.comparison.compare import Comparison, significant
-from analysis.comparison.numbers import budget_words, signed
+from analysis.comparison.numbers import budget_words, several_of, signed
 from analysis.comparison.pairs import MATCHED
 from analysis.comparison.text import dropped, how_to_read
 from analysis.figures.encodings import (
@@ -65,7 +65,7 @@ def figure2(evidence: Evidence, dataset: str, *, stem: str) -> Exhibit | str:
         return dataset
     notes = [
         "Points of a line differ in the budget alone, as a share of the iterations per epoch.",
-        *_left_out(len(named) - len(chosen), "with other training settings"),
+        *_left_out(len(named) - len(chosen), "with other plans or training settings"),
         *_left_out(int(twice.sum()), "of schemes that several configurations are at one budget"),
         *_about_lines(lines),
         *about_machines(lines, energy=False),
@@ -223,7 +223,7 @@ def _with_published(rows: pd.DataFrame, published: Comparison | None) -> pd.Data
 
 
 def _draw_figure3(rows: pd.DataFrame, baseline: str, notes: Sequence[str], layout: Layout) -> Figure:
-    groups = list(rows.groupby(["dataset", "budget"], sort=False))
+    groups = list(rows.groupby(["dataset", *several_of(rows, "plans"), "budget"], sort=False))
     folds = sorted({fold for cell in rows["folds"] for fold in cell.split()}, key=int)
     diamond = [("published", (Line2D([], [], **_DIAMOND),))] if rows["published"].notna().any() else []
     sheet = Sheet(
@@ -253,11 +253,12 @@ def _draw_figure3(rows: pd.DataFrame, baseline: str, notes: Sequence[str], layou
 def _draw_groups(panel: Axes, groups: Sequence[tuple[Any, pd.DataFrame]]) -> None:
     """Rows from the top down; the vertical axis is in inches."""
     # `Hippocampus` for `Dataset004_Hippocampus`; the whole name where two would be the same.
-    short = {dataset: dataset.partition("_")[2] or dataset for (dataset, _), _ in groups}
+    short = {dataset: dataset.partition("_")[2] or dataset for (dataset, *_), _ in groups}
     names = {name: word if list(short.values()).count(word) == 1 else name for name, word in short.items()}
     y = 0.0
-    for (dataset, budget), rows in groups:
-        heading = f"{names[dataset]}, {budget_words(budget)} of the iterations" if budget < 1 else names[dataset]
+    for (dataset, *plans, budget), rows in groups:
+        whose = ", ".join([names[dataset], *plans])
+        heading = f"{whose}, {budget_words(budget)} of the iterations" if budget < 1 else whose
         box = {"facecolor": SURFACE.light, "edgecolor": "none", "pad": 1.0}
         style: dict[str, Any] = {"fontsize": 8.3, "fontweight": "bold", "color": INK.light, "bbox": box}
         panel.text(0, y + 0.15, heading, transform=panel.get_yaxis_transform(), va="center", **style)

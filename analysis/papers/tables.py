@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from analysis.comparison.compare import Comparison
-from analysis.comparison.numbers import budget_words, dice, percent
+from analysis.comparison.numbers import budget_words, dice, percent, several_of
 from analysis.comparison.pairs import methods_of
 from analysis.comparison.reference import is_published
 from analysis.comparison.text import summary_sentences
@@ -30,6 +30,7 @@ from analysis.comparison.time_to_dice import time_to_dice
 from analysis.figures.exhibits import Exhibit
 from analysis.fronts.captions import amount_of, estimated_parts, words_of
 from analysis.statistics.evidence import Evidence
+from analysis.tables.columns import BY_NAME
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import MISSING, Table
 from analysis.tables.methods import METHOD_LABELS, OTHER
@@ -235,15 +236,14 @@ def time_table(evidence: Evidence, thresholds: Sequence[float] | None = None) ->
         heading="Time to a fixed Dice (PDL poster, tables 1 and 2)",
         notes=[*_TIME_NOTES, *about_machines(evidence.points)],
         data=rows,
-        table=_set(rows, _time_cells(several=rows["dataset"].nunique() > 1)),
+        table=_set(rows, _time_cells(several_of(rows, "dataset", "plans"))),
         caption="Time to a fixed Dice, relative to conventional training",
     )
 
 
-def _time_cells(*, several: bool) -> list[Cell]:
-    dataset: Cell = ("Dataset", False, lambda row: str(row["dataset"]))
+def _time_cells(places: Sequence[str]) -> list[Cell]:
     return [
-        *([dataset] if several else []),
+        *((BY_NAME[name].label, False, partial(_cell_of, name)) for name in places),
         ("Threshold", True, lambda row: f"{row['threshold']:.2f}"),
         ("Scheme", False, lambda row: METHOD_LABELS[row["method"]]),
         ("Reached", False, lambda row: _reached(row, "n_reached", "best")),

@@ -175,8 +175,8 @@ def _all_folds(space: SearchSpace, lookup: Lookup) -> list[int]:
     found: list[int] = []
     with suppress(InvalidInputError):
         for fold in count():
-            for dataset in space.datasets:
-                lookup(dataset, space.plans_of(dataset), space.configuration, fold)
+            for dataset, plans in space.planned:
+                lookup(dataset, plans, space.configuration, fold)
             found.append(fold)
     return found or list(space.folds)
 

@@ -265,7 +265,10 @@ class Costs:
                 lines.append(f"  and {amounts_words(found.around)} for set-ups and final validations")
             if at_a_time:
                 lines.append(f"  done in about {time_left(found.wall_seconds(at_a_time))}, {at_a_time} at a time")
-        lines += [f"  {' '.join((network[0], *network[3:]))}: {basis.words()}" for network, basis in self.bases.items()]
+        first = 2 if len({network[1] for network in self.bases}) > 1 else 1
+        lines += [
+            f"  {' '.join((*network[:first], *network[3:]))}: {basis.words()}" for network, basis in self.bases.items()
+        ]
         placed = sum(found.placed > 0 for found, _ in self._previews)
         if placed:
             lines.append(

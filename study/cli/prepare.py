@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.cli.options import add_data_option, need_whole
+from study.common.errors import InvalidInputError
 from study.common.setting import whole
 from study.common.terminal import say
 from study.nnunet.datasets import data_paths, dataset_id
+from study.nnunet.planners import DEFAULT_PLANNER, planner_named
 from study.nnunet.plans import DEFAULT_BATCH_SIZE, SmallPlan
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ EXAMPLES = """\
   python -m study prepare --msd Task04_Hippocampus --id 4 --data data --max-features 64
   # an nnU-Net raw dataset, used where it lies; folders from nnU-Net's variables
   python -m study prepare --raw Dataset007_Pancreas --planner nnUNetPlannerResEncL
+  # several plans, whose cases are preprocessed once where they share them
+  python -m study prepare --msd Task04_Hippocampus --id 4 --data data --planner ExperimentPlanner ResEncM ResEncL
 """
 
 
@@ -36,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--raw", type=Path, metavar="FOLDER", help="an nnU-Net raw dataset, Dataset004_…")
     parser.add_argument("--id", type=whole, metavar="N", help="nnU-Net's number of the dataset (default: the folder's)")
     add_data_option(parser)
-    parser.add_argument(
-        "--planner", help="nnU-Net's planner, such as nnUNetPlannerResEncL (default: ExperimentPlanner)"
-    )
+    planner = "nnU-Net's, one or more: ResEncM, ResEncL, ResEncXL, another's name (default: ExperimentPlanner)"
+    parser.add_argument("--planner", nargs="+", metavar="NAME", help=planner)
     parser.add_argument("--configurations", nargs="+", metavar="NAME", help="preprocessed ones (default: 3d_fullres)")
     parser.add_argument("--plans-name", metavar="NAME", help="name of the plans (default: the planner's)")
     parser.add_argument("--workers", type=whole, metavar="N", help="processes (default: one per core, at most 8)")
@@ -52,11 +55,13 @@ def run(args: argparse.Namespace) -> int:
     """Prepare the dataset, or say that it is prepared."""
     from study.nnunet.prepare import prepare
 
-    source, recipe = _source(args), _recipe(args)
+    source, recipes = _source(args), _recipes(args)
     workers = None if args.workers is None else need_whole("--workers", args.workers)
-    with progress_bar(recipe) as report:
-        done = prepare(source, data_paths(args.data), recipe, workers=workers, report=report)
-    _print(done, recipe, args.data)
+    for recipe in recipes:
+        with progress_bar(recipe) as report:
+            done = prepare(source, data_paths(args.data), recipe, workers=workers, report=report)
+        _print(done, recipe)
+    say(f"next: {_next_command(done, recipe, args.data)}")
     return 0
 
 
@@ -90,14 +95,18 @@ def _source(args: argparse.Namespace) -> RawFolder:
     return msd_source(args.msd, number) if args.msd is not None else raw_source(args.raw, number)
 
 
-def _recipe(args: argparse.Namespace) -> PlansRecipe:
+def _recipes(args: argparse.Namespace) -> list[PlansRecipe]:
+    """One for each planner."""
     from study.nnunet.prepare.sources import PlansRecipe
 
-    given = {"planner": args.planner, "plans_name": args.plans_name, "configurations": args.configurations}
-    given = {name: value for name, value in given.items() if value is not None}
+    planners = list(dict.fromkeys(map(planner_named, args.planner or [DEFAULT_PLANNER])))
+    if len(planners) > 1 and args.plans_name is not None:
+        legal = f"left out for {len(planners)} planners, whose plans have a name each"
+        raise InvalidInputError(field="--plans-name", received=args.plans_name, legal=legal)
+    given: dict[str, Any] = {"plans_name": args.plans_name, "small": _small_plan(args)}
     if args.configurations is not None:
         given["configurations"] = tuple(dict.fromkeys(args.configurations))
-    return PlansRecipe(small=_small_plan(args), **given)
+    return [PlansRecipe(planner=planner, **given) for planner in planners]
 
 
 def _small_plan(args: argparse.Namespace) -> SmallPlan | None:
@@ -110,7 +119,7 @@ def _small_plan(args: argparse.Namespace) -> SmallPlan | None:
     )
 
 
-def _print(done: Preparation, recipe: PlansRecipe, data: Path | None) -> None:
+def _print(done: Preparation, recipe: PlansRecipe) -> None:
     dataset = done.dataset
     print(f"{dataset.name} was already prepared" if done.already_done else f"{dataset.name} is prepared", end="")
     print(", nothing to do" if done.already_done else f", in {done.seconds:.0f} s")
@@ -122,7 +131,6 @@ def _print(done: Preparation, recipe: PlansRecipe, data: Path | None) -> None:
         print(f"  {configuration:14} {sizes}, batch {geometry.batch_size}")
     for note in done.notes:
         say(f"  note           {note}")
-    say(f"next: {_next_command(done, recipe, data)}")
 
 
 def _next_command(done: Preparation, recipe: PlansRecipe, data: Path | None) -> str:

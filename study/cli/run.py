@@ -269,12 +269,17 @@ def _outside_job_folder(out: Path | str, field: str = "--out") -> Path | str:
 
 def previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
     """The segmentations of the stage before, for a cascade."""
+    from study.common.errors import InvalidInputError
     from study.nnunet.datasets import data_paths, find_dataset
     from study.nnunet.paths import previous_stage_folder
+    from study.search.domains import PLANS
 
     folder = None
-    for name in space.datasets:
+    for name, plans in space.planned:
         dataset = find_dataset(data_paths(args.data), name)
-        plans = dataset.choose_plans(space.plans_of(name))
-        folder = previous_stage_folder(dataset, plans, space.configuration, args.previous_stage)
+        chosen = dataset.choose_plans(plans)
+        folder = previous_stage_folder(dataset, chosen, space.configuration, args.previous_stage)
+        if folder is not None and PLANS in space.searched:
+            legal = "one name for a cascade: each plan's reads the segmentations of its own previous stage"
+            raise InvalidInputError(field=PLANS, received=space.axes[PLANS].to_json(), legal=legal)
     return folder

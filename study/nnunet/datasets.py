@@ -18,13 +18,13 @@ from study.common import files
 from study.common.checks import is_whole
 from study.common.errors import InvalidInputError, MissingDataError
 from study.common.serialize import sha256_of_json
+from study.nnunet.planners import DEFAULT_PLANS, preparing
 from study.nnunet.plans import NetworkPlan, read_plan
 
 # So begin all variables that nnU-Net reads: to find data, to compile, to log elsewhere, to find trainers.
 NNUNET_PREFIX = "nnUNet_"
 RAW_VARIABLE = "nnUNet_raw"
 PREPARED_VARIABLE = "nnUNet_preprocessed"
-DEFAULT_PLANS = "nnUNetPlans"
 DESCRIPTION, SPLITS, LABELS_FOLDER = "dataset.json", "splits_final.json", "gt_segmentations"
 # nnU-Net's own: five folds, seeded 12345.
 FOLDS, SPLIT_SEED = 5, 12345
@@ -192,20 +192,39 @@ class PreparedDataset:
         if chosen not in names and (self.folder / f"{chosen}.json").exists():
             raise MissingDataError(f"{self.folder / f'{chosen}.json'} is no plans file as nnU-Net writes it")
         if chosen not in names:
-            raise MissingDataError(f"plans: received {name!r}, legal for {self.name} is one of {', '.join(names)}")
+            legal = f"legal for {self.name} is one of {', '.join(names)}"
+            remedy = "" if name is None else f"; prepared by `{self._preparing(name)}`"
+            raise MissingDataError(f"plans: received {name!r}, {legal}{remedy}")
         return chosen
 
+    def _preparing(self, plans: str, configuration: str = "") -> str:
+        root, number = self.folder.parent, dataset_id(self.name)
+        data = root.parent if root.name == PREPARED_VARIABLE else None
+        return preparing(self.folder, plans, number=number, data=data, configuration=configuration)
+
     def plan(self, plans: str, configuration: str) -> NetworkPlan:
-        """One configuration of one plan; see `plans.read_plan` for errors."""
-        return read_plan(self.folder / f"{plans}.json", configuration)
+        """One configuration of one plan.
+
+        Raises:
+            MissingDataError: the file holds plans of another dataset or name; see `plans.read_plan` for other errors.
+        """
+        path = self.folder / f"{plans}.json"
+        found = read_plan(path, configuration)
+        if (found.dataset, found.plans) != (self.name, plans):
+            raise MissingDataError(
+                f"{path} holds {found.plans} of {found.dataset} by its own words, not {plans} of {self.name}; "
+                f"`nnUNetv2_move_plans_between_datasets` gives plans to another dataset or name"
+            )
+        return found
 
     def check_preprocessed(self, plan: NetworkPlan) -> None:
         """Raise MissingDataError unless the configuration's preprocessed cases are there."""
         folder = self.folder / plan.data_identifier
         if not folder.is_dir() or not any(folder.iterdir()):
+            command = self._preparing(plan.plans, plan.configuration)
             raise MissingDataError(
                 f"no preprocessed cases for {self.name} {plan.plans} {plan.configuration} at {folder}; "
-                f"run `python -m study prepare` or `nnUNetv2_preprocess -c {plan.configuration}`"
+                f"run `{command}`, or `nnUNetv2_preprocess -plans_name {plan.plans} -c {plan.configuration}`"
             )
 
     def check_cases(self, plan: NetworkPlan, split: Split) -> None:

@@ -75,7 +75,9 @@ def plan_from_document(
     Raises:
         InvalidInputError: no such configuration, or one whose patch does not fit its strides.
     """
-    check_choice("configuration", configuration, list(configurations))
+    if configuration not in configurations:
+        legal = f"one of {', '.join(configurations)}, the configurations of {document['plans_name']}"
+        raise InvalidInputError(field="configuration", received=configuration, legal=legal)
     settings = inherited(configurations, configuration)
     _check_normalization(settings)
     return NetworkPlan(

@@ -160,6 +160,6 @@ def _rankings(space: SearchSpace, paths: DataPaths) -> dict[str, str]:
 
 
 def _planned(space: SearchSpace, paths: DataPaths) -> Iterator[tuple[PreparedDataset, NetworkPlan]]:
-    for name in space.datasets:
+    for name, plans in space.planned:
         dataset = find_dataset(paths, name)
-        yield dataset, dataset.plan(dataset.choose_plans(space.plans_of(name)), space.configuration)
+        yield dataset, dataset.plan(dataset.choose_plans(plans), space.configuration)

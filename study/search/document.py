@@ -31,6 +31,7 @@ from study.search.domains import (
     CURRICULUM_KEYS,
     DATASET,
     DEFAULTS,
+    PLANS,
     TRAINING_KEYS,
     Domain,
     Fixed,
@@ -205,7 +206,7 @@ class SpaceDocument(_Block):
     seed: int = 0
     objectives: list[str] | None = None
     datasets: list[Any] | None = None
-    plans: str | None = None
+    plans: Any = None
     configuration: str = "3d_fullres"
     folds: list[int] = [0]
     seeds: list[int] = [0]
@@ -273,7 +274,7 @@ def space_from(document: object) -> SearchSpace:
         raise _translated(error.errors()) from None
     default_objectives = DEFAULT_OBJECTIVES if checked.searcher in ADAPTIVE else ()
     return SearchSpace(
-        **checked.model_dump(include={"name", "searcher", "trials", "seed", "plans", "configuration", "stopping"}),
+        **checked.model_dump(include={"name", "searcher", "trials", "seed", "configuration", "stopping"}),
         objectives=default_objectives if checked.objectives is None else tuple(checked.objectives),
         folds=tuple(checked.folds),
         seeds=tuple(checked.seeds),
@@ -303,7 +304,7 @@ def begun_space(header: Mapping[str, Any], trials: int) -> SearchSpace:
     objectives = tuple(stored["objectives"])
     measured = tuple(name for name in METRICS if name in objectives)
     return SearchSpace(
-        **{name: stored[name] for name in ("searcher", "plans", "configuration")},
+        **{name: stored[name] for name in ("searcher", "configuration")},
         name="begun",
         trials=max(1, trials),
         seed=stored["seed"] or 0,
@@ -325,6 +326,9 @@ def _axes(document: SpaceDocument) -> dict[str, Domain]:
             legal = "ids or names; leave the key out to use --dataset"
             raise InvalidInputError(field="datasets", received=None, legal=legal)
         written[DATASET] = domain_from("datasets", [as_dataset(dataset) for dataset in document.datasets])
+    if isinstance(document.plans, list) and None in document.plans:
+        raise InvalidInputError(field=PLANS, received=None, legal="names; leave the key out for the dataset's default")
+    written[PLANS] = domain_from(PLANS, document.plans)
     for block, legal_keys in SETTINGS.items():
         for key, value in getattr(document, block).items():
             if key not in legal_keys:

@@ -4,8 +4,8 @@ Every domain knows values to probe it with. Legal numbers of a setting are an in
 legal proposes nothing illegal later.
 
 The names of the settings that a space may fix or search, and what their values mean together: a name is the key path
-of the space file, `curriculum.min_patch`, `training.epochs`; `dataset` stands by itself. Their order here is that of a
-grid: the dataset changes slowest.
+of the space file, `curriculum.min_patch`, `training.epochs`; `dataset` and `plans` stand by themselves. Their order
+here is that of a grid: the dataset changes slowest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from study.common.checks import is_whole
+from study.common.checks import check_name, is_whole
 from study.common.errors import InvalidInputError
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
@@ -218,7 +218,7 @@ def _scalar(field: str, value: object) -> Scalar:
     raise InvalidInputError(field=field, received=value, legal="a number, a word, true, false or null")
 
 
-DATASET = "dataset"
+DATASET, PLANS = "dataset", "plans"
 SCHEME = "curriculum.scheme"
 PDL_FRACTION, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_metric"
 CURRICULUM_KEYS = ("scheme", *(field.name for field in fields(Axes)))
@@ -226,11 +226,12 @@ TRAINING_KEYS = tuple(field.name for field in fields(TrainingSettings))
 LARGEST_DATASET_ID = 99999
 DEFAULTS: Mapping[str, Any] = {
     DATASET: None,
+    PLANS: None,
     **dict.fromkeys(f"curriculum.{key}" for key in CURRICULUM_KEYS),
     SCHEME: "pgps",
     **{f"training.{field.name}": field.default for field in fields(TrainingSettings)},
 }
-"""Name -> value when the space says nothing. None in `curriculum` is what the scheme has."""
+"""Name -> value when the space says nothing. None in `curriculum` is what the scheme has, of plans the dataset's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,11 +240,13 @@ class PointSettings:
 
     Attributes:
         dataset: id or name; None when neither the space nor the command line names one.
+        plans: their name; None for the dataset's default.
         scheme: name of the curriculum; axes: the same with what the space overrides.
         training: how to train; unset fields are still None.
     """
 
     dataset: int | str | None
+    plans: str | None
     scheme: str
     axes: Axes
     training: TrainingSettings
@@ -261,13 +264,24 @@ def settings_at(values: Mapping[str, Any]) -> PointSettings:
     if dataset is not None and not named and not numbered:
         legal = f"an id from 1 to {LARGEST_DATASET_ID} or a full name such as Dataset004_Hippocampus"
         raise InvalidInputError(field=DATASET, received=dataset, legal=legal)
+    if values[PLANS] is not None:
+        _check_plans(values[PLANS])
     scheme = curriculum.pop("scheme")
     return PointSettings(
         dataset=dataset,
+        plans=values[PLANS],
         scheme=scheme,
         axes=named_axes(scheme, **curriculum),
         training=TrainingSettings(**{key: values[f"training.{key}"] for key in TRAINING_KEYS}),
     )
+
+
+def _check_plans(name: object) -> None:
+    try:
+        check_name(PLANS, name)
+    except InvalidInputError:
+        legal = "a word, the name of prepared plans such as nnUNetPlans and no path, or a list of such names"
+        raise InvalidInputError(field=PLANS, received=name, legal=legal) from None
 
 
 def check_axes(axes: Mapping[str, Domain]) -> None:

@@ -1,9 +1,9 @@
 """The strategy for Pareto fronts of Dice against costs that are known before a point is trained.
 
-First the published schemes at the smallest budget, then cheap points far from each other, so that every setting has
-been seen at little cost; from then on, the point with the largest expected hypervolume improvement by its cost. Points
-that are being trained count as believed. Everything is made anew from what it has been told for every proposal, with
-no draw beyond the pool of candidates, which depends on the space's seed alone.
+First the published schemes at the smallest budget, with each plan that is searched, then cheap points far from each
+other, so that every setting has been seen at little cost; from then on, the point with the largest expected hypervolume
+improvement by its cost. Points that are being trained count as believed. Everything is made anew from what it has been
+told for every proposal, with no draw beyond the pool of candidates, which depends on the space's seed alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from study.common.errors import InvalidInputError
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.schemes import SCHEMES
 from study.search.algorithms import draws, every, size_of
-from study.search.domains import DEFAULTS, SCHEME, Domain, Interval, Scalar
+from study.search.domains import DEFAULTS, PLANS, SCHEME, Domain, Interval, Scalar
 from study.search.proposers import Strategy
 from study.search.space import Point, SearchSpace
 from study.search.surrogate import Array, DiceModel, Encoding, expected_improvement, predicted_costs, scaled_costs
@@ -111,8 +111,17 @@ class Pareto(Strategy):
             return np.array(self._shares)
         values = {place: self._value(place, name) for place in known}
         measured = {place: value for place, value in values.items() if value is not None and value > 0}
-        places, costs = list(measured), np.array(list(measured.values()), dtype=float)
         previewed = self._previewed(name)
+        costs = self._expected(measured, previewed)
+        plans = [point.get(PLANS) for point in self.points]
+        for plan in dict.fromkeys(plans[place] for place in measured):
+            # Networks of other plans say nothing once one of its own has finished.
+            own = np.array([other == plan for other in plans])
+            costs[own] = self._expected({k: v for k, v in measured.items() if own[k]}, previewed)[own]
+        return costs
+
+    def _expected(self, measured: Mapping[int, float], previewed: Array | None) -> Array:
+        places, costs = list(measured), np.array(list(measured.values()), dtype=float)
         if previewed is None:
             return predicted_costs(np.array(self._work), places, costs)
         return scaled_costs(previewed, places, costs)
@@ -168,12 +177,13 @@ class Pareto(Strategy):
 
 
 def published(space: SearchSpace) -> Iterator[Point]:
-    """The named schemes as points of a space at its smallest budget, those that it holds.
+    """The named schemes as points of a space at its smallest budget, those that it holds, with each of its plans.
 
     All sizes of the chain are as many stages as the space has at most.
     """
-    for name, scheme in SCHEMES.items():
+    for (name, scheme), plans in product(SCHEMES.items(), space.axes[PLANS].probes()):
         wanted = {f"curriculum.{field}": value for field, value in vars(scheme.axes).items()} | {SCHEME: name}
+        wanted[PLANS] = plans
         point = {axis: _held(domain, axis, wanted) for axis, domain in space.searched.items()}
         axes = space.settings(point).axes
         if replace(scheme.axes, budget=axes.budget, stages=axes.stages, cycles=axes.cycles) == axes:

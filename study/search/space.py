@@ -25,6 +25,7 @@ from study.search.algorithms import ADAPTIVE, LISTED, SEARCHERS, Searcher, size_
 from study.search.domains import (
     DATASET,
     DEFAULTS,
+    PLANS,
     TRAINING_KEYS,
     Choice,
     Domain,
@@ -104,7 +105,6 @@ class SearchSpace:
         searcher: a key of `algorithms.SEARCHERS`; seed: of it.
         trials: number of points; None, for a grid alone, is all.
         objectives: what Optuna optimises, keys of `OBJECTIVES`; empty for the other searchers.
-        plans: name of nnU-Net's plans, None for the dataset's default.
         configuration: nnU-Net's, `3d_fullres`.
         folds, seeds: every point is trained once for each pair; the mean counts.
         resources, energy: what a trial gets of the machine, and how its energy is measured.
@@ -112,8 +112,8 @@ class SearchSpace:
         metrics: what is measured beside Dice. More may be asked for later: they come from the stored predictions.
         axes: name -> domain, for every name in `settings.DEFAULTS`, in that order.
         trackers: tracker -> target, of those that are told how trials get on while they run.
-        resolved: what a study's defaults came to when it was created, full dataset name -> plans, in the order of
-            `datasets`; empty before they are, see `resolved_space`.
+        resolved: what a study's defaults came to when it was created, full dataset name -> plans, all of them where
+            they are an axis, in the order of `datasets`; empty before they are, see `resolved_space`.
 
     Raises:
         InvalidInputError: a field is outside its range, or a domain could propose an illegal value.
@@ -124,7 +124,6 @@ class SearchSpace:
     trials: int | None
     seed: int
     objectives: tuple[str, ...]
-    plans: str | None
     configuration: str
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -134,7 +133,7 @@ class SearchSpace:
     metrics: Metrics = NO_METRICS
     stopping: str = ALL
     trackers: Mapping[str, str] = field(default_factory=dict)
-    resolved: Mapping[str, str] = field(default_factory=dict)
+    resolved: Mapping[str, str | list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -165,10 +164,16 @@ class SearchSpace:
         """Ids or names of the datasets, empty when none is named yet."""
         return tuple(value for value in self.axes[DATASET].probes() if isinstance(value, int | str))
 
-    def plans_of(self, dataset: int | str) -> str | None:
-        """Name of the plans of one of `datasets`, None for the default of what is prepared."""
-        named = dict(zip(map(str, self.datasets), self.resolved.values(), strict=False))
-        return named.get(str(dataset), self.plans)
+    def plans_of(self, dataset: int | str, named: str | None = None) -> str | None:
+        """Plans of a point on one of `datasets`: those it names, else what the default came to, None before that."""
+        came_to = dict(zip(map(str, self.datasets), self.resolved.values(), strict=False)).get(str(dataset))
+        return came_to if named is None and isinstance(came_to, str) else named
+
+    @property
+    def planned(self) -> list[tuple[int | str, str | None]]:
+        """Each dataset with each of its plans, None for the default of what is prepared."""
+        names: Any = self.axes[PLANS].probes()
+        return [(dataset, self.plans_of(dataset, name)) for dataset in self.datasets for name in names]
 
     @property
     def data_axes(self) -> list[Axes]:
@@ -215,7 +220,7 @@ class SearchSpace:
             "searcher": self.searcher,
             "seed": self.seed if self.method.seeded else None,
             "objectives": list(self.objectives),
-            "plans": self.plans,
+            PLANS: self.axes[PLANS].to_json(),
             "configuration": self.configuration,
             "folds": sorted(self.folds),
             "seeds": sorted(self.seeds),
@@ -230,11 +235,11 @@ class SearchSpace:
         """The same space with what the command line gave; None leaves a field as it is.
 
         Args:
-            given: fields of the space, of its resources or energy, trackers, `dataset`, or settings of the training.
-                The last two are fixed then, whatever domain they had.
+            given: fields of the space, of its resources or energy, trackers, `dataset`, `plans`, or settings of the
+                training. The last three are fixed then, whatever domain they had, but for plans that are an axis.
 
         Raises:
-            InvalidInputError: as the space itself.
+            InvalidInputError: as the space itself, and for plans beside an axis of them.
         """
         given = {name: value for name, value in given.items() if value is not None}
 
@@ -242,13 +247,17 @@ class SearchSpace:
             return {name: given.pop(name) for name in names if name in given}
 
         dataset = {name: Fixed(as_dataset(value)) for name, value in taken([DATASET]).items()}
+        plans = {name: Fixed(value) for name, value in taken([PLANS]).items()}
+        if plans and isinstance(self.axes[PLANS], Choice):
+            legal = f"left out where plans are an axis of the space: {', '.join(map(str, self.axes[PLANS].probes()))}"
+            raise InvalidInputError(field="--plans", received=plans[PLANS].value, legal=legal)
         training = {f"training.{name}": Fixed(value) for name, value in taken(TRAINING_KEYS).items()}
         return replace(
             self,
             resources=replace(self.resources, **taken(each.name for each in fields(Resources))),
             energy=replace(self.energy, **taken(each.name for each in fields(Energy))),
             trackers={**self.trackers, **taken(TRACKERS)},
-            axes={**self.axes, **dataset, **training},
+            axes={**self.axes, **dataset, **plans, **training},
             **given,
         )
 
@@ -268,6 +277,9 @@ class SearchSpace:
             raise InvalidInputError(field="objectives", received=list(self.objectives), legal=legal)
         for objective in self.objectives:
             check_choice("objectives", objective, tuple(OBJECTIVES))
+            if objective == "voxel_share" and PLANS in self.searched:
+                legal = "runtime_seconds, energy_kwh or co2_kg with several plans: a share is of the plan's own voxels"
+                raise InvalidInputError(field="objectives", received=objective, legal=legal)
             if objective in METRICS and objective not in self.metrics.names:
                 legal = f"listed under metrics, too: `metrics: [{objective}]`"
                 raise InvalidInputError(field="objectives", received=objective, legal=legal)
@@ -332,10 +344,14 @@ def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, An
         MissingDataError: a dataset or plans are not there.
     """
     recorded = recorded_defaults(header)
-    resolved = {}
+    resolved: dict[str, str | list[str]] = {}
+    names: Any = space.axes[PLANS].probes()
     for written in space.datasets:
         dataset = find_dataset(paths, written)
-        resolved[dataset.name] = dataset.choose_plans(space.plans or recorded.get(dataset.name))
+        before = recorded.get(dataset.name)
+        default = before if isinstance(before, str) else None
+        chosen = [dataset.choose_plans(name or default) for name in names]
+        resolved[dataset.name] = chosen if len(chosen) > 1 else chosen[0]
     begun = header.get("space") or {"stopping": space.stopping}
     begun_with = begun.get("searcher", space.searcher)
     same_kind = begun_with in ADAPTIVE and space.searcher in ADAPTIVE

@@ -164,7 +164,8 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
         raise _no_dataset()
     made = []
     for fold in space.folds:
-        plan, split_sha256 = lookup(settings.dataset, space.plans_of(settings.dataset), space.configuration, fold)
+        plans = space.plans_of(settings.dataset, settings.plans)
+        plan, split_sha256 = lookup(settings.dataset, plans, space.configuration, fold)
         ranked = ranked_cases(lookup, settings.dataset, fold, settings.axes)
         made += [
             make_spec(
@@ -183,7 +184,7 @@ def specs(space: SearchSpace, point: Mapping[str, Scalar], lookup: Lookup) -> li
 
 
 def check_data(space: SearchSpace, lookup: Lookup) -> None:
-    """Look every dataset and fold up once, so that what is missing is known before anything starts.
+    """Look every dataset, plan and fold up once, so that what is missing is known before anything starts.
 
     Raises:
         InvalidInputError: no dataset is named, a configuration or fold does not exist, or a share of the training cases
@@ -192,9 +193,9 @@ def check_data(space: SearchSpace, lookup: Lookup) -> None:
     """
     if not space.datasets:
         raise _no_dataset()
-    for dataset in space.datasets:
+    for dataset, plans in space.planned:
         for fold in space.folds:
-            lookup(dataset, space.plans_of(dataset), space.configuration, fold)
+            lookup(dataset, plans, space.configuration, fold)
             for axes in space.data_axes:
                 resolve_cases(ranked_cases(lookup, dataset, fold, axes) or (), axes.pdl_fraction)
 

@@ -55,7 +55,7 @@ EXTENSIBLE, RESOLVED = ("folds", "seeds"), "resolved"
 CONFIRMS, CONFIRMATION = "confirms", "confirmation.json"
 
 
-def differences(stored: Mapping[str, Any], defaults: Mapping[str, str], space: Mapping[str, Any]) -> list[str]:
+def differences(stored: Mapping[str, Any], defaults: Mapping[str, Any], space: Mapping[str, Any]) -> list[str]:
     """Keys by which a space is another study than the one stored.
 
     Args:
@@ -72,8 +72,8 @@ def differences(stored: Mapping[str, Any], defaults: Mapping[str, str], space: M
     return sorted(key for key in {*stored, *given} - passed_over if stored.get(key) != given.get(key))
 
 
-def recorded_defaults(header: Mapping[str, Any]) -> dict[str, str]:
-    """Full dataset name -> plans of a study that has a header; empty when it has not said."""
+def recorded_defaults(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Full dataset name -> plans of a study that has a header, a list if they are an axis; empty if it has not said."""
     space = header.get("space") or {}
     if RESOLVED in space:
         return dict(space[RESOLVED])

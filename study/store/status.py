@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from study.common.errors import StudyError
+from study.common.errors import LedgerError, StudyError
 from study.curriculum.schemes import Axes
 from study.curriculum.table import size_text
 from study.store import locks
@@ -59,6 +60,7 @@ class TrialStatus:
         fallbacks: what the last attempt did not run as intended on its GPU, a line each.
         log, predict: path of the log, and the command that predicts with a finished model.
         remarks: what a reader of a finished trial's Dice must know.
+        plans: name of its plans; plans_vary: whether its study searches them, not in the JSON.
         works: time of its iterations by shape, see `pace`; not in the JSON.
         spec: what it trains; not in the JSON.
     """
@@ -68,6 +70,8 @@ class TrialStatus:
     scheme: str = ""
     axes: Axes | None = None
     dataset: str = ""
+    plans: str = ""
+    plans_vary: bool = False
     fold: int | None = None
     seed: int | None = None
     iteration: int = 0
@@ -92,7 +96,7 @@ class TrialStatus:
     def to_json(self) -> dict[str, Any]:
         """The line as plain JSON."""
         line = {**asdict(replace(self, works={}, spec=None)), "state": self.state.value}
-        del line["works"], line["spec"]
+        del line["works"], line["spec"], line["plans_vary"]
         return line
 
 
@@ -105,9 +109,11 @@ class StatusBoard:
     """The lines of a study again and again, reading only what has changed: of a thousand trials, few are running."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self._ledger, self._plans_vary = ledger, False
         self._known: dict[str, tuple[object, TrialStatus]] = {}
         self._order: dict[str, tuple[int, str]] = {}
+        with suppress(LedgerError):  # told where the header is needed
+            self._plans_vary = isinstance((ledger.header().get("space") or {}).get("plans"), Mapping)
 
     def rows(self) -> list[TrialStatus]:
         """A line per trial, oldest first; one that does not pass the audit is unreadable, with the reason."""
@@ -133,7 +139,7 @@ class StatusBoard:
             return row
         signature: object = folder.signature()
         if row is None or before != signature or row.state is TrialState.RUNNING:
-            row = _status(folder)
+            row = replace(_status(folder), plans_vary=self._plans_vary)
             finished = row.state is TrialState.FINISHED
             self._known[folder.trial_id] = folder.result_stamp() if finished else signature, row
         return row
@@ -171,10 +177,13 @@ def _columns(rows: Sequence[TrialStatus]) -> list[TextColumn]:
 
     cells = list(zip(*map(_cells, rows), strict=True)) or [()] * len(_COLUMNS)
     states = [Text(row.state.value, style=STATE_STYLES[row.state]) for row in rows]
-    return [
+    columns = [
         TextColumn(heading=heading, cells=states if heading == "state" else column, right=right, keep=keep)
         for (heading, right, keep), column in zip(_COLUMNS, cells, strict=True)
     ]
+    if any(row.plans_vary for row in rows):
+        columns.insert(3, TextColumn(heading="plans", cells=[row.plans or "-" for row in rows], keep=True))
+    return columns
 
 
 def print_table(console: PlainConsole, rows: Sequence[TrialStatus]) -> None:
@@ -243,6 +252,7 @@ def _read(folder: TrialFolder, records: Records) -> TrialStatus:
         scheme=spec.scheme,
         axes=spec.axes,
         dataset=spec.dataset,
+        plans=spec.plans,
         fold=spec.fold,
         seed=spec.seed,
         iteration=trained,
@@ -272,9 +282,9 @@ def best(rows: Sequence[TrialStatus]) -> TrialStatus | None:
 
 
 def scheme_words(row: TrialStatus) -> str:
-    """The scheme, what differs from it, and the budget."""
+    """The scheme, what differs from it, the plans where the study searches them, and the budget."""
     budget = "" if row.axes is None or row.axes.budget == 1 else f" at {100 * row.axes.budget:g} %"
-    return f"{_scheme(row)}{budget}"
+    return f"{_scheme(row)}{f' {row.plans}' if row.plans_vary else ''}{budget}"
 
 
 def _scheme(row: TrialStatus) -> str:

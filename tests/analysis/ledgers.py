@@ -47,6 +47,7 @@ def make_spec(
     fold: int = 0,
     seed: int = 0,
     training: TrainingSettings | None = None,
+    plans: str = "nnUNetPlans",
     geometry: Geometry = GEOMETRY,
     data: DataCurriculum | None = None,
     **axes: Any,
@@ -59,7 +60,7 @@ def make_spec(
     )
     return TrialSpec(
         dataset=dataset,
-        plans="nnUNetPlans",
+        plans=plans,
         configuration="3d_fullres",
         fold=fold,
         seed=seed,

@@ -355,4 +355,4 @@ def test_two_settings_of_a_dataset_are_two_rows_and_said(tmp_path: Path) -> None
             finish(study, scheme, {"a": dice}, training=training)
     comparison = compare(gather([study.root]))
     assert len(comparison.rows) == 2
-    assert "Several training settings of a dataset count as separate tasks." in notes(comparison)
+    assert "Several plans or training settings of a dataset count as separate tasks." in notes(comparison)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,20 +20,12 @@ from study.common import files
 from study.common.checks import check_choice, check_count
 from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
 from study.common.serialize import sha256_of_json
-from study.nnunet.datasets import DEFAULT_PLANS, DESCRIPTION, RAW_VARIABLE, dataset_id, description_problems
+from study.nnunet.datasets import DESCRIPTION, RAW_VARIABLE, dataset_id, description_problems
+from study.nnunet.planners import DEFAULT_PLANNER, PLANS_OF_PLANNER, SMALL_SUFFIX
 from study.nnunet.plans import SmallPlan
 
-DEFAULT_PLANNER = "ExperimentPlanner"
 DEFAULT_CONFIGURATIONS = ("3d_fullres",)
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-SMALL_SUFFIX = "Small"
-PLANS_OF_PLANNER: Mapping[str, str] = {
-    DEFAULT_PLANNER: DEFAULT_PLANS,
-    "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
-    "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
-    "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
-}
-"""nnU-Net's planners and the names they give their plans. Any other planner of nnU-Net needs a name of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,9 +35,9 @@ from study.nnunet.datasets import (
     dataset_id,
 )
 from study.nnunet.integrity import oddities, training_cases, verify_dataset
+from study.nnunet.planners import PLANS_OF_PLANNER, RECORD_NAME
 from study.nnunet.plans import inherited, small_plans
 from study.nnunet.prepare.sources import (
-    PLANS_OF_PLANNER,
     PlansRecipe,
     RawFolder,
     conversion_folder,
@@ -48,7 +48,7 @@ from study.nnunet.prepare.sources import (
     visible,
 )
 
-FINGERPRINT, RECORD_NAME = "dataset_fingerprint.json", "pgps_prepared.json"
+FINGERPRINT = "dataset_fingerprint.json"
 
 
 @dataclass(frozen=True, kw_only=True)
