@@ -35,7 +35,7 @@ from study.curriculum.curriculum import even_spans, resolve, whole_epoch_spans
 from study.curriculum.schemes import SCHEMES, Axes, named_axes
 from study.search.algorithms import SEARCHERS
 from study.search.domains import DEFAULTS, SCHEME
-from study.store.specification import TrainingSettings
+from study.store.specification import PLANS, TrainingSettings
 from study.store.stopping import ALL, STOPPING
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -51,6 +51,7 @@ def documented(document: Path) -> str:
         for record in RECORDS:
             text = with_rows(text, settings_of(record), documentation(record))
         text = with_rows(with_rows(text, ["scheme"], scheme_row()), ["searcher"], searcher_row())
+        text = with_rows(text, ["plans"], PLANS.documented())
         return with_rows(text, ["stopping"], stopping_row())
     for name, each in settings_of(Axes).items():
         # It shows some of the axes, in an order of its own.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from study.common.setting import Dtype, settings_of
 from study.curriculum.schemes import Axes
-from study.store.specification import TrainingSettings
+from study.store.specification import PLANS, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ _IDENTITY = (
 
 _SETTING = (
     _words("dataset", "Dataset", "nnU-Net's name"),
-    _words("plans", "Plans", "name of the nnU-Net plans"),
+    _words(PLANS.name, PLANS.label, PLANS.meaning),
     _words("configuration", "Configuration", "of those plans"),
     _count("fold", "Fold", "of the dataset's cross-validation split"),
     _count("seed", "Seed", "of weights, batches and random draws"),

@@ -26,7 +26,7 @@ from analysis.tables.methods import (
 )
 from study.common.setting import settings_of
 from study.curriculum.schemes import Axes
-from study.store.specification import TrainingSettings
+from study.store.specification import PLANS, TrainingSettings
 
 if TYPE_CHECKING:
     from pandas.api.typing import DataFrameGroupBy
@@ -38,7 +38,7 @@ _TOLD = {
     name: each.told for record in (Axes, TrainingSettings) for name, each in settings_of(record).items() if each.told
 }
 _TOLD_IF_DIFFERENT = {
-    "plans": "{}",
+    PLANS.name: PLANS.told,
     "configuration": "{}",
     **{name: words for name, words in _TOLD.items() if not name.startswith("pdl_")},
 }

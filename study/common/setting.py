@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
-from study.common.checks import check_choice, check_count, check_range, is_whole
+from study.common.checks import check_choice, check_count, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
 
 Dtype = Literal["str", "Int64", "float64", "boolean"]
@@ -151,6 +151,27 @@ class Switch(Kind):
     def read(self, cell: Any) -> Any:
         """See `Kind`."""
         return bool(cell)
+
+
+class Name(Kind):
+    """The name of something prepared, not its path."""
+
+    dtype, metavar = "str", "NAME"
+
+    def __init__(self, *, of: str, such_as: str) -> None:
+        self._word, self.legal = f"a word, the name of {of} such as {such_as} and no path", f"name of {of}"
+
+    def check(self, name: str, value: Any) -> Any:
+        """See `Kind`."""
+        try:
+            check_name(name, value)
+        except InvalidInputError:
+            raise InvalidInputError(field=name, received=value, legal=self._word) from None
+        return value
+
+    def read(self, cell: Any) -> Any:
+        """See `Kind`."""
+        return str(cell)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from study.common.checks import check_name, is_whole
+from study.common.checks import is_whole
 from study.common.errors import InvalidInputError
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
 from study.curriculum.data_curriculum import phase_iterations
 from study.curriculum.schemes import Axes, named_axes
+from study.store import specification
 from study.store.specification import TrainingSettings
 
 Scalar = str | int | float | bool | None
@@ -218,7 +219,7 @@ def _scalar(field: str, value: object) -> Scalar:
     raise InvalidInputError(field=field, received=value, legal="a number, a word, true, false or null")
 
 
-DATASET, PLANS = "dataset", "plans"
+DATASET, PLANS = "dataset", specification.PLANS.name
 SCHEME = "curriculum.scheme"
 PDL_FRACTION, PDL_METRIC = "curriculum.pdl_fraction", "curriculum.pdl_metric"
 CURRICULUM_KEYS = ("scheme", *(field.name for field in fields(Axes)))
@@ -265,7 +266,7 @@ def settings_at(values: Mapping[str, Any]) -> PointSettings:
         legal = f"an id from 1 to {LARGEST_DATASET_ID} or a full name such as Dataset004_Hippocampus"
         raise InvalidInputError(field=DATASET, received=dataset, legal=legal)
     if values[PLANS] is not None:
-        _check_plans(values[PLANS])
+        specification.PLANS.kind.check(PLANS, values[PLANS])
     scheme = curriculum.pop("scheme")
     return PointSettings(
         dataset=dataset,
@@ -274,14 +275,6 @@ def settings_at(values: Mapping[str, Any]) -> PointSettings:
         axes=named_axes(scheme, **curriculum),
         training=TrainingSettings(**{key: values[f"training.{key}"] for key in TRAINING_KEYS}),
     )
-
-
-def _check_plans(name: object) -> None:
-    try:
-        check_name(PLANS, name)
-    except InvalidInputError:
-        legal = "a word, the name of prepared plans such as nnUNetPlans and no path, or a list of such names"
-        raise InvalidInputError(field=PLANS, received=name, legal=legal) from None
 
 
 def check_axes(axes: Mapping[str, Domain]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from study.common.checks import check_choice, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
 from study.common.serialize import canonical, record_to_json, sha256_of_parts
-from study.common.setting import settings_of
+from study.common.setting import Name, Setting, settings_of
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import Curriculum
 from study.curriculum.data_curriculum import DataCurriculum
@@ -24,6 +24,21 @@ from study.store.readings import ALWAYS
 from study.store.training_settings import POLYNOMIAL
 from study.store.training_settings import TrainingSettings as TrainingSettings
 
+PLANS = Setting(
+    name="plans",
+    default=None,
+    kind=Name(of="prepared plans", such_as="nnUNetPlans"),
+    label="Plans",
+    meaning="name of the nnU-Net plans",
+    details="network, full patch and batch, on whose geometry each point's curriculum is resolved; a list is an axis. "
+    "A default is looked up when the study is made, and kept",
+    shown_default="the dataset's only ones, else `nnUNetPlans`",
+    told="{}",
+    cost="of a network of its own: nothing is carried from the times of one plan to another's. Plans of `ResEncM`, "
+    "`ResEncL` and `ResEncXL` aim at 8, 24 and 40 GB of a GPU's memory",
+    source="nnU-Net's planners; ResEnc Isensee et al., MICCAI 2024",
+)
+"""Of a study and a trial: not among a curriculum's axes or a training's settings, and defined as they are."""
 METERS = ("codecarbon", "none")
 TRIAL_ID_LENGTH = 12
 # Training settings added since the first trials were named.
