@@ -209,7 +209,11 @@ class PreparedDataset:
             MissingDataError: the file holds plans of another dataset or name; see `plans.read_plan` for other errors.
         """
         path = self.folder / f"{plans}.json"
-        found = read_plan(path, configuration)
+        try:
+            found = read_plan(path, configuration)
+        except InvalidInputError as error:
+            field = error.field if error.field == "configuration" else f"{error.field} of {plans}"
+            raise InvalidInputError(**{**vars(error), "field": field}) from None
         if (found.dataset, found.plans) != (self.name, plans):
             raise MissingDataError(
                 f"{path} holds {found.plans} of {found.dataset} by its own words, not {plans} of {self.name}; "
