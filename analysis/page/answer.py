@@ -119,7 +119,7 @@ def _compared(evidence: Evidence, chosen: Recommendation) -> str:
 
 def _baseline(points: pd.DataFrame, point: pd.Series[Any]) -> pd.Series[Any] | None:
     """Constant patch size of the point's plans at its largest budget, with as many of its settings as there are."""
-    found = points[(points["method"] == BASELINE) & (points["plans"] == point["plans"])]
+    found: pd.DataFrame = points[(points["method"] == BASELINE) & (points["plans"] == point["plans"])]
     if found.empty:
         return None
     names = [name for name in MATCHED if name != "budget"]
