@@ -4,10 +4,10 @@ The Dice of a training of point i on fold f is θ_i + φ_f + e: what the point i
 them, and an error that has to do with cases, fold and seed. Costs are known, so i is on the front where no point that
 costs no more has a higher θ.
 
-Judged are trainings on folds that the search did not see, those alone: θ_i has a flat prior, φ_f is normal. A point
-that has none yet is placed by its mean in the search, shrunken to a curve over the cost by what of it is noise, and
-moved by what that was off for the judged ones. So nothing of the luck by which a search finds its best points enters
-what is said of a point that has been judged.
+Judged are trainings on folds that the search did not see, those alone: θ_i lies around a curve over the cost, as far as
+the search's points do for what is not noise; φ_f is normal. A point that has none yet is placed by its mean in the
+search, shrunken to that curve, and moved by what that was off for the judged ones. So of the luck by which a search
+finds its best points, what enters for a point that has been judged is what it did to the curve.
 
 The variance of e is pooled over trainings and shrunken twice: the pool to what the validation cases of the search say,
 so that there is one before any fold is repeated, and that of each point to the pool. Draws are therefore of a
@@ -47,6 +47,8 @@ TRAINING_FACTOR = 4.0
 FOLD_SHARE = 0.5
 # Points, by their costs, from which on the search's Dice is shrunken to a curve.
 LEAST_SHRUNKEN = 8
+# Variance of points around the curve, over that of a training's noise, at least: the curve is not known exactly.
+LEAST_AROUND = 0.1
 _LEAST_DEVIATION, _CLEAR = 1e-5, 0.005
 
 
@@ -92,15 +94,25 @@ class Race:
 
     @cached_property
     def prior(self) -> tuple[Array, Array]:
-        """Mean and SD of θ by the search alone: its Dice, shrunken to a curve over the cost by what of it is noise."""
-        noise = self.variances[0] / _counts(self.searched, len(self.costs))
+        """Mean and SD of θ by the search alone: its Dice, shrunken to the curve by what of it is noise."""
+        if self.curve is None:
+            return self.start, np.sqrt(self._noise)
+        curve, around = self.curve
+        weight = around / (around + self._noise)
+        return curve + weight * (self.start - curve), np.sqrt(weight * self._noise)
+
+    @cached_property
+    def curve(self) -> tuple[Array, Array] | None:
+        """What points of its cost are worth and the variance of θ around it, (points,); None with few points."""
         if len(set(self.costs[:, 0].tolist())) < LEAST_SHRUNKEN:
-            return self.start, np.sqrt(noise)
+            return None
         curve, spread = _trend(np.log(np.maximum(self.costs[:, 0], 1e-12)), self.start)
-        # The curve itself is not known well enough to take more than half of what lies off it for noise.
-        share = np.maximum(noise, spread**2 - noise)
-        weight = share / (share + noise)
-        return curve + weight * (self.start - curve), np.sqrt(weight * noise)
+        return curve, np.maximum(LEAST_AROUND * self._noise, spread**2 - self._noise)
+
+    @cached_property
+    def _noise(self) -> Array:
+        """Variance of each point's mean in the search, (points,)."""
+        return np.asarray(self.variances[0] / _counts(self.searched, len(self.costs)))
 
     @cached_property
     def variances(self) -> tuple[Array, float]:
@@ -152,8 +164,9 @@ class Belief:
         folds = sorted({fold for _, fold, *_ in cells})
         names: list[tuple[str, int]] = [*(("point", p) for p in points), *(("fold", f) for f in folds)]
         place = {name: k for k, name in enumerate(names)}
-        precision = np.diag([0.0] * len(points) + [FOLD_DEVIATION**-2] * len(folds))
-        right = np.zeros(len(names))
+        curve, around = race.curve or (race.start, np.full(len(race.start), np.inf))
+        precision = np.diag([*(1 / around[points]), *([FOLD_DEVIATION**-2] * len(folds))])
+        right = np.array([*(curve[points] / around[points]), *([0.0] * len(folds))])
         for point, fold, dice, seeds in cells:
             weight = 1 / (variances[point] * _cell_variance(seeds))
             row = [place["point", point], place["fold", fold]]
