@@ -20,7 +20,7 @@ from analysis.__main__ import main
 from analysis.fronts.stops import Past, false_stops, highest_share, history_of, late_stops, replayed, shuffled
 from study.common.errors import InvalidInputError
 from study.nnunet.datasets import data_paths
-from study.run.late_stop import LateStop
+from study.run.trial_process import LateStop
 from study.search.document import space_from
 from study.search.optuna_study import ending_of
 from study.search.pareto import Pareto

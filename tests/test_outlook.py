@@ -21,10 +21,9 @@ from study.common.errors import LedgerError
 from study.common.tables import PlainConsole
 from study.search.space import SearchSpace
 from study.store.ledger import Ledger
-from study.store.memory import needed_bytes, too_large
 from study.store.outlook import StudyPreview, record_preview, recorded_preview, study_outlook
 from study.store.status import study_status
-from study.store.taken import Peak
+from study.store.taken import Peak, needed_bytes, too_large
 
 PARETO: dict[str, Any] = {**SPACE, "searcher": "pareto", "trials": 8, "objectives": ["dice", "runtime_seconds"]}
 

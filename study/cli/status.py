@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.buckets.storage import place
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, LedgerError, StudyError
 from study.common.setting import number
+from study.store import locks
+from study.store.ledger import Ledger
+from study.store.trial_folder import RESULT, SPEC, TrialFolder, TrialState
 
 if TYPE_CHECKING:
     from study.buckets.view import View
     from study.common.tables import PlainConsole
     from study.store.confirmation import Confirmation
-    from study.store.ledger import Ledger
     from study.store.status import TrialStatus
 
 EXAMPLES = """\
@@ -30,6 +33,7 @@ EXAMPLES = """\
   python -m study status s3://bucket/studies/demo
 """
 WATCH_SECONDS = 2.0
+STUDIES = "studies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,11 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table, once or again and again."""
     if args.study is None:
-        return _overview(args)
+        return _of_all(args)
     from study.buckets.view import reading
     from study.cli.live import finishing
     from study.common.trackers import trouble_words, troubles
-    from study.store.ledger import Ledger
 
     with reading(args.study) as (folder, view):
         ledger = Ledger.open(folder)
@@ -79,16 +82,6 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"note: {trouble_words(tracker, trouble)}", soft_wrap=True)
         for line in finishing(args.study, ledger, rows):
             console.print(line, soft_wrap=True)
-    return 0
-
-
-def _overview(args: argparse.Namespace) -> int:
-    from study.cli.overview import show
-    from study.common.tables import PlainConsole
-
-    if args.watch is not None:
-        raise InvalidInputError(field="--watch", received="no study", legal="a study's folder or URL before it")
-    show(PlainConsole(), Path(), as_json=args.json)
     return 0
 
 
@@ -159,3 +152,111 @@ def _watch(ledger: Ledger, view: View | None, seconds: object) -> int:
     refresh = (lambda: None) if view is None else view.refresh
     watch(StatusBoard(ledger), wide_console(), seconds, refresh=refresh, more=partial(_outlook, ledger))
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A study in a line.
+
+    Attributes:
+        study: its folder, as it is named from here.
+        states: state -> number of trials.
+        runner: who runs it now, if anybody does.
+        next: the command to go on with.
+    """
+
+    study: str
+    states: Mapping[str, int]
+    runner: str | None
+    next: str
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        told = ", ".join(f"{many} {state}" for state, many in self.states.items()) or "no trials yet"
+        return f"{told}; being run" if self.runner else told
+
+
+def studies_here(folder: Path) -> list[Overview]:
+    """The studies in a folder: itself, those in it, those in its `studies`. What is no study is passed over.
+
+    A finished trial is told by its result being there, and none is audited: ten thousand take a second.
+    """
+    found = list(_studies(folder))
+    trials = {ledger.root: _trials(ledger) for ledger in found}
+    unfinished = [trial for each in trials.values() for trial in each if not trial.has(RESULT)]
+    locks.look([*(trial.locks_path for trial in unfinished), *(ledger.root / "locks" for ledger in found)])
+    return [_overview(ledger, trials[ledger.root]) for ledger in found]
+
+
+def _of_all(args: argparse.Namespace) -> int:
+    """Print the studies that are here."""
+    from study.common.tables import PlainConsole, TextColumn, print_table
+
+    if args.watch is not None:
+        raise InvalidInputError(field="--watch", received="no study", legal="a study's folder or URL before it")
+    rows, console = studies_here(Path()), PlainConsole()
+    if args.json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return 0
+    if not rows:
+        console.print(f"no study in {Path.cwd()} or its {STUDIES}; `pgps demo` makes one, `pgps --help` says more")
+        return 0
+    print_table(
+        console,
+        [
+            TextColumn(heading="study", cells=[row.study for row in rows], keep=True),
+            TextColumn(heading="trials", cells=[row.state for row in rows], keep=True),
+            TextColumn(heading="next", cells=[row.next for row in rows], keep=True),
+        ],
+    )
+    return 0
+
+
+def _studies(folder: Path) -> Iterator[Ledger]:
+    for path in (folder, *_folders(folder), *_folders(folder / STUDIES)):
+        try:
+            if (path / "study.json").is_file():
+                yield Ledger.open(path)
+        except (StudyError, OSError):
+            continue
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _trials(ledger: Ledger) -> list[TrialFolder]:
+    found = map(TrialFolder, _folders(ledger.root / "trials"))
+    return [trial for trial in found if trial.has(RESULT) or trial.has(SPEC)]
+
+
+def _overview(ledger: Ledger, trials: list[TrialFolder]) -> Overview:
+    counted = Counter(map(_state, trials))
+    states = {state.value: counted[state] for state in TrialState if counted[state]}
+    runner = ledger.runner()
+    return Overview(
+        study=str(ledger.root),
+        states=states,
+        runner=None if runner is None else str(runner),
+        next=_next(ledger.root, states, bool(runner)),
+    )
+
+
+def _state(trial: TrialFolder) -> TrialState:
+    try:
+        return trial.state()
+    except (LedgerError, OSError):
+        return TrialState.UNREADABLE
+
+
+def _next(root: Path, states: Mapping[str, int], is_running: bool) -> str:
+    where = shlex.quote(str(root))
+    if is_running:
+        return f"pgps status {where} --watch"
+    if set(states) != {TrialState.FINISHED.value}:
+        return f"pgps status {where}"
+    return f"pgps recommend {where} --knee" if (root / "report" / "report.html").exists() else f"pgps report {where}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mimetypes
 import os
 import re
@@ -11,18 +12,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from study.buckets.view import scratch
-from study.cli.watching.forecast import Forecast
 from study.cli.watching.server import Response
-from study.cli.watching.standing import SCRIPT, STYLE, standing
 from study.common.errors import StudyError
+from study.common.terminal import time_left, visible
+from study.common.trackers import trouble_words, troubles
+from study.store.basis import Basis, basis_for, trained_in
+from study.store.calibration import network_of
 from study.store.ledger import Ledger
-from study.store.status import StatusBoard, TrialStatus
+from study.store.outlook import study_outlook
+from study.store.records import EpochReport
+from study.store.status import StatusBoard, TrialStatus, counts, scheme_words
 from study.store.trial_folder import TrialState
 
 LOOK_SECONDS = 2.0
@@ -156,3 +162,176 @@ class Watched:
 def _kind(path: str) -> str:
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith(_TEXT) else kind
+
+
+MOST_LISTED = 12
+# Of a curve, in its own units; and how many epochs of it are drawn at most.
+WIDTH, HEIGHT, MOST_EPOCHS = 240, 60, 240
+_WAITING = (TrialState.NEW, TrialState.INTERRUPTED)
+_ENDED_BADLY = (TrialState.FAILED, TrialState.INFEASIBLE, TrialState.UNREADABLE)
+
+STYLE = """
+#live { border: 1px solid var(--rule, #888); border-radius: .3rem; padding: .25rem 1rem 1rem; margin: 1rem 0; }
+#live h2 { margin: .75rem 0 .25rem; } #live h3 { margin: 1rem 0 .25rem; }
+#live ul { list-style: none; padding: 0; margin: 0; } #live li { margin: .4rem 0; overflow-wrap: anywhere; }
+#live progress { width: 12rem; max-width: 100%; vertical-align: middle; }
+#live svg { display: block; width: 15rem; max-width: 100%; height: auto; }
+#live polyline { fill: none; stroke: var(--pgps, #06c); stroke-width: 1.5; }
+"""
+# What stands here is replaced; the whole page once its figures are newer and nobody has a card or a filter in hand.
+SCRIPT = """
+(() => {
+  const live = document.getElementById("live");
+  const idle = () => !document.querySelector("dialog[open], .filtered") && getSelection().isCollapsed;
+  const look = async () => {
+    try {
+      const answer = await fetch("standing", {cache: "no-store"});
+      if (!answer.ok) throw new Error(answer.status);
+      const text = await answer.text();
+      if (text !== live.dataset.seen) { live.innerHTML = text; live.dataset.seen = text; }
+      const newest = live.querySelector("[data-number]");
+      if (newest && newest.dataset.number !== live.dataset.report && idle()) location.reload();
+    } catch (error) {
+      const note = live.querySelector(".now");
+      if (note) note.textContent = "nothing is served here any more: what is shown is from before";
+    }
+    setTimeout(look, 2000);
+  };
+  setTimeout(look, 2000);
+})();
+"""
+
+
+def standing(
+    ledger: Ledger, rows: Sequence[TrialStatus], outlook: Sequence[str], note: str = "", *, number: int = 0
+) -> str:
+    """The piece of HTML.
+
+    Args:
+        ledger: of the study.
+        rows: its trials.
+        outlook: what was spent and is to come, a sentence each.
+        note: what else is to be said first.
+        number: of the report that is served.
+    """
+    parts = ["<h2>As it runs</h2>", f'<p class="now muted">{_moment(ledger)}</p>']
+    parts += [
+        f'<p class=notice data-number="{number}">{_text(note)}</p>' if note else f'<i data-number="{number}"></i>'
+    ]
+    if rows:
+        parts.append(f"<p>{_text(counts(rows))}</p>")
+    silent = itertools.starmap(trouble_words, troubles(ledger.header()).items())
+    parts += [f"<p>{_text(sentence)}</p>" for sentence in (*outlook, *silent)]
+    running = [_running(ledger, row) for row in rows if row.state is TrialState.RUNNING]
+    waiting = [_line(row, f"at iteration {row.iteration}") for row in rows if row.state in _WAITING]
+    failed = [
+        _line(row, f"{row.state.value}: {row.last_error}; log: {row.log}") for row in rows if row.state in _ENDED_BADLY
+    ]
+    for heading, lines in (("Running", running), ("Waiting", waiting), ("Without a result", failed)):
+        parts += _list(heading, lines)
+    return "\n".join(parts)
+
+
+def _moment(ledger: Ledger) -> str:
+    runner = ledger.runner()
+    who = f"run by {_text(str(runner))}" if runner else "nobody runs it now"
+    return f"{time.strftime('%H:%M:%S')}, {who}"
+
+
+def _list(heading: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        more = len(lines) - MOST_LISTED
+        yield f"<h3>{heading} ({len(lines)})</h3><ul>"
+        yield from (f"<li>{line}</li>" for line in lines[:MOST_LISTED])
+        yield f"<li class=muted>and {more} more</li></ul>" if more > 0 else "</ul>"
+
+
+def _line(row: TrialStatus, words: str) -> str:
+    fold = "" if row.fold is None else f", fold {row.fold}, seed {row.seed}"
+    return f"<code>{_text(row.trial_id)}</code> {_text(scheme_words(row))}{fold}: {_text(words)}"
+
+
+def _running(ledger: Ledger, row: TrialStatus) -> str:
+    words = f"iteration {row.iteration} of {row.total_iterations}"
+    bar = f'<progress max="{row.total_iterations}" value="{row.iteration}"></progress>'
+    return f"{_line(row, words)} {bar}{_curve(ledger, row)}"
+
+
+def _curve(ledger: Ledger, row: TrialStatus) -> str:
+    """Validation Dice by iteration, from 0 to 1 and from the training's begin to its end."""
+    try:
+        epochs = [epoch for epoch in ledger.trial(row.trial_id).epochs() if epoch.pseudo_dice is not None]
+    except (StudyError, OSError):  # read while it is written; the next look has it
+        return ""
+    if not epochs:
+        return ""
+    shown = [*epochs[:: len(epochs) // MOST_EPOCHS + 1], epochs[-1]]
+    points = " ".join(f"{_x(epoch, row):.1f},{HEIGHT * (1 - (epoch.pseudo_dice or 0.0)):.1f}" for epoch in shown)
+    said = f"validation Dice {epochs[-1].pseudo_dice:.3f} after epoch {epochs[-1].epoch + 1}"
+    return (
+        f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role=img aria-label="{said}">'
+        f'<polyline points="{points}"/></svg><span class=muted>{said}</span>'
+    )
+
+
+def _x(epoch: EpochReport, row: TrialStatus) -> float:
+    return WIDTH * epoch.iteration / row.total_iterations
+
+
+def _text(words: str) -> str:
+    return escape(visible(words))
+
+
+_AHEAD = (TrialState.NEW, TrialState.RUNNING, TrialState.INTERRUPTED)
+
+
+class Forecast:
+    """Of a study; what has finished is read again only when more has."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known: dict[tuple[str, ...], tuple[int, Basis]] = {}
+        self._seconds: dict[tuple[str, int], float] = {}
+
+    def words(self, rows: Sequence[TrialStatus]) -> list[str]:
+        """What was spent and, where that can be told, what is to come, a sentence each.
+
+        Args:
+            rows: of the study; only of trials that are there, not of points that a search has yet to propose.
+        """
+        spent = sum(row.runtime_seconds for row in rows)
+        carbon = [row.co2_kg for row in rows if row.co2_kg is not None]
+        said = [f"Trained so far: {time_left(spent)}" + (f", {sum(carbon):.3g} kg CO₂." if carbon else ".")]
+        if (previewed := study_outlook(self._ledger, rows)) is not None:
+            return [*said, f"Against its preview: {previewed.words()}."]
+        ahead = [row for row in rows if row.state in _AHEAD and row.dataset]
+        if not ahead:
+            return said
+        finished = sum(row.state is TrialState.FINISHED for row in rows)
+        try:
+            left = [max(0.0, self._expected(row, finished) - _kept(row)) for row in ahead]
+            basis = [known.words() for _, known in self._known.values()]
+        except StudyError:
+            return [*said, "How long the others will take is known once one like them has finished."]
+        at_a_time = max(1, sum(row.state is TrialState.RUNNING for row in rows))
+        together = max(sum(left) / at_a_time, max(left))
+        said.append(
+            f"About {time_left(together)} left for what has begun or waits ({len(ahead)}), {at_a_time} at a time: "
+            f"training loops alone, {'; '.join(basis)}."
+        )
+        return said
+
+    def _expected(self, row: TrialStatus, finished: int) -> float:
+        """Seconds that a trial's training takes in all."""
+        if (row.trial_id, finished) not in self._seconds:
+            spec = self._ledger.trial(row.trial_id).spec()
+            network = network_of(spec)
+            if self._known.get(network, (-1, None))[0] != finished:
+                known = basis_for(spec, trained_in([self._ledger], network), (), hardware=None, remedy="")
+                self._known[network] = finished, known
+            self._seconds[row.trial_id, finished] = self._known[network][1].preview(spec).amounts[0]
+        return self._seconds[row.trial_id, finished]
+
+
+def _kept(row: TrialStatus) -> float:
+    return row.runtime_seconds - row.waste_seconds
