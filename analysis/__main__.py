@@ -20,6 +20,7 @@ PROGRAM = CommandLine(
         "replay-stops": "what late stopping would have saved in finished studies, and what it would have lost",
         "bench": "how long fronts and reports of large studies take",
     },
+    elsewhere={"bench": "benchmarks.bench_reports"},
 )
 
 

@@ -83,7 +83,7 @@ def _commands() -> Iterator[str]:
     yield "`pgps` is `python -m study`. An error that you can cure is one line and exit code 2; 130 is an interrupt."
     for program, name in ((STUDY, "pgps"), (ANALYSIS, "python -m analysis")):
         for verb, summary in program.verbs.items():
-            if program is ANALYSIS and verb in STUDY.verbs and STUDY.elsewhere.get(verb):
+            if program is ANALYSIS and STUDY.elsewhere.get(verb, "").startswith("analysis."):
                 continue
             yield f"## {name} {verb}"
             parser = _parser(program.parser(verb), verb)

@@ -1,5 +1,5 @@
 """Command line: `python -m study VERB …`, also installed as `pgps`. Each verb is a module of `study.cli`,
-or of `analysis.cli`, which has a command line of its own too.
+of `analysis.cli`, which has a command line of its own too, or of `benchmarks`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ PROGRAM = CommandLine(
     description="A hyperparameter study of Progressive Growing of Patch Size on nnU-Net v2.",
     package="study.cli",
     verbs=VERBS,
-    elsewhere=dict.fromkeys(("report", "front", "compare", "recommend", "replay-stops"), "analysis.cli"),
+    elsewhere={
+        "bench": "benchmarks.bench",
+        "replay-stops": "analysis.cli.replay_stops",
+        **{verb: f"analysis.cli.{verb}" for verb in ("report", "front", "compare", "recommend")},
+    },
     alone="status",
 )
 

@@ -36,7 +36,7 @@ class CommandLine:
         description: what it is for.
         package: where the verbs' modules are.
         verbs: name -> what the verb does, without a capital or full stop.
-        elsewhere: verbs whose modules are in another package, by its name.
+        elsewhere: verbs of other packages -> module.
         alone: the verb that is meant when no word is given; without it a verb is needed.
     """
 
@@ -104,7 +104,7 @@ class CommandLine:
         return parser
 
     def _module(self, verb: str) -> ModuleType:
-        return importlib.import_module(f"{self.elsewhere.get(verb, self.package)}.{verb.replace('-', '_')}")
+        return importlib.import_module(self.elsewhere.get(verb) or f"{self.package}.{verb.replace('-', '_')}")
 
 
 def _in_a_line(error: Exception) -> str:
