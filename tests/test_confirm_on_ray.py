@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from studies import TRAINING, WAIT_SECONDS, run_to_end, write_space
 
-from analysis.page.confirmation import confirmation
+from analysis.page.sections import confirmation
 from study.__main__ import main
 from study.store.audit import audit
 from study.store.ledger import Ledger

@@ -14,11 +14,9 @@ from ledgers import make_header, make_spec, make_study, start_trial
 from playwright.sync_api import Browser, Locator, Page
 from reports import only, quick_report
 
-from analysis.page.certainty import certainty
-from analysis.page.costs import costs
-from analysis.page.effects import effects
 from analysis.page.papers import papers
 from analysis.page.report import Report, write_report
+from analysis.page.sections import certainty, costs, effects
 from analysis.statistics.evidence import Evidence, gather
 
 POINT = "figure > svg.wide .point"

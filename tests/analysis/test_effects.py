@@ -29,9 +29,7 @@ from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.images import inline_svg
 from analysis.figures.style import FILE, WIDE
 from analysis.fronts.front import pareto_front
-from analysis.page.certainty import certainty
-from analysis.page.costs import costs
-from analysis.page.effects import effects
+from analysis.page.sections import certainty, costs, effects
 from analysis.statistics.evidence import Evidence, evidence_of, gather
 from study.store.ledger import Ledger
 from study.store.readings import StagePart
