@@ -13,6 +13,8 @@ from hypothesis import settings
 from prepared import data, make_trainer
 from raw_data import paths, raw, untouched
 
+from study.store.ledger import Ledger
+
 __all__ = ["bucket", "data", "make_trainer", "paths", "raw", "shared_bucket", "storage", "untouched"]
 
 # What a developer has set for nnU-Net, Ray, terminals and the rest changes no test; what a test wants, it sets.
@@ -43,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest files first."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """A new study."""
+    return Ledger.create(tmp_path / "study")
 
 
 @pytest.fixture

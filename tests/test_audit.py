@@ -39,11 +39,6 @@ def whole_result() -> Any:
     return result_of(small_spec())
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
 # ------------------------------------------------------------------------------------ what a trial writes, in its order
 
 

@@ -76,11 +76,6 @@ def paths(data: Path) -> DataPaths:
     return data_paths(data)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
 # --------------------------------------------------------------------------------------------- stopped, killed, resumed
 
 

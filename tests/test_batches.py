@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, blur_dimension
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.configuration import ANISO_THRESHOLD
 from prepared import CUBE, CUBE_PATCH, FLAT, FLAT_2D, FLAT_PATCH, FULL, MakeTrainer, plans_document
+from torch.nn.functional import interpolate
 
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import ALTERNATING, Curriculum, VolumeRule, resolve
@@ -25,7 +27,7 @@ from study.curriculum.schemes import named_axes
 from study.nnunet.batches import Batch, Batches, Cases, Item, Schedule, StageLoader
 from study.nnunet.feed import Feed
 from study.nnunet.trainer import nnUNetTrainerPGPS
-from study.nnunet.transforms import EveryNth, RepeatableBlur, ReplacedLabel, replaced
+from study.nnunet.transforms import EveryNth, RepeatableBlur, ReplacedLabel, replaced, rotated
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -346,3 +348,42 @@ def test_a_schedule_goes_on_from_any_iteration(length: dict[str, int], data: st.
 def test_a_batches_object_travels_to_a_process(make_trainer: MakeTrainer) -> None:
     batches: Batches = make_trainer().make_batches()
     assert same(pickle.loads(pickle.dumps(batches))[Item(index=3)], batches[Item(index=3)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("crop", "patch"),
+    # The third crop is narrower than what is sampled, so padding is reached; the last two are 2D.
+    [
+        ((30, 32, 28), (24, 24, 24)),
+        ((20, 12, 12), (16, 8, 8)),
+        ((20, 20, 20), (24, 24, 24)),
+        ((40, 44), (32, 32)),
+        ((120, 130), (100, 96)),
+        ((2, 9), (2, 8)),
+    ],
+)
+def test_labels_and_image_are_the_originals(crop: tuple[int, ...], patch: tuple[int, ...], seed: int) -> None:
+    transform = SpatialTransform(
+        patch,
+        patch_center_dist_from_border=0,
+        random_crop=False,
+        p_rotation=1,
+        rotation=(-0.5, 0.5),
+        p_scaling=1,
+        scaling=(0.7, 1.4),
+        p_synchronize_scaling_across_axes=1,
+        border_mode_seg="constant",
+        padding_value_seg=-1,
+    )
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    # Two to five labels in blobs, with and without the padding label, in two channels.
+    blobs = torch.randint(-(seed % 2), 2 + seed % 3, (1, 2, *(max(1, n // 5) for n in crop))).float()
+    labels = interpolate(blobs, size=crop, mode="nearest")[0].to(torch.int16)
+    image = torch.randn(1, *crop)
+    drawn = transform.get_parameters(image=image)
+    expected = transform._apply_to_image(image, **drawn), transform._apply_to_segmentation(labels, **drawn)
+    for one, other in zip(rotated(transform, image, labels, drawn), expected, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)

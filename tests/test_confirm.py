@@ -1,9 +1,14 @@
-"""Confirming made-up studies: who is trained next, what is stored, and that an interruption changes nothing of it."""
+"""Confirming made-up studies, and one on Ray: who is trained next, what is stored; an interruption changes nothing."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from searching import FAILED, FINISHED, GRID_SPACE, INFEASIBLE, OPTUNA_SPACE, finish, ledger_of, lookup, proposer_of
+from studies import TRAINING, WAIT_SECONDS, run_to_end, write_space
 
+from analysis.page.sections import confirmation
+from study.__main__ import main
 from study.common.errors import InvalidInputError, LedgerError
 from study.search.confirming import Confirmer
 from study.search.contenders import Aim, aim_of
@@ -265,3 +273,41 @@ def test_the_space_of_a_study_is_read_from_its_header(document: dict[str, Any]) 
 def test_trials_made_by_hand_are_no_study_to_confirm() -> None:
     with pytest.raises(LedgerError, match="trials made by hand"):
         begun_space({"space": None}, trials=1)
+
+
+GRID = {
+    "searcher": "grid",
+    "trials": None,
+    "objectives": None,
+    "curriculum": {"scheme": "pgps", "stages": 2, "budget": [0.5, 1.0]},
+    "training": {**TRAINING, "epochs": 6, "initial_learning_rate": 3e-3},
+}
+
+
+@pytest.mark.torture
+def test_a_confirmation_that_is_killed_goes_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "study"
+    assert run_to_end(write_space(tmp_path, **GRID), data, out).code == 0
+    ledger = Ledger(out)
+    command = [sys.executable, "-m", "study", "confirm", str(out), "--data", str(data), "--folds", "1", "2"]
+    first = subprocess.Popen([*command, "--concurrent", "1"], start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not any(folder.spec().fold and folder.epochs() for folder in ledger.trials()):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    [begun] = ledger.confirmations()
+    ended = subprocess.run([*command, "--concurrent", "1"], capture_output=True, text=True, check=True)
+    audit(ledger)
+    assert "confirmed: " in ended.stdout and "point " in ended.stdout
+    assert ledger.confirmations()[0] == begun
+    assert ledger.trial(begun["trial_ids"][0]).state() is TrialState.FINISHED
+    found = ledger.confirmation()
+    assert found is not None and found.trainings == len(ledger.confirmations()) >= 2
+    assert {fold for point in found.points for fold in point.folds} <= {1, 2}
+    assert found.gpu_hours > 0 and found.words() in ended.stdout
+    assert main(["status", str(out)]) == 0
+    assert found.words() in capsys.readouterr().out
+    [section] = confirmation([out])
+    assert section.exhibits[0].data is not None and len(section.exhibits[0].data) == 2

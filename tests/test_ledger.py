@@ -22,11 +22,6 @@ SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
-@pytest.fixture
 def folder(ledger: Ledger) -> TrialFolder:
     return ledger.add(make_spec())
 

@@ -20,11 +20,6 @@ from study.store.status import study_status
 from study.store.trial_folder import TrialFolder, TrialState
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
 def finished(ledger: Ledger, scheme: str, *, dice: float = 0.75, budget: float = 1.0) -> TrialFolder:
     trial = ledger.add(make_spec(scheme, budget=budget))
     trial.begin_attempt(HEADER)

@@ -36,11 +36,6 @@ def paths(data: Path) -> DataPaths:
     return data_paths(data)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
 def first_cases(paths: DataPaths) -> set[str]:
     """The half that `spec_of` ranks as most dissimilar."""
     return set(by_name(find_dataset(paths, NAME))[:4])

@@ -46,12 +46,6 @@ from study.store.ledger import Ledger
 from study.store.results import Measured
 from study.store.trial_folder import TrialState
 
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return ledger_of(space_of(), tmp_path / "study")
-
-
 # -------------------------------------------------------------------------------------------------------- what is next
 
 

@@ -49,11 +49,6 @@ def paths(data: Path) -> DataPaths:
     return data_paths(data)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
 @pytest.fixture(scope="module")
 def stopped(paths: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     """It stops after the epoch whose smoothed Dice is the first above all earlier ones, three epochs before the end."""

@@ -65,11 +65,6 @@ def reference(request: pytest.FixtureRequest, paths: DataPaths, tmp_path_factory
     return reference_of(spec_of(paths, request.param), paths, tmp_path_factory.mktemp("reference"))
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study")
-
-
 # ------------------------------------------------------------------------------------------------- stopped and resumed
 
 

@@ -1,4 +1,4 @@
-"""What a reader of a Dice must know of its data and curriculum: found before training, said wherever the Dice is."""
+"""What a reader of a Dice must know of its data and curriculum, and how long a training takes: said beforehand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 from examples import finish, make_spec
 from prepared import NAME, MakeTrainer, plans_document, spec_of
 
@@ -24,7 +25,7 @@ from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import named_axes
 from study.curriculum.table import shortfalls
 from study.nnunet.datasets import data_paths, find_dataset
-from study.run.progress import absent_classes, remarks
+from study.run.progress import FOR_A_CPU, absent_classes, remarks, training_seconds, unknown, words
 from study.store.ledger import Ledger
 
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "bud": 3}
@@ -132,3 +133,38 @@ def test_remarks_stand_beside_the_dice_in_status_and_report(tmp_path: Path, caps
     found = gather([ledger.root])
     assert dict(basis(found.tables.trials, found.points))["Remarks"] == REMARK
     assert sorted(found.tables.trials["remarks"].fillna("")) == ["", REMARK]
+
+
+def test_a_forecast_leaves_weights_and_random_state_alone(make_trainer: Any) -> None:
+    trainer = make_trainer("pgps")
+    trainer.initialize()
+    weights = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    state, curriculum = torch.get_rng_state(), trainer.job.curriculum
+    whole = training_seconds(trainer, curriculum, 0)
+    assert whole > 0
+    assert training_seconds(trainer, curriculum, curriculum.total_iterations) == 0
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(90.0, False), (86_400.0, False), (1_000_000.0, True)])
+def test_days_on_a_cpu_are_warned_of(seconds: float, warned: bool) -> None:
+    assert words(90.0).startswith("the training takes about 0:01:30 here")
+    assert (FOR_A_CPU in words(seconds)) is warned
+
+
+@pytest.mark.parametrize(
+    ("axes", "iteration", "said"),
+    [
+        ({}, 0, "24 iterations to go, 9 stages, "),
+        ({}, 20, "4 iterations to go, 9 stages, "),
+        ({"scheme": "cps"}, 0, "24 iterations to go, 1 stage, 100% of the voxels "),
+        ({"scheme": "rpss"}, 0, "24 iterations to go, 9 stages, "),
+    ],
+)
+def test_on_a_gpu_the_work_is_told_and_no_time_is_made_up(data: Path, axes: Any, iteration: int, said: str) -> None:
+    curriculum = spec_of(data_paths(data), **axes).curriculum
+    told = unknown(curriculum, iteration)
+    assert told.startswith(said) and f"{curriculum.voxel_share:.0%} of the voxels" in told
+    assert "not known" in told and "\n" not in told
