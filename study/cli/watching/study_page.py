@@ -92,7 +92,9 @@ class Watched:
             self.update()
             Ledger.open(self.ledger.root)
             rows = self._board.rows()
-            self._standing = standing(self.ledger, rows, self._forecast.words(rows), self._note(), number=self._number)
+            silent = itertools.starmap(trouble_words, troubles(self.ledger.header()).items())
+            said = [*self._forecast.words(rows), *silent]
+            self._standing = standing(self.ledger, rows, said, self._note(), number=self._number)
             self._draw(rows)
         except (StudyError, OSError) as error:
             text = " ".join(str(error).replace(str(self.ledger.root), self.where).split())
@@ -220,8 +222,7 @@ def standing(
     ]
     if rows:
         parts.append(f"<p>{_text(counts(rows))}</p>")
-    silent = itertools.starmap(trouble_words, troubles(ledger.header()).items())
-    parts += [f"<p>{_text(sentence)}</p>" for sentence in (*outlook, *silent)]
+    parts += [f"<p>{_text(sentence)}</p>" for sentence in outlook]
     running = [_running(ledger, row) for row in rows if row.state is TrialState.RUNNING]
     waiting = [_line(row, f"at iteration {row.iteration}") for row in rows if row.state in _WAITING]
     failed = [
