@@ -133,6 +133,18 @@ def write_variant(
     return new
 
 
+def tiny_plans(data: Path, tmp_path: Path) -> DataPaths:
+    """The phantoms with the plans `TinyPlans`: 4 features and 16 voxels per axis."""
+    old, paths = data_paths(data), data_paths(tmp_path / "tiny")
+    folder = paths.preprocessed / NAME
+    folder.mkdir(parents=True)
+    for path in (old.preprocessed / NAME).iterdir():
+        (folder / path.name).symlink_to(path)
+    small = SmallPlan(max_features=4, patch_size=(16, 16, 16))
+    files.write_json(folder / "TinyPlans.json", small_plans(plans_document(data), [FULL], "TinyPlans", small))
+    return paths
+
+
 def cascade_plans(data: Path, tmp_path: Path) -> DataPaths:
     """The phantoms with plans of a cascade, and in `previous` the true labels as what the previous stage predicted."""
     import numpy as np

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sysconfig
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 # Each line of words is a command of nnU-Net's, by the function that its name stands for.
@@ -20,6 +21,7 @@ def main():
 if __name__ == "__main__":
     main()
 """
+TRAIN = ("nnunetv2.run.run_training", "run_training_entry", "nnUNetv2_train")
 INSTALL = ("nnunetv2.model_sharing.entry_points", "install_from_zip_entry_point")
 PREDICT = ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point")
 FIND_BEST = ("nnunetv2.evaluation.find_best_configuration", "find_best_configuration_entry_point")
@@ -35,13 +37,13 @@ def stock_python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def run_stock(python: Path, folder: Path, variables: dict[str, Path], *commands: tuple[str, ...]) -> str:
+def run_stock(python: Path, folder: Path, variables: Mapping[str, Path | str], *commands: tuple[str, ...]) -> str:
     """Run stock commands one after another in one process; what they print.
 
     Args:
         python: see `stock_python`.
         folder: an absent or empty one, to run in.
-        variables: of nnU-Net's.
+        variables: of nnU-Net's, and others that are to be set.
         commands: module, function, name of the command and its words.
     """
     folder.mkdir(parents=True, exist_ok=True)

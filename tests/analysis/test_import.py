@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ledgers import finish_trial, make_spec
+from prepared import FULL as CONFIGURATION
+from prepared import NAME, spec_of, tiny_plans, workplace
+from stock import TRAIN, run_stock, stock_python
 
 from analysis.statistics.evidence import gather
 from study.__main__ import main
 from study.common import files
+from study.run.trial import finished_trial, run_trial
 from study.store.audit import audit, read_trial
 from study.store.costs import bill
 from study.store.ledger import Ledger
@@ -168,6 +174,48 @@ def test_beside_trials_of_ours_it_has_a_place_on_the_front_of_time_and_none_on_t
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"finished"}
     assert pgps("export", tmp_path / "stock", "--out", tmp_path / "model.zip") == 2
     assert "was imported: its model is nnU-Net's own" in capsys.readouterr().err
+
+
+@pytest.mark.cluster
+def test_a_run_that_stock_nnunet_trained_stands_on_a_front_beside_ours(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, study = tiny_plans(data, tmp_path), Ledger.create(tmp_path / "study")
+    cores = str(os.cpu_count())
+    variables = {
+        "nnUNet_preprocessed": paths.preprocessed,
+        "nnUNet_raw": data / "nnUNet_raw",
+        "nnUNet_results": tmp_path / "results",
+        # nnU-Net asks torch for as many threads as there are cores; oneDNN waits for ever for those that OpenMP denies.
+        "nnUNet_n_proc_DA": "0",
+        "OMP_NUM_THREADS": cores,
+        "OMP_DYNAMIC": "false",
+    }
+    train = (*TRAIN, NAME, CONFIGURATION, "0", "-tr", "nnUNetTrainer_1epoch", "-p", "TinyPlans", "-device", "cpu")
+    run_stock(stock_python(tmp_path / "venv"), tmp_path / "elsewhere", variables, train)
+    run_trial(spec_of(paths, plans="TinyPlans"), study, workplace(paths))
+
+    assert pgps("import", tmp_path / "results", "--out", study.root) == 0
+    (stock,) = [trial for trial in study.trials() if trial.imported() is not None]
+    (fold,) = (tmp_path / "results").glob("*/*/fold_0")
+    records, (log,) = read_trial(stock), fold.glob("training_log*.txt")
+    assert finished_trial(stock).result.dice == summary_of(fold)["foreground_mean"]["Dice"]
+    assert stock.spec().imported == "nnUNetTrainer_1epoch" and stock.spec().curriculum.total_iterations == 250
+    (seconds,) = re.findall(r"Epoch time: ([0-9.]+) s", log.read_text(encoding="utf-8"))
+    found = bill(records.attempts, records.intervals)
+    assert found.training.seconds == float(seconds) and found.total.energy_kwh is None
+    assert (records.attempts[0].device, records.attempts[0].hostname) == ("cpu", socket.gethostname())
+    capsys.readouterr()
+    assert pgps("front", study.root, "--objectives", "dice,runtime_seconds") == 0
+    shown = capsys.readouterr()
+    assert "nnUNetTrainer_1epoch (imported)" in shown.out and "PGPS" in shown.out
+    assert "Time is by nnU-Net's log" in shown.err
+    assert pgps("compare", study.root, "--baseline", "imported", "--against", "pgps") == 0
+    assert "PGPS" in capsys.readouterr().out
+
+
+def summary_of(fold: Path) -> dict[str, Any]:
+    return dict(files.read_json(fold / "validation" / "summary.json"))
 
 
 def edited(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
