@@ -134,14 +134,14 @@ def write_variant(
 
 
 def tiny_plans(data: Path, tmp_path: Path) -> DataPaths:
-    """The phantoms with the plans `TinyPlans`: 4 features and 16 voxels per axis."""
+    """The phantoms with the plans `TinyPlans`, of 4 features."""
     old, paths = data_paths(data), data_paths(tmp_path / "tiny")
     folder = paths.preprocessed / NAME
     folder.mkdir(parents=True)
     for path in (old.preprocessed / NAME).iterdir():
         (folder / path.name).symlink_to(path)
-    small = SmallPlan(max_features=4, patch_size=(16, 16, 16))
-    files.write_json(folder / "TinyPlans.json", small_plans(plans_document(data), [FULL], "TinyPlans", small))
+    small = small_plans(plans_document(data), [FULL], "TinyPlans", SmallPlan(max_features=4))
+    files.write_json(folder / "TinyPlans.json", small)
     return paths
 
 

@@ -47,19 +47,20 @@ def following(trackers: Mapping[str, str], ledger: Ledger, say: Callable[[str], 
         say: told in one line when something goes wrong with a tracker, and when it goes right again.
     """
     followers = [_Follower(tracker, target, ledger.root.resolve()) for tracker, target in trackers.items()]
-    noted = troubles(ledger.header())
+    noted = dict[str, str]()
+    if troubles(ledger.header()):
+        _note(ledger, noted)
 
     def look() -> None:
         nonlocal noted
-        found = {each.tracker: each.trouble for each in followers if each.trouble is not None}
-        if found == noted:
-            return
-        for tracker in {*found, *noted} & trackers.keys():
-            if found.get(tracker) != noted.get(tracker):
-                say(trouble_words(tracker, found[tracker]) if tracker in found else f"{tracker} is told again")
-        noted = found
-        with suppress(StudyError, OSError):  # a full disk, a storage that is away
-            ledger.amend(**{TROUBLES: found})
+        found = {each.tracker: trouble for each in followers if (trouble := each.trouble) is not None}
+        # That, not how, it goes wrong: errors name addresses in memory.
+        changed = sorted(found.keys() ^ noted.keys())
+        for tracker in changed:
+            say(trouble_words(tracker, found[tracker]) if tracker in found else f"{tracker} is told again")
+        if changed:
+            noted = found
+            _note(ledger, found)
 
     patience = INTERRUPTED_SECONDS
     try:
@@ -68,6 +69,11 @@ def following(trackers: Mapping[str, str], ledger: Ledger, say: Callable[[str], 
     finally:
         _end(followers, patience)
         look()
+
+
+def _note(ledger: Ledger, found: Mapping[str, str]) -> None:
+    with suppress(StudyError, OSError):  # a full disk, a storage that is away
+        ledger.amend(**{TROUBLES: dict(found)})
 
 
 def _end(followers: Sequence[_Follower], seconds: float) -> None:
@@ -103,7 +109,7 @@ class _Follower:
                 start_new_session=True,
             )
         # Not among its words, which everybody on the machine can read: a target may hold a password.
-        self._pipe.send((tracker, target, root))
+        self._send((tracker, target, root))
 
     @property
     def trouble(self) -> str | None:
@@ -126,8 +132,11 @@ class _Follower:
 
     def end(self) -> None:
         self._is_ending = True
-        with suppress(OSError):
-            self._pipe.send("end")
+        self._send("end")
+
+    def _send(self, words: object) -> None:
+        with suppress(OSError):  # it has ended
+            self._pipe.send(words)
 
     def kill(self) -> None:
         self._process.kill()

@@ -29,6 +29,7 @@ _CURVES = (
     *("training_loss", "validation_loss", "pseudo_dice", "learning_rate", "batch_size", "training_seconds", "voxels"),
 )
 _SENT, _STAGE, _EVENTS = "pgps_sent.json", "stage", "events.out.tfevents.pgps"
+_MOST_LETTERS = 160
 _NOTHING_SENT: dict[str, Any] = {"epochs": 0, "ended": False, "bytes": 0, "run": ""}
 
 
@@ -116,9 +117,9 @@ class Teller:
             self._complain(f"{trial.trial_id} is left out: {error}")
         except Exception as error:  # of whichever library it is made with
             self._failed = trial.trial_id
-            words = " ".join(str(error).split()).partition(". ")[0]
+            words = shown(" ".join(str(error).split())).partition(". ")[0]
             where = f"{self._tracker} cannot use {shown(self._target)}"
-            raise MachineError(f"{where}: {type(error).__name__}: {shown(words)}") from error
+            raise MachineError(f"{where}: {type(error).__name__}: {words[:_MOST_LETTERS]}") from error
         self._told[trial.trial_id] = signature
         return sent
 

@@ -193,7 +193,10 @@ def test_a_run_that_stock_nnunet_trained_stands_on_a_front_beside_ours(
     }
     train = (*TRAIN, NAME, CONFIGURATION, "0", "-tr", "nnUNetTrainer_1epoch", "-p", "TinyPlans", "-device", "cpu")
     run_stock(stock_python(tmp_path / "venv"), tmp_path / "elsewhere", variables, train)
-    run_trial(spec_of(paths, plans="TinyPlans"), study, workplace(paths))
+    # Its settings: nothing else is compared.
+    same = {"optimizer": "sgd", "epochs": 1, "iterations_per_epoch": 250, "validation_batches": 50}
+    ours = spec_of(paths, plans="TinyPlans", training={**same, "test_time_mirroring": True})
+    run_trial(ours, study, workplace(paths))
 
     assert pgps("import", tmp_path / "results", "--out", study.root) == 0
     (stock,) = [trial for trial in study.trials() if trial.imported() is not None]
