@@ -57,28 +57,30 @@ class StockRun:
 
 
 def read_runs(folder: Path) -> tuple[list[StockRun], list[str]]:
-    """The finished folds of all model folders at or below a folder, and what was left out, a line each.
+    """The finished folds of all model folders at or below a folder, or a fold, and what was left out, a line each.
 
     Raises:
         MissingDataError: there is no model folder, or none of its folds is finished; or a file is damaged.
     """
     models = [folder] if (folder / "plans.json").is_file() else sorted(p.parent for p in folder.glob("*/plans.json"))
     models = models or sorted(path.parent for path in folder.glob("*/*/plans.json"))
-    models = [model for model in models if any(model.glob("fold_*"))]
-    if not models:
+    folds = [fold for model in models for fold in sorted(model.glob("fold_*"))]
+    if folder.name.startswith("fold_") and (folder.parent / "plans.json").is_file():
+        folds = [folder]
+    if not folds:
         raise MissingDataError(
             f"{folder} is no results folder of nnU-Net: no TRAINER__PLANS__CONFIGURATION with plans.json and a fold_0 "
             "is in it"
         )
     runs, left_out = list[StockRun](), list[str]()
-    for fold in (fold for model in models for fold in sorted(model.glob("fold_*"))):
+    for fold in folds:
         reason = _unfinished(fold)
         if reason:
             left_out.append(f"{fold} is left out: {reason}")
         else:
             runs.append(_run(fold))
     if not runs:
-        raise MissingDataError(f"no fold in {folder} is finished: {'; '.join(left_out)}")
+        raise MissingDataError(f"no fold in {folder} can be imported: {'; '.join(left_out)}")
     return runs, left_out
 
 
@@ -136,15 +138,15 @@ def _unfinished(fold: Path) -> str:
     if not fold.name.removeprefix("fold_").isdigit():
         return "it was trained on all cases, so it has no validation" if fold.name == "fold_all" else "it is no fold"
     missing = [name for name in (CHECKPOINT, "validation/summary.json") if not (fold / name).is_file()]
-    return f"it is not finished, without {' and '.join(missing)}" if missing else ""
+    if missing:
+        return f"it is not finished, without {' and '.join(missing)}"
+    return "" if any(fold.glob("training_log*.txt")) else "it has no training_log_*.txt, so what it took is not known"
 
 
 def _run(fold: Path) -> StockRun:
     trainer, plan, description = _model(fold.parent)
     debug = _json(fold / "debug.json") if (fold / "debug.json").is_file() else {}
     names = sorted(fold.glob("training_log*.txt"))
-    if not names:
-        raise MissingDataError(f"{fold} has no training_log_*.txt, so what it took is not known")
     logs = sorted((log for log in map(read_log, names) if log is not None), key=lambda log: log.began)
     spec = _spec(fold, trainer, plan, debug, logs)
     return StockRun(

@@ -74,7 +74,7 @@ def read_log(path: Path) -> TrainingLog | None:
     ]
     if not lines:
         if path.stat().st_size:
-            raise MissingDataError(f"{path} is no log of nnU-Net: no line begins with a time")
+            raise MissingDataError(f"{path} is no log of nnU-Net: no line begins with a time, 2026-11-02 10:00:00")
         return None
     stamped = [(_time(path, line[1]), line[2].strip()) for line in lines]
     epochs = list(_epochs(path, stamped))

@@ -110,6 +110,8 @@ def test_dice_is_the_summarys_time_the_logs_and_energy_unmeasured(results: Path,
 
 def test_again_it_is_the_same_and_another_run_is_another_seed(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
+    assert pgps("import", results / MODEL / "fold_1", "--out", out) == 0
+    assert [trial.spec().fold for trial in Ledger.open(out).trials()] == [1]
     assert pgps("import", results, "--out", out) == pgps("import", results / DATASET, "--out", out) == 0
     assert len(Ledger.open(out).trials()) == 2
     write_fold(tmp_path / "second", weights=b"other")
@@ -176,7 +178,7 @@ def test_beside_trials_of_ours_it_has_a_place_on_the_front_of_time_and_none_on_t
     assert "was imported: its model is nnU-Net's own" in capsys.readouterr().err
 
 
-@pytest.mark.cluster
+@pytest.mark.torture
 def test_a_run_that_stock_nnunet_trained_stands_on_a_front_beside_ours(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,8 +213,8 @@ def test_a_run_that_stock_nnunet_trained_stands_on_a_front_beside_ours(
     capsys.readouterr()
     assert pgps("front", study.root, "--objectives", "dice,runtime_seconds") == 0
     shown = capsys.readouterr()
-    assert "nnUNetTrainer_1epoch (imported)" in shown.out and "PGPS" in shown.out
-    assert "Time is by nnU-Net's log" in shown.err
+    assert "of 2 points are on the front" in shown.out
+    assert "nnUNetTrainer_1epoch (imported). Time is by nnU-Net's log" in shown.err
     assert pgps("compare", study.root, "--baseline", "imported", "--against", "pgps") == 0
     assert "PGPS" in capsys.readouterr().out
 
@@ -233,7 +235,10 @@ LOG = "training_log*.txt"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model": (lambda fold: (fold.parent / "plans.json").unlink(), "is no results folder of nnU-Net"),
     "no fold": (lambda fold: shutil.rmtree(fold), "is no results folder of nnU-Net"),
-    "unfinished": (lambda fold: (fold / "checkpoint_final.pth").unlink(), "no fold in .*checkpoint_final.pth"),
+    "unfinished": (
+        lambda fold: (fold / "checkpoint_final.pth").unlink(),
+        "no fold in .* can be imported: .*checkpoint_final.pth",
+    ),
     "not validated": (lambda fold: (fold / "validation" / "summary.json").unlink(), "without validation/summary.json"),
     "all": (lambda fold: fold.rename(fold.with_name("fold_all")), "trained on all cases"),
     "half a summary": (edited("validation/summary.json", lambda text: text[:99]), "summary.json is damaged"),
