@@ -138,11 +138,11 @@ def dropped(rows: pd.DataFrame) -> str:
     return f"Dropped for want of a Dice: {counted(count, 'pair') if count else 'no pair'}."
 
 
-def mean_and_sd(row: pd.Series[Any], name: str, decimals: int = 2) -> str:
+def mean_and_sd(row: pd.Series[Any], name: str) -> str:
     """`46.09 % ± 6.82 %`, or the mean alone where there is no SD."""
     mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    spread = "" if pd.isna(sd) else f" ± {percent(sd, decimals)}"
-    return f"{percent(mean, decimals)}{spread}"
+    spread = "" if pd.isna(sd) else f" ± {percent(sd, 2)}"
+    return f"{percent(mean, 2)}{spread}"
 
 
 def _table(rows: pd.DataFrame, cells: Sequence[Cell]) -> Table:

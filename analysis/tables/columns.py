@@ -39,8 +39,8 @@ def _words(name: str, label: str, meaning: str) -> Column:
     return Column(name=name, label=label, dtype="str", meaning=meaning)
 
 
-def _count(name: str, label: str, meaning: str, unit: str = "") -> Column:
-    return Column(name=name, label=label, unit=unit, dtype="Int64", meaning=meaning)
+def _count(name: str, label: str, meaning: str) -> Column:
+    return Column(name=name, label=label, dtype="Int64", meaning=meaning)
 
 
 def _number(name: str, label: str, meaning: str, unit: str = "", decimals: int | None = None) -> Column:

@@ -188,29 +188,25 @@ class Outlook:
 ENDED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.INFEASIBLE)
 
 
-def outlook(
-    preview: StudyPreview, rows: Sequence[TrialStatus], *, wanted: int | None = None, at_a_time: int | None = None
-) -> Outlook:
+def outlook(preview: StudyPreview, rows: Sequence[TrialStatus]) -> Outlook:
     """How a study goes against its preview.
 
     Args:
         preview: of it, see `recorded_preview`.
-        rows: its trials.
-        wanted: trials that the study is to have, None for those of the preview.
-        at_a_time: trials side by side, None for those that run now.
+        rows: its trials; as many as run now run side by side.
     """
     known = [(row, expected) for row in rows if (expected := _expected(preview, row)) is not None]
     finished = [(row, expected) for row, (expected, _) in known if row.state is TrialState.FINISHED]
     predicted = sum(expected for _, expected in finished)
     against = sum(row.runtime_seconds for row, _ in finished) / predicted if predicted else None
-    number = max(len(rows), round(preview.trials) if wanted is None else wanted)
+    number = max(len(rows), round(preview.trials))
     share = number / preview.trials if preview.trials else 1.0
     whole = share * (preview.seconds + preview.around_seconds)
     begun = sum(sum(expected) for _, expected in known)
     to_begin = max(0.0, whole - begun) if preview.listed else whole * (1 - len(rows) / number) if number else 0.0
     left = sum((1 - _done(row)) * sum(expected) for row, expected in known) + to_begin * (number > len(rows))
     running = sum(row.state is TrialState.RUNNING for row in rows)
-    left *= (against or 1.0) / max(1, at_a_time or running)
+    left *= (against or 1.0) / max(1, running)
     carbon = [row.co2_kg for row in rows if row.co2_kg is not None]
     return Outlook(
         trials=sum(row.state in ENDED for row in rows),
