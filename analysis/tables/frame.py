@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.columns import TABLES, Column, dtypes
-from analysis.tables.rows import UNREADABLE, trial_columns
+from analysis.tables.rows import UNREADABLE, trial_rows
 from study.common import files
 from study.common.errors import LedgerError
 from study.common.setting import Dtype
@@ -56,39 +56,49 @@ def read_studies(folders: Sequence[Path], *, with_details: bool = True) -> Table
 
     Args:
         folders: of the studies.
-        with_details: whether epochs and costs are needed, too; they are audited in any case. Without, there are no
-            epochs, and of the costs the time and iterations of training by stage.
+        with_details: whether epochs, costs and means over classes are needed, too; all is audited in any case. Without,
+            there are no epochs, no foreground in the cases, and of the costs time and iterations of training by stage.
 
     Raises:
         LedgerError: a folder is absent, no study, of a newer version, or not readable.
     """
-    values: dict[str, dict[str, Any]] = {
-        name: {column.name: [] for column in columns if column.name not in KEY} for name, columns in TABLES.items()
-    }
-    keys, lengths = [], []
+    trials: list[tuple[Any, ...]] = []
+    names = [column.name for column in TABLES["trials"]]
+    others = {name: _Below() for name in TABLES if name != "trials"}
     for study, ledger in _ledgers(folders):
         for folder in _trials(ledger):
-            keys.append((study, folder.trial_id))
-            lengths.append(_add(trial_columns(folder, with_details=with_details), values))
-    of_trials = [_series(names, "str") for names in zip(*keys, strict=True)]
-    for number, name in enumerate(TABLES if keys else ()):
-        rows = np.repeat(np.arange(len(keys)), [counts[number] for counts in lengths])
-        values[name] |= {key: column.take(rows) for key, column in zip(KEY, of_trials, strict=True)}
-    return tables_of(values)
+            row, rows = trial_rows(folder, with_details=with_details)
+            trials.append(tuple(map({**row, "study": study, "trial_id": folder.trial_id}.get, names)))
+            for name, below in others.items():
+                below.add(rows.get(name, {}))
+    values = dict(zip(names, zip(*trials, strict=True), strict=False))
+    keys = {key: _series(values.get(key, ()), "str") for key in KEY}
+    return tables_of({"trials": {**values, **keys}, **{name: below.values(keys) for name, below in others.items()}})
 
 
-def _add(
-    columns: Mapping[str, Mapping[str, Sequence[Any]]], values: Mapping[str, Mapping[str, list[Any]]]
-) -> list[int]:
-    """Put a trial's rows below those of each table, and say how many they are."""
-    lengths = []
-    for table, mine in values.items():
-        there = columns.get(table, {})
-        lengths.append(len(next(iter(there.values()), ())))
-        if missing := [None] * lengths[-1]:
-            for name, cells in mine.items():
-                cells.extend(there.get(name) or missing)
-    return lengths
+class _Below:
+    """Rows of one table, those of each trial below those of the one before, column by column."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, list[Any]] = {}
+        self._lengths: list[int] = []
+        self._length = 0
+
+    def add(self, rows: Mapping[str, Sequence[Any]]) -> None:
+        """Put a trial's rows below; a column that it lacks is missing there."""
+        for name, cells in rows.items():
+            column = self._cells.setdefault(name, [])
+            column += [None] * (self._length - len(column))
+            column += cells
+        self._lengths.append(len(next(iter(rows.values()), ())))
+        self._length += self._lengths[-1]
+
+    def values(self, keys: Mapping[str, pd.Series[Any]]) -> dict[str, Any]:
+        """The columns that there are, with those that say whose each row is, given those of all trials."""
+        rows = np.repeat(np.arange(len(self._lengths)), self._lengths)
+        for column in self._cells.values():
+            column += [None] * (self._length - len(column))
+        return {**self._cells, **{name: of_trials.take(rows) for name, of_trials in keys.items()}}
 
 
 def tables_of(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> Tables:

@@ -7,14 +7,14 @@ constant patch, `pdl+pgps` with the patches of PGPS, and so on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from study.common.serialize import canonical, sha256_of_parts
 from study.curriculum.chain import Geometry
-from study.curriculum.curriculum import Stage, resolve
+from study.curriculum.curriculum import Curriculum, Stage, resolve
 from study.curriculum.schemes import SCHEMES, Axes
 from study.store.specification import TRIAL_ID_LENGTH, TrialSpec
 
@@ -58,15 +58,18 @@ def method_of(spec: TrialSpec) -> str:
     """
     if spec.imported is not None:
         return IMPORTED
-    method = _patch_method(spec)
+    training, kept = spec.training, [getattr(spec.axes, field) for field in BESIDE_SCHEME]
+    length = (training.epochs, training.iterations_per_epoch)
+    method = _patch_method(spec.curriculum, spec.scheme, spec.axes.order, length, *kept)
     return method if spec.data is None else with_data_curriculum(method)
 
 
-def _patch_method(spec: TrialSpec) -> str:
-    if spec.curriculum.is_constant:
+@lru_cache(maxsize=4096)
+def _patch_method(curriculum: Curriculum, scheme: str, order: str, length: tuple[int, int], *kept: Any) -> str:
+    if curriculum.is_constant:
         return CONSTANT
-    names, shapes = dict.fromkeys((spec.scheme, *SCHEMES)), _shapes(spec.curriculum.stages)
-    return next((name for name in names if _is_scheme(spec, name, shapes)), OTHER)
+    names, shapes = dict.fromkeys((scheme, *SCHEMES)), _shapes(curriculum.stages)
+    return next((name for name in names if _is_scheme(name, curriculum, shapes, order, length, kept)), OTHER)
 
 
 def point_id(spec: TrialSpec) -> str:
@@ -87,7 +90,8 @@ def point_id(spec: TrialSpec) -> str:
     return sha256_of_parts(parts)[:TRIAL_ID_LENGTH]
 
 
-def stage_table(spec: TrialSpec) -> str:
+@lru_cache(maxsize=4096)
+def stage_table(curriculum: Curriculum) -> str:
     """The resolved stages as a JSON list of patch_size, batch_size, first_iteration and iterations."""
     rows = [
         {
@@ -96,23 +100,23 @@ def stage_table(spec: TrialSpec) -> str:
             "first_iteration": stage.first_iteration,
             "iterations": stage.iterations,
         }
-        for stage in spec.curriculum.stages
+        for stage in curriculum.stages
     ]
     return _COMPACT.encode(rows)
 
 
-def _is_scheme(spec: TrialSpec, name: str, shapes: Shapes) -> bool:
-    geometry, kept = spec.curriculum.geometry, [getattr(spec.axes, field) for field in BESIDE_SCHEME]
-    axes = _axes(name, *kept)
-    if spec.curriculum.random_draws or axes.order == "random":
+def _is_scheme(
+    name: str, curriculum: Curriculum, shapes: Shapes, order: str, length: tuple[int, int], kept: Sequence[Any]
+) -> bool:
+    geometry, axes = curriculum.geometry, _axes(name, *kept)
+    if curriculum.random_draws or axes.order == "random":
         # Random tables differ by their draws, so what is drawn from is compared.
-        return axes.order == spec.axes.order and _whole(geometry, axes, 1, 1) == shapes
-    length = (spec.training.epochs, spec.training.iterations_per_epoch)
+        return axes.order == order and _whole(geometry, axes, 1, 1) == shapes
     # Budgets are many and share their sizes, unless a training is too short for all of them.
     whole = _whole(geometry, _axes(name, 1.0, *kept[1:]), *length)
-    if len(whole) <= spec.curriculum.total_iterations and whole != shapes:
+    if len(whole) <= curriculum.total_iterations and whole != shapes:
         return False
-    return _stages(geometry, axes, *length) == spec.curriculum.stages
+    return _stages(geometry, axes, *length) == curriculum.stages
 
 
 def _shapes(stages: Iterable[Stage]) -> Shapes:

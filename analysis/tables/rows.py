@@ -69,11 +69,11 @@ FOREGROUND = "foreground"
 _OF_THE_NODE = ("estimated", "measured")
 
 
-def trial_columns(folder: TrialFolder, *, with_details: bool = True) -> dict[str, Columns]:
-    """The trial's rows by table, column by column: of millions of rows, as dictionaries, there would be gigabytes.
+def trial_rows(folder: TrialFolder, *, with_details: bool = True) -> tuple[Row, dict[str, Columns]]:
+    """The trial's row of `trials`, and its rows of the other tables, column by column: there may be millions.
 
     One that does not pass the audit is a row of `trials` alone, with the reason. Without details there are no epochs,
-    and of the costs what paces are computed from.
+    of the cases the classes alone, and of the costs what paces are computed from.
     """
     try:
         records = read_trial(folder)
@@ -87,16 +87,18 @@ def trial_columns(folder: TrialFolder, *, with_details: bool = True) -> dict[str
             **_costs(attempts, costs, {i.phase for i in records.intervals}, imported=imported),
             **_use(records.intervals),
         }
-        return {
-            "trials": _in_columns([row]),
-            "epochs": _in_columns(list(_epoch_rows(records.epochs, costs.entries))) if with_details else {},
-            "cases": _case_columns(records.result),
-            "costs": _in_columns(list(_cost_rows(costs.entries)))
-            if with_details
-            else _stage_seconds(records.intervals),
+        if not with_details:
+            return row, {
+                "cases": _case_columns(records.result, with_means=False),
+                "costs": _stage_seconds(records.intervals),
+            }
+        return row, {
+            "epochs": _in_columns(list(_epoch_rows(records.epochs, costs.entries))),
+            "cases": _case_columns(records.result, with_means=True),
+            "costs": _in_columns(list(_cost_rows(costs.entries))),
         }
     except (StudyError, *UNFORESEEN) as error:
-        return {"trials": {"state": [UNREADABLE], "failure": [" ".join(str(error).split())]}}
+        return {"state": UNREADABLE, "failure": " ".join(str(error).split())}, {}
 
 
 def _in_columns(rows: Sequence[Row]) -> Columns:
@@ -116,7 +118,7 @@ def _setting(spec: TrialSpec) -> Row:
         "method": method_of(spec),
         "pdl_iterations": None if spec.data is None else spec.data.until_iteration,
         "n_stages": len(spec.curriculum.stages),
-        "stage_table": stage_table(spec),
+        "stage_table": stage_table(spec.curriculum),
         "iterations": spec.curriculum.total_iterations,
     }
 
@@ -208,20 +210,24 @@ def carbon_words(intensity_kg_per_kwh: float, pue: float) -> str:
     return f"{intensity_kg_per_kwh:g} kg CO₂ per kWh, PUE {pue:g}"
 
 
-def _case_columns(result: TrialResult | None) -> Columns:
+def _case_columns(result: TrialResult | None, *, with_means: bool) -> Columns:
     if result is None:
         return {}
-    by_case = result.dice_per_case_and_class
-    metrics: dict[str, list[float | None]] = {name: [] for name in result.metrics}
-    for name, values in metrics.items():
-        for case in result.dice_per_case:
-            measured = result.metrics[name].per_case_and_class.get(case, {})
-            values += [_mean(measured), *map(measured.get, by_case[case])]
+    means, by_case = result.dice_per_case, result.dice_per_case_and_class
+    measured = {"dice": by_case, **{name: one.per_case_and_class for name, one in result.metrics.items()}}
+    labels = {case: (*by_case[case],) for case in means}
+    cells: dict[str, list[float | None]] = {name: [] for name in measured}
+    for name, values in measured.items():
+        for case, shown in labels.items():
+            mine = values.get(case, {})
+            if with_means:
+                cells[name].append(means[case] if name == "dice" else _mean(mine))
+            cells[name] += map(mine.get, shown)
+    first = (FOREGROUND,) if with_means else ()
     return {
-        "case": [case for case in result.dice_per_case for _ in range(1 + len(by_case[case]))],
-        "label": [label for case in result.dice_per_case for label in (FOREGROUND, *by_case[case])],
-        "dice": [dice for case, mean in result.dice_per_case.items() for dice in (mean, *by_case[case].values())],
-        **metrics,
+        "case": [case for case, shown in labels.items() for _ in (*first, *shown)],
+        "label": [label for shown in labels.values() for label in (*first, *shown)],
+        **cells,
     }
 
 

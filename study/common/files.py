@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 DISK_FULL_CODES = (errno.ENOSPC, errno.EDQUOT)
 # Our lines are ASCII; after a power cut a file system may give back what had no time to arrive as zeros.
 _CUT_SHORT = re.compile(rb"\{[ -~]*\x00*|\x00+")
-# What reading a document and making a record of it may raise when it is not what was written.
-_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInputError)
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInputError)
+"""What reading a document and making a record of it may raise when it is not what was written."""
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -72,11 +72,29 @@ def read_json(path: Path | str) -> Any:
     Raises:
         ValueError: it is none, or nested without end.
     """
+    return parsed(read_whole(path))
+
+
+def parsed(content: bytes) -> Any:
+    """What a JSON document holds; see `read_json`."""
     try:
         # UTF-8 alone, as nnU-Net reads it: from bytes Python would take other encodings, too.
-        return json.loads(read_whole(path).decode())
+        return json.loads(content.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def members(content: bytes) -> dict[str, str]:
+    """The members of a JSON object by name, each in its own words, which are still to be parsed.
+
+    Raises:
+        ValueError: it is not laid out as `write_json` does.
+    """
+    text = content.decode()
+    if not (text.startswith('{\n "') and text.endswith("\n}\n")):
+        raise ValueError("it is laid out in another way")
+    # No word of JSON goes over the end of a line: where the members are JSON, so is the whole.
+    return dict(member.split('": ', 1) for member in text[4:-3].split(',\n "'))
 
 
 def read_whole(path: Path | str, *, most: int = -1) -> bytes:
@@ -167,7 +185,7 @@ def load_lines(path: Path | str, make: Callable[[dict[str, Any]], _T], remedy: s
         try:
             for record in records:
                 made.append(make(record))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(f"line {len(made) + 1} is no record of this file ({_in_words(error)})") from error
     return made
 
@@ -253,7 +271,7 @@ def damage_named(path: Path | str, remedy: str, *passed: type[Exception]) -> Ite
         raise LedgerError(f"{path} is not there; {remedy}") from error
     except OSError as error:
         raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise LedgerError(f"{path} is damaged: {_in_words(error)}; {remedy}") from error
 
 

@@ -110,6 +110,15 @@ class Curriculum:
     volume_rule: VolumeRule = ROUNDED
 
     @cached_property
+    def _hash(self) -> int:
+        # Of numbers alone, so that it is the same in every process.
+        return hash((self.geometry, self.stages, self.seed, self.total_iterations))
+
+    def __hash__(self) -> int:
+        """Computed once: thousands of trials have the same curriculum, and what is told of it is remembered."""
+        return self._hash
+
+    @cached_property
     def _starts(self) -> list[int]:
         return [stage.first_iteration for stage in self.stages]
 
@@ -142,7 +151,7 @@ class Curriculum:
             if stage.crops_per_volume > 1
         )
 
-    @property
+    @cached_property
     def voxels(self) -> int:
         """Voxels trained on over the whole curriculum."""
         return sum(stage.voxels for stage in self.stages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from math import isclose
 from typing import Any
 
@@ -106,24 +106,22 @@ def _dice_problem(result: TrialResult) -> str | None:
     labels = set().union(*by_case.values())
     if labels and labels != result.dice_per_class.keys():
         return "its classes are others by case than in the mean"
-    if _is_off(result.dice, result.dice_per_class.values()):
-        return f"its Dice {result.dice!r} is not the mean of its parts"
-    for case, mean in result.dice_per_case.items():
-        if _is_off(mean, by_case[case].values()):
-            return f"Dice of case {case} {mean!r} is not the mean of its parts"
-    for label in labels:
-        if _is_off(mean := result.dice_per_class[label], [classes.get(label) for classes in by_case.values()]):
-            return f"Dice of class {label} {mean!r} is not the mean of its parts"
-    return None
+    of_cases = [by_case[case].values() for case in result.dice_per_case]
+    of_classes = [[classes.get(label) for classes in by_case.values()] for label in result.dice_per_class if labels]
+    return (
+        _off({"its Dice": result.dice}, [result.dice_per_class.values()])
+        or _off(result.dice_per_case, of_cases, "Dice of case ")
+        or _off(result.dice_per_class, of_classes, "Dice of class ")
+    )
 
 
-def _is_off(mean: float | None, values: Collection[float | None]) -> bool:
+def _off(means: Mapping[str, float | None], parts: Iterable[Collection[float | None]], what: str = "") -> str | None:
     # Thousands of trials are read at a time, and hardly a case lacks a class.
-    if None in values:
-        values = [value for value in values if value is not None]
-    if not values:
-        return False
-    return mean is None or abs(mean - sum(values) / len(values)) > _DICE_TOLERANCE  # type: ignore[arg-type]
+    for (name, mean), values in zip(means.items(), parts, strict=False):
+        known = [value for value in values if value is not None] if None in values else values
+        if known and (mean is None or abs(mean - sum(known) / len(known)) > _DICE_TOLERANCE):  # type: ignore[arg-type]
+            return f"{what}{name} {mean!r} is not the mean of its parts"
+    return None
 
 
 def _voxel_problem(result: TrialResult, spec: TrialSpec) -> str | None:

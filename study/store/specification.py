@@ -6,12 +6,15 @@ that resolve to the same table are the same trial.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Self, TypeVar
 
+from study.common import files
 from study.common.checks import check_choice, check_name, check_range, is_whole
 from study.common.errors import InvalidInputError
 from study.common.serialize import canonical, record_to_json, sha256_of_parts
@@ -51,6 +54,8 @@ _ADDED = (
     "augmentation_preset",
     "normalization",
 )
+# What trials of the same training differ in; the first of these are no part of the identity.
+_OWN = ("scheme", "axes", "fold", "seed", "split_sha256")
 _T = TypeVar("_T")
 
 
@@ -202,6 +207,24 @@ class TrialSpec:
             "imported": made.imported,
         }
         return made
+
+    @classmethod
+    def from_file(cls, content: bytes) -> Self:
+        """What a file holds; of thousands of trials most differ in these alone, and the rest of them is read once."""
+        with suppress(*files.DAMAGE):
+            parts = files.members(content)
+            own = {name: json.loads(parts.pop(name)) for name in _OWN}
+            like: Self = _like(cls, tuple(parts.items()))
+            made = replace(like, **{**own, "axes": _settings(Axes, own["axes"])})
+            vars(made)["canonical"] = {**like.canonical, **{name: canonical(own[name]) for name in _OWN[2:]}}
+            return made
+        return cls.from_json(files.parsed(content))
+
+
+@lru_cache(maxsize=4096)
+def _like(cls: type[TrialSpec], parts: tuple[tuple[str, str], ...]) -> Any:
+    data = {name: json.loads(text) for name, text in parts}
+    return cls.from_json({**data, "scheme": "", "axes": {}, "fold": 0, "seed": 0, "split_sha256": ""})
 
 
 def _settings(cls: type[_T], values: Mapping[str, Any]) -> _T:

@@ -97,7 +97,7 @@ class TrialFolder:
     def spec(self) -> TrialSpec:
         """The specification."""
         with files.damage_named(f"{self.path}/{SPEC}", self.remedy(SPEC)):
-            return TrialSpec.from_json(files.read_json(f"{self.path}/{SPEC}"))
+            return TrialSpec.from_file(files.read_whole(f"{self.path}/{SPEC}"))
 
     def state(self) -> TrialState:
         """The state now: a result means finished, a held lock running, else what the last event says."""
