@@ -62,6 +62,8 @@ class CaseDice:
     def weights_of(self, point_id: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Where the trainings of a configuration are, and the weight of each in its mean."""
         mine = self.rows_of(point_id)
+        if len(mine) == 1:
+            return mine, np.ones(1)
         folds, which, seeds = np.unique(self.folds[mine], return_inverse=True, return_counts=True)
         return mine, 1 / (len(folds) * seeds[which])
 

@@ -233,6 +233,8 @@ def _over_trainings(sample: CaseDice, weights: Array, dice: Array) -> tuple[Arra
 
 def _pooled(dice: Array, folds: NDArray[np.int64]) -> tuple[float, int]:
     """Variance of trainings within folds, and its degrees of freedom."""
+    if len(dice) == 1:
+        return np.nan, 0
     groups = [dice[folds == fold] for fold in np.unique(folds)]
     freedom = sum(len(group) - 1 for group in groups)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)

@@ -6,6 +6,8 @@ its state and the reason. The columns are documented in `analysis.tables.columns
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +66,7 @@ def read_studies(folders: Sequence[Path], *, with_details: bool = True) -> Table
     """
     trials: list[tuple[Any, ...]] = []
     names = [column.name for column in TABLES["trials"]]
-    others = {name: _Below() for name in TABLES if name != "trials"}
+    others = {name: _Below(columns) for name, columns in TABLES.items() if name != "trials"}
     for study, ledger in _ledgers(folders):
         for folder in _trials(ledger):
             row, rows = trial_rows(folder, with_details=with_details)
@@ -79,26 +81,35 @@ def read_studies(folders: Sequence[Path], *, with_details: bool = True) -> Table
 class _Below:
     """Rows of one table, those of each trial below those of the one before, column by column."""
 
-    def __init__(self) -> None:
-        self._cells: dict[str, list[Any]] = {}
+    def __init__(self, columns: Sequence[Column]) -> None:
+        # Numbers not as objects: there may be millions.
+        self._cells: dict[str, Any] = {
+            name: array("d") if dtype == "float64" else [] for name, dtype in dtypes(columns).items()
+        }
         self._lengths: list[int] = []
         self._length = 0
 
     def add(self, rows: Mapping[str, Sequence[Any]]) -> None:
         """Put a trial's rows below; a column that it lacks is missing there."""
         for name, cells in rows.items():
-            column = self._cells.setdefault(name, [])
-            column += [None] * (self._length - len(column))
-            column += cells
+            self._fill(name)
+            column = self._cells[name]
+            is_number = isinstance(column, array) and None in cells
+            column.extend([math.nan if cell is None else cell for cell in cells] if is_number else cells)
         self._lengths.append(len(next(iter(rows.values()), ())))
         self._length += self._lengths[-1]
 
     def values(self, keys: Mapping[str, pd.Series[Any]]) -> dict[str, Any]:
         """The columns that there are, with those that say whose each row is, given those of all trials."""
         rows = np.repeat(np.arange(len(self._lengths)), self._lengths)
-        for column in self._cells.values():
-            column += [None] * (self._length - len(column))
+        for name in self._cells:
+            self._fill(name)
         return {**self._cells, **{name: of_trials.take(rows) for name, of_trials in keys.items()}}
+
+    def _fill(self, name: str) -> None:
+        column = self._cells[name]
+        if missing := self._length - len(column):
+            column.extend([math.nan if isinstance(column, array) else None] * missing)
 
 
 def tables_of(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> Tables:
@@ -119,6 +130,8 @@ def _frame(values: Mapping[str, Sequence[Any]], columns: Sequence[Column]) -> pd
 def _series(cells: Sequence[Any], dtype: Dtype) -> pd.Series[Any]:
     if isinstance(cells, pd.Series):
         return cells.reset_index(drop=True)
+    if isinstance(cells, array):
+        return pd.Series(np.array(cells))
     made = pd.Series(cells, dtype=object)
     try:
         return made.astype(dtype)

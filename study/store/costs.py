@@ -92,12 +92,8 @@ def entries(
     pue: float | None = None,
 ) -> tuple[Entry, ...]:
     """A trial's intervals, priced; the arguments are those of `bill`."""
-    headers = {a.attempt: a for a in attempts}
-    rates = {a.attempt: _rate(a, carbon_intensity_kg_per_kwh, pue) for a in attempts}
-    lost_from = {a.attempt: _lost_from(a, attempts) for a in attempts}
-    return tuple(
-        _entry(i, headers[i.attempt], rates[i.attempt], lost_from[i.attempt]) for i in intervals if i.attempt in headers
-    )
+    known = {a.attempt: (a, _rate(a, carbon_intensity_kg_per_kwh, pue), _lost_from(a, attempts)) for a in attempts}
+    return tuple(_entry(i, *known[i.attempt]) for i in intervals if i.attempt in known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +162,14 @@ def total(charges: Iterable[Charge]) -> Charge:
     rows = [vars(charge) for charge in charges if charge is not _NOTHING]
     if len(rows) < 2:
         return made_of(Charge, rows[0]) if rows else _NOTHING
-    return made_of(Charge, {name: _sum([row[name] for row in rows]) for name in Charge.__dataclass_fields__})
+    # Each has the fields in their order.
+    columns = zip(*[row.values() for row in rows], strict=True)
+    return made_of(Charge, dict(zip(Charge.__dataclass_fields__, map(_sum, columns), strict=True)))
 
 
 def _entry(interval: CostInterval, header: AttemptHeader, rate: float, lost_from: int | None) -> Entry:
     charge = _charge(interval, header, rate)
-    waste = scaled(charge, _lost_share(interval, lost_from))
+    waste = _NOTHING if lost_from is None else scaled(charge, _lost_share(interval, lost_from))
     return made_of(Entry, {"interval": interval, "header": header, "charge": charge, "waste": waste})
 
 
@@ -199,8 +197,8 @@ def _lost_from(header: AttemptHeader, attempts: Sequence[AttemptHeader]) -> int 
     return min(later, default=None)
 
 
-def _lost_share(interval: CostInterval, lost_from: int | None) -> float:
-    if lost_from is None or interval.phase is Phase.SETUP:
+def _lost_share(interval: CostInterval, lost_from: int) -> float:
+    if interval.phase is Phase.SETUP:
         return 0.0
     if interval.phase is Phase.FINAL_VALIDATION:
         return 1.0

@@ -128,10 +128,10 @@ def _voxel_problem(result: TrialResult, spec: TrialSpec) -> str | None:
     curriculum = spec.curriculum
     if result.iterations > curriculum.total_iterations:
         return f"it is of {result.iterations} iterations, the trial of {curriculum.total_iterations}"
-    sizes = [stage.voxels_per_iteration for stage in curriculum.stages]
-    low, high = min(sizes) * result.iterations, max(sizes) * result.iterations
-    if spec.stopped_at(result.iterations) is None:
-        low = high = curriculum.voxels
+    low = high = curriculum.voxels
+    if spec.stopped_at(result.iterations) is not None:
+        sizes = [stage.voxels_per_iteration for stage in curriculum.stages]
+        low, high = min(sizes) * result.iterations, max(sizes) * result.iterations
     if not low <= result.voxels <= high:
         return f"{result.voxels} voxels cannot be those of its curriculum"
     share = curriculum.share_of_cps(result.voxels, result.iterations)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self, TypeVar
 
@@ -122,6 +122,9 @@ class TrialSpec:
     def __post_init__(self) -> None:
         for name in ("dataset", "plans", "configuration"):
             check_name(name, getattr(self, name))
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("fold", "seed"):
             if not is_whole(getattr(self, name)) or getattr(self, name) < 0:
                 raise InvalidInputError(field=name, received=getattr(self, name), legal="a whole number of at least 0")
@@ -215,8 +218,11 @@ class TrialSpec:
             parts = files.members(content)
             own = {name: json.loads(parts.pop(name)) for name in _OWN}
             like: Self = _like(cls, tuple(parts.items()))
-            made = replace(like, **{**own, "axes": _settings(Axes, own["axes"])})
-            vars(made)["canonical"] = {**like.canonical, **{name: canonical(own[name]) for name in _OWN[2:]}}
+            own["canonical"] = {**like.canonical, **{name: canonical(own[name]) for name in _OWN[2:]}}
+            own["axes"] = _settings(Axes, own["axes"])
+            made = object.__new__(cls)
+            vars(made).update(vars(like), **own)
+            made._check_numbers()
             return made
         return cls.from_json(files.parsed(content))
 
@@ -224,7 +230,11 @@ class TrialSpec:
 @lru_cache(maxsize=4096)
 def _like(cls: type[TrialSpec], parts: tuple[tuple[str, str], ...]) -> Any:
     data = {name: json.loads(text) for name, text in parts}
-    return cls.from_json({**data, "scheme": "", "axes": {}, "fold": 0, "seed": 0, "split_sha256": ""})
+    made = cls.from_json({**data, "scheme": "", "axes": {}, "fold": 0, "seed": 0, "split_sha256": ""})
+    vars(made)["canonical"] = made.canonical
+    # Those are of the blanks.
+    del vars(made)["_plain"], vars(made)["_identity"]
+    return made
 
 
 def _settings(cls: type[_T], values: Mapping[str, Any]) -> _T:
