@@ -91,9 +91,9 @@ class _Below:
 
     def add(self, rows: Mapping[str, Sequence[Any]]) -> None:
         """Put a trial's rows below; a column that it lacks is missing there."""
-        for name, cells in rows.items():
+        for name in self._cells.keys() & rows.keys():
             self._fill(name)
-            column = self._cells[name]
+            column, cells = self._cells[name], rows[name]
             is_number = isinstance(column, array) and None in cells
             column.extend([math.nan if cell is None else cell for cell in cells] if is_number else cells)
         self._lengths.append(len(next(iter(rows.values()), ())))
