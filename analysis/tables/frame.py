@@ -83,9 +83,8 @@ class _Below:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         # Numbers not as objects: there may be millions.
-        self._cells: dict[str, Any] = {
-            name: array("d") if dtype == "float64" else [] for name, dtype in dtypes(columns).items()
-        }
+        types = {name: dtype for name, dtype in dtypes(columns).items() if name not in KEY}
+        self._cells: dict[str, Any] = {n: array("d") if dtype == "float64" else [] for n, dtype in types.items()}
         self._lengths: list[int] = []
         self._length = 0
 
