@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import types
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from study.cluster.local import configure_ray
-from study.common.errors import MachineError
+from study.cluster.local import check_address, configure_ray
+from study.common.errors import InvalidInputError, MachineError
 from study.search.space import Resources
 
 ERRORS: list[Exception] = [
@@ -64,3 +66,32 @@ def test_a_setting_that_ray_cannot_read_is_named(name: str, value: str) -> None:
     answer = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=False)
     assert f"MachineError: received {name}={value!r} in the environment, which Ray cannot read" in answer.stderr
     assert "hidden" not in answer.stderr
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n", b""])
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_who_listens_and_is_no_ray_is_told_at_once(scheme: str, said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        Thread(target=_answer_once, args=(server, said), daemon=True).start()
+        with pytest.raises(MachineError, match=r"something else than Ray listens there \(it said (b'|nothing)"):
+            check_address(address)
+
+
+def test_a_grpc_server_may_be_ray() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        Thread(target=_answer_once, args=(server, b"\0\0\0\x04\0\0\0\0\0"), daemon=True).start()
+        check_address(address)
+
+
+def _answer_once(server: socket.socket, said: bytes) -> None:
+    with server.accept()[0] as connection:
+        connection.recv(1000)
+        connection.sendall(said)
+
+
+def test_an_address_that_is_none_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with pytest.raises(InvalidInputError, match="received 'nonsense', legal is auto or HOST:PORT"):
+        check_address("auto")

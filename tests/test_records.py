@@ -195,3 +195,26 @@ def test_given_settings_are_kept() -> None:
 def test_folds_and_seeds_are_counted_from_zero(field: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{field}: received -1, legal is a whole number of at least 0"):
         replace(make_spec(), **{field: -1})
+
+
+def test_specifications_that_differ_in_fold_seed_and_axes_are_read_as_one_alone() -> None:
+    """As files hold them, in our layout or another; what else they hold is read once."""
+    specs = [replace(make_spec("pgps", min_patch=share), fold=n, seed=n) for n, share in enumerate([0.0, 0.01])]
+    read = [TrialSpec.from_file((json.dumps(spec.to_json(), indent=1) + "\n").encode()) for spec in specs]
+    assert read == specs == [TrialSpec.from_file(json.dumps(spec.to_json()).encode()) for spec in specs]
+    assert [spec.trial_id for spec in read] == [spec.trial_id for spec in specs]
+    assert [spec.to_json() for spec in read] == [spec.to_json() for spec in specs]
+    assert read[0].curriculum is read[1].curriculum
+
+
+@pytest.mark.parametrize("name", ["fold", "training", "curriculum", "axes"])
+@pytest.mark.parametrize("text", ['"x"', "-1", "[", "1,\n 2"])
+def test_a_member_of_another_kind_is_refused_in_whatever_layout(name: str, text: str) -> None:
+    plain = make_spec("pgps").to_json()
+    refused = []
+    for indent in (1, None):
+        content = json.dumps({**plain, name: 987654321}, indent=indent).replace("987654321", text) + "\n"
+        with pytest.raises((ValueError, TypeError, KeyError, AttributeError, InvalidInputError)) as caught:
+            TrialSpec.from_file(content.encode())
+        refused.append(type(caught.value))
+    assert refused[0] is refused[1]

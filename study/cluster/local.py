@@ -45,6 +45,8 @@ TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SETTINGS_OF_GIVEN_CLUSTER = {
     # Each try to reach one that does not answer takes 40 s; Ray's default is twenty.
     "RAY_NUM_REDIS_GET_RETRIES": "1",
+    # Its native code would tell each of them beside our line.
+    "RAY_BACKEND_LOG_LEVEL": "error",
 }
 
 
@@ -93,7 +95,10 @@ def _keep_token_private() -> None:
 
 
 AUTO = "auto"
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS, GREETING_SECONDS = 5.0, 30.0
+# HTTP/2 (RFC 9113): the type of a frame of settings, and how a client begins, with an empty one.
+_SETTINGS = b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
 
 
 def check_address(address: str) -> None:
@@ -104,17 +109,32 @@ def check_address(address: str) -> None:
         MachineError: nothing answers.
     """
     if address == AUTO:
+        # As Ray resolves it.
+        address = os.environ.get("RAY_ADDRESS") or AUTO
+    if address == AUTO:
         return
     match = re.fullmatch(r"(?:ray://)?\[?([^\s/]+?)\]?:(\d{1,5})", address)
     if match is None or not 0 < int(match[2]) < 2**16:
         raise InvalidInputError(field="--address", received=address, legal="auto or HOST:PORT of a Ray cluster")
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
+        with socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS) as connection:
+            trouble = None if os.environ.get("RAY_USE_TLS", "0") != "0" else _no_grpc(connection)
     except OSError as error:
-        raise MachineError(
-            f"--address: received {address!r}, nothing answers there ({error.strerror or error}); "
-            "start a cluster with `ray start --head`, or leave --address out to use this machine alone"
-        ) from error
+        trouble = f"nothing answers there ({error.strerror or error})"
+    if trouble:
+        remedy = "start a cluster with `ray start --head`, or leave --address out to use this machine alone"
+        raise MachineError(f"--address: received {address!r}, {trouble}; {remedy}")
+
+
+def _no_grpc(connection: socket.socket) -> str | None:
+    """What is wrong with who listens: Ray would ask it for a minute. A gRPC server greets with HTTP/2 settings."""
+    answer = b""
+    with suppress(OSError):
+        connection.settimeout(GREETING_SECONDS)
+        connection.sendall(_GREETING)
+        answer = connection.recv(9, socket.MSG_WAITALL)
+    said = repr(answer) if answer else "nothing"
+    return None if answer[3:4] == _SETTINGS else f"something else than Ray listens there (it said {said})"
 
 
 # A tenth goes ten times into one in spite of binary fractions.
