@@ -23,7 +23,7 @@ from study.common.errors import LedgerError
 from study.common.setting import Dtype
 from study.common.terminal import visible
 from study.store import locks
-from study.store.audit import folders
+from study.store.audit import folders, reading_ahead
 from study.store.ledger import Ledger
 from study.store.trial_folder import RESULT
 
@@ -68,8 +68,8 @@ def read_studies(folders: Sequence[Path], *, with_details: bool = True) -> Table
     names = [column.name for column in TABLES["trials"]]
     others = {name: _Below(columns) for name, columns in TABLES.items() if name != "trials"}
     for study, ledger in _ledgers(folders):
-        for folder in _trials(ledger):
-            row, rows = trial_rows(folder, with_details=with_details)
+        for folder, ahead in reading_ahead(_trials(ledger)):
+            row, rows = trial_rows(folder, ahead, with_details=with_details)
             trials.append(tuple(map({**row, "study": study, "trial_id": folder.trial_id}.get, names)))
             for name, below in others.items():
                 below.add(rows.get(name, {}))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from analysis.tables.methods import method_of, point_id, stage_table
 from study.common.errors import StudyError
-from study.store.audit import UNFORESEEN, read_trial
+from study.store.audit import UNFORESEEN, Ahead, read_trial
 from study.store.costs import Bill, Entry, bill, scaled, total
 from study.store.readings import MeterInfo
 from study.store.records import TRAINING_PHASES, AttemptHeader, CostInterval, EpochReport, Phase
@@ -69,14 +69,14 @@ FOREGROUND = "foreground"
 _OF_THE_NODE = ("estimated", "measured")
 
 
-def trial_rows(folder: TrialFolder, *, with_details: bool = True) -> tuple[Row, dict[str, Columns]]:
+def trial_rows(folder: TrialFolder, ahead: Ahead, *, with_details: bool) -> tuple[Row, dict[str, Columns]]:
     """The trial's row of `trials`, and its rows of the other tables, column by column: there may be millions.
 
     One that does not pass the audit is a row of `trials` alone, with the reason. Without details there are no epochs,
     of the cases the classes alone, and of the costs what paces are computed from.
     """
     try:
-        records = read_trial(folder)
+        records = read_trial(folder, ahead)
         attempts, costs = records.attempts, bill(records.attempts, records.intervals)
         imported = records.spec.imported is not None
         row = {
