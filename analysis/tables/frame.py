@@ -74,7 +74,7 @@ def read_studies(folders: Sequence[Path], *, with_details: bool = True) -> Table
             for name, below in others.items():
                 below.add(rows.get(name, {}))
     values = dict(zip(names, zip(*trials, strict=True), strict=False))
-    keys = {key: _series(values.get(key, ()), "str") for key in KEY}
+    keys: dict[str, Any] = {key: _series(values.get(key, ()), "str") for key in KEY}
     return tables_of({"trials": {**values, **keys}, **{name: below.values(keys) for name, below in others.items()}})
 
 

@@ -217,7 +217,7 @@ class TrialSpec:
         with suppress(*files.DAMAGE):
             parts = files.members(content)
             own = {name: json.loads(parts.pop(name)) for name in _OWN}
-            like: Self = _like(cls, tuple(parts.items()))
+            like = _like(tuple(parts.items()))
             own["canonical"] = {**like.canonical, **{name: canonical(own[name]) for name in _OWN[2:]}}
             own["axes"] = _settings(Axes, own["axes"])
             made = object.__new__(cls)
@@ -228,9 +228,9 @@ class TrialSpec:
 
 
 @lru_cache(maxsize=4096)
-def _like(cls: type[TrialSpec], parts: tuple[tuple[str, str], ...]) -> Any:
+def _like(parts: tuple[tuple[str, str], ...]) -> TrialSpec:
     data = {name: json.loads(text) for name, text in parts}
-    made = cls.from_json({**data, "scheme": "", "axes": {}, "fold": 0, "seed": 0, "split_sha256": ""})
+    made = TrialSpec.from_json({**data, "scheme": "", "axes": {}, "fold": 0, "seed": 0, "split_sha256": ""})
     vars(made)["canonical"] = made.canonical
     # Those are of the blanks.
     del vars(made)["_plain"], vars(made)["_identity"]
