@@ -56,12 +56,11 @@ class CaseDraws:
             Replicates × points.
         """
         dataset = str(points["dataset"].iloc[0])
-        whole = np.tile(points["dice"].to_numpy(dtype=float), (self.replicates, 1))
+        whole = points["dice"].to_numpy(dtype=float)
         if dataset not in self._matrices:
-            return whole
+            return np.tile(whole, (self.replicates, 1))
         change = self._change(dataset).reindex(points["point_id"], fill_value=0.0)
-        moved: Array = whole + change.to_numpy(dtype=float).T
-        return moved
+        return np.asarray(whole + change.to_numpy(dtype=float).T)
 
     def _change(self, dataset: str) -> pd.DataFrame:
         """Configurations (in the index) × replicates: Dice of what was drawn minus that of all."""
@@ -120,7 +119,9 @@ def drawn_changes(
     drawn = _case_weights(matrix.seen, replicates, rng)
     whole = mean_dice(matrix.dice, np.ones((1, drawn.shape[1])))
     # Where all drawn cases of a training lack a Dice, it stays.
-    change = np.nan_to_num(mean_dice(matrix.dice, drawn) - whole)
+    change = mean_dice(matrix.dice, drawn)
+    change -= whole
+    np.nan_to_num(change, copy=False)
     rows = [matrix.rows_of(point) for point in point_ids]
     if all(len(mine) == 1 for mine in rows):
         return change[np.concatenate(rows)]
