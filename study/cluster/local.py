@@ -45,8 +45,6 @@ TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SETTINGS_OF_GIVEN_CLUSTER = {
     # Each try to reach one that does not answer takes 40 s; Ray's default is twenty.
     "RAY_NUM_REDIS_GET_RETRIES": "1",
-    # Its native code would tell each of them beside our line.
-    "RAY_BACKEND_LOG_LEVEL": "error",
 }
 
 
