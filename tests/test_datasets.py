@@ -184,9 +184,8 @@ def test_cases_that_are_not_there_are_named_before_anything_is_trained(paths: Da
         lookup(4, None, "3d_fullres", 1)
     for path in (folder / "nnUNetPlans_3d_fullres").iterdir():
         path.unlink()
-    with pytest.raises(
-        MissingDataError, match=r"no preprocessed cases for .* 3d_fullres at .*nnUNetv2_preprocess -c 3d_fullres"
-    ):
+    remedy = "nnUNetv2_preprocess -plans_name nnUNetPlans -c 3d_fullres"
+    with pytest.raises(MissingDataError, match=rf"no preprocessed cases for .* 3d_fullres at .*{remedy}"):
         prepared_lookup(paths)(4, None, "3d_fullres", 0)
 
 

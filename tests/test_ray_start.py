@@ -55,11 +55,12 @@ def test_whatever_ray_raises_is_one_line(
     ("name", "value"),
     [
         ("RAY_memory_usage_threshold", "abc"),
-        pytest.param("RAY_worker_niceness", "", marks=pytest.mark.cluster),
-        pytest.param("RAY_task_retry_delay_ms", "0x", marks=pytest.mark.cluster),
-        pytest.param("RAY_NUM_REDIS_GET_RETRIES", "often", marks=pytest.mark.cluster),
+        ("RAY_worker_niceness", ""),
+        ("RAY_task_retry_delay_ms", "0x"),
+        ("RAY_NUM_REDIS_GET_RETRIES", "often"),
     ],
 )
+@pytest.mark.cluster
 def test_a_setting_that_ray_cannot_read_is_named(name: str, value: str) -> None:
     ask = "from study.cluster.local import configure_ray; configure_ray(address=None)"
     environment = {**os.environ, name: value, "RAY_DEDUP_LOGS": "1", "RAY_AUTH_TOKEN": "hidden"}

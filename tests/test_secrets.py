@@ -88,6 +88,7 @@ def test_workers_have_the_machines_credentials_without_being_sent_them(ran: Ran)
     assert ran.said["told"] == {name: hashlib.sha256(ran.values[name].encode()).hexdigest() for name in SECRETS}
 
 
+@pytest.mark.cluster
 def test_no_file_holds_a_secret(ran: Ran) -> None:
     contents = {path: path.read_bytes() for path in ran.session.rglob("*") if path.is_file() and not path.is_symlink()}
     assert len(contents) > 5
@@ -97,6 +98,7 @@ def test_no_file_holds_a_secret(ran: Ran) -> None:
     assert held == []
 
 
+@pytest.mark.cluster
 def test_others_can_enter_no_folder_and_read_no_log(ran: Ran) -> None:
     above = ran.session.parents[1]
     assert (above.stat().st_uid, stat.S_IMODE(above.stat().st_mode)) == (os.getuid(), 0o700)
@@ -109,11 +111,13 @@ def test_others_can_enter_no_folder_and_read_no_log(ran: Ran) -> None:
         assert subprocess.check_output([sys.executable, "-c", look], text=True).strip() == "False"
 
 
+@pytest.mark.cluster
 def test_a_long_temporary_folder_and_no_home_are_no_trouble(ran: Ran) -> None:
     assert len(str(ran.session)) < 100
     assert list(ran.home.iterdir()) == []
 
 
+@pytest.mark.cluster
 def test_our_own_files_keep_the_users_umask(ran: Ran) -> None:
     assert ran.said["umask"] == 0o022
 

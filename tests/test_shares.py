@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -137,8 +138,9 @@ def test_an_address_that_is_none(address: str) -> None:
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "ray://127.0.0.1:{}", "[127.0.0.1]:{}"])
 def test_an_address_where_something_listens_and_then_does_not(form: str) -> None:
     check_address("auto")
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
         address = form.format(server.getsockname()[1])
+        pool.submit(lambda: server.accept()[0].sendall(b"\0\0\0\4\0\0\0\0\0"))  # HTTP/2's settings, of gRPC
         check_address(address)
     with pytest.raises(MachineError, match=r"received .*, nothing answers there .*; start a cluster"):
         check_address(address)

@@ -249,4 +249,4 @@ def test_a_trial_sees_only_what_we_set(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_server_of_trainings_is_started_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """It imports nnU-Net, which then reads some of them, before it knows of a trial."""
     monkeypatch.setenv("nnUNet_def_n_proc", "many")
-    assert [name for name in trial_host._environment() if name.startswith("nnUNet_")] == []
+    assert [name for name in trial_host.own_environment() if name.startswith("nnUNet_")] == []
