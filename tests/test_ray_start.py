@@ -96,3 +96,12 @@ def test_an_address_that_is_none_in_the_environment_is_named(monkeypatch: pytest
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
     with pytest.raises(InvalidInputError, match="received 'nonsense', legal is auto or HOST:PORT"):
         check_address("auto")
+
+
+def test_a_cluster_of_our_own_keeps_nothing_in_the_database_of_another() -> None:
+    ask = "import os; from study.cluster.local import configure_ray; configure_ray(address={}); print(os.environ)"
+    environment = {**os.environ, "RAY_REDIS_ADDRESS": "127.0.0.1:1"}
+    for address, kept in ((None, False), ("head:6379", True)):
+        command = [sys.executable, "-c", ask.format(repr(address))]
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        assert ("RAY_REDIS_ADDRESS" in said) == kept

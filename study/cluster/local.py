@@ -64,6 +64,9 @@ def configure_ray(*, address: str | None) -> None:
         more = {**more, **LOOPBACK_SETTINGS}
     for name, value in {**SETTINGS, **more}.items():
         os.environ.setdefault(name, value)
+    if address is None:
+        # A cluster of our own ends with the run and keeps nothing in the database of a lasting one.
+        os.environ.pop("RAY_REDIS_ADDRESS", None)
     if address is None and not any(os.environ.get(name) for name in TOKEN_VARIABLES):
         # Or Ray would write one into the home folder for everybody to read. This one is in no file.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
