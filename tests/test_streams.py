@@ -324,7 +324,7 @@ def test_a_command_that_is_told_again_later_ends_at_once(first: signal.Signals, 
 
 
 DRIVER = """
-import signal
+import signal, time
 from study.cli import program as commandline
 from study.cluster.driver import _Signals
 class Verb:
@@ -334,10 +334,11 @@ class Verb:
     def run(args):
         with _Signals() as signals:
             print("working", flush=True)
-            signal.pause()
-            print("noted", signals.received, flush=True)
+            while not signals.received:
+                time.sleep(0.01)
             try:
-                signal.pause()
+                print("noted", signals.received, flush=True)
+                time.sleep(600)
             finally:
                 print("cleaning", flush=True)
                 signal.sigtimedwait([signal.SIGUSR1], 600)
