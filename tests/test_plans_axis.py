@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from examples import BRAIN, HIPPOCAMPUS
 from raw_data import BARE, bare_dataset
 from searching import FINISHED, end, plan_of
 
+from study.cli.run import previous_stage
 from study.common import files
 from study.common.errors import InvalidInputError, LedgerError, MissingDataError
 from study.nnunet.datasets import DataPaths
@@ -236,6 +239,23 @@ def test_what_a_plan_lacks_is_named_before_anything_starts(prepared: DataPaths) 
         space = resolved_space(space_of(), prepared, {})
         with pytest.raises((InvalidInputError, MissingDataError), match=words) as caught:
             check_data(space, prepared_lookup(prepared))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_cascade_is_of_one_dataset_and_one_plan(prepared: DataPaths, tmp_path: Path) -> None:
+    configurations = files.read_json(prepared.preprocessed / BARE / f"{PLAIN}.json")["configurations"]
+    cascade = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    for name in (PLAIN, RESIDUAL):
+        write_plans(prepared, name, configurations={**configurations, "3d_cascade_fullres": cascade})
+    shutil.copytree(prepared.preprocessed / BARE, prepared.preprocessed / "Dataset005_Other")
+    other = prepared.preprocessed / "Dataset005_Other" / f"{PLAIN}.json"
+    files.write_json(other, {**files.read_json(other), "dataset_name": "Dataset005_Other"})
+    args = argparse.Namespace(data=prepared.preprocessed.parent, previous_stage=tmp_path)
+    alone = {"plans": PLAIN, "configuration": "3d_cascade_fullres"}
+    assert previous_stage(space_of(**alone), args) == tmp_path
+    for several in ({"plans": [PLAIN, RESIDUAL]}, {"datasets": [4, 5]}):
+        with pytest.raises(InvalidInputError, match="legal is one dataset with one plan for a cascade") as caught:
+            previous_stage(space_of(**{**alone, **several}), args)
         assert "\n" not in str(caught.value)
 
 

@@ -272,14 +272,14 @@ def previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
     from study.common.errors import InvalidInputError
     from study.nnunet.datasets import data_paths, find_dataset
     from study.nnunet.paths import previous_stage_folder
-    from study.search.domains import PLANS
 
     folder = None
     for name, plans in space.planned:
         dataset = find_dataset(data_paths(args.data), name)
         chosen = dataset.choose_plans(plans)
         folder = previous_stage_folder(dataset, chosen, space.configuration, args.previous_stage)
-        if folder is not None and PLANS in space.searched:
-            legal = "one name for a cascade: each plan's reads the segmentations of its own previous stage"
-            raise InvalidInputError(field=PLANS, received=space.axes[PLANS].to_json(), legal=legal)
+        if folder is not None and len(space.planned) > 1:
+            legal = "one dataset with one plan for a cascade: each reads the segmentations of its own previous stage"
+            received = [list(each) for each in space.planned]
+            raise InvalidInputError(field="datasets, plans", received=received, legal=legal)
     return folder
