@@ -157,8 +157,9 @@ def mean_dice(dice: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArra
 
 def strata(seen: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     """Cases by the trainings that saw them, which makes folds of them: each is drawn again by itself."""
-    _, which = np.unique(seen, axis=1, return_inverse=True)
-    return [np.flatnonzero(which.ravel() == number) for number in range(int(which.max(initial=-1)) + 1)]
+    # As bytes, which are compared at once, of thousands of trainings too.
+    by = [column.tobytes() for column in np.ascontiguousarray(seen.T)]
+    return [np.array([case for case, other in enumerate(by) if other == one]) for one in sorted(set(by))]
 
 
 def _matrix(trials: pd.DataFrame, trial: NDArray[np.int64], rows: pd.DataFrame) -> CaseDice:
