@@ -51,6 +51,7 @@ def test_every_way_to_add_something_has_its_example() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.cluster
 def test_an_example_applies_and_does_what_it_says(name: str, tmp_path: Path) -> None:
     diff, commands, printed = EXAMPLES[name]
     folder = copy_of_the_repository(tmp_path)

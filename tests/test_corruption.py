@@ -305,7 +305,9 @@ class Filling(Stopper):
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full on this machine")
-@pytest.mark.parametrize("what", ["checkpoint", "costs.jsonl", "epochs.jsonl"])
+@pytest.mark.parametrize(
+    "what", ["checkpoint", *(pytest.param(name, marks=pytest.mark.cluster) for name in ("costs.jsonl", "epochs.jsonl"))]
+)
 def test_a_full_disk_interrupts_a_trial_which_goes_on_when_there_is_room(
     study: Study, tmp_path: Path, what: str
 ) -> None:

@@ -75,7 +75,14 @@ def test_what_is_not_registered_is_listed(root: Path, capsys: pytest.CaptureFixt
     assert "  note             zero: unregistered, it is constant, rank " in printed
 
 
-@pytest.mark.parametrize("words", ["--metric uqi", "--compare reference --reference case1", "--transform affine"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--metric uqi",
+        pytest.param("--compare reference --reference case1", marks=pytest.mark.cluster),
+        pytest.param("--transform affine", marks=pytest.mark.cluster),
+    ],
+)
 def test_the_picture_shows_something(root: Path, words: str) -> None:
     assert rank(root, words) == 0
     with Image.open(folder(root) / "ranking.png") as picture:

@@ -215,6 +215,7 @@ def test_damaged_checkpoints_cost_work_and_nothing_else(
     assert costs.waste.seconds > 0
 
 
+@pytest.mark.cluster
 def test_a_loss_that_is_no_number_is_infeasible_and_says_so(paths: DataPaths, ledger: Ledger) -> None:
     # Every step multiplies the weights by about a hundred.
     explosive = {"optimizer": "sgd", "initial_learning_rate": 10.0, "weight_decay": 10.0}

@@ -136,7 +136,7 @@ def test_several_datasets_have_an_answer_each_and_names_of_any_script_stand_as_t
     assert 'href="figures/' not in page and 'href="data/' not in page
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+@pytest.mark.parametrize("size", [(1280, 800), pytest.param((390, 844), marks=pytest.mark.cluster)])
 def test_the_answer_the_front_and_the_command_are_on_the_first_screen(tmp_path: Path, size: tuple[int, int]) -> None:
     root = tmp_path / "hippo"
     study = make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=8)

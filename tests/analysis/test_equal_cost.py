@@ -118,6 +118,7 @@ def test_power_tells_sources_apart(tmp_path: Path) -> None:
     assert row["detectable"] > row["with_2"]
 
 
+@pytest.mark.cluster
 def test_one_seed_assumes_and_says_so(tmp_path: Path, capsys) -> None:
     study = make_study(tmp_path / "s", n_cases=12)
     rows = power(compare(gather([study.root])).rows, training_sd=0.002)

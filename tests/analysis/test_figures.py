@@ -87,7 +87,7 @@ def steps_of(figure: Figure) -> list[Line2D]:
 # -------------------------------------------------------------------------------------- every figure of a report
 
 
-@pytest.mark.parametrize("layout", [FILE, NARROW], ids=["file", "narrow"])
+@pytest.mark.parametrize("layout", [FILE, pytest.param(NARROW, marks=pytest.mark.cluster)], ids=["file", "narrow"])
 def test_figures_fit_are_legible_and_follow_the_page(exhibits: Sequence[Exhibit], layout: Layout) -> None:
     drawn = [exhibit for exhibit in exhibits if exhibit.draw is not None]
     assert len(drawn) > 10

@@ -171,6 +171,7 @@ def test_drawing_in_several_processes_gives_the_same_bytes(study: Ledger) -> Non
     assert draw_all(exhibits) == draw_all(exhibits, processes=2)
 
 
+@pytest.mark.cluster
 def test_the_same_study_gives_the_same_files(study: Ledger, tmp_path: Path) -> None:
     first, second = (quick_report([study.root], tmp_path / name) for name in ("a", "b"))
     for path in first.folder.rglob("*"):
