@@ -46,13 +46,14 @@ def run(args: argparse.Namespace) -> int:
     from analysis.fronts.front import pareto_front
     from analysis.fronts.hypervolume import judged
     from analysis.fronts.resampling import CaseDraws
+    from analysis.statistics.intervals import with_intervals
     from analysis.tables.grid import about_carbon
 
     evidence = evidence_from(args, with_details=False)
     evidence = evidence if args.label is None else evidence.of_class(args.label)
     front = pareto_front(evidence.points, args.objectives.split(","), by=args.by)
     judgement = judged(front, CaseDraws(evidence.tables))
-    best = judgement[judgement["non_dominated"]]
+    best = with_intervals(judgement[judgement["non_dominated"]], evidence.tables)
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in best.iterrows()], indent=1))
     elif not best.empty:

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from statistics import fmean
 from typing import Any
 
@@ -215,19 +215,20 @@ def _case_columns(result: TrialResult | None, *, with_means: bool) -> Columns:
         return {}
     means, by_case = result.dice_per_case, result.dice_per_case_and_class
     measured = {"dice": by_case, **{name: one.per_case_and_class for name, one in result.metrics.items()}}
-    labels = {case: (*by_case[case],) for case in means}
-    cells: dict[str, list[float | None]] = {name: [] for name in measured}
-    for name, values in measured.items():
-        for case, shown in labels.items():
-            mine = values.get(case, {})
-            if with_means:
-                cells[name].append(means[case] if name == "dice" else _mean(mine))
-            cells[name] += map(mine.get, shown)
     first = (FOREGROUND,) if with_means else ()
+    shown = [(*first, *by_case[case]) for case in means]
+
+    def cells(values: Mapping[str, Mapping[str, float | None]]) -> Iterator[Iterable[float | None]]:
+        for case, mean in means.items():
+            mine = values.get(case, {})
+            # Those of Dice are in this order: of thousands of trials a million are read.
+            by_label = mine.values() if values is by_case else map(mine.get, by_case[case])
+            yield (mean if values is by_case else _mean(mine), *by_label) if with_means else by_label
+
     return {
-        "case": [case for case, shown in labels.items() for _ in (*first, *shown)],
-        "label": [label for shown in labels.values() for label in (*first, *shown)],
-        **cells,
+        "case": list(chain.from_iterable(map(repeat, means, map(len, shown)))),
+        "label": list(chain.from_iterable(shown)),
+        **{name: list(chain.from_iterable(cells(values))) for name, values in measured.items()},
     }
 
 

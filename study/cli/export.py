@@ -86,6 +86,7 @@ def _track(args: argparse.Namespace, trackers: Mapping[str, str]) -> None:
 def _export_model(args: argparse.Namespace) -> None:
     from analysis.advice.card import model_card, seeds_in_words
     from analysis.statistics.evidence import gather
+    from analysis.statistics.intervals import with_intervals
     from study.nnunet.export import dataset_description, previous_stage, write_model
     from study.store.ledger import Ledger
     from study.store.prediction import previous_command, stock_command
@@ -93,7 +94,8 @@ def _export_model(args: argparse.Namespace) -> None:
     _check_out(args.out)
     study, wanted = _study_of(args)
     evidence = gather([study], with_details=False)
-    point, mine = _chosen(evidence.points, evidence.tables.trials, wanted)
+    points = with_intervals(evidence.points, evidence.tables)
+    point, mine = _chosen(points, evidence.tables.trials, wanted)
     seed = _seed(mine, args.seed)
     taken = mine[mine["seed"] == seed].sort_values("fold")
     ledger = Ledger.open(study)

@@ -216,15 +216,22 @@ class TrialSpec:
         """What a file holds; of thousands of trials most differ in these alone, and the rest of them is read once."""
         with suppress(*files.DAMAGE):
             parts = files.members(content)
-            own = {name: json.loads(parts.pop(name)) for name in _OWN}
-            like = _like(tuple(parts.items()))
-            own["canonical"] = {**like.canonical, **{name: canonical(own[name]) for name in _OWN[2:]}}
+            values = {name: _value(parts.pop(name)) for name in _OWN}
+            like, own = _like(tuple(parts.items())), {name: value for name, (value, _) in values.items()}
+            own["canonical"] = {**like.canonical, **{name: values[name][1] for name in _OWN[2:]}}
             own["axes"] = _settings(Axes, own["axes"])
             made = object.__new__(cls)
             vars(made).update(vars(like), **own)
             made._check_numbers()
             return made
         return cls.from_json(files.parsed(content))
+
+
+@lru_cache(maxsize=4096)
+def _value(text: str) -> tuple[Any, str]:
+    """A member of a file, read only, and its canonical text."""
+    value = json.loads(text)
+    return value, canonical(value)
 
 
 @lru_cache(maxsize=4096)
