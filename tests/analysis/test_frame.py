@@ -25,6 +25,7 @@ from ledgers import (
 )
 
 from analysis.statistics.evidence import gather
+from analysis.statistics.intervals import with_intervals
 from analysis.tables.columns import POINT_COLUMNS, TABLES, TRIAL_COLUMNS
 from analysis.tables.frame import KEY, Tables, read_studies
 from study.common.errors import LedgerError
@@ -270,7 +271,7 @@ def test_without_details_the_points_are_the_same_and_damage_is_named_too(tmp_pat
     study = make_study(tmp_path / "study", folds=(0, 1), budgets=(1.0, 0.5), n_cases=4, curve=True)
     (study.trials()[-1].path / "epochs.jsonl").write_text("no record\n")
     whole, part = gather([study.root]), gather([study.root], with_details=False)
-    pd.testing.assert_frame_equal(part.points, whole.points)
+    pd.testing.assert_frame_equal(with_intervals(part.points, part.tables), whole.points)
     pd.testing.assert_frame_equal(part.tables.trials, whole.tables.trials)
     by_class = whole.tables.cases[whole.tables.cases["label"] != "foreground"]
     pd.testing.assert_frame_equal(part.tables.cases, by_class.reset_index(drop=True))
