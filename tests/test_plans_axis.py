@@ -13,6 +13,7 @@ from examples import BRAIN, HIPPOCAMPUS
 from raw_data import BARE, bare_dataset
 from searching import FINISHED, end, plan_of
 
+from study.cli.calibrate import specs_of
 from study.cli.run import previous_stage
 from study.common import files
 from study.common.errors import InvalidInputError, LedgerError, MissingDataError
@@ -77,6 +78,12 @@ def test_the_curriculum_of_a_trial_is_resolved_on_the_geometry_of_its_own_plan()
     assert [one.trial_id for one in made] == [
         spec.trial_id for each in alone for point in each.points() for spec in specs(each, point, lookup)
     ]
+
+
+def test_calibrate_sees_the_sizes_of_every_plan_however_large_the_grid() -> None:
+    budgets = [percent / 100 for percent in range(10, 101)]
+    space = space_of(curriculum={"budget": budgets, "min_patch": [step / 12 for step in range(13)]})
+    assert {one.plans for one in specs_of(space, lookup)} == {PLAIN, RESIDUAL}
 
 
 @pytest.mark.parametrize("written", [PLAIN, [PLAIN], {"choice": [PLAIN]}])

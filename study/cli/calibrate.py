@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     check_data(space, lookup)
     workplace = _workplace(args, space, paths)
     networks: dict[tuple[str, ...], list[TrialSpec]] = {}
-    for spec in _specs(space, lookup):
+    for spec in specs_of(space, lookup):
         networks.setdefault(network_of(spec), []).append(spec)
     if args.out is not None and len(networks) > 1:
         legal = f"left out for {len(networks)} networks, which are a file each"
@@ -113,13 +113,16 @@ def _space(args: argparse.Namespace) -> SearchSpace:
     )
 
 
-def _specs(space: SearchSpace, lookup: Lookup) -> Iterator[TrialSpec]:
-    """The first trial of each point, of drawn ones where the points are not known in advance."""
+def specs_of(space: SearchSpace, lookup: Lookup) -> Iterator[TrialSpec]:
+    """The first trial of each point, of drawn ones where the points are too many or not known in advance."""
     from study.search.algorithms import draws
     from study.search.trials import specs
 
-    listed = space.method.points is not None
-    for point in islice(space.points() if listed else draws(space.searched, space.seed), MOST_POINTS):
+    points = [] if space.method.points is None else list(islice(space.points(), MOST_POINTS + 1))
+    if not 0 < len(points) <= MOST_POINTS:
+        # The first of a grid have one value of its slowest axes, the plans say.
+        points = list(islice(draws(space.searched, space.seed), MOST_POINTS))
+    for point in points:
         yield specs(space, point, lookup)[0]
 
 
