@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import settings
 from prepared import data, make_trainer
 from raw_data import paths, raw, untouched
 
+from study.__main__ import main
 from study.store.ledger import Ledger
 
 __all__ = ["bucket", "data", "make_trainer", "paths", "raw", "shared_bucket", "storage", "untouched"]
@@ -24,6 +28,11 @@ for name in [name for name in os.environ if name.startswith(OWN) or name in OWN_
     del os.environ[name]
 os.umask(0o022)
 time.tzset()
+# Temporary files of tests, and of the processes that they kill, are in one folder, which goes with the run; pytest's
+# own stay where they would be. The name is short because Ray makes sockets below it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="pgps-")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -41,6 +50,12 @@ LONGEST = (
 )
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take the temporary files away, once all workers have ended."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest files first."""
     place = {name: number for number, name in enumerate(LONGEST)}
@@ -51,6 +66,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ledger(tmp_path: Path) -> Ledger:
     """A new study."""
     return Ledger.create(tmp_path / "study")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must be refused, by exit code 2 and one line; gives that line."""
+
+    def line_of(*words: object) -> str:
+        capsys.readouterr()
+        assert main([*map(str, words)]) == 2
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1), printed
+        assert printed.err.startswith("error: ")
+        return printed.err
+
+    return line_of
 
 
 @pytest.fixture

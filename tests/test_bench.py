@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from benchmarks.gpu import GpuBench, StageFigures, as_text
 from benchmarks.grid import STORED, load
 from benchmarks.search import measure_stored
 from benchmarks.trial import measure, reduce_rows
-from study.__main__ import main
 from study.common.errors import MissingDataError, TrialFailedError
 from study.nnunet.datasets import data_paths
 from study.run.trial_process import TrialJob
@@ -135,12 +135,9 @@ def test_a_trial_that_cannot_run_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_one_line_before_anything_is_made(
-    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    options: list[str], complaint: str, refused: Callable[..., str]
 ) -> None:
-    assert main(["bench", "trial", *options]) == USER_ERROR
-    error = capsys.readouterr().err
-    assert error.startswith(complaint)
-    assert error.count("\n") == 1
+    assert refused("bench", "trial", *options).startswith(complaint)
 
 
 SMALL = StageFigures(
@@ -210,18 +207,15 @@ def test_the_table_has_a_row_per_stage_and_says_what_fell_back() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_without_a_gpu_it_is_one_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "gpu", "--data", str(data), "--dataset", str(NUMBER)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_without_a_gpu_it_is_one_line(data: Path, refused: Callable[..., str]) -> None:
+    line = refused("bench", "gpu", "--data", data, "--dataset", NUMBER)
     assert "sees no CUDA device here; measure a CPU with `bench trial`" in line
     assert "--device cpu" not in line
 
 
-def test_a_cpu_is_not_measured_as_a_gpu(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "gpu", "--device", "cpu", "--data", str(data), "--dataset", str(NUMBER)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "--device" in line
-    assert "bench trial" in line
+def test_a_cpu_is_not_measured_as_a_gpu(data: Path, refused: Callable[..., str]) -> None:
+    line = refused("bench", "gpu", "--device", "cpu", "--data", data, "--dataset", NUMBER)
+    assert "--device" in line and "bench trial" in line
 
 
 def test_it_holds_a_training_for_each_curriculum_of_its_space() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,11 +78,9 @@ def test_a_file_that_is_none_is_refused_in_a_line(tmp_path: Path, content: objec
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_timed(
-    data: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    data: Path, options: list[str], said: str, refused: Callable[..., str]
 ) -> None:
-    assert main(["calibrate", "--data", str(data), "--dataset", NAME, "--plans", CUBE, *options]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(said) and err.count("\n") == 1
+    assert refused("calibrate", "--data", data, "--dataset", NAME, "--plans", CUBE, *options).startswith(said)
 
 
 @pytest.mark.cluster

@@ -189,7 +189,7 @@ def test_a_damaged_record_of_the_study_is_refused_and_named(
     assert name in said
 
 
-def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path) -> None:
+def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = study.copy(tmp_path / "study")
     lock = ledger.trial(study.interrupted.trial_id).path / LOCK
     scramble(lock)
@@ -199,6 +199,8 @@ def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path) ->
     assert "on an unknown host since" in said
     assert "\n" not in said
     os.utime(lock, times=(time.time() - 2 * STALE_SECONDS,) * 2)
+    # Whoever only seems dead is given next to no time to notice.
+    monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.05)
     audit(ledger)
 
 

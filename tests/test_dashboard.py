@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,30 +146,23 @@ def test_the_study_is_rebuilt_only_when_the_ledger_has_changed(study: Ledger) ->
     assert dashboard.study.trials[3].state is optuna.trial.TrialState.COMPLETE
 
 
-def one_line_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert main(["dashboard", *map(str, words)]) == 2
-    errors = capsys.readouterr().err
-    assert errors.startswith("error: ") and errors.count("\n") == 1
-    return errors
-
-
-def test_what_cannot_be_shown_is_one_line(study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_shown_is_one_line(study: Ledger, tmp_path: Path, refused: Callable[..., str]) -> None:
     by_hand = Ledger.create(tmp_path / "by_hand")
-    assert "made by hand" in one_line_of(capsys, by_hand.root, "--port", 0)
-    assert "does not exist" in one_line_of(capsys, tmp_path / "nowhere")
-    assert "--port: received 70000" in one_line_of(capsys, study.root, "--port", 70000)
-    assert "inside the study folder" in one_line_of(capsys, study.root, "--storage", study.root / "a.log")
+    assert "made by hand" in refused("dashboard", by_hand.root, "--port", 0)
+    assert "does not exist" in refused("dashboard", tmp_path / "nowhere")
+    assert "--port: received 70000" in refused("dashboard", study.root, "--port", 70000)
+    assert "inside the study folder" in refused("dashboard", study.root, "--storage", study.root / "a.log")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"port {port}: Address already in use" in one_line_of(capsys, study.root, "--port", port)
+        assert f"port {port}: Address already in use" in refused("dashboard", study.root, "--port", port)
     # Before anything is served.
-    assert "cannot be used" in one_line_of(capsys, study.root, "--port", 0, "--storage", "/no/such/folder/a.log")
+    assert "cannot be used" in refused("dashboard", study.root, "--port", 0, "--storage", "/no/such/folder/a.log")
     header = json.loads((study.root / "study.json").read_text())
     (study.root / "study.json").write_text(json.dumps({**header, "schema": 99}))
-    assert "ledger schema 99" in one_line_of(capsys, study.root)
+    assert "ledger schema 99" in refused("dashboard", study.root)
     header["space"].pop("folds")
     (study.root / "study.json").write_text(json.dumps(header))
-    assert "no readable search space" in one_line_of(capsys, study.root)
+    assert "no readable search space" in refused("dashboard", study.root)
 
 
 def test_run_says_what_shows_a_study_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

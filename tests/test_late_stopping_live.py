@@ -28,7 +28,6 @@ pytestmark = pytest.mark.torture
 
 EPOCHS, EACH = TRAINING["epochs"], TRAINING["iterations_per_epoch"]
 # Of twelve finished trainings that cost less than the one to come; no untrained network gets near the best of them.
-CHEAP = {"min_patch": 0.5, "budget": 0.5}
 
 
 def candidates(data: Path, folder: Path, growths: Sequence[float], **axes: float) -> tuple[Path, list[TrialSpec]]:

@@ -17,7 +17,6 @@ from study.common.errors import DiskFullError, LedgerError, TrialBusyError
 from study.store.ledger import SCHEMA_VERSION, Ledger
 from study.store.trial_folder import REASON_LENGTH, TrialFolder, TrialState
 
-FULL_DISK = Path("/dev/full")
 SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
 
 
@@ -113,28 +112,6 @@ def test_records_come_back_as_they_were_written(folder: TrialFolder) -> None:
     assert (folder.attempts(), folder.cost_intervals(), folder.spec()) == (headers, intervals, make_spec())
     # Of an epoch trained twice the later report counts.
     assert [(report.epoch, report.training_seconds) for report in folder.epochs()] == [(0, 1.0), (1, 2.5), (2, 3.0)]
-
-
-def test_a_line_torn_by_a_crash_costs_that_line_only_and_nothing_is_appended_to_damage(folder: TrialFolder) -> None:
-    path = folder.path / "costs.jsonl"
-    folder.append_cost(make_interval(0, 10))
-    with path.open("ab") as handle:
-        handle.write(b'{"attempt":0,"phase":"trai')
-    assert folder.cost_intervals() == [make_interval(0, 10)]
-    folder.append_cost(make_interval(20, 30))
-    assert folder.cost_intervals() == [make_interval(0, 10), make_interval(20, 30)]
-    path.write_bytes(b"garbage")
-    with pytest.raises(LedgerError, match=r"costs\.jsonl is damaged: line 1 is not a JSON object; restore it"):
-        folder.append_cost(make_interval(0, 10))
-    assert path.read_bytes() == b"garbage"
-
-
-@pytest.mark.skipif(not FULL_DISK.exists(), reason="no /dev/full on this machine")
-def test_a_full_disk_is_named_and_leaves_the_records(folder: TrialFolder) -> None:
-    (folder.path / "costs.jsonl").symlink_to(FULL_DISK)
-    for _ in range(2):
-        with pytest.raises(DiskFullError, match=f"{folder.path}; free some, then the same command resumes"):
-            folder.append_cost(make_interval(0, 10))
 
 
 def test_a_lock_that_finds_no_room_says_so(folder: TrialFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,12 @@ def test_a_plans_file_says_the_same_as_its_numbers(tmp_path: Path, capsys: pytes
 
 
 def test_random_draws_are_counted_and_seeded(capsys: pytest.CaptureFixture[str]) -> None:
-    words = f"{BRAIN} --scheme rpss --epochs 1000 --iterations-per-epoch 1000"
+    words = f"{BRAIN} --scheme rpss --epochs 100 --iterations-per-epoch 1000"
     first, again, other = (plan_json(f"{words} --seed {seed}", capsys) for seed in (1, 1, 2))
     assert first == again != other
-    assert sum(stage["iterations"] for stage in first["stages"]) == 1_000_000
-    # A million draws come close to equal shares of the nine sizes.
-    assert first["voxel_share"] == pytest.approx(plan_json(f"{BRAIN} --scheme pgps", capsys)["voxel_share"], abs=0.002)
+    assert sum(stage["iterations"] for stage in first["stages"]) == 100_000
+    # So many draws come close to equal shares of the nine sizes.
+    assert first["voxel_share"] == pytest.approx(plan_json(f"{BRAIN} --scheme pgps", capsys)["voxel_share"], abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -125,55 +126,27 @@ def test_the_examples_of_the_help_work(example: str, capsys: pytest.CaptureFixtu
 # ------------------------------------------------------------------------------------------------------- what is wrong
 
 
-def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr of a plan that must not succeed."""
-    assert main(["plan", *shlex.split(words)]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    assert printed.err.startswith("error: ")
-    return printed.err
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--patch-size 100 128 128", "patch size, axis 0: received 100, legal is a multiple of the divisor 32"),
-        ("--patch-size 0 128 128", "patch size, axis 0: received 0, legal is"),
-        ("--patch-size -128 128 128", "patch size, axis 0: received -128, legal is"),
         ("--patch-size 128 nan 128", "patch size, axis 1: received 'nan', legal is"),
         ("--patch-size 128 128", "divisors: received (32, 32, 32), legal is one per axis of the patch (128, 128)"),
-        ("--patch-size 128 128 128 128", "patch size: received [128, 128, 128, 128], legal is one to three"),
         ("--patch-size 99999999999999999999 128 128", "legal is a whole number from 1 to 1000000"),
-        ("--patch-size 1000000 1000000 1000000 --divisors 1 1 1", "legal is at most 10000 sizes"),
-        ("--divisors 32 32", "divisors: received (32, 32), legal is one per axis"),
         ("--divisors a 32 32", "divisors, axis 0: received 'a', legal is"),
-        ("--divisors 0 32 32", "divisors, axis 0: received 0, legal is"),
-        ("--batch-size 0", "batch size: received 0, legal is"),
         ("--batch-size 1.5", "batch size: received '1.5', legal is"),
         ("--scheme PGPS", "scheme: received 'PGPS', legal is one of cps, pgps, pgps+, rpss, efficiency, performance"),
-        ("--budget 0.05", "budget: received 0.05, legal is a number from 0.1 to 1"),
-        ("--budget nan", "budget: received nan, legal is a number from 0.1 to 1"),
         ("--budget half", "budget: received 'half', legal is a number from 0.1 to 1"),
-        ("--min-patch -0.1", "min_patch: received -0.1, legal is a number from 0 to 1"),
-        ("--min-patch inf", "min_patch: received inf, legal is a number from 0 to 1"),
-        ("--stages 0", "stages: received 0, legal is a whole number of at least 1"),
         ("--stages two", "stages: received 'two', legal is a whole number of at least 1"),
-        ("--batch-growth 2", "batch_growth: received 2.0, legal is a number from 0 to 1, or the word 'stepwise'"),
         ("--batch-growth step", "batch_growth: received 'step', legal is a number from 0 to 1, or the word"),
-        ("--allocation odd", "allocation: received 'odd', legal is one of even, reference"),
         ("--order up", "order: received 'up', legal is one of growing, shrinking, random"),
-        ("--chain long", "chain: received 'long', legal is one of cyclic, smallest-first"),
-        ("--epochs 0", "epochs: received 0, legal is a whole number from 1 to 10000000"),
         ("--epochs ten", "epochs: received 'ten', legal is"),
-        ("--epochs 1000000", "epochs times iterations_per_epoch times budget: received 250000000, legal is"),
         ("--iterations-per-epoch 1e9", "iterations_per_epoch: received '1e9', legal is"),
-        ("--seed -1", "seed: received -1, legal is a whole number of at least 0"),
         ("--seed x", "seed: received 'x', legal is"),
     ],
 )
-def test_an_illegal_value_is_one_line(flags: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in refused(f"{BRAIN} {flags}", capsys)
+def test_an_illegal_value_is_one_line(flags: str, message: str, refused: Callable[..., str]) -> None:
+    assert message in refused("plan", *f"{BRAIN} {flags}".split())
 
 
 @pytest.mark.parametrize(
@@ -188,18 +161,18 @@ def test_an_illegal_value_is_one_line(flags: str, message: str, capsys: pytest.C
         ("--plans plans.json --patch-size 128", "--patch-size --plans"),
     ],
 )
-def test_missing_and_mixed_options_are_told(words: str, received: str, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(words, capsys)
+def test_missing_and_mixed_options_are_told(words: str, received: str, refused: Callable[..., str]) -> None:
+    message = refused("plan", *words.split())
     assert f"network options: received {received!r}, legal is" in message
     assert "--plans --configuration" in message
 
 
-def test_plans_that_are_not_there_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no plans at" in refused(f"--plans '{tmp_path / 'absent.json'}'", capsys)
+def test_plans_that_are_not_there_are_told(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "no plans at" in refused("plan", "--plans", tmp_path / "absent.json")
     path = tmp_path / "nnUNetPlans.json"
     path.write_text(json.dumps(DOCUMENT))
     assert "configuration: received '4d', legal is one of 2d, 3d_fullres" in refused(
-        f"--plans '{path}' --configuration 4d", capsys
+        *("plan", "--plans", path, "--configuration", "4d")
     )
 
 

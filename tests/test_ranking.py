@@ -194,7 +194,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.cluster), 2])
 def test_a_killed_ranking_goes_on_where_it_was(made: Made, root: Path, tmp_path: Path, workers: int) -> None:
     script = tmp_path / "rank.py"
     script.write_text(SCRIPT)

@@ -125,7 +125,7 @@ def test_what_no_transform_improves_stays_where_it_is() -> None:
     assert similarity(found, anatomy())["mse"] < 1e-9
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_case_is_less_similar_after_registration(seed: int) -> None:
     stranger = noisy(anatomy(seed=20 + seed), seed, 0.5)
     unmoved = align(case(stranger), case(anatomy()), NONE)

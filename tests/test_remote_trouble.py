@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from buckets import Bucket, environment, needs_moto
 
-from study.__main__ import main
 from study.buckets.storage import Storage, StorageError
-from study.cli.program import USER_ERROR
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'
@@ -32,14 +30,10 @@ SPEC_TEXT = b'{"made": "up"}'
         ("abfs://c@account.dfs.core.windows.net/a?sig=hunter2&se=2027", "abfs://c@account.dfs.core.windows.net/a?…"),
     ],
 )
-def test_secrets_in_a_url_are_refused_and_not_repeated(
-    url: str, shown: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["status", url]) == USER_ERROR
-    said = capsys.readouterr().err
+def test_secrets_in_a_url_are_refused_and_not_repeated(url: str, shown: str, refused: Callable[..., str]) -> None:
+    said = refused("status", url)
     assert said.startswith(f"error: the URL of object storage: received '{shown}', legal is one without a password ")
     assert "hunter2" not in said
-    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("url", ["abfs://container@account.dfs.core.windows.net/a", "s3://bucket/a:b@c", "gs://b/a@b"])
@@ -126,15 +120,14 @@ def test_an_endpoint_that_does_not_answer_is_said_so() -> None:
 @needs_moto
 @pytest.mark.parametrize("words", [("status",), ("run", f"{REPOSITORY}/search_spaces/smoke.yaml", "--out")])
 def test_a_bucket_that_is_not_there_is_said_so_in_one_line(
-    bucket: Bucket, data: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    bucket: Bucket, data: Path, words: tuple[str, ...], refused: Callable[..., str]
 ) -> None:
     more = ("--data", str(data), "--dataset", "901", "--plans", "CubePlans", "--gpus", "0") if words[0] == "run" else ()
-    assert main([*words, "s3://nowhere/study", *more]) == USER_ERROR
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: s3://nowhere/study: there is no bucket 'nowhere'")
+    assert refused(*words, "s3://nowhere/study", *more).startswith(
+        "error: s3://nowhere/study: there is no bucket 'nowhere'"
+    )
 
 
 @needs_moto
-def test_a_bucket_without_a_study_is_said_so(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", bucket.url("nothing")]) == USER_ERROR
-    assert capsys.readouterr().err == f"error: no study at {bucket.url('nothing')}\n"
+def test_a_bucket_without_a_study_is_said_so(bucket: Bucket, refused: Callable[..., str]) -> None:
+    assert refused("status", bucket.url("nothing")) == f"error: no study at {bucket.url('nothing')}\n"

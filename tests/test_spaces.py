@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -224,13 +222,6 @@ def test_missing_preprocessed_cases_are_named(prepared: DataPaths) -> None:
         path.unlink()
     with pytest.raises(MissingDataError, match="no preprocessed cases"):
         prepared_lookup(prepared)(4, None, "3d_fullres", 0)
-
-
-def test_importing_loads_nothing_heavy() -> None:
-    heavy = "[m for m in ('torch', 'ray', 'nnunetv2', 'numpy') if m in sys.modules]"
-    code = f"import sys, study.search.trials, study.search.document; print({heavy})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 # ---------------------------------------------------------------------------------------------- identity and overrides

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from study.store.records import Phase
 from study.store.status import StatusBoard, TrialStatus, counts, found, last_ones, rich_table, study_status
 from study.store.trial_folder import TrialFolder, TrialState
 
-USER_ERROR, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 STATES = ("new", "running", "interrupted", "failed", "finished")
 
 
@@ -186,15 +186,13 @@ def test_an_unreadable_trial_is_one_line(
     assert "1 new, 1 running, 1 interrupted, 1 failed, 1 unreadable" in output.out
 
 
-def test_a_folder_that_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", str(tmp_path)]) == USER_ERROR
-    assert capsys.readouterr().err == f"error: {tmp_path} is not a study folder (no study.json in it)\n"
+def test_a_folder_that_is_no_study(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert refused("status", tmp_path) == f"error: {tmp_path} is not a study folder (no study.json in it)\n"
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "often", "nan", "3600"])
-def test_watching_needs_a_time_between_looks(study: Study, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", str(study.ledger.root), "--watch", seconds]) == USER_ERROR
-    assert capsys.readouterr().err.startswith("error: watch: received ")
+def test_watching_needs_a_time_between_looks(study: Study, seconds: str, refused: Callable[..., str]) -> None:
+    assert refused("status", study.ledger.root, "--watch", seconds).startswith("error: watch: received ")
 
 
 def test_watching_follows_the_study_until_ctrl_c(tmp_path: Path) -> None:

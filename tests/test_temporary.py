@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
+import subprocess
+import sys
 import tempfile
-from multiprocessing.connection import Listener
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,18 @@ from study.common.process import (
 
 
 @pytest.fixture
-def bases(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def short() -> Iterator[Path]:
+    """A folder with a short path."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def bases(short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two folders that stand for /tmp and /dev/shm, and a TMPDIR below none of them."""
-    made = [Path(tempfile.mkdtemp(prefix=name, dir="/tmp")) for name in ("a", "b")]
+    made = [short / name for name in ("a", "b")]
+    for folder in made:
+        folder.mkdir()
     monkeypatch.setattr(temporary, "BASES", tuple(map(str, made)))
     return made
 
@@ -50,24 +60,24 @@ def test_a_long_one_is_replaced_by_a_private_short_one(
     assert stat.S_IMODE(ours.stat().st_mode) == 0o700
     assert large_folder() == deep
     # What fails otherwise: a socket, as multiprocessing makes it.
-    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", None)
-    with Listener(family="AF_UNIX") as listener:
-        assert str(listener.address).startswith(f"{ours}/")
+    code = "from multiprocessing.connection import Listener; print(Listener(family='AF_UNIX').address)"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.startswith(f"{ours}/")
 
 
 @pytest.mark.parametrize("name", ["t", "t" * 20, "ü [x] y"])
-def test_a_short_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    set_temporary(monkeypatch, Path(tempfile.mkdtemp(dir="/tmp")) / name)
+def test_a_short_one_stays(short: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    set_temporary(monkeypatch, short / name)
     assert len(tempfile.gettempdir()) < LONGEST_FOR_PROCESSES
     assert temporary_variables() == {}
 
 
 @pytest.mark.parametrize(("name", "used"), [("ü", False), ("x y", True), ("[b]", True), ("文", False)])
 def test_ray_is_given_a_path_in_ascii(
-    bases: list[Path], monkeypatch: pytest.MonkeyPatch, name: str, used: bool
+    short: Path, bases: list[Path], monkeypatch: pytest.MonkeyPatch, name: str, used: bool
 ) -> None:
     """It encodes it so; processes may use any."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp")) / name
+    folder = short / name
     set_temporary(monkeypatch, folder)
     assert short_folder() == (folder if used else bases[0]) / f"pgps-{os.getuid()}"
     assert temporary_variables() == {}

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from study.common.errors import (
     TrialFailedError,
     TrialInterrupted,
 )
-from study.nnunet.checkpoints import FINAL, LATEST, PREVIOUS
+from study.nnunet.checkpoints import FINAL, LATEST
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.paths import previous_stage_folder
 from study.run.progress import Progress, StopRequest
@@ -76,18 +77,25 @@ def test_the_number_of_data_workers_changes_nothing(reference: Reference, paths:
 
 
 def test_stops_at_awkward_places_change_nothing(reference: Reference, paths: DataPaths, ledger: Ledger) -> None:
-    # Within an epoch, at its end with the validation still to come, within a stage, and after the very last iteration.
-    stops = [5, 8, WITHIN, 24]
+    # Within an epoch, at its end with the validation still to come, within a stage, between the two batches of a
+    # validation, and after the very last iteration.
+    stops = [5, 8, WITHIN, 16, 24]
     for after in stops:
-        folder = train(reference.spec, ledger, workplace(paths), after=after)
+        if after == 16:
+            with pytest.raises(TrialInterrupted, match="after iteration 16 of 24"):
+                run_trial(reference.spec, ledger, workplace(paths), stop=AskedOften(16 - WITHIN + 1))
+        else:
+            train(reference.spec, ledger, workplace(paths), after=after)
+        folder = ledger.trial(reference.spec.trial_id)
         assert folder.state() is TrialState.INTERRUPTED
         assert folder.events()[-1]["reason"] == f"stopped after iteration {after} of 24"
+        assert len(folder.epochs()) == (after - 1) // 8
     folder = train(reference.spec, ledger, workplace(paths))
     assert resumed_from(folder) == [0, *stops]
     assert_same_training(folder, reference)
     costs = bill(folder.attempts(), folder.cost_intervals())
     assert costs.waste.seconds == 0
-    assert [(s.iteration_start, s.iteration_stop) for s in costs.segments[:4]] == [(0, 5), (5, 8), (8, 14), (14, 24)]
+    assert [(s.iteration_start, s.iteration_stop) for s in costs.segments] == list(pairwise([0, *stops, 24]))
 
 
 class AskedOften(StopRequest):
@@ -106,18 +114,6 @@ class AskedOften(StopRequest):
     @requested.setter
     def requested(self, value: bool) -> None:
         """Only asking counts."""
-
-
-@pytest.mark.parametrize("reference", ["pgps"], indirect=True)
-def test_a_stop_within_a_validation_changes_nothing(reference: Reference, paths: DataPaths, ledger: Ledger) -> None:
-    # Eight iterations, then the validation asks before each of its two batches.
-    with pytest.raises(TrialInterrupted, match="after iteration 8 of 24"):
-        run_trial(reference.spec, ledger, workplace(paths), stop=AskedOften(9))
-    folder = ledger.trial(reference.spec.trial_id)
-    assert folder.epochs() == []
-    train(reference.spec, ledger, workplace(paths))
-    assert resumed_from(folder) == [0, 8]
-    assert_same_training(folder, reference)
 
 
 def test_a_stop_in_the_last_validation_is_not_forgotten(paths: DataPaths, ledger: Ledger) -> None:
@@ -186,33 +182,6 @@ def _check_bill(folder: TrialFolder, *, wasted: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- damaged and repaired
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def scramble(path: Path) -> None:
-    path.write_bytes(b"no checkpoint" * 100)
-
-
-@pytest.mark.parametrize("reference", ["pgps"], indirect=True)
-@pytest.mark.parametrize(("damaged", "continued"), [([LATEST], 8), ([LATEST, PREVIOUS], 0)])
-@pytest.mark.cluster
-def test_damaged_checkpoints_cost_work_and_nothing_else(
-    reference: Reference, paths: DataPaths, ledger: Ledger, damaged: list[str], continued: int
-) -> None:
-    folder = train(reference.spec, ledger, workplace(paths), after=WITHIN)
-    for name, damage in zip(damaged, (cut, scramble), strict=False):
-        damage(model_folder(folder) / name)
-    train(reference.spec, ledger, workplace(paths))
-    assert resumed_from(folder) == [0, continued]
-    notes = [event["text"] for event in folder.events() if event["event"] == "note"]
-    assert [note.partition(" ")[0] for note in notes if note.startswith("checkpoint_")] == damaged
-    assert ("no checkpoint is left of earlier attempts: the training starts anew" in notes) is (continued == 0)
-    assert_same_training(folder, reference)
-    costs = bill(folder.attempts(), folder.cost_intervals())
-    assert costs.waste.seconds > 0
 
 
 @pytest.mark.cluster

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
-from multiprocessing.util import Finalize
+from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -69,6 +69,8 @@ class Feed:
             # Elsewhere, and from Python 3.14 on everywhere, the default starts each process with a new import of torch.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
+        # Workers inherit it for their sockets. One of their own, as they are killed, would stay.
+        get_temp_dir()
         # Without torch's signal handler: it raises wherever the training is when a worker dies.
         before = signal.getsignal(signal.SIGCHLD)
         source = iter(loader)

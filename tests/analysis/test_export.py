@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,9 +216,9 @@ def test_a_configuration_or_trial_is_named_by_the_beginning_of_its_id(study: Led
     assert members(out) == {*SHARED, *FOLD_0, *FOLD_1}
 
 
-def test_what_cannot_be_exported_is_one_line(study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_exported_is_one_line(study: Ledger, tmp_path: Path, refused: Callable[..., str]) -> None:
     out, trials = tmp_path / "model.zip", study.trials()
-    refused: list[tuple[tuple[object, ...], str]] = [
+    wrong: list[tuple[tuple[object, ...], str]] = [
         ((study.root, "--out", out), r"--point: received 'nothing', legal is best, or one of .*PGPS, Dice 0.8000.*CPS"),
         ((study.root, "--point", "zzz", "--out", out), "--point: received 'zzz', legal is one of "),
         ((study.root, "--point", "", "--out", out), "--point: received '', legal is one of "),
@@ -231,11 +232,8 @@ def test_what_cannot_be_exported_is_one_line(study: Ledger, tmp_path: Path, caps
         (("s3://bucket/study", "--out", out), "STUDY: received 's3://bucket/study', legal is a folder"),
         ((Ledger.create(tmp_path / "empty").root, "--out", out), "no trial of the study has finished"),
     ]
-    for words, message in refused:
-        assert export(*words) == 2
-        printed = capsys.readouterr()
-        assert re.search(message, printed.err), printed.err
-        assert printed.err.count("\n") == 1 and not printed.out
+    for words, message in wrong:
+        assert re.search(message, said := refused("export", *words)), said
     assert not out.exists()
 
 
@@ -255,7 +253,7 @@ def test_what_cannot_be_exported_is_one_line(study: Ledger, tmp_path: Path, caps
     ],
 )
 def test_a_model_that_is_not_the_recorded_one_is_refused(
-    study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: Any, message: str
+    study: Ledger, tmp_path: Path, refused: Callable[..., str], name: str, content: Any, message: str
 ) -> None:
     fold = 1 if name.startswith("fold_1") else 0
     (path,) = study.trials()[fold].results_path.glob(f"*/*/{name}")
@@ -266,7 +264,6 @@ def test_a_model_that_is_not_the_recorded_one_is_refused(
         path.unlink()
     else:
         path.write_bytes(content)
-    assert export(study.root, "--point", "best", "--out", tmp_path / "model.zip") == 2
-    printed = capsys.readouterr().err
-    assert re.search(message, printed), printed
-    assert printed.count("\n") == 1 and not (tmp_path / "model.zip").exists()
+    said = refused("export", study.root, "--point", "best", "--out", tmp_path / "model.zip")
+    assert re.search(message, said), said
+    assert not (tmp_path / "model.zip").exists()

@@ -15,7 +15,6 @@ import pytest
 from ledgers import finish_trial, make_header, make_spec, make_study, start_trial
 from reports import quick_report
 
-from analysis.__main__ import main
 from analysis.figures.exhibits import FIGURE_FORMATS, draw_all
 from analysis.page.fronts import fronts
 from analysis.page.report import CHAPTERS, Report, stylesheet, write_report
@@ -352,20 +351,3 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line_before_anything_is_dr
     (tmp_path / "file").write_text("here")
     with pytest.raises(MachineError, match="name another --out"):
         write_report([study.root], tmp_path / "file" / "report", sections=[lambda evidence: pytest.fail("drawn")])
-
-
-def test_the_verb_names_the_plots_and_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = Ledger.create(tmp_path / "study")
-    finish_trial(study, make_spec(), dice=0.8, seconds=30)
-    plots = [f"pareto_dice_{cost}" for cost in ("runtime", "energy", "co2", "voxels")]
-    out = tmp_path / "out"
-    assert main(["report", str(study.root), "--out", str(out), "--country", "DEU"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "1 trial: 1 finished"
-    assert {str(out / "figures" / f"{plot}.png") for plot in plots} <= set(lines)
-    assert lines[-1] == str(out / "report.html")
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert "1 of 1 point" in page and "DEU grid" in page and "FRA grid" not in page
-    assert set(pd.read_csv(out / "tables" / "trials.csv")["country"]) == {"DEU"}
-    assert main(["report", str(study.root), "--country", "XXX"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,22 +110,18 @@ def test_wandb_has_an_offline_run_of_each_trial(
 
 
 def test_what_cannot_be_used_is_one_line(
-    study: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    study: Ledger, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["export", str(study.root), "--mlflow", "ftp://me:secret@nowhere/x"]) == 2
-    printed = capsys.readouterr().err
-    assert "--mlflow: received 'ftp://…@nowhere/x', legal is http" in printed and printed.count("\n") == 1
-    assert main(["export", str(study.root), "--mlflow", f"sqlite:///{tmp_path}/none/x.db"]) == 2
-    assert "legal is in a folder that is there" in capsys.readouterr().err
-    assert main(["export", str(study.root), "--tensorboard", ""]) == 2
-    assert "--tensorboard: received ''" in capsys.readouterr().err
     (tmp_path / "database.db").write_text("this is none" * 99)
-    assert main(["export", str(study.root), "--mlflow", f"sqlite:///{tmp_path}/database.db"]) == 2
-    printed = capsys.readouterr().err
-    assert "mlflow cannot use sqlite:" in printed and printed.count("\n") == 1
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert main(["export", str(study.root), "--wandb", str(tmp_path)]) == 2
-    assert "wandb is not installed; pip install 'pgps-study[wandb]'" in capsys.readouterr().err
+    for option, place, said in (
+        ("--mlflow", "ftp://me:secret@nowhere/x", "--mlflow: received 'ftp://…@nowhere/x', legal is http"),
+        ("--mlflow", f"sqlite:///{tmp_path}/none/x.db", "legal is in a folder that is there"),
+        ("--tensorboard", "", "--tensorboard: received ''"),
+        ("--mlflow", f"sqlite:///{tmp_path}/database.db", "mlflow cannot use sqlite:"),
+        ("--wandb", tmp_path, "wandb is not installed; pip install 'pgps-study[wandb]'"),
+    ):
+        assert said in refused("export", study.root, option, place)
     assert "co2_kg" in tracked(study.trials()[0]).results
 
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,6 @@ import pytest
 from browser import chromium
 from ledgers import make_header, make_spec, make_study, start_trial
 
-from study.__main__ import main
 from study.cli.watching.server import Response, Server
 from study.cli.watching.study_page import Watched
 from study.store.ledger import Ledger
@@ -65,14 +64,13 @@ def test_elsewhere_than_on_loopback_the_address_has_a_secret() -> None:
     "words", [("--port", "TAKEN"), ("--port", "70000"), ("--host", "192.0.2.1"), ("--host", "no.such.host.invalid")]
 )
 def test_what_cannot_be_listened_on_is_one_line(
-    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, str], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     study = Ledger.create(tmp_path / "study")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert main(["watch", str(study.root), *(port if word == "TAKEN" else word for word in words)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and words[0].lstrip("-") in said
+        said = refused("watch", study.root, *(port if word == "TAKEN" else word for word in words))
+    assert words[0].lstrip("-") in said
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from study.common import files
@@ -217,6 +218,8 @@ def _make_folders(job: PreparationJob) -> None:
 def _run(job: PreparationJob, report: Callable[[PreparationProgress], None], note: Callable[[str], None]) -> None:
     """Run a preparation's steps in a new process and wait for it."""
     spawn = multiprocessing.get_context("spawn")
+    # The process inherits it for its sockets. One of its own would stay when it is killed.
+    get_temp_dir()
     ours, theirs = spawn.Pipe(duplex=False)
     process: Any = spawn.Process(target=_work, args=(job, theirs))
     process.start()
