@@ -4,12 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test cluster lint gpu torture notebooks docs clean
+.PHONY: study test pytest cluster lint gpu torture notebooks docs clean
 
 study: $(STAMP)
 	$(BIN)/python -m study demo --out studies/demo
 
-test: $(STAMP) lint
+# The linter keeps one core busy for a minute, the tests none the whole time: side by side. Either failing fails it.
+test: $(STAMP)
+	$(MAKE) --no-print-directory -j 2 lint pytest
+
+pytest: $(STAMP)
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # The tests that take about a minute each: lost nodes, longer trainings, notebooks. CI runs them after `make test`.

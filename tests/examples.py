@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,14 +28,26 @@ def batches(curriculum: Curriculum) -> list[int]:
     return [stage.batch_size for stage in curriculum.stages]
 
 
-def make_spec(scheme: str = "pgps", *, seed: int = 0, training: dict[str, Any] | None = None, **axes: Any) -> TrialSpec:
-    """A trial of a named scheme on the brain network, ten epochs of 250 iterations unless `training` says otherwise."""
+def make_spec(
+    scheme: str = "pgps",
+    *,
+    seed: int = 0,
+    training: TrainingSettings | dict[str, Any] | None = None,
+    geometry: Geometry = BRAIN,
+    of: Mapping[str, Any] | None = None,
+    **axes: Any,
+) -> TrialSpec:
+    """A trial of a named scheme, some of its axes overridden, ten epochs of 250 iterations unless told otherwise.
+
+    Args:
+        of: other fields of the specification.
+    """
     point = named_axes(scheme, **axes)
-    settings = TrainingSettings(**{"epochs": 10, **(training or {})})
-    curriculum = resolve(
-        BRAIN, point, epochs=settings.epochs, iterations_per_epoch=settings.iterations_per_epoch, seed=seed
-    )
-    return TrialSpec(
+    if not isinstance(training, TrainingSettings):
+        training = TrainingSettings(**{"epochs": 10, **(training or {})})
+    length = {"epochs": training.epochs, "iterations_per_epoch": training.iterations_per_epoch}
+    curriculum = resolve(geometry, point, **length, seed=seed)
+    made = TrialSpec(
         dataset="Dataset001_BrainTumour",
         plans="nnUNetPlans",
         configuration="3d_fullres",
@@ -43,10 +56,11 @@ def make_spec(scheme: str = "pgps", *, seed: int = 0, training: dict[str, Any] |
         scheme=scheme,
         axes=point,
         curriculum=curriculum,
-        training=settings.resolved(constant_patch_size=curriculum.is_constant),
+        training=training.resolved(constant_patch_size=curriculum.is_constant),
         plans_sha256="a" * 64,
         split_sha256="b" * 64,
     )
+    return replace(made, **(of or {}))
 
 
 METER = MeterInfo(
@@ -145,7 +159,8 @@ RESULT = TrialResult(
 
 def result_of(spec: TrialSpec, *, dice: float = 0.75) -> TrialResult:
     """A result with the iterations and voxels of a specification."""
-    return TrialResult(
+    return replace(
+        RESULT,
         dice=dice,
         dice_per_class={"1": dice, "2": dice},
         dice_per_case={"case_1": dice, "case_2": None},
@@ -153,5 +168,4 @@ def result_of(spec: TrialSpec, *, dice: float = 0.75) -> TrialResult:
         iterations=spec.curriculum.total_iterations,
         voxels=spec.curriculum.voxels,
         voxel_share=spec.curriculum.voxel_share,
-        weights_sha256="c" * 64,
     )

@@ -7,17 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import examples
 import numpy as np
 import pandas as pd
+from examples import HEADER, METER, result_of
 
 from analysis.statistics.case_dice import CaseDice
 from analysis.tables.columns import POINT_COLUMNS
 from study.curriculum.chain import Geometry
-from study.curriculum.curriculum import resolve
 from study.curriculum.data_curriculum import DataCurriculum
-from study.curriculum.schemes import named_axes
 from study.store.ledger import Ledger
-from study.store.readings import MeterInfo
 from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
 from study.store.specification import TrainingSettings, TrialSpec
@@ -25,14 +24,7 @@ from study.store.trial_folder import TrialFolder
 
 # Finer in the last axis, so that no two schemes resolve to the same stage table.
 GEOMETRY = Geometry(patch_size=(40, 56, 40), divisors=(8, 8, 4), batch_size=2)
-CODECARBON = MeterInfo(
-    name="codecarbon",
-    version="3.3.2",
-    methods={"cpu": "estimated", "gpu": "absent", "ram": "estimated"},
-    country="FRA",
-    carbon_intensity_kg_per_kwh=0.05,
-    pue=1.2,
-)
+CODECARBON = replace(METER, methods={"cpu": "estimated", "gpu": "absent", "ram": "estimated"})
 NO_METER = replace(CODECARBON, name="none", version="", methods=dict.fromkeys(("cpu", "gpu", "ram"), "unmeasured"))
 UNMEASURED = dict.fromkeys(("cpu_kwh", "gpu_kwh", "ram_kwh"))
 SETUP_SECONDS, FINAL_VALIDATION_SECONDS = 5.0, 20.0
@@ -45,56 +37,25 @@ def make_spec(
     *,
     dataset: str = "Dataset004_Hippocampus",
     fold: int = 0,
-    seed: int = 0,
     training: TrainingSettings | None = None,
     plans: str = "nnUNetPlans",
     geometry: Geometry = GEOMETRY,
     data: DataCurriculum | None = None,
-    **axes: Any,
+    **more: Any,
 ) -> TrialSpec:
     """The specification of a trial of a named scheme, some of its axes overridden."""
     training = training or TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=20)
-    point = named_axes(scheme, **axes)
-    curriculum = resolve(
-        geometry, point, epochs=training.epochs, iterations_per_epoch=training.iterations_per_epoch, seed=seed
-    )
-    return TrialSpec(
-        dataset=dataset,
-        plans=plans,
-        configuration="3d_fullres",
-        fold=fold,
-        seed=seed,
-        scheme=scheme,
-        axes=point,
-        curriculum=curriculum,
-        training=training.resolved(constant_patch_size=curriculum.is_constant),
-        plans_sha256="0" * 64,
-        split_sha256=f"{fold:064d}",
-        data=data,
-    )
+    files = {"plans": plans, "plans_sha256": "0" * 64, "split_sha256": f"{fold:064d}"}
+    of = {"dataset": dataset, "fold": fold, "data": data, **files}
+    return examples.make_spec(scheme, training=training, geometry=geometry, of=of, **more)
 
 
 def make_header(attempt: int = 0, **changes: Any) -> AttemptHeader:
     """The header of an attempt on a two-core share of a four-core machine without GPU."""
-    usual = AttemptHeader(
-        attempt=attempt,
-        started_at=1.0e9 + 1000 * attempt,
-        hostname="node",
-        pid=1,
-        resumed_from_iteration=0,
-        device="cpu",
-        cpu_name="Example CPU",
-        gpu_names=(),
-        gpu_ids=(),
-        cpus=2,
-        cpus_of_node=4,
-        gpus=0,
-        concurrent_trials=1,
-        data_workers=1,
-        meter=CODECARBON,
-        versions={"python": "3.11", "torch": "2.15.0"},
-    )
-    return replace(usual, **changes)
+    share: dict[str, Any] = {"cpus": 2, "cpus_of_node": 4, "gpus": 0, "concurrent_trials": 1, "data_workers": 1}
+    on = {"device": "cpu", "cpu_name": "Example CPU", "gpu_names": (), "gpu_ids": (), "meter": CODECARBON}
+    at = {"attempt": attempt, "started_at": 1.0e9 + 1000 * attempt, "versions": {"python": "3.11", "torch": "2.15.0"}}
+    return replace(HEADER, **{**share, **on, **at, **changes})
 
 
 def make_interval(
@@ -102,17 +63,9 @@ def make_interval(
 ) -> CostInterval:
     """A stretch of work; by default the node's CPU takes 40 W, its RAM 10 W."""
     hours = seconds / 3600
+    work = {"phase": phase, "stage": 0 if phase is Phase.TRAINING else None, "seconds": seconds, "attempt": attempt}
     usual = {"cpu_kwh": 0.04 * hours, "gpu_kwh": 0.0, "ram_kwh": 0.01 * hours}
-    return CostInterval(
-        attempt=attempt,
-        phase=phase,
-        stage=0 if phase is Phase.TRAINING else None,
-        iteration_start=start,
-        iteration_stop=stop,
-        started_at=1.0e9,
-        seconds=seconds,
-        **{**usual, **energy},
-    )
+    return examples.make_interval(start, stop, started_at=1.0e9, **{**work, **usual, **energy})
 
 
 def make_result(spec: TrialSpec, dice: float, *, n_cases: int = 1) -> TrialResult:
@@ -123,14 +76,11 @@ def make_result(spec: TrialSpec, dice: float, *, n_cases: int = 1) -> TrialResul
     cases = {
         f"case_{spec.fold}_{n:03d}": float(dice + s + e) for n, (s, e) in enumerate(zip(spread, noise, strict=True))
     }
-    return TrialResult(
-        dice=dice,
+    return replace(
+        result_of(spec, dice=dice),
         dice_per_class=_by_class(dice),
         dice_per_case=cases,
         dice_per_case_and_class={case: _by_class(mean) for case, mean in cases.items()},
-        iterations=spec.curriculum.total_iterations,
-        voxels=spec.curriculum.voxels,
-        voxel_share=spec.curriculum.voxel_share,
         weights_sha256="ab" * 32,
     )
 
