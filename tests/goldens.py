@@ -18,7 +18,7 @@ from typing import Any
 
 from examples import HEADER, complete, make_interval, make_spec
 from prepared import NAME, Stopper, checkpoint_weights, model_folder, prepare_phantoms, spec_of, train, workplace
-from rankings import write_ranking
+from rankable import write_ranking
 from searching import lookup
 
 from analysis.tables.frame import read_studies

@@ -1,4 +1,4 @@
-"""Images whose similarity is known, and small datasets of them as nnU-Net leaves them after preprocessing."""
+"""Images whose similarity is known, small datasets of them as nnU-Net preprocesses them, and made-up rankings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from study.common import files
+from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
+from study.ranking.files import FORMAT, RECORD, RankedCase, fold_folder, rows_sha256, write_pairs, write_rows
 
 Array = NDArray[np.float32]
 NAME, PLANS, FULL = "Dataset902_Rankable", "nnUNetPlans", "3d_fullres"
@@ -110,3 +112,34 @@ def phantoms() -> dict[str, Array]:
     """One anatomy in four positions, each with noise of its own, and another anatomy."""
     cases = {case: noisy(moved(anatomy(), **move), index) for index, (case, move) in enumerate(MOVES.items())}
     return {**cases, "stranger": noisy(anatomy(seed=9), 9)}
+
+
+# ------------------------------------------------------------------------------------------------------------- rankings
+
+
+def by_name(dataset: PreparedDataset, fold: int = 0) -> list[str]:
+    """The fold's training cases, the last in the alphabet first."""
+    return sorted(dataset.split(fold).training, reverse=True)
+
+
+def write_ranking(dataset: PreparedDataset, fold: int = 0, ranked: Sequence[str] | None = None) -> Path:
+    """A ranking of a fold by every metric.
+
+    Args:
+        dataset: beside whose data it is written.
+        fold: whose training cases are ranked.
+        ranked: them, most dissimilar first; `by_name` unless given. By SSIM they are the other way round.
+    """
+    order = list(ranked or by_name(dataset, fold))
+    rows = [
+        RankedCase(case=case, metric=metric, value=rank / 10, rank=rank, registration="identity", reason="")
+        for metric in METRICS
+        for rank, case in enumerate(order[::-1] if metric == "ssim" else order, start=1)
+    ]
+    folder = fold_folder(dataset, fold)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder, rows)
+    write_pairs(folder, [])
+    record = {"format": FORMAT, "dataset": dataset.name, "fold": fold, "split_sha256": dataset.split(fold).sha256}
+    files.write_json(folder / RECORD, {**record, "sha256": rows_sha256(rows)})
+    return folder

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from examples import BRAIN, make_spec
-from rankings import by_name, write_ranking
+from rankable import by_name, write_ranking
 from raw_data import BARE as DATASET
 from raw_data import bare_dataset
 

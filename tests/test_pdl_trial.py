@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from prepared import CUBE, NAME, NUMBER, MakeTrainer, spec_of, train, workplace
-from rankings import by_name, write_ranking
+from rankable import by_name, write_ranking
 from references import Reference, assert_same_training, kill_and_resume, reference_of, resumed_from
 from test_batches import same
 

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rankable import NAME, SHAPE, anatomy, noisy, write_dataset
-from rankings import write_ranking
+from rankable import NAME, SHAPE, anatomy, noisy, write_dataset, write_ranking
 
 from study.common import files
 from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
