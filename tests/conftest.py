@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ time.tzset()
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="pgps-")
+    # Later than multiprocessing takes away its own folder in it.
+    Finalize(None, shutil.rmtree, args=(tempfile.tempdir, True), exitpriority=-1000)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,12 +51,6 @@ LONGEST = (
     *("test_interrupted_studies", "test_nodes", "test_trial", "test_trial_verb", "test_prepare", "test_corruption"),
     *("test_feed", "test_ranking", "test_trial_host", "test_trainer", "test_report", "test_browser"),
 )
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Take the temporary files away, once all workers have ended."""
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -266,26 +266,3 @@ def test_cycles_name_no_trial_where_they_are_idle() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- illegal
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"learning_rate_schedule": "step"}, "learning_rate_schedule: received 'step', legal is one of poly, cosine"),
-        ({"learning_rate_exponent": 11}, "learning_rate_exponent: received 11, legal is a number from 0 to 10"),
-        ({"learning_rate_exponent": True}, "learning_rate_exponent: received True"),
-        ({"learning_rate_scaling": 0.5}, "learning_rate_scaling: received 0.5, legal is one of none, sqrt, linear"),
-        ({"normalization": "layer"}, "normalization: received 'layer', legal is one of instance, batch, group"),
-        ({"augmentation_preset": "DA5"}, "augmentation_preset: received 'DA5', legal is one of default, da5, none"),
-    ],
-)
-def test_an_illegal_setting_is_one_line(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message) as refused:
-        TrainingSettings(**settings)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("cycles", [0, 101, 2.0, "two", True])
-def test_cycles_are_a_whole_number_to_100(cycles: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"cycles: received .*, legal is a whole number from 1 to 100"):
-        named_axes("pgps", cycles=cycles)

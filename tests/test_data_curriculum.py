@@ -22,7 +22,6 @@ from study.curriculum.data_curriculum import (
 )
 from study.curriculum.schemes import Axes, named_axes
 from study.curriculum.table import data_words, first_phase_words
-from study.store.specification import TrainingSettings
 
 RANKED = ("c", "a", "e", "b", "d")
 
@@ -150,10 +149,3 @@ def test_it_is_the_first_of_all_windows(curve: list[float | None], target: float
 def test_what_comes_later_does_not_change_a_decision(curve: list[float | None], target: float, seen: int) -> None:
     early, late = stopping_epoch(curve[:seen], target), stopping_epoch(curve, target)
     assert early == late if early is not None else late is None or late >= min(seen, len(curve))
-
-
-@pytest.mark.parametrize("wrong", [0, 0.0, -0.1, 1.01, float("nan"), "high", True])
-def test_the_target_is_above_0_and_at_most_1(wrong: object) -> None:
-    with pytest.raises(InvalidInputError, match=r"stop_at_dice: received .*, legal is a number above 0 up to 1"):
-        TrainingSettings(stop_at_dice=wrong)  # type: ignore[arg-type]
-    assert TrainingSettings(stop_at_dice=1).stop_at_dice == 1.0

@@ -11,13 +11,13 @@ from examples import BRAIN, HIPPOCAMPUS
 from searching import GEOMETRIES, plan_of
 from searching import paper_lookup as lookup
 
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import InvalidInputError
 from study.curriculum.chain import Geometry
 from study.curriculum.schemes import Axes, named_axes
 from study.nnunet.plans import NetworkPlan
 from study.search.document import BLOCKS, SETTINGS, SpaceDocument, load_space, space_from
 from study.search.space import SearchSpace
-from study.search.trials import check_data, make_spec, specs
+from study.search.trials import make_spec, specs
 from study.store.specification import TrainingSettings, TrialSpec
 
 # --------------------------------------------------------------------------------------------------- the spaces we ship
@@ -198,19 +198,3 @@ def test_a_point_of_another_space_is_refused(point: dict[str, Any]) -> None:
     space = space_from(document(datasets=[4], curriculum={"budget": [0.5, 1.0]}))
     with pytest.raises(InvalidInputError, match="point: received"):
         specs(space, point, lookup)
-
-
-@pytest.mark.parametrize(
-    ("written", "error", "words"),
-    [
-        ({}, InvalidInputError, "give --dataset"),
-        ({"datasets": [4, 5]}, MissingDataError, "received 5"),
-        ({"datasets": [4], "folds": [0, 7]}, InvalidInputError, "fold: received 7"),
-    ],
-)
-def test_missing_data_is_found_before_anything_starts(
-    written: dict[str, Any], error: type[Exception], words: str
-) -> None:
-    check_data(space_from(document(datasets=[1, 4, 6], folds=[0, 4])), lookup)
-    with pytest.raises(error, match=words):
-        check_data(space_from(document(**written)), lookup)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.common.errors import InvalidInputError, MissingDataError, StudyError
+from study.common.errors import InvalidInputError, StudyError
 from study.search.algorithms import SEARCHERS
 from study.search.document import load_space, parse_yaml, space_from
 from study.search.domains import Choice, Fixed, Integer, LogUniform, Uniform
@@ -224,16 +224,6 @@ def test_bad_input_is_one_line_with_received_and_legal(written: Any, received: s
     assert received in message
     assert legal in message
     assert "\n" not in message
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"no search space at .*absent\.yaml"):
-        load_space(tmp_path / "absent.yaml")
-    with pytest.raises(MissingDataError, match="no search space at"):
-        load_space(tmp_path)
-    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
-    with pytest.raises(InvalidInputError, match="UTF-8"):
-        load_space(tmp_path / "latin.yaml")
 
 
 JSON = st.recursive(

@@ -18,7 +18,7 @@ from raw_data import bare_dataset
 from searching import GEOMETRIES
 from searching import paper_lookup as lookup
 
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import InvalidInputError
 from study.curriculum.chain import CHAIN_ORDERS, CHAIN_STARTS
 from study.curriculum.schemes import ALLOCATIONS, SCHEMES, STAGE_ORDERS
 from study.nnunet.datasets import DataPaths
@@ -199,29 +199,6 @@ def test_a_dataset_without_a_split_is_given_nnunets(prepared: DataPaths) -> None
     prepared_lookup(prepared)(4, None, "3d_fullres", 4)
     split = json.loads(path.read_text())
     assert sorted(case for fold in split for case in fold["val"]) == [f"case_{c}" for c in range(10)]
-
-
-@pytest.mark.parametrize(
-    ("asked", "error", "words"),
-    [
-        ((5, None, "3d_fullres", 0), MissingDataError, "dataset: received '5'"),
-        ((4, "otherPlans", "3d_fullres", 0), MissingDataError, "plans: received 'otherPlans'"),
-        ((4, None, "2d", 0), InvalidInputError, "configuration: received '2d'"),
-        ((4, None, "3d_fullres", 5), InvalidInputError, "fold: received 5"),
-    ],
-)
-def test_what_is_missing_is_named(
-    prepared: DataPaths, asked: tuple[int, str | None, str, int], error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        prepared_lookup(prepared)(*asked)
-
-
-def test_missing_preprocessed_cases_are_named(prepared: DataPaths) -> None:
-    for path in (prepared.preprocessed / DATASET / "nnUNetPlans_3d_fullres").iterdir():
-        path.unlink()
-    with pytest.raises(MissingDataError, match="no preprocessed cases"):
-        prepared_lookup(prepared)(4, None, "3d_fullres", 0)
 
 
 # ---------------------------------------------------------------------------------------------- identity and overrides
