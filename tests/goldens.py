@@ -68,9 +68,6 @@ SEARCHERS: Mapping[str, Mapping[str, Any]] = {
 BEFORE_THE_INTERRUPTION = 3
 
 
-# ----------------------------------------------------------------------------------------------------------------- ids
-
-
 def trial_ids() -> dict[str, str]:
     """What thirty specifications are called."""
     axes: list[dict[str, Any]] = [
@@ -100,9 +97,6 @@ def trial_ids() -> dict[str, str]:
     return {f"{number:02} {spec.scheme}": spec.trial_id for number, spec in enumerate(made, start=1)}
 
 
-# ------------------------------------------------------------------------------------------------------------- weights
-
-
 def trained(paths: DataPaths, folder: Path, kind: str) -> dict[str, Any]:
     """Losses and final weights of a short training, and the processor on which these hold bit for bit."""
     import torch
@@ -119,9 +113,6 @@ def trained(paths: DataPaths, folder: Path, kind: str) -> dict[str, Any]:
         "sha256": checkpoint_weights(checkpoint),
         "exact_on": f"{cpu_name()}, torch {torch.__version__}",
     }
-
-
-# ----------------------------------------------------------------------------------------------------------- proposals
 
 
 def proposals(root: Path, searcher: str) -> list[dict[str, Any]]:
@@ -156,9 +147,6 @@ def _finish(folder: TrialFolder) -> None:
     seconds = round(100 * spec.curriculum.voxel_share)
     folder.append_cost(replace(make_interval(0, seconds), iteration_stop=spec.curriculum.total_iterations))
     complete(folder, dice=round(0.5 + spec.curriculum.voxel_share / 4, 6))
-
-
-# --------------------------------------------------------------------------------------------------------------- study
 
 
 def write_study(paths: DataPaths, root: Path) -> None:

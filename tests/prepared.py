@@ -186,8 +186,6 @@ def _preprocess(data: Path, folder: Path, plans: str, configuration: str, case: 
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ trainers
-
 MakeTrainer = Callable[..., Any]
 
 
@@ -214,9 +212,6 @@ def make_trainer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return trainer_of(spec_of(paths, scheme, **spec), find_dataset(paths, NAME), device=device, kind=trainer, **how)
 
     return make
-
-
-# -------------------------------------------------------------------------------------------------------------- trials
 
 
 def spec_of(

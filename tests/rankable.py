@@ -114,9 +114,6 @@ def phantoms() -> dict[str, Array]:
     return {**cases, "stranger": noisy(anatomy(seed=9), 9)}
 
 
-# ------------------------------------------------------------------------------------------------------------- rankings
-
-
 def by_name(dataset: PreparedDataset, fold: int = 0) -> list[str]:
     """The fold's training cases, the last in the alphabet first."""
     return sorted(dataset.split(fold).training, reverse=True)

@@ -39,9 +39,6 @@ def whole_result() -> Any:
     return result_of(small_spec())
 
 
-# ------------------------------------------------------------------------------------ what a trial writes, in its order
-
-
 def spent(attempt: int, phase: Phase, at: int) -> Write:
     return lambda folder: folder.append_cost(make_interval(at, at, attempt=attempt, phase=phase, seconds=1.0))
 
@@ -119,9 +116,6 @@ def test_a_line_cut_short_is_no_damage(ledger: Ledger, history: Callable[[], lis
         path.write_bytes(content + b'{"atte')
         audit(ledger)
         path.write_bytes(content)
-
-
-# ------------------------------------------------------------------------------------------------------- damaged trials
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -216,9 +210,6 @@ def test_folders_that_are_not_trials_yet_or_never_are_passed_over(ledger: Ledger
     audit(ledger)
 
 
-# --------------------------------------------------------------------------------------------------------------- points
-
-
 @pytest.fixture
 def searched(tmp_path: Path) -> Ledger:
     """A study of a space: two points of one trial each, the second not begun, and a trial made by hand."""
@@ -259,9 +250,6 @@ def test_a_folder_of_single_trials_needs_no_points(ledger: Ledger) -> None:
     audit(ledger)
 
 
-# -------------------------------------------------------------------------------------------- before an attempt goes on
-
-
 @pytest.mark.parametrize(("writes", "name"), [(7, "costs.jsonl"), (9, "epochs.jsonl")])
 def test_a_checkpoint_that_the_ledger_does_not_know_is_not_gone_on_from(ledger: Ledger, writes: int, name: str) -> None:
     # With the tenth write the second epoch is reported; only then is its checkpoint written.
@@ -270,9 +258,6 @@ def test_a_checkpoint_that_the_ledger_does_not_know_is_not_gone_on_from(ledger: 
     check_resumable(folder, iteration=PER_EPOCH, epoch=1)
     with pytest.raises(LedgerError, match=rf"{name} is damaged: it .*; restore it from a backup, or delete"):
         check_resumable(folder, iteration=2 * PER_EPOCH, epoch=2)
-
-
-# -------------------------------------------------------------------------------------------------- a trial that trains
 
 
 @dataclass
@@ -329,9 +314,6 @@ def position(path: Path) -> tuple[int, int]:
     """Iterations and epochs that a checkpoint holds."""
     checkpoint = torch.load(path, weights_only=False)
     return checkpoint[STATE_KEY]["iteration"], checkpoint["current_epoch"]
-
-
-# ---------------------------------------------------------------------------------------------------------------- speed
 
 
 def test_the_audit_of_many_trials_reads_each_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,6 @@ def paths(data: Path) -> DataPaths:
     return data_paths(data)
 
 
-# --------------------------------------------------------------------------------------------- stopped, killed, resumed
-
-
 @pytest.mark.cluster
 def test_a_stop_changes_nothing(paths: DataPaths, tmp_path: Path, ledger: Ledger) -> None:
     spec = spec_of(paths, **ALL_AT_ONCE)
@@ -113,9 +110,6 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert_same_training(folder, reference)
 
 
-# ---------------------------------------------------------------------------------------------------------- predictions
-
-
 @pytest.mark.cluster
 @pytest.mark.parametrize(("normalization", "preset"), [("batch", "no-mirroring"), ("group", "default")])
 def test_stock_nnunet_predicts_what_the_validation_did(
@@ -144,9 +138,6 @@ def test_stock_nnunet_predicts_what_the_validation_did(
         for place in (tmp_path / "output", model_folder(folder) / "validation")
     )
     assert np.array_equal(predicted, validated)
-
-
-# -------------------------------------------------------------------------------------------------------- normalization
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(32, 8), (320, 8), (12, 6), (7, 7), (4, 4), (1, 1), (11, 1)])
@@ -191,9 +182,6 @@ def test_a_model_with_a_layer_of_ours_is_not_exported() -> None:
         stock_command(make_spec(training={"normalization": "group"}), [0], None)
 
 
-# --------------------------------------------------------------------------------------------------------- augmentation
-
-
 @pytest.mark.parametrize("plans", [CUBE, FLAT])
 @pytest.mark.parametrize("preset", ["da5", "none", "no-mirroring"])
 def test_a_preset_augments_patches_of_every_size_as_its_trainer_says(
@@ -230,9 +218,6 @@ def test_what_a_preset_trains_without_it_predicts_without() -> None:
     assert not TrainingSettings(test_time_mirroring=False).predicts_mirrored
 
 
-# --------------------------------------------------------------------------------------------------------------- cyclic
-
-
 @given(
     st.integers(1, 100),
     st.integers(1, 60),
@@ -263,6 +248,3 @@ def test_cycles_name_no_trial_where_they_are_idle() -> None:
     name = make_spec("pgps").trial_id
     assert name == make_spec("pgps", cycles=5).trial_id == make_spec("pgps", order="cyclic", cycles=1).trial_id
     assert len({name, *(make_spec("pgps", order="cyclic", cycles=n).trial_id for n in (2, 3))}) == 3
-
-
-# -------------------------------------------------------------------------------------------------------------- illegal

@@ -45,9 +45,6 @@ def first_items(curriculum: Curriculum) -> Iterator[tuple[Any, Item]]:
         yield stage, Item(index=stage.first_iteration)
 
 
-# ------------------------------------------------------------------------------------------------------ by index alone
-
-
 @pytest.mark.parametrize("scheme", ["pgps", "rpss"])
 def test_a_batch_is_the_same_in_any_order_and_from_any_process(make_trainer: MakeTrainer, scheme: str) -> None:
     trainer = make_trainer(scheme)
@@ -83,9 +80,6 @@ def test_validation_batches_depend_on_their_index_alone(make_trainer: MakeTraine
     assert all(batch["data"].shape == (2, 1, *CUBE_PATCH) for batch in validation[0])
     held_out = set(trainers[0].do_split()[1])
     assert {key for batch in validation[0] for key in batch["keys"]} <= held_out
-
-
-# ---------------------------------------------------------------------------------------------------------------- form
 
 
 @pytest.mark.parametrize(
@@ -180,9 +174,6 @@ def test_short_axes_pass_through_the_whole_augmentation(make_trainer: MakeTraine
         assert batches[Item(index=index)]["data"].isfinite().all()
 
 
-# ---------------------------------------------------------------------------------------------------------------- blur
-
-
 @pytest.mark.parametrize("flat", [False, True])
 def test_no_blur_with_a_stopwatch_is_left(flat: bool) -> None:
     stock = nnUNetTrainerPGPS.get_training_transforms((16, 32, 32), (-0.5, 0.5), [[1, 1, 1]], (0, 1, 2), flat)
@@ -211,9 +202,6 @@ def test_the_blur_is_nnunets_convolution_and_leaves_axes_shorter_than_its_kernel
     if voxels < 4:
         with pytest.raises(RuntimeError, match=r"[Pp]adding"):
             GaussianBlurTransform(blur_sigma=1.0, benchmark=True)(image=image.clone())
-
-
-# --------------------------------------------------------------------------------------------------------- shared crops
 
 
 class Counting:
@@ -301,9 +289,6 @@ def test_random_and_foreground_volumes_alternate(
     trainer = make_trainer()
     loader = stage_loader(trainer, trainer.get_tr_and_val_datasets()[0], batch, crops, share, rule)
     assert "".join("f" if loader.get_do_oversample(sample) else "." for sample in range(batch)) == kinds
-
-
-# ------------------------------------------------------------------------------------------------------------ schedule
 
 
 @st.composite

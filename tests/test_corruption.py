@@ -140,8 +140,6 @@ def assert_status_says_or_shows(ledger: Ledger, capsys: pytest.CaptureFixture[st
     assert all(line.startswith("error: ") for line in errors)
 
 
-# ------------------------------------------------------------------------------------------------- what must be refused
-
 # Neither the bill nor the curves can be had again; a specification or a result is written again once it is deleted.
 IRREPLACEABLE = ("costs.jsonl", "epochs.jsonl", "attempts/000.json", "spec.json")
 
@@ -202,9 +200,6 @@ def test_a_damaged_lock_holds_until_it_is_stale(study: Study, tmp_path: Path, mo
     # Whoever only seems dead is given next to no time to notice.
     monkeypatch.setattr("study.store.locks.BEAT_SECONDS", 0.05)
     audit(ledger)
-
-
-# ------------------------------------------------------------------------------------------------- what is done without
 
 
 @pytest.mark.parametrize("damage", [cut, delete])
@@ -286,9 +281,6 @@ def test_what_only_people_and_nnunet_read_may_be_garbage(study: Study, tmp_path:
     audit(ledger)
     study.recall(ledger)
     study.resume(ledger)
-
-
-# ------------------------------------------------------------------------------------------------------------ full disk
 
 
 class Filling(Stopper):

@@ -119,9 +119,6 @@ def test_what_besides_training_is_wasted_by_a_restart(phase: Phase, iteration: i
     assert costs.waste.seconds == pytest.approx(33 if wasted else 30)
 
 
-# ------------------------------------------------------------------------------------------------------- unmeasured
-
-
 def test_an_unmeasured_part_makes_the_sum_unmeasured_never_zero() -> None:
     costs = bill([HEADER, RESUMED], [make_interval(0, 50), make_interval(50, 100, attempt=1, gpu_kwh=None)])
     assert costs.training.seconds == 100
@@ -141,9 +138,6 @@ def test_waste_is_unmeasured_only_where_what_was_wasted_is() -> None:
 
 def test_without_any_work_there_is_no_cost() -> None:
     assert total([]) == Charge(seconds=0, cpu_kwh=0, gpu_kwh=0, ram_kwh=0, co2_kg=0)
-
-
-# ------------------------------------------------------------------------------------------------- shares, carbon
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,6 @@ LUNG_CYCLIC = [(32, 32, 32), (32, 64, 32), (32, 64, 64), (48, 64, 64), (48, 96, 
 LUNG_SMALLEST = [(32, 32, 32), (48, 32, 32), (64, 32, 32), (64, 64, 32), (64, 64, 64), (80, 64, 64), (80, 96, 64)]
 
 
-# ---------------------------------------------------------------------------------------------- published numbers
-
-
 @pytest.mark.parametrize(
     ("geometry", "scheme", "published_percent"),
     [
@@ -59,9 +56,6 @@ def test_batch_sizes_of_the_schemes() -> None:
     # The smallest size is a 64th of the full patch, whose cube root is 4 (3.9999999999999996 in floating point).
     whole_powers = Geometry(patch_size=(256,), divisors=(2,), batch_size=2)
     assert batches(resolve(whole_powers, named_axes("pgps", batch_growth=1 / 3, stages=2))) == [8, 2]
-
-
-# ----------------------------------------------------------------------------------------------- chains by hand
 
 
 @pytest.mark.parametrize(
@@ -99,9 +93,6 @@ def test_without_instance_norm_one_voxel_at_the_bottleneck_is_enough() -> None:
     geometry = Geometry(patch_size=(32, 32), divisors=(16, 16), batch_size=2, min_bottleneck_voxels=1)
     assert patch_chain(geometry, "smallest-first") == [(16, 16), (32, 16), (32, 32)]
     assert patch_chain(geometry, "cyclic") == [(32, 16), (32, 32)]
-
-
-# ------------------------------------------------------------------------------------------------------- the axes
 
 
 @pytest.mark.parametrize(
@@ -173,9 +164,6 @@ def test_a_budget_scales_iterations_and_keeps_epochs(full: int, budget: float, s
     assert scaled_iterations_per_epoch(full, budget) == scaled
     curriculum = resolve(BRAIN, named_axes("cps", budget=budget), epochs=12, iterations_per_epoch=full)
     assert curriculum.total_iterations == 12 * scaled
-
-
-# --------------------------------------------------------------------------------------------------- random draws
 
 
 def test_draws_depend_on_seed_and_iteration_alone() -> None:

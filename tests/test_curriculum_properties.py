@@ -149,8 +149,6 @@ def test_the_pgps_plus_rule_never_drops_voxels_above_the_plans_batch(geometry: G
         assert at_floor or smaller.voxels_per_iteration <= larger.voxels_per_iteration
 
 
-# -------------------------------------------------------------------------------------------------- illegal input
-
 LEGAL_GEOMETRY: dict[str, Any] = {"patch_size": (64, 64), "divisors": (16, 16), "batch_size": 2}
 
 

@@ -25,8 +25,6 @@ from study.curriculum.table import data_words, first_phase_words
 
 RANKED = ("c", "a", "e", "b", "d")
 
-# --------------------------------------------------------------------------------------------------------------- cases
-
 
 @pytest.mark.parametrize(
     ("fraction", "cases"),
@@ -68,9 +66,6 @@ def test_which_cases_decide_and_not_their_order() -> None:
             DataCurriculum(cases=wrong, until_iteration=1)
 
 
-# -------------------------------------------------------------------------------------------------------------- length
-
-
 @pytest.mark.parametrize(
     ("pdl_epochs", "epochs", "expected"),
     [(1, 10, 7), (10, 10, 70), (0.25, 10, 21), (0.24, 10, 14), (0.01, 10, 7), (0.99, 10, 70), (0.5, 1, 7)],
@@ -94,9 +89,6 @@ def test_some_cases_until_an_iteration_and_all_from_it_on(until: int, iteration:
     data = DataCurriculum(cases=("a", "b"), until_iteration=until)
     assert data.allowed(iteration) == (("a", "b") if iteration < until else None)
     assert DataCurriculum.from_json(record_to_json(data)) == data
-
-
-# ---------------------------------------------------------------------------------------------------------------- axes
 
 
 def test_a_ranking_is_needed_for_a_part_of_the_cases_alone() -> None:

@@ -102,9 +102,6 @@ def test_a_description_that_is_broken_or_edited_into_nonsense_is_named(
         find_dataset(paths, 4)
 
 
-# ------------------------------------------------------------------------------------------------------------ plans
-
-
 @pytest.mark.parametrize(
     "content", ["{", "[]", "{}", '{"a":' * 100_000, '{"plans_name": "", "configurations": {}}'.encode("utf-16")]
 )
@@ -129,9 +126,6 @@ def test_the_only_plans_are_meant_or_among_several_nnunets_default(dataset: Prep
     (dataset.folder / "SmallPlans.json").unlink()
     with pytest.raises(MissingDataError, match=r"no plans in .*; run `python -m study prepare`"):
         dataset.choose_plans(None)
-
-
-# ----------------------------------------------------------------------------------------------------------- splits
 
 
 def test_a_fold_has_its_cases(dataset: PreparedDataset) -> None:

@@ -30,9 +30,6 @@ def finding(subject: str, findings: list[Finding]) -> Finding:
     return only
 
 
-# ---------------------------------------------------------------------------------------------------------- the whole
-
-
 def test_this_machine_is_fit(tmp_path: Path) -> None:
     findings = examine(None, tmp_path / "studies")
     assert [f for f in findings if f.verdict is Verdict.MISSING] == []
@@ -58,9 +55,6 @@ def test_looking_loads_neither_ray_nor_nnunet(tmp_path: Path) -> None:
     assert answer.stdout.strip() == "['torch']"
 
 
-# -------------------------------------------------------------------------------------------------------- command line
-
-
 def test_the_verb_prints_a_line_for_each_finding_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["doctor", "--out", str(tmp_path)]) == 0
     lines, words = capsys.readouterr().out.splitlines(), {verdict.value for verdict in Verdict}
@@ -72,9 +66,6 @@ def test_the_verb_prints_a_line_for_each_finding_or_json(tmp_path: Path, capsys:
     (tmp_path / "file").touch()
     assert __main__.main(["doctor", "--out", str(tmp_path / "file" / "studies")]) == 1
     assert "cannot be written: name another --out" in capsys.readouterr().out
-
-
-# ------------------------------------------------------------------------------------------------------------ packages
 
 
 @pytest.mark.parametrize(
@@ -107,9 +98,6 @@ def test_missing_and_unsupported_packages_are_named(monkeypatch: pytest.MonkeyPa
     assert torch.found.startswith("2.9.1, needed is ")
     assert "!=2.9.*" in torch.found
     assert "pip install" in torch.remedy
-
-
-# ------------------------------------------------------------------------------------------------------------- machine
 
 
 @pytest.mark.parametrize(
@@ -152,9 +140,6 @@ def test_with_readable_counters_energy_is_measured(monkeypatch: pytest.MonkeyPat
 def test_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert "10.0.0.1:6379" in finding("Ray cluster", examine(None, tmp_path)).found
-
-
-# ---------------------------------------------------------------------------------------------------------------- data
 
 
 def test_prepared_datasets_and_their_plans_are_listed(tmp_path: Path) -> None:

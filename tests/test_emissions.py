@@ -94,9 +94,6 @@ def measured(value: float | None) -> float:
     return value
 
 
-# -------------------------------------------------------------------------------------------------------------- meters
-
-
 SAMPLE = Sample(use=NodeUse(own_cpu_seconds=1.0, cpu_seconds=2.0, trials=1), pids=frozenset())
 
 
@@ -257,9 +254,6 @@ def test_the_ledgers_intervals_add_up_to_the_last_reading(
     assert measured(setup.own.cpu_kwh) > 0 < measured(setup.own.ram_kwh)
     assert all(interval.use.trials >= 1 for interval in intervals)
     assert bill(folder.attempts(), intervals).by_phase[Phase.SETUP].energy_kwh > 0
-
-
-# ----------------------------------------------------------------------------------------------------- countries, GPUs
 
 
 @pytest.mark.parametrize(

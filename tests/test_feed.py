@@ -97,9 +97,6 @@ def test_processes_end_with_the_feed(make_trainer: MakeTrainer, stopped: Any) ->
     assert not alive
 
 
-# --------------------------------------------------------------------------------------------------------- a training
-
-
 class Watcher(SilentObserver):
     """Does something after an iteration, and asks for a stop once the training waits, if it is to."""
 

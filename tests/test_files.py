@@ -30,9 +30,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---------------------------------------------------------------------------------------------------- whole documents
-
-
 def test_json_is_written_and_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "document.json"
     files.write_json(path, {"a": [1, None], "b": "ü"})
@@ -114,9 +111,6 @@ def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(tmp_path: Path
     assert names(deep) == sorted(kept)
 
 
-# --------------------------------------------------------------------------------------------------------------- lines
-
-
 def test_lines_are_read_in_the_order_they_were_appended(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     assert records(path) == []
@@ -191,9 +185,6 @@ def test_whatever_is_in_a_file_appending_loses_no_record(
         return
     files.append_line(path, {"n": 9})
     assert records(path) == [*before, {"n": 9}]
-
-
-# ----------------------------------------------------------------------------------------------------------- full disks
 
 
 @needs_full_disk

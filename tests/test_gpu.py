@@ -208,9 +208,6 @@ def test_a_missing_compiler_is_a_note(
     assert all(row.reason.startswith("not compiled: ") for row in watching.executions)
 
 
-# ------------------------------------------------------------------------------------------------------------- trials
-
-
 def test_a_killed_training_goes_on_inside_its_stage_and_its_header_says_how_it_ran(data: Path, tmp_path: Path) -> None:
     ledger, spec = Ledger.create(tmp_path / "study"), spec_of(data_paths(data))
     folder = kill_and_resume(ledger, spec, data_paths(data), {"halt_at": 12}, device="cuda")

@@ -52,9 +52,6 @@ def test_the_order_of_regions_decides() -> None:
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- trials
-
-
 @pytest.fixture
 def copied(data: Path, tmp_path: Path) -> DataPaths:
     paths = data_paths(tmp_path / "data")
@@ -130,9 +127,6 @@ def _other(folder: Path) -> Path:
     case = sorted(other.iterdir())[0]
     case.write_bytes(case.read_bytes() + b"\0")
     return other
-
-
-# ------------------------------------------------------------------------------------------------------------- studies
 
 
 @pytest.fixture

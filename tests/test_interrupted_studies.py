@@ -45,8 +45,6 @@ pytestmark = pytest.mark.cluster
 
 ITERATIONS = TRAINING["epochs"] * TRAINING["iterations_per_epoch"]
 
-# ------------------------------------------------------------------------------------------ a study that is interrupted
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
@@ -245,9 +243,6 @@ def test_the_study_can_be_reported(interrupted: Interrupted, tmp_path: Path) -> 
     assert report.trials["co2_kg"].gt(0).all()
     assert report.page.is_file()
     assert len(report.figures) >= 2
-
-
-# -------------------------------------------------------------------------------------- a grid, one trial of which dies
 
 
 @dataclass(frozen=True)

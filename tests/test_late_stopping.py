@@ -57,9 +57,6 @@ def said(others: Sequence[Curve], of: Curve | None = None) -> Any:
     return verdict
 
 
-# -------------------------------------------------------------------------------------------------- what a rung says
-
-
 def test_the_bounds_are_quantiles_of_finished_curves() -> None:
     # 13 gains: the 13th of ceil(14 · 0.9); their median is 0.06, from which the 13 are up to 0.06 away.
     verdict = said([*FINISHED, GOOD])
@@ -129,9 +126,6 @@ def test_published_schemes_are_known_by_their_tables() -> None:
 def test_every_front_of_dice_against_time_is_a_part_of_the_front() -> None:
     points = [curve(0.8, work=(100, 900)), curve(0.7, work=(100, 900)), curve(0.7, work=(100, 800)), curve(0.8)]
     assert [on_front(point, points) for point in points] == [True, False, True, False]
-
-
-# --------------------------------------------------------------------------------------------------- in a real ledger
 
 
 def train(ledger: Ledger, spec: TrialSpec, level: float, *, dice: float | None, epochs: int = 10) -> TrialFolder:
@@ -223,9 +217,6 @@ def test_without_the_study_the_training_goes_on(ledger: Ledger, tmp_path: Path) 
     assert not stop.requested and "not asked at 50% whether to stop" in folder.events()[-1]["text"]
 
 
-# ------------------------------------------------------------------------------------------------------ for the search
-
-
 def test_stopped_points_are_settled(tmp_path: Path) -> None:
     space = space_from({**OPTUNA_SPACE, "folds": [0], "objectives": ["dice", "runtime_seconds"], "stopping": "late"})
     ledger = ledger_of(space, tmp_path / "study")
@@ -253,9 +244,6 @@ def test_what_searchers_are_told() -> None:
     strategy.tell(2, Outcome(state=TrialState.FINISHED, values={"dice": 0.7, "runtime_seconds": 5.0, "co2_kg": 1.0}))
     assert [strategy._dice(place) for place in strategy.told] == [0.6, None, 0.7]
     assert next(strategy.candidates(3)) not in points
-
-
-# -------------------------------------------------------------------------------------------------------- the setting
 
 
 def test_the_default_changes_no_identity() -> None:
@@ -289,9 +277,6 @@ def test_a_study_keeps_what_it_was_begun_with() -> None:
     assert kept(LATE, None).stopping == "late"
     assert kept(LATE, {"searcher": "grid"}).stopping == "none"
     assert kept(GRID_SPACE, {"searcher": "grid", "stopping": "late"}).stopping == "late"
-
-
-# ------------------------------------------------------------------------------------------------------- in hindsight
 
 
 def test_the_bound_of_false_stops() -> None:

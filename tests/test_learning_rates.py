@@ -109,9 +109,6 @@ def test_the_rate_is_set_where_the_optimizer_takes_it() -> None:
     assert stepped.param_groups[0]["lr"] == setter(3 * EACH)
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
-
-
 def test_what_decides_nothing_names_no_trial() -> None:
     def name(scheme: str = "pgps+", **training: Any) -> str:
         return make_spec(scheme, training=training).trial_id

@@ -25,9 +25,6 @@ def folder(ledger: Ledger) -> TrialFolder:
     return ledger.add(make_spec())
 
 
-# --------------------------------------------------------------------------------------------------- a trial's life
-
-
 def test_a_trial_from_new_to_finished(folder: TrialFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folder.state() is TrialState.NEW
     with worker(folder.locks_path) as process:
@@ -123,9 +120,6 @@ def test_a_lock_that_finds_no_room_says_so(folder: TrialFolder, monkeypatch: pyt
         pytest.fail("locked")
 
 
-# ----------------------------------------------------------------------------------------------- a study and its points
-
-
 def test_a_study_is_run_by_one_and_taken_over_from_the_dead(ledger: Ledger) -> None:
     said = list[str]()
     assert ledger.runner() is None
@@ -195,9 +189,6 @@ def test_points_are_kept_in_order_and_a_damaged_one_is_named(ledger: Ledger, lin
         handle.write(f"{line}\n")
     with pytest.raises(LedgerError, match=r"points\.jsonl is damaged: line 3 is .*; restore it from a backup"):
         ledger.points()
-
-
-# ----------------------------------------------------------------------------------------------------- what is no study
 
 
 def studies(folder: Path) -> Iterator[tuple[Path, dict[str, object] | None, str]]:

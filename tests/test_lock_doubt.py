@@ -57,9 +57,6 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Lock:
     return FolderLock(tmp_path / "lock")
 
 
-# ------------------------------------------------------------------------------------------------------ other machines
-
-
 @pytest.mark.parametrize("age", [STALE_SECONDS / 2, -STALE_SECONDS / 2, 3600.0, -3600.0, DAY, -DAY, YEARS, -YEARS])
 def test_whoever_renews_is_neither_replaced_nor_overlooked_whatever_the_clocks_say(
     anywhere: Lock, clock: Clock, age: float
@@ -187,8 +184,6 @@ def test_a_reader_whose_clock_differs_sees_who_lives(
         assert seen.ledger.runner() is None
 
 
-# ---------------------------------------------------------------------------------------------------------- odd records
-
 ODD: dict[str, Callable[[Path], object]] = {
     **{
         name: lambda path, text=text: path.write_text(text)
@@ -255,8 +250,6 @@ def test_a_record_of_a_seven_figure_number_counts(lock: Path, clock: Clock) -> N
     assert records(lock) == ["1000001.json"]
     assert clock.slept == []
 
-
-# ---------------------------------------------------------------------------------------------------- hidden processes
 
 HIDDEN = """
 import os, sys

@@ -47,9 +47,6 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "lock"
 
 
-# ------------------------------------------------------------------------------------------------------ wherever it is
-
-
 @pytest.fixture(params=["folder", "file", pytest.param("s3", marks=needs_moto)])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Lock:
     """A lock in a folder, in object storage on disk, and in a bucket."""
@@ -141,9 +138,6 @@ def test_a_number_is_above_those_of_all_commits(storage: Storage) -> None:
     archive.put(Commit(name=CommitName(number=5, serial=2), documents={}, models={}))
     with held(Lease(storage, archive.locks, archive.next_number)) as hold:
         assert hold.number == 6
-
-
-# ------------------------------------------------------------------------------------------------------------- folders
 
 
 def test_looking_leaves_no_trace(lock: Path) -> None:

@@ -76,9 +76,6 @@ def ended(process: subprocess.Popen[bytes], space: Path, out: Path) -> Ended:
     return Ended(code=code, output=output, errors=errors, trials=status(out))
 
 
-# ------------------------------------------------------------------------------------------------------- a lost node
-
-
 def on_one_of(nodes: list[RayNode], out: Path) -> tuple[TrialFolder, RayNode] | None:
     """A trial that is well under way on one of the nodes, with a checkpoint behind it."""
     for folder in training(out, Counter()) if out.exists() else []:
@@ -135,8 +132,6 @@ def test_a_trial_whose_node_is_lost_goes_on_on_another_to_the_same_weights(
     # The other trial is not disturbed.
     assert [len(folder.attempts()) for folder in Ledger.open(out).trials() if folder != victim] == [1]
 
-
-# -------------------------------------------------------------------------------------- nodes that cannot do the work
 
 ELSEWHERE = """#!/bin/sh
 exec unshare --mount sh -c 'mount -t tmpfs none "$0" && exec "$@"' "{folder}" "{python}" "$@"

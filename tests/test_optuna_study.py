@@ -122,8 +122,6 @@ def test_a_list_is_shown_too(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == [COMPLETE, COMPLETE]
 
 
-# --------------------------------------------------------------------------------------- a copy that a storage keeps
-
 URLS = ["sqlite:///{}/optuna.db", "{}/optuna.log"]
 
 

@@ -44,9 +44,6 @@ def cpu(*, counted: bool = False, cpus: float = 4) -> CpuEnergy:
     return CpuEnergy(tdp_watts=160, cores=16, cpus=cpus, counted=counted)
 
 
-# ---------------------------------------------------------------------------------------------------------------- CPU
-
-
 @pytest.mark.parametrize("neighbours", [0, 5, 12])
 def test_the_model_charges_busy_cores_and_idle_power_whatever_the_neighbours_do(neighbours: float) -> None:
     meter = cpu()
@@ -80,9 +77,6 @@ def test_no_more_than_the_node_is_charged() -> None:
     assert cpu(counted=True).read(use(1, 1), seconds=HOUR, node_kwh=0.008) == pytest.approx((0.0, 0.002))
     own, idle = cpu(counted=True, cpus=64).read(use(3, 2.9), seconds=HOUR, node_kwh=0.1)
     assert own + idle == pytest.approx(0.1)
-
-
-# ---------------------------------------------------------------------------------------------------------------- GPU
 
 
 class NVMLError_NotFound(Exception):
@@ -275,9 +269,6 @@ def test_a_real_card_counts() -> None:
     # 2 s at more than 50 W and less than 2 kW.
     assert 50 * 2 / 3.6e6 < kwh < 2000 * 2 / 3.6e6
     assert len(load_nvml().nvmlDeviceGetUUID(load_nvml().nvmlDeviceGetHandleByIndex(indices[0]))) > 8
-
-
-# ------------------------------------------------------------------------------------------- a trial and its neighbour
 
 
 def bill_of_work() -> CostInterval:

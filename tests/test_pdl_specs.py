@@ -28,7 +28,6 @@ from study.store.specification import TrainingSettings, TrialSpec
 LENGTH = {"epochs": 10, "iterations_per_epoch": 50}
 FIRST = DataCurriculum(cases=("a", "b"), until_iteration=250)
 
-# ------------------------------------------------------------------------------------------------------------ identity
 
 # As the version before the data curriculum named them.
 NAMES_BEFORE = {
@@ -110,9 +109,6 @@ def test_what_the_new_keys_decide_is_part_of_the_identity() -> None:
     for other in others:
         again = TrialSpec.from_json(json.loads(json.dumps(other.to_json())))
         assert (again, again.trial_id) == (other, other.trial_id)
-
-
-# ------------------------------------------------------------------------------------------------- from axes to cases
 
 
 @pytest.fixture
@@ -209,9 +205,6 @@ def test_a_phase_is_never_left_out_in_silence(prepared: DataPaths) -> None:
         ranked_cases(lambda *_: (plan, split_sha256), 4, 0, axes)
 
 
-# -------------------------------------------------------------------------------------------------------------- spaces
-
-
 def space_of(curriculum: dict[str, Any], **keys: Any) -> Any:
     document = {"name": "pdl", "searcher": "grid", "datasets": [4], "training": LENGTH, "curriculum": curriculum}
     return space_from({**document, **keys})
@@ -266,9 +259,6 @@ def test_idle_keys_are_not_checked_and_a_dice_to_stop_at_is_a_setting_like_other
     assert [fixed.settings(point).training.stop_at_dice for point in fixed.points()] == [0.7]
     with pytest.raises(InvalidInputError, match=r"training\.stop_at_dice: received 1\.5"):
         space.with_overrides(stop_at_dice=1.5)
-
-
-# ---------------------------------------------------------------------------------------------------------- provenance
 
 
 def test_a_study_rests_on_its_rankings(prepared: DataPaths, dataset: PreparedDataset, tmp_path: Path) -> None:

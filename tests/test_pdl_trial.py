@@ -41,9 +41,6 @@ def first_cases(paths: DataPaths) -> set[str]:
     return set(by_name(find_dataset(paths, NAME))[:4])
 
 
-# ------------------------------------------------------------------------------------------------------------- batches
-
-
 def keys_of(batches: Any, iterations: range) -> Iterator[list[str]]:
     return (batches[Item(index=index)]["keys"] for index in iterations)
 
@@ -81,9 +78,6 @@ def test_the_second_phase_is_the_training_without_a_first(make_trainer: MakeTrai
     assert same(plain[validation], ordered[validation])
 
 
-# ------------------------------------------------------------------------------------------ the same, however it is run
-
-
 @pytest.fixture(scope="module", params=["cps", "pgps", "rpss"])
 def reference(request: pytest.FixtureRequest, paths: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return reference_of(spec_of(paths, request.param, **HALF), paths, tmp_path_factory.mktemp("pdl"))
@@ -111,9 +105,6 @@ def test_kills_within_at_and_after_the_first_phase_change_nothing(
     begun = resumed_from(folder)
     assert (len(begun), begun[0], set(begun) <= {0, 8, UNTIL}) == (1 + len(halts), 0, True)
     assert_same_training(folder, reference)
-
-
-# ----------------------------------------------------------------------------------------------------- the command line
 
 
 @pytest.fixture

@@ -31,9 +31,6 @@ def plan_json(words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return answer
 
 
-# -------------------------------------------------------------------------------------------------------- what it says
-
-
 def test_json_has_the_stage_table_and_the_voxel_share(capsys: pytest.CaptureFixture[str]) -> None:
     answer = plan_json(f"{BRAIN} --scheme pgps+ --allocation reference", capsys)
     assert answer["voxel_share"] == pytest.approx(0.5178, abs=1e-4)
@@ -123,9 +120,6 @@ def test_the_examples_of_the_help_work(example: str, capsys: pytest.CaptureFixtu
     assert plan(example.partition(" plan ")[2], capsys)
 
 
-# ------------------------------------------------------------------------------------------------------- what is wrong
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -174,9 +168,6 @@ def test_plans_that_are_not_there_are_told(tmp_path: Path, refused: Callable[...
     assert "configuration: received '4d', legal is one of 2d, 3d_fullres" in refused(
         *("plan", "--plans", path, "--configuration", "4d")
     )
-
-
-# ------------------------------------------------------------------------------------------------------ data curriculum
 
 
 def test_the_first_phase_of_the_data_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

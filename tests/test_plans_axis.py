@@ -126,9 +126,6 @@ def test_what_does_not_go_with_an_axis_of_plans_is_one_line() -> None:
         space_from({**ADAPTIVE, "searcher": "optuna", "objectives": ["dice", "voxel_share"]})
 
 
-# ----------------------------------------------------------------------------------------------------------- searchers
-
-
 @pytest.mark.parametrize("searcher", ["random", "optuna", "pareto"])
 def test_an_interrupted_search_over_plans_proposes_what_an_undisturbed_one_would(searcher: str, tmp_path: Path) -> None:
     space = adaptive(searcher)
@@ -174,9 +171,6 @@ def test_a_cost_is_not_carried_to_another_plan_that_has_its_own(tmp_path: Path) 
         known.append(place)
     assert {pareto.points[place][PLANS] for place in known} == {PLAIN, RESIDUAL}
     assert pareto._cost("runtime_seconds", known) == pytest.approx(truth, rel=0.05)
-
-
-# ----------------------------------------------------------------------------------------------------------- the study
 
 
 def write_plans(paths: DataPaths, name: str, **changes: Any) -> None:

@@ -68,9 +68,6 @@ def run(source: RawFolder, paths: DataPaths, recipe: PlansRecipe, steps: Steps) 
     return prepare(source, paths, recipe, workers=2, report=steps)
 
 
-# ------------------------------------------------------------------------------------------------------ the whole way
-
-
 def test_a_raw_dataset_is_refused_corrected_interrupted_and_prepared(raw: Path, paths: DataPaths) -> None:
     source, recipe = raw_source(raw), PlansRecipe(small=SMALL)
     label = raw / "labelsTr" / "phantom_003.nii.gz"
@@ -170,9 +167,6 @@ def modified(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 
 
-# ---------------------------------------------------------------------------------------- what is already prepared
-
-
 def prepared_source(data: Path) -> RawFolder:
     return raw_source(data_paths(data).raw / NAME)  # type: ignore[operator]
 
@@ -211,9 +205,6 @@ def test_plans_that_nnunet_made_by_itself_are_used(data: Path, tmp_path: Path) -
     (theirs / "nnUNetPlans.json").write_text("{")
     with pytest.raises(MissingDataError, match=r"nnUNetPlans.json is no plans file"):
         prepare(source, paths)
-
-
-# ------------------------------------------------------------------------------------------------------- bad requests
 
 
 def test_what_is_taken_or_unknown_or_cannot_be_written_is_one_line(raw: Path, paths: DataPaths, tmp_path: Path) -> None:
@@ -282,9 +273,6 @@ def test_the_planners_named_are_nnunets_with_their_names_of_plans() -> None:
         assert inspect.signature(planner_class(planner)).parameters["plans_name"].default == plans
     with pytest.raises(InvalidInputError, match="--planner: received 'BestPlanner'"):
         planner_class("BestPlanner")
-
-
-# ----------------------------------------------------------------------------------------------------- command line
 
 
 def words(data: Path, *more: str) -> list[str]:

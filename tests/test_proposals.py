@@ -46,8 +46,6 @@ from study.store.ledger import Ledger
 from study.store.results import Measured
 from study.store.trial_folder import TrialState
 
-# -------------------------------------------------------------------------------------------------------- what is next
-
 
 @pytest.mark.parametrize("document", [OPTUNA_SPACE, RANDOM_SPACE], ids=["optuna", "random"])
 def test_a_point_is_recorded_when_it_is_proposed_and_not_before(document: dict[str, Any], tmp_path: Path) -> None:
@@ -174,9 +172,6 @@ def test_a_record_that_is_no_point_of_the_space_is_refused_in_one_line(ledger: L
     assert "\n" not in str(caught.value)
 
 
-# --------------------------------------------------------------------------------------------------------------- lists
-
-
 def test_a_grid_trains_each_trial_once_and_records_every_point(tmp_path: Path) -> None:
     space = space_from(GRID_SPACE)
     ledger = ledger_of(space, tmp_path / "grid")
@@ -240,9 +235,6 @@ def test_a_listed_point_that_is_not_legal_is_told_before_anything_starts(tmp_pat
     with pytest.raises(InvalidInputError, match="fold: received 0"):
         make_proposer(space, ledger, no_fold)
     assert ledger.points() == []
-
-
-# ------------------------------------------------------------------------------------------------------ nothing twice
 
 
 @pytest.mark.parametrize("told", [FINISHED, INFEASIBLE, FAILED, UNMEASURED, None])

@@ -66,9 +66,6 @@ def registrations(made: Made) -> dict[str, str]:
     return {row.case: row.registration for row in made.ranking.of("mse")}
 
 
-# -------------------------------------------------------------------------------------------------------- known answers
-
-
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_other_anatomy_is_the_most_dissimilar(made: Made, metric: str) -> None:
     order = made.ranking.most_dissimilar(metric)
@@ -159,9 +156,6 @@ def test_channels_are_ranked_together(tmp_path: Path) -> None:
     assert done.ranking.most_dissimilar("mse")[0] == "stranger"
 
 
-# ------------------------------------------------------------------------------------------------ always the same bytes
-
-
 def test_the_number_of_workers_changes_nothing(made: Made, dataset: PreparedDataset, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     again = make_ranking(
@@ -235,9 +229,6 @@ def test_work_of_other_settings_is_not_taken_over(made: Made, dataset: PreparedD
     assert content(again) == content(made)
 
 
-# ----------------------------------------------------------------------------------------------------------- no leakage
-
-
 def test_validation_cases_are_never_opened(made: Made, root: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -250,9 +241,6 @@ def test_validation_cases_are_never_opened(made: Made, root: Path, tmp_path: Pat
     again = make_ranking(dataset, 0, settings())
     assert content(again) == content(made)
     assert "held_out" not in {row.case for row in again.ranking.rows}
-
-
-# -------------------------------------------------------------------------------------------------------- what is wrong
 
 
 def test_one_training_case_is_refused(tmp_path: Path) -> None:

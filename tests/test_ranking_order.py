@@ -62,9 +62,6 @@ def values(rows: tuple[RankedCase, ...], metric: str) -> dict[str, float | None]
     return {row.case: row.value for row in sorted(rows, key=lambda row: row.case) if row.metric == metric}
 
 
-# --------------------------------------------------------------------------------------------------------------- ranks
-
-
 def test_a_value_is_the_mean_over_all_comparisons_and_the_case_apart_from_all_others_is_first() -> None:
     rows = rank([pair("a", "b", ALIKE), pair("a", "c", APART), pair("b", "c", APART)])
     assert all(order(rows, metric) == ["c", "a", "b"] for metric in METRICS)
@@ -120,9 +117,6 @@ def test_ranks_do_not_depend_on_the_order_of_the_comparisons(random: Any, count:
     random.shuffle(shuffled)
     assert rows == rank(shuffled)
     assert all(sorted(order(rows, metric)) == cases for metric in METRICS)
-
-
-# ----------------------------------------------------------------------------------------------------- what is compared
 
 
 @given(st.integers(2, 60))

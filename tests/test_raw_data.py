@@ -26,8 +26,6 @@ from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.prepare import msd_source, prepare, raw_source, sources
 from study.nnunet.prepare.sources import inventory, is_inventory
 
-# -------------------------------------------------------------------------------------------------------------- sources
-
 
 @pytest.mark.parametrize(
     ("folder", "number", "dataset"),
@@ -113,9 +111,6 @@ def test_what_is_no_source_is_refused(raw: Path, name: str) -> None:
     spoil(raw)
     with pytest.raises(kind, match=message):
         use(raw)
-
-
-# ------------------------------------------------------------------------------------------------------- contradictions
 
 
 def image(folder: Path) -> Path:
@@ -274,9 +269,6 @@ def test_what_changed_in_place_or_elsewhere_is_seen(
     (elsewhere / "image.nii.gz").unlink()
     with pytest.raises(MissingDataError, match=r"elsewhere/image.nii.gz cannot be read: No such file"):
         inventory(folder)
-
-
-# ------------------------------------------------------------------------------------------------------------- oddities
 
 
 def test_oddities_of_geometry_and_voxels_are_notes(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,6 @@ def read(kind: Any, data: Any) -> Any:
     return record
 
 
-# ----------------------------------------------------------------------------------------------------- round trips
-
-
 @pytest.mark.parametrize(
     "record",
     [
@@ -106,9 +103,6 @@ def test_hashes_do_not_depend_on_order_or_containers() -> None:
     assert sha256_of_json([1, 2]) != sha256_of_json([2, 1])
 
 
-# -------------------------------------------------------------------------------------------------------- identity
-
-
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -174,9 +168,6 @@ def test_seeds_of_unused_draws_are_not_part_of_the_identity() -> None:
 
 def test_a_spec_knows_its_iterations_per_epoch_after_the_budget() -> None:
     assert make_spec("pgps", budget=0.3).iterations_per_epoch == 75
-
-
-# ------------------------------------------------------------------------------------------------ settings, shares
 
 
 def test_defaults_depend_on_the_optimizer_and_on_the_curriculum() -> None:

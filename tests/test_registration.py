@@ -48,9 +48,6 @@ def similarity(alignment: Alignment, reference: Array) -> dict[str, float]:
     return {measure: value for measure, value in values.items() if value is not None}
 
 
-# ------------------------------------------------------------------------------------------------- what is brought back
-
-
 @pytest.mark.parametrize("kind", [RIGID, AFFINE])
 @pytest.mark.parametrize(
     ("degrees", "shift"), [(0.0, (2.5, -3.0, 1.5)), (12.0, (0.0, 0.0, 0.0)), (-15.0, (1.0, 2.0, -2.5))]
@@ -114,9 +111,6 @@ def test_several_channels_move_together() -> None:
     assert np.mean((found.image.voxels[0][inside] - channels[0][inside]) ** 2) < 0.02
 
 
-# ---------------------------------------------------------------------------------------------------------- what is not
-
-
 def test_what_no_transform_improves_stays_where_it_is() -> None:
     found = align(case(anatomy()), case(anatomy()), RIGID)
     assert found.registration == IDENTITY
@@ -170,9 +164,6 @@ def test_voxels_that_are_not_finite_are_outside() -> None:
     assert np.isfinite(laid.voxels).all()
 
 
-# -------------------------------------------------------------------------------------------------- always the same way
-
-
 @pytest.mark.parametrize("most_samples", [100_000, 2_000], ids=["all voxels", "a drawn share"])
 def test_the_same_images_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch, most_samples: int) -> None:
     monkeypatch.setattr(registration, "MOST_SAMPLES", most_samples)
@@ -189,9 +180,6 @@ def test_the_parameters_are_enough_to_do_it_again(kind: str) -> None:
     found = align(copy, case(anatomy()), kind)
     again = on_grid(copy, case(anatomy()).defined, kept_transform(kind, 3, found.parameters))
     assert np.allclose(again.voxels, found.image.voxels, atol=1e-5)
-
-
-# --------------------------------------------------------------------------------------------------------- large images
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,6 @@ from study.store.locks import held
 SPEC_TEXT = b'{"made": "up"}'
 
 
-# ---------------------------------------------------------------------------------------------------------------- URLs
-
-
 @pytest.mark.parametrize("text", ["s3://bucket/a/b", "gs://bucket/a", "file:///a/b", "memory://a"])
 def test_urls_stay_what_they_are(text: str) -> None:
     assert place(text + "/") == text
@@ -39,9 +36,6 @@ def test_urls_stay_what_they_are(text: str) -> None:
 def test_paths_are_folders(text: str) -> None:
     assert place(text) == Path(text)
     assert not is_url(place(text))
-
-
-# ------------------------------------------------------------------------------------------------------------- storage
 
 
 @pytest.mark.parametrize("fsspec", [False, True])
@@ -72,9 +66,6 @@ def test_a_put_that_breaks_off_puts_nothing(storage: Storage) -> None:
             storage.put("key", pieces())
         assert storage.read("key") == b"whole"
         assert list(storage.entries("")) == ["key"]
-
-
-# ------------------------------------------------------------------------------------------------------------- commits
 
 
 @pytest.mark.parametrize(("lower", "higher"), [((999_999, 999_999), (1_000_000, 1)), ((7, 999_999), (7, 1_000_000))])

@@ -37,9 +37,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "scratch"
 
 
-# ------------------------------------------------------------------------------------------------------ scratch copies
-
-
 @contextmanager
 def machine(path: Path) -> Iterator[None]:
     """Another machine's scratch folder for a while."""
@@ -166,9 +163,6 @@ def test_a_storage_that_goes_away_loses_nothing(
 
 def _away(storage: Storage, *_: object) -> None:
     raise StorageError(f"{storage.url}: the endpoint does not answer")
-
-
-# ----------------------------------------------------------------------------------------------------- ledger and verbs
 
 
 def test_what_a_driver_adds_is_in_the_storage_at_once(storage: Storage) -> None:

@@ -17,9 +17,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC_TEXT = b'{"made": "up"}'
 
 
-# --------------------------------------------------------------------------------------------- what is said of trouble
-
-
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

@@ -20,8 +20,6 @@ from study.search.space import SearchSpace
 from study.search.trials import make_spec, specs
 from study.store.specification import TrainingSettings, TrialSpec
 
-# --------------------------------------------------------------------------------------------------- the spaces we ship
-
 FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 PATHS = sorted(FOLDER.glob("*.yaml"))
 
@@ -117,9 +115,6 @@ def test_the_readme_documents_every_key_and_file_and_names_no_other() -> None:
 
 def document(**keys: Any) -> dict[str, Any]:
     return {"name": "test", "searcher": "grid", **keys}
-
-
-# -------------------------------------------------------------------------------------------------------------- trials
 
 
 def spec(scheme: str, *, fold: int = 0, seed: int = 0, axes: Axes | None = None, **training: Any) -> TrialSpec:

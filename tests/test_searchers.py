@@ -53,8 +53,6 @@ from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
 from study.store.trial_folder import TrialState
 
-# ------------------------------------------------------------------------------------------------------------ outcomes
-
 MEASURED = {"dice": 0.8, "runtime_seconds": 20.0, "co2_kg": 0.4, "voxel_share": 0.3}
 
 
@@ -99,9 +97,6 @@ def test_known_points_are_told_to_optuna_once_in_order(ledger: Ledger) -> None:
     assert [trial.state for trial in trials] == states
     # Ten seconds of half of 0.7 kWh, at 0.05 kg per kWh and a PUE of 1.2.
     assert trials[0].values == pytest.approx([0.5, 10, 0.21])
-
-
-# ------------------------------------------------------------------------------------------------------- Tune's view
 
 
 def reached_by(number: int) -> dict[str, Any]:
@@ -162,8 +157,6 @@ def test_a_search_that_breaks_lets_its_trials_end_first(ledger: Ledger, monkeypa
     with pytest.raises(StudyError, match="point: received"):
         searcher.suggest("tune-1")
 
-
-# ---------------------------------------------------------------------------------------------- interrupted or not
 
 HYPOTHESIS = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DOCUMENTS = {

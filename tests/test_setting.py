@@ -150,9 +150,6 @@ def test_zero_is_one_setting_however_it_is_written(zero: float) -> None:
     assert str(made) == str(Axes())
 
 
-# -------------------------------------------------------------------------------------------------------------- growth
-
-
 @given(st.integers(1, 12), st.integers(0, 400), st.floats(-3, 3))
 def test_stages_grow_as_a_power_and_none_is_empty(count: int, more: int, growth: float) -> None:
     total = count + more

@@ -62,9 +62,6 @@ def cut_corner(shape: tuple[int, ...] = SHAPE) -> Mask:
     return inside
 
 
-# ----------------------------------------------------------------------------------------------------- known values
-
-
 @pytest.mark.parametrize("inside", [np.ones(SHAPE, dtype=bool), cut_corner()], ids=["whole", "cut corner"])
 def test_all_measures_are_what_their_formulas_say(inside: Mask) -> None:
     first, second = random_pair()
@@ -137,9 +134,6 @@ def test_channels_are_averaged_each_with_its_own_range() -> None:
     alone = [compare(image(x), image(y), [width]).values for (x, y), width in zip(pairs, (RANGE, 9.0), strict=True)]
     for measure in MEASURES:
         assert together[measure] == pytest.approx(sum(values[measure] for values in alone) / 2)  # type: ignore[misc]
-
-
-# ------------------------------------------------------------------------------------------------------- undefined
 
 
 def test_without_overlap_nothing_is_defined() -> None:

@@ -17,8 +17,6 @@ from study.nnunet.plans import (
     topology,
 )
 
-# --------------------------------------------------------------------------------------------------------- small plans
-
 PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESIDUAL = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 
@@ -81,9 +79,6 @@ def network_of(document: dict[str, Any], name: str = "3d_fullres") -> dict[str, 
     return kwargs
 
 
-# --------------------------------------------------------------------------------------------------------- features
-
-
 @pytest.mark.parametrize(
     ("stages", "most", "features"),
     [(4, 64, [8, 16, 32, 64]), (4, 32, [4, 8, 16, 32]), (6, 32, [4, 4, 4, 8, 16, 32]), (3, 50, [12, 25, 50])],
@@ -112,9 +107,6 @@ def test_a_cascade_brings_what_it_inherits_from_and_continues() -> None:
     assert made["3d_cascade_fullres"] == plans()["configurations"]["3d_cascade_fullres"]
     alone = small(wanted="3d_lowres", max_features=8)["configurations"]["3d_lowres"]
     assert "next_stage" not in alone, "one that is not kept is not named"
-
-
-# ------------------------------------------------------------------------------------------------------------ patch
 
 
 def test_nnunets_own_patch_gets_nnunets_own_network() -> None:
@@ -195,9 +187,6 @@ def test_nnunet_builds_the_network_and_it_runs(residual: bool) -> None:
     )
     with torch.no_grad():
         assert network(torch.zeros(1, 1, 16, 24, 16)).shape == (1, 3, 16, 24, 16)
-
-
-# ---------------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(

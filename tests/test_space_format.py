@@ -269,8 +269,6 @@ def test_no_text_raises_anything_but_a_user_error(text: str) -> None:
         assert error.legal
 
 
-# ------------------------------------------------------------------------------------------------------------- metrics
-
 SEARCH: dict[str, Any] = {"name": "a", "searcher": "optuna", "trials": 2, "curriculum": {"stages": {"integer": [1, 3]}}}
 
 

@@ -37,8 +37,6 @@ def search(searcher: str = "random", trials: int = 20, **keys: Any) -> SearchSpa
     return space_from(document(searcher=searcher, trials=trials, **{**axes, **keys}))
 
 
-# ------------------------------------------------------------------------------------------------------------- domains
-
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "scheme": st.sampled_from(list(SCHEMES)),
     "chain": st.sampled_from(CHAIN_ORDERS),
@@ -124,9 +122,6 @@ def test_a_domain_written_out_reads_as_itself(domain: Domain) -> None:
     assert domain_from("field", json.loads(json.dumps(domain.to_json()))) == domain
 
 
-# -------------------------------------------------------------------------------------------------------------- points
-
-
 def test_a_grid_is_every_combination_in_a_fixed_order() -> None:
     written = {"budget": [1.0, 0.5], "scheme": ["cps", "pgps"]}
     space = space_from(document(datasets=[6, 4], curriculum=written, training={"epochs": {"integer": [1, 2]}}))
@@ -173,9 +168,6 @@ def test_null_among_the_choices_is_what_the_scheme_has() -> None:
     assert pgps < pgps_half
 
 
-# ------------------------------------------------------------------------------------------------------- prepared data
-
-
 @pytest.fixture
 def prepared(tmp_path: Path) -> DataPaths:
     return bare_dataset(tmp_path)
@@ -199,9 +191,6 @@ def test_a_dataset_without_a_split_is_given_nnunets(prepared: DataPaths) -> None
     prepared_lookup(prepared)(4, None, "3d_fullres", 4)
     split = json.loads(path.read_text())
     assert sorted(case for fold in split for case in fold["val"]) == [f"case_{c}" for c in range(10)]
-
-
-# ---------------------------------------------------------------------------------------------- identity and overrides
 
 
 def test_identity_is_plain_json_that_knows_nothing_of_trials_machine_label_and_defaults() -> None:

@@ -121,8 +121,6 @@ def test_an_optimizer_keeps_its_kernels_when_it_loads_another_devices_state(opti
         loader.step()
 
 
-# ------------------------------------------------------------------------------------------------------------ compiling
-
 COMPILE = """
 import sys
 from pathlib import Path

@@ -68,9 +68,6 @@ def finished(stopped: Stopped, paths: DataPaths, tmp_path_factory: pytest.TempPa
     return run_trial(stopped.spec, ledger, workplace(paths, data_workers=1)).folder
 
 
-# ----------------------------------------------------------------------------------------------------------- the result
-
-
 def test_up_to_its_stop_it_is_the_training_that_goes_on(stopped: Stopped, finished: TrialFolder) -> None:
     # Learning rates among them: they fall as if the training were to go on.
     assert timeless(finished) == stopped.unstopped[: stopped.epoch + 1]
@@ -116,9 +113,6 @@ def test_three_evaluations_are_needed(paths: DataPaths, ledger: Ledger) -> None:
     assert [report.pseudo_dice is None for report in folder.epochs()] == [True, False] * 3
 
 
-# ------------------------------------------------------------------------------------------------------------- resumed
-
-
 def final_result(folder: TrialFolder, paths: DataPaths) -> Any:
     return run_trial(folder.spec(), Ledger.open(folder.path.parent.parent), workplace(paths)).result
 
@@ -139,9 +133,6 @@ def test_a_kill_between_the_decision_and_the_end_changes_nothing(
     assert resumed_from(folder)[-1] < stopped.iterations
     assert final_result(folder, paths) == finished.result()
     assert timeless(folder) == timeless(finished)
-
-
-# --------------------------------------------------------------------------------------------------------------- audit
 
 
 def copy_of(folder: TrialFolder, root: Path) -> TrialFolder:

@@ -223,9 +223,6 @@ def test_what_a_terminal_would_obey_is_shown(text: str, shown: str, capsys: pyte
     assert capsys.readouterr().err == f"{shown}\n"
 
 
-# -------------------------------------------------------------------------------------------------------------- signals
-
-
 @pytest.mark.parametrize(
     ("times", "new"),
     [

@@ -134,9 +134,6 @@ def test_what_is_no_metric_is_refused(wanted: Any, message: str) -> None:
         Metrics(**wanted)
 
 
-# ------------------------------------------------------------------------------------------------------- of a trial
-
-
 @pytest.mark.cluster
 def test_a_trial_measures_what_is_asked_for_and_later_what_it_lacks(data: Path, tmp_path: Path) -> None:
     paths = data_paths(data)

@@ -52,9 +52,6 @@ def one_thread() -> Any:
         yield
 
 
-# ------------------------------------------------------------------------------------------------------------ settings
-
-
 ADAMW = {"optimizer": "adamw", "initial_learning_rate": 0.02, "momentum": 0.8, "weight_decay": 0.1}
 STOCK = {"lr": 0.01, "weight_decay": 3e-5}
 
@@ -109,9 +106,6 @@ def test_foreground_oversampling_reaches_the_batches(make_trainer: MakeTrainer) 
     never, always = (foreground_samples(make_trainer(training=given[share])) for share in (0.0, 1.0))
     assert never < 0.8
     assert always >= 0.95
-
-
-# ---------------------------------------------------------------------------------------------------------- a training
 
 
 def test_a_training_from_first_to_last_iteration(make_trainer: MakeTrainer) -> None:
@@ -184,9 +178,6 @@ def test_random_draws_are_reported_with_what_each_stage_had(make_trainer: MakeTr
         assert {part.stage: part.iterations for part in parts} == drawn
         assert sum(part.seconds for part in parts) == pytest.approx(seconds)
     assert trainer.voxels == trainer.job.curriculum.voxels
-
-
-# --------------------------------------------------------------------------------------------------- seeds and numbers
 
 
 def test_first_weights_depend_on_the_seed_alone(make_trainer: MakeTrainer) -> None:

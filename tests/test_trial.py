@@ -66,9 +66,6 @@ def reference(request: pytest.FixtureRequest, paths: DataPaths, tmp_path_factory
     return reference_of(spec_of(paths, request.param), paths, tmp_path_factory.mktemp("reference"))
 
 
-# ------------------------------------------------------------------------------------------------- stopped and resumed
-
-
 @pytest.mark.parametrize("reference", ["rpss"], indirect=True)
 @pytest.mark.cluster
 def test_the_number_of_data_workers_changes_nothing(reference: Reference, paths: DataPaths, ledger: Ledger) -> None:
@@ -132,9 +129,6 @@ def test_a_stop_in_the_last_validation_is_not_forgotten(paths: DataPaths, ledger
     assert resumed_from(train(spec, ledger, workplace(paths))) == [0, 24]
 
 
-# --------------------------------------------------------------------------------------------------- killed and resumed
-
-
 @pytest.mark.parametrize(
     ("reference", "number"),
     [("pgps", signal.SIGKILL), pytest.param("rpss", signal.SIGTERM, marks=pytest.mark.cluster)],
@@ -181,9 +175,6 @@ def _check_bill(folder: TrialFolder, *, wasted: int) -> None:
     assert (second.iteration_start, second.iteration_stop) == (WITHIN - wasted, 24)
 
 
-# ------------------------------------------------------------------------------------------------- damaged and repaired
-
-
 @pytest.mark.cluster
 def test_a_loss_that_is_no_number_is_infeasible_and_says_so(paths: DataPaths, ledger: Ledger) -> None:
     # Every step multiplies the weights by about a hundred.
@@ -221,9 +212,6 @@ def test_a_validation_that_breaks_is_a_failure_that_cost_something(data: Path, t
     costs = bill(folder.attempts(), folder.cost_intervals())
     assert costs.by_phase[Phase.FINAL_VALIDATION].seconds > 0
     assert (model_folder(folder) / FINAL).exists()
-
-
-# ------------------------------------------------------------------------------------------------ data of other kinds
 
 
 def finished(paths: DataPaths, ledger: Ledger, *, mirroring: bool, **spec: Any) -> Any:
@@ -323,9 +311,6 @@ def test_a_cascade_reads_the_previous_stage(data: Path, tmp_path: Path, ledger: 
     first = next(weight for name, weight in weights.items() if name.startswith("encoder") and weight.ndim == 5)
     # The image and one channel per class of the previous stage.
     assert first.shape[1] == 3
-
-
-# ---------------------------------------------------------------------------------------------------- before it starts
 
 
 def test_what_changed_since_the_specification_is_refused(data: Path, tmp_path: Path, ledger: Ledger) -> None:

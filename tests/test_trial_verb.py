@@ -115,9 +115,6 @@ def answer(interrupted_then_finished: Path) -> dict[str, Any]:
     return printed
 
 
-# --------------------------------------------------------------------------------------------------------- one training
-
-
 def test_ctrl_c_keeps_the_work_and_the_same_command_resumes(
     interrupted_then_finished: Path, folder: TrialFolder, answer: dict[str, Any]
 ) -> None:
@@ -194,9 +191,6 @@ def test_a_finished_trial_is_read_not_trained(
     assert [event["event"] for event in folder.events()] == ["started", "interrupted", "started", "finished"]
 
 
-# ------------------------------------------------------------------------------------------------ the model for others
-
-
 def test_the_model_is_a_stock_nnunet_folder(folder: TrialFolder) -> None:
     fold = model_folder(folder)
     assert fold.parent.name == f"nnUNetTrainerPGPS__{CUBE}__3d_fullres"
@@ -238,9 +232,6 @@ def test_the_printed_command_of_stock_nnunet_gives_the_trials_dice(
             values.append(2 * np.sum(mine & theirs) / (np.sum(mine) + np.sum(theirs)))
     assert trial.result.dice > 0.1
     assert np.mean([np.mean(values) for values in by_class.values()]) == pytest.approx(trial.result.dice, abs=1e-6)
-
-
-# ------------------------------------------------------------------------------------------------- what a person sees
 
 
 class Screen(io.StringIO):
@@ -300,9 +291,6 @@ def test_a_trials_output_goes_to_its_log_and_progress_to_the_terminal(
     assert sorted(log.read_text().splitlines()) == sorted(
         f"{attempt} {text}" for attempt in ("first", "second") for text in ("from here", "from a child", "complaint")
     )
-
-
-# ------------------------------------------------------------------------------------------------------------ nonsense
 
 
 @pytest.mark.parametrize(

@@ -285,9 +285,6 @@ class Torture:
         self._say(f"PROBLEM: {text}")
 
 
-# ---------------------------------------------------------------------------------------------------------- all of it
-
-
 @contextmanager
 def leaving_nothing(problems: list[str]) -> Iterator[None]:
     """All that is started within carries a mark; what does not leave in time is a problem, and ended."""

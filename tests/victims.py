@@ -106,9 +106,6 @@ def _tree(root: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-# ------------------------------------------------------------------------------------------------------------- moments
-
-
 class Watch:
     """Sees moments come: tells an attempt that begins from those that were there before.
 
@@ -159,8 +156,6 @@ def _token(folder: TrialFolder) -> str | None:
     holder = locks.holder(folder.locks_path)
     return holder.token if holder else None
 
-
-# --------------------------------------------------------------------------------------------------------------- kills
 
 # How long after the moment the blow falls, at most.
 DELAYS_SECONDS = {Moment.START: 10.0, Moment.ANY: 6.0, Moment.SET_UP: 0.5, Moment.VALIDATION: 1.0, Moment.AGAIN: 1.0}

@@ -159,9 +159,6 @@ def test_the_answer_the_front_and_the_command_are_on_the_first_screen(tmp_path: 
             assert page.locator(place).is_visible()
 
 
-# ------------------------------------------------------------------------------------------------- figures
-
-
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     return gather([make_study(tmp_path_factory.mktemp("studies") / "hippo", folds=(0, 1), n_cases=6).root])

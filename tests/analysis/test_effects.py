@@ -57,9 +57,6 @@ def parts_of(evidence: Evidence) -> CostParts:
     return cost_parts(evidence.tables.trials, evidence.tables.costs)
 
 
-# ------------------------------------------------------------------------------------------------- costs
-
-
 def test_costs_by_cause_are_those_of_the_ledger(evidence: Evidence) -> None:
     parts = parts_of(evidence)
     cps = 94.0 + 0.5  # the mean of two folds
@@ -152,9 +149,6 @@ def test_unfinished_trials_are_named_and_not_averaged(tmp_path: Path) -> None:
     assert one.data is not None and one.data["seconds"].max() < 100
     # No epoch of these has a validation.
     assert any(sentence.startswith("Learning curves") for sentence in certainty(found).missing)
-
-
-# ------------------------------------------------------------------------------------------------- curves
 
 
 def test_curves_are_means_over_folds_at_the_same_epoch(evidence: Evidence) -> None:

@@ -53,9 +53,6 @@ def voxels(path: Path) -> Any:
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
 
-# ------------------------------------------------------------------------------------------ stock nnU-Net takes it
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stock_python(tmp_path_factory.mktemp("stock"))
@@ -126,9 +123,6 @@ def test_regions_in_2d_travel_too(data: Path, tmp_path: Path, python: Path) -> N
     )
     for path in validated:
         assert np.array_equal(voxels(tmp_path / "out" / path.name), voxels(path))
-
-
-# ------------------------------------------------------------------------------------------------------- which is meant
 
 
 @pytest.fixture

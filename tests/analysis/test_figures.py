@@ -84,9 +84,6 @@ def steps_of(figure: Figure) -> list[Line2D]:
     return [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
 
 
-# -------------------------------------------------------------------------------------- every figure of a report
-
-
 @pytest.mark.parametrize("layout", [FILE, pytest.param(NARROW, marks=pytest.mark.cluster)], ids=["file", "narrow"])
 def test_figures_fit_are_legible_and_follow_the_page(exhibits: Sequence[Exhibit], layout: Layout) -> None:
     drawn = [exhibit for exhibit in exhibits if exhibit.draw is not None]
@@ -141,9 +138,6 @@ def test_figures_do_not_depend_on_what_others_set(study: Ledger) -> None:
     others = {"axes.labelsize": 40, "xtick.labelsize": 40, "figure.facecolor": "red", "text.hinting": "none"}
     with mpl.rc_context({**others, "lines.linewidth": 9, "savefig.facecolor": "red"}):
         assert drawn() == usual
-
-
-# ------------------------------------------------------------------------------------------------- fronts
 
 
 def test_axes_have_units_and_the_title_says_what_it_rests_on(study: Ledger) -> None:
@@ -288,9 +282,6 @@ def test_labels_as_drawn_do_not_overlap(values: list[tuple[float, float]], layou
     boxes = [text.get_window_extent() for text in figure.texts if text.get_verticalalignment() == "bottom"]
     assert boxes
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-# ------------------------------------------------------------------------------------------------- amounts
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,6 @@ def test_whatever_the_points_importances_are_shares(data: st.DataObject) -> None
         assert part["importance"].sum() == pytest.approx(1) or (part["importance"] == 0).all()
 
 
-# ------------------------------------------------------------------------------------------- axes that vary
-
-
 @pytest.mark.parametrize(
     ("columns", "labels"),
     [

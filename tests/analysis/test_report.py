@@ -90,9 +90,6 @@ def page(report: Report) -> PageReader:
     return PageReader(report)
 
 
-# ------------------------------------------------------------------------------------------------- files
-
-
 def test_figures_and_tables_have_three_formats_and_pareto_plots_come_first(study: Ledger, report: Report) -> None:
     assert report.folder == study.root / "report"
     figures = {path.stem for path in (report.folder / "figures").iterdir()}
@@ -176,9 +173,6 @@ def test_the_same_study_gives_the_same_files(study: Ledger, tmp_path: Path) -> N
     for path in first.folder.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes(), path.name
-
-
-# ------------------------------------------------------------------------------------------------- the page
 
 
 def test_the_page_loads_nothing_and_forbids_itself_to(page: PageReader) -> None:
@@ -281,9 +275,6 @@ def test_unmeasured_carbon_is_explained(tmp_path: Path) -> None:
     assert reason in PageReader(report).text
 
 
-# ---------------------------------------------------------------------------------- studies without a result
-
-
 def a_failed(study: Ledger, state: TrialState = TrialState.FAILED) -> None:
     for scheme in ("cps", "pgps"):
         start_trial(study, make_spec(scheme), seconds=3).fail(attempt=0, reason=f"{scheme} broke", state=state)
@@ -323,9 +314,6 @@ def test_a_study_in_progress_says_so_and_an_unreadable_trial_is_a_row_with_the_r
     assert "1 trial still running: this is a study in progress" in text
     assert "1 trial unreadable: in the table with the reason" in text
     assert "pareto_dice_runtime.png" in {path.name for path in report.figures}
-
-
-# ------------------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

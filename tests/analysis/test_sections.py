@@ -162,9 +162,6 @@ def test_different_hardware_is_said_and_has_fronts_of_its_own(tmp_path: Path) ->
     assert ratios["PGPS"].isna().all() and ratios["RPSS"].notna().all()
 
 
-# ------------------------------------------------------------------------------------------- tables of fronts
-
-
 def test_the_table_of_a_front_has_interval_probability_and_contribution(evidence: Evidence) -> None:
     exhibit = exhibit_of(fronts(evidence), "pareto_dice_runtime")
     front = pareto_front(evidence.points, ("dice", "runtime_seconds"))

@@ -125,9 +125,6 @@ def test_what_cannot_be_used_is_one_line(
     assert "co2_kg" in tracked(study.trials()[0]).results
 
 
-# ------------------------------------------------------------------------------------------------ of a study that runs
-
-
 def test_a_server_that_never_answers_is_said_once_and_holds_up_nothing(
     study: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
