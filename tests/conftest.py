@@ -69,9 +69,9 @@ def ledger(tmp_path: Path) -> Ledger:
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a command that must be refused, by exit code 2 and one line; gives that line."""
 
-    def line_of(*words: object) -> str:
+    def line_of(*words: object, by: Callable[[list[str]], int] = main) -> str:
         capsys.readouterr()
-        assert main([*map(str, words)]) == 2
+        assert by([*map(str, words)]) == 2
         printed = capsys.readouterr()
         assert (printed.out, printed.err.count("\n")) == ("", 1), printed
         assert printed.err.startswith("error: ")

@@ -132,7 +132,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     empty, one = (Ledger.create(tmp_path / name) for name in ("empty", "one"))
     finish_trial(one, make_spec("cps"), dice=0.8, seconds=30)
     places = {"tmp": tmp_path, "study": study.root, "empty": empty.root, "one": one.root}
-    assert words in refused(*(word.format(**places) for word in arguments))
+    assert words in refused(*(word.format(**places) for word in arguments), by=main)
 
 
 def test_help_has_examples_and_imports_nothing_heavy() -> None:
