@@ -235,8 +235,8 @@ def test_optuna_proposed_each_point_once(interrupted: Interrupted) -> None:
 
 
 def test_the_study_can_be_reported(interrupted: Interrupted, tmp_path: Path) -> None:
-    from analysis.page.fronts import fronts
     from analysis.page.report import write_report
+    from analysis.page.sections import fronts
 
     report = write_report([interrupted.ledger.root], tmp_path / "report", sections=[fronts])
     assert sorted(report.trials["trial_id"]) == trial_ids(interrupted)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from searching import lookup, space_of
 
 from study.cli.costs import Sources
-from study.cli.dry_run import show
+from study.cli.run import show
 from study.common.errors import InvalidInputError
 from study.search.trials import specs
 from study.store.basis import LEAST_FOR_ERRORS, Basis, basis_for, trained_in

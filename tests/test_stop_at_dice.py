@@ -11,7 +11,7 @@ import pytest
 from prepared import final_weights, spec_of, train, workplace
 from references import kill_and_resume, reference_of, resumed_from, timeless
 
-from study.cli.trial_screen import as_json, as_text
+from study.cli.trial import as_json, as_text
 from study.common import files
 from study.common.errors import LedgerError
 from study.curriculum.data_curriculum import smoothed_dice, stopping_epoch

@@ -22,8 +22,8 @@ from examples import EPOCH
 from prepared import CUBE, NAME, NUMBER, final_weights, model_folder, once, spec_of, train, workplace
 
 from study.__main__ import main
-from study.cli import trial_screen as trial_progress
-from study.cli.trial_screen import TerminalProgress, as_json
+from study.cli import trial as trial_progress
+from study.cli.trial import TerminalProgress, as_json
 from study.common.terminal import output_to
 from study.nnunet.datasets import data_paths, find_dataset
 from study.nnunet.training_job import IterationReport

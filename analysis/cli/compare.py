@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from analysis.cli.options import add_source_options, evidence_from, print_table
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from analysis.comparison.compare import Comparison
@@ -87,7 +87,7 @@ def _compared(args: argparse.Namespace) -> Comparison:
         raise InvalidInputError(field="studies", received="none", legal="a study's folder, --reference NAME, or both")
     published = load(args.reference) if args.reference else None
     evidence = evidence_from(args) if args.studies or published is None else published
-    comparison = something(compare(evidence, baseline=args.baseline, against=against, alternative=args.alternative))
+    comparison = compare(evidence, baseline=args.baseline, against=against, alternative=args.alternative).with_rows()
     # Ids of trials mean nothing in a publication, which is compared by the schemes that they are.
     schemes = _schemes(comparison)
     if published is None or published is evidence or not schemes:
@@ -100,18 +100,6 @@ def _schemes(comparison: Comparison) -> list[str]:
     rows = comparison.rows
     baselines, methods = set(rows["baseline_method"]), list(dict.fromkeys(rows["against_method"]))
     return [*baselines, *methods] if len(baselines) == 1 and "other" not in {*baselines, *methods} else []
-
-
-def something(comparison: Comparison) -> Comparison:
-    """The comparison.
-
-    Raises:
-        MissingDataError: it has no row.
-    """
-    if comparison.rows.empty:
-        reasons = [*comparison.ambiguous, *comparison.missing] or ["no finished trial of two schemes"]
-        raise MissingDataError(f"nothing to compare: {'; '.join(reasons)}")
-    return comparison
 
 
 def _about(source: Publication, contradictions: list[str]) -> list[str]:

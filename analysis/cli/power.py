@@ -52,12 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from analysis.cli.compare import something
     from analysis.comparison.compare import compare
     from analysis.tables.methods import METHOD_LABELS
 
     check_range("training-sd", args.training_sd, 0, 1)
-    rows = power(something(compare(evidence_from(args), baseline=args.baseline)).rows, training_sd=args.training_sd)
+    rows = power(compare(evidence_from(args), baseline=args.baseline).with_rows().rows, training_sd=args.training_sd)
     if args.json:
         print(json.dumps(json.loads(rows.to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False))
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,14 @@ import pandas as pd
 from analysis.comparison.equal_cost import equal_cost
 from analysis.comparison.measure import Finished, measure
 from analysis.comparison.numbers import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, percent
-from analysis.comparison.pairs import find_pairs, methods_of
+from analysis.comparison.pairs import BASELINE, find_pairs, methods_of
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.tests import ALTERNATIVES, SIGNIFICANT, Alternative, holm
 from analysis.tables.columns import Column, dtypes
 from analysis.tables.methods import METHOD_LABELS
 from study.common.checks import check_choice
+from study.common.errors import MissingDataError
 
-BASELINE = "cps"
 # What a mean over tasks is over.
 _TASKS = ["source", "baseline", "against", "budget"]
 
@@ -47,6 +47,17 @@ class Comparison:
     ambiguous: tuple[str, ...]
     missing: tuple[str, ...]
     foreground: str
+
+    def with_rows(self) -> Self:
+        """The same.
+
+        Raises:
+            MissingDataError: it has no row.
+        """
+        if self.rows.empty:
+            reasons = [*self.ambiguous, *self.missing] or ["no finished trial of two schemes"]
+            raise MissingDataError(f"nothing to compare: {'; '.join(reasons)}")
+        return self
 
 
 def compare(

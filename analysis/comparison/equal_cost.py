@@ -1,12 +1,33 @@
-"""Dice at equal cost: where budgets were varied, what the other scheme has for the time, energy or voxels of this one.
+"""Dice at equal cost, and the cost of equal Dice.
+
+Dice at equal cost: where budgets were varied, what the other scheme has for the time, energy or voxels of this one.
 
 A scheme's configurations that differ in the budget alone make a line of Dice over cost. Each of them is set against the
 other scheme's line at its own cost, linearly between the two nearest budgets and never beyond its ends. With the cases
 of all three the difference has an interval, as every other difference has.
+
+Time to a fixed Dice, relative to conventional training: the table of the PDL poster, for every scheme.
+
+A configuration is paired with the constant patch size training (CPS) on all cases of the same settings, fold and seed.
+Where every training of both sides crosses the threshold, a ratio is that of what both had spent there, averaged over
+the pairs geometrically, with a Student t interval of their logarithms from three pairs on.
+
+Where some do not, the pairs in which both do are a choice of the fortunate. Then the ratio is one of restricted means:
+each training counts what it had spent when it crossed, at most the horizon, and the horizon if it ended without. The
+horizon is what the longest of these trainings spent. A schedule that is over does not go on, so a training that ended
+has not been lost from sight: it does not arrive. Such a ratio has no interval, and there is none if a side has no
+training that arrives. Seconds and CO₂ of pairs on different hardware have no ratio.
+
+When a training reached a Dice: the crossing of a threshold on its own learning curve.
+
+The curve is the smoothed validation Dice, the very one that `--stop-at-dice` watches: pseudo Dice of the fixed
+validation batches, mean of the last three evaluations. Between two evaluations it is taken as linear, and so is what
+was spent between them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,15 +35,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison.numbers import budget_words, dice, several_of, signed
-from analysis.comparison.pairs import MATCHED
+from analysis.comparison.pairs import BASELINE, MATCHED, Pair, find_pairs, methods_of
 from analysis.fronts.captions import amount_of, lowered
 from analysis.statistics.case_dice import CaseDice, case_matrices
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import estimate
 from analysis.tables.columns import BY_NAME
 from analysis.tables.format import MISSING, Table
+from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.objectives import OBJECTIVES
+from study.curriculum.data_curriculum import SMOOTHED_EVALUATIONS, smoothed_dice
 
 COSTS = ("runtime_seconds", "energy_kwh", "voxels")
 _SETTING = [name for name in MATCHED if name != "budget"]
@@ -153,3 +176,189 @@ def _dice(
 
 def _cell(row: pd.Series[Any]) -> str:
     return f"{dice(row['other_dice'])} ({signed(row['difference'])})"
+
+
+SPENT = ("training_seconds", "co2_kg", "voxels", "iteration")
+"""Columns of the epochs that a crossing is told in."""
+
+
+def smoothed_curves(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Evaluated epochs with the column `smoothed`; those before the third evaluation of a trial are left out.
+
+    Args:
+        epochs: as in `frame.Tables`.
+
+    Returns:
+        Columns study, trial_id, smoothed and those of SPENT, in order.
+    """
+    evaluated = epochs[epochs["pseudo_dice"].notna()].sort_values([*KEY, "epoch"], kind="stable")
+    parts = [_smoothed(part) for _, part in evaluated.groupby(KEY, sort=False)]
+    names = [*KEY, "smoothed", *SPENT]
+    return pd.concat(parts)[names] if parts else pd.DataFrame(columns=names)
+
+
+def crossings(curves: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
+    """Where each trial first reaches each threshold.
+
+    Args:
+        curves: as `smoothed_curves` gives them.
+        thresholds: of Dice.
+
+    Returns:
+        One row per trial and threshold: study, trial_id, threshold, `reached`, `best` (highest smoothed Dice), `dice`
+        at the evaluation that reached it, `interval_iterations` between that evaluation and the one before, the columns
+        of SPENT at the crossing, and with `end_` before them at the last evaluation. What is not known is missing; a
+        first evaluation at or above the threshold counts where it stands.
+    """
+    rows = [
+        {**dict(zip(KEY, key, strict=True)), "threshold": threshold, **_crossing(part, threshold)}
+        for key, part in curves.groupby(KEY, sort=False)
+        for threshold in thresholds
+    ]
+    ends = [f"end_{name}" for name in SPENT]
+    names = [*KEY, "threshold", "reached", "best", "dice", "interval_iterations", *SPENT, *ends]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _smoothed(part: pd.DataFrame) -> pd.DataFrame:
+    values = part["pseudo_dice"].tolist()
+    smoothed = [smoothed_dice(values[: end + 1]) for end in range(len(values))]
+    return part.assign(smoothed=pd.Series(smoothed, index=part.index, dtype=float)).iloc[SMOOTHED_EVALUATIONS - 1 :]
+
+
+def _crossing(part: pd.DataFrame, threshold: float) -> dict[str, object]:
+    dice = part["smoothed"].to_numpy(dtype=float)
+    spent = part[list(SPENT)].to_numpy(dtype=float)
+    above = np.flatnonzero(dice >= threshold)
+    best: dict[str, object] = {"reached": bool(len(above)), "best": float(dice.max())}
+    best |= {f"end_{name}": value for name, value in zip(SPENT, spent[-1].tolist(), strict=True)}
+    if not len(above):
+        return best
+    end = int(above[0])
+    at, interval = spent[end], np.nan
+    if end > 0:
+        share = (threshold - dice[end - 1]) / (dice[end] - dice[end - 1])
+        at = spent[end - 1] + share * (spent[end] - spent[end - 1])
+        interval = spent[end][SPENT.index("iteration")] - spent[end - 1][SPENT.index("iteration")]
+    return {
+        **best,
+        "dice": float(dice[end]),
+        "interval_iterations": interval,
+        **dict(zip(SPENT, at.tolist(), strict=True)),
+    }
+
+
+POSTER_THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
+"""Of the PDL poster, tables 1 and 2."""
+CONFIDENCE = 0.95
+_STEP, _FEWEST = 0.05, 3
+_FEWEST_PAIRS = 3
+_MACHINE_BOUND = ("training_seconds", "co2_kg")
+
+
+def choose_thresholds(curves: pd.DataFrame) -> tuple[float, ...]:
+    """The poster's; where no training reaches three of them, the highest multiples of 0.05 that one does, too.
+
+    Of those that none reaches, the lowest.
+    """
+    if curves.empty:
+        return POSTER_THRESHOLDS
+    best = float(curves["smoothed"].max())
+    reached = [threshold for threshold in POSTER_THRESHOLDS if threshold <= best]
+    if len(reached) >= _FEWEST:
+        return POSTER_THRESHOLDS
+    lower = [round(_STEP * n, 2) for n in range(1, math.floor(POSTER_THRESHOLDS[0] / _STEP + 0.5))]
+    own = [threshold for threshold in lower if threshold <= best][-(_FEWEST - len(reached)) :]
+    return (*own, *POSTER_THRESHOLDS[: len(reached) + 1])
+
+
+def time_to_dice(evidence: Evidence, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
+    """One row per dataset, configuration of a named scheme at the largest budget, and threshold.
+
+    Args:
+        evidence: studies with learning curves.
+        thresholds: of Dice, ascending; None chooses them per dataset.
+
+    Returns:
+        dataset, plans, budget, method, point_id, threshold; `n_pairs`, of which `n_reached` reached it and `n_baseline`
+        of the conventional ones did; for both sides (`baseline_` before the latter) means over those that reached it of
+        the columns of SPENT, `dice` and `interval_iterations`, and `best`; for each of SPENT `ratio_`, `low_` and
+        `high_`, and `horizon_` where the ratio is of restricted means.
+    """
+    parts = [_of_dataset(evidence.of(dataset), thresholds) for dataset in evidence.datasets]
+    rows = [row for part in parts for row in part]
+    return pd.DataFrame(rows)
+
+
+def _of_dataset(evidence: Evidence, thresholds: Sequence[float] | None) -> list[dict[str, Any]]:
+    trials = evidence.tables.trials
+    finished = trials.loc[trials["state"] == FINISHED, [*KEY, "point_id", "fold", "seed", "hardware"]]
+    curves = smoothed_curves(evidence.tables.epochs.merge(finished[KEY], on=KEY))
+    points = evidence.points
+    points = points[points["budget"] == points["budget"].max()]
+    others = [method for method in methods_of(points) if method != BASELINE]
+    if curves.empty or not others or BASELINE not in methods_of(points):
+        return []
+    chosen = choose_thresholds(curves) if thresholds is None else tuple(thresholds)
+    reached = crossings(curves, chosen).merge(finished, on=KEY)
+    pairs = find_pairs(points, BASELINE, others).pairs
+    return [_row(pair, reached, threshold) for pair in pairs for threshold in chosen]
+
+
+def _row(pair: Pair, reached: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    here = reached[reached["threshold"] == threshold]
+    sides = [here[here["point_id"] == point["point_id"]] for point in (pair.baseline, pair.against)]
+    both = sides[1].merge(sides[0], on=["fold", "seed"], suffixes=("", "_baseline"))
+    return {
+        **{name: pair.against[name] for name in ("dataset", "plans")},
+        "budget": float(pair.against["budget"]),
+        "method": pair.against["method"],
+        "point_id": pair.against["point_id"],
+        "threshold": threshold,
+        "n_pairs": len(both),
+        "n_reached": int(both["reached"].sum()),
+        "n_baseline": int(both["reached_baseline"].sum()),
+        **_means(both, ""),
+        **_means(both, "_baseline"),
+        **{name: value for spent in SPENT for name, value in _ratio(both, spent).items()},
+    }
+
+
+def _means(both: pd.DataFrame, suffix: str) -> dict[str, float]:
+    """Over the trials of a side that reached the threshold; `best` over all of them."""
+    prefix = "baseline_" if suffix else ""
+    there = both[both[f"reached{suffix}"].astype(bool)]
+    means = {name: _mean(there[f"{name}{suffix}"]) for name in (*SPENT, "dice", "interval_iterations")}
+    means["best"] = _mean(both[f"best{suffix}"])
+    return {f"{prefix}{name}": value for name, value in means.items()}
+
+
+def _mean(values: pd.Series[Any]) -> float:
+    return float(values.astype(float).mean()) if len(values) else np.nan
+
+
+def _ratio(both: pd.DataFrame, spent: str) -> dict[str, float]:
+    """Against / conventional, with interval or horizon; missing if any of the pairs is unmeasured."""
+    if spent in _MACHINE_BOUND:
+        both = both[both["hardware"] == both["hardware_baseline"]]
+    told = dict.fromkeys((f"{name}_{spent}" for name in ("ratio", "low", "high", "horizon")), np.nan)
+    arrived = [both[f"reached{suffix}"].to_numpy(dtype=bool) for suffix in ("", "_baseline")]
+    if not all(side.any() for side in arrived):
+        return told
+    ours, theirs = (both[f"{spent}{suffix}"].to_numpy(dtype=float) for suffix in ("", "_baseline"))
+    if all(side.all() for side in arrived):
+        logs = np.log(ours / theirs)
+        low, high = _t_interval(logs)
+        return told | {f"ratio_{spent}": float(np.exp(logs.mean())), f"low_{spent}": low, f"high_{spent}": high}
+    horizon = float(both[[f"end_{spent}", f"end_{spent}_baseline"]].to_numpy(dtype=float).max())
+    means = [np.where(there, at, horizon).mean() for there, at in zip(arrived, (ours, theirs), strict=True)]
+    return told | {f"ratio_{spent}": float(means[0] / means[1]), f"horizon_{spent}": horizon}
+
+
+def _t_interval(logs: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+    from scipy import stats
+
+    if len(logs) < _FEWEST_PAIRS:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+    return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))

@@ -19,6 +19,7 @@ from analysis.tables.methods import METHOD_LABELS, OTHER
 from study.common.errors import InvalidInputError
 from study.store.specification import TrainingSettings
 
+BASELINE = "cps"
 FOLLOWS_SCHEME = "foreground_oversampling"
 MATCHED: tuple[str, ...] = (
     *("dataset", "plans", "configuration", "budget"),

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.effects.varying import VaryingAxis
+from analysis.effects.axes import VaryingAxis
 from analysis.figures.exhibits import Exhibit
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import MUTED, SURFACE, Layout

@@ -43,11 +43,10 @@ from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS
 from analysis.fronts.captions import basis, constant_share, states, words_of
 from analysis.fronts.stops import late_stops
-from analysis.page.answer import answers
+from analysis.page.answer import answers, confirmation
 from analysis.page.cards import as_script, card_data, card_rows, events_of
-from analysis.page.fronts import fronts
 from analysis.page.papers import papers
-from analysis.page.sections import certainty, confirmation, costs, effects, weaknesses
+from analysis.page.sections import certainty, costs, effects, fronts, weaknesses
 from analysis.statistics.evidence import Evidence, gather
 from analysis.tables.columns import TABLES, Column
 from analysis.tables.contention import sentences as contention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,10 @@ def _track(args: argparse.Namespace, trackers: Mapping[str, str]) -> None:
 
 
 def _export_model(args: argparse.Namespace) -> None:
-    from analysis.advice.card import model_card, seeds_in_words
+    from analysis.advice.text import model_card
     from analysis.statistics.evidence import gather
     from analysis.statistics.intervals import with_intervals
-    from study.nnunet.export import dataset_description, previous_stage, write_model
+    from study.nnunet.checkpoints import dataset_description, previous_stage, write_model
     from study.store.ledger import Ledger
     from study.store.prediction import previous_command, stock_command
 
@@ -103,7 +103,7 @@ def _export_model(args: argparse.Namespace) -> None:
     spec, previous, folds = folders[0].spec(), previous_stage(folders[0]), [int(fold) for fold in taken["fold"]]
     others, missing = sorted(set(mine["seed"]) - {seed}), sorted(set(mine["fold"]) - set(folds))
     commands = [*([previous_command(spec, previous)] if previous else ()), stock_command(spec, folds, previous)]
-    rule = seeds_in_words(seed, others, missing)
+    rule = _seeds_in_words(seed, others, missing)
     card = model_card(
         point,
         taken,
@@ -119,6 +119,17 @@ def _export_model(args: argparse.Namespace) -> None:
         say(f"# a cascade: first with a model of {previous}, exported from its own study, by the options on its card")
     for command in commands:
         say(command)
+
+
+def _seeds_in_words(seed: int, others: Sequence[int], missing: Sequence[int]) -> str:
+    """Which seed a model is of, which others the point has, and the folds that have not finished with it."""
+    words = f"Models of seed {seed}"
+    if others:
+        words += f"; the point's trials of seed{'s' * (len(others) > 1)} {', '.join(map(str, others))} are not in it"
+    if missing:
+        folds = f"fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+        words += f"; without {folds}, finished with other seeds alone"
+    return f"{words}."
 
 
 def _check_out(out: Path) -> None:

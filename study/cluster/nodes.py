@@ -1,6 +1,8 @@
 """Ray, and whether every node of it can do a study's work: same storage, same data, same code, same libraries.
 
 Asked before the first trial starts: a study whose nodes write to different disks of the same name loses what it trains.
+
+The pieces of a ranking on the nodes of a Ray cluster: each leaves a file in a folder that all nodes share.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,10 +22,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.buckets.shared_ledger import trouble_here
-from study.cluster.local import WORKER_SETTINGS, Node, local_node
+from study.cluster.local import WORKER_SETTINGS, Node, check_address, local_node
+from study.common import files
 from study.common.errors import MachineError, StudyError
 from study.common.process import short_folder
 from study.nnunet.datasets import DataPaths
+from study.ranking.work import Spread, call
 from study.run.provenance import Provenance
 from study.search.space import SearchSpace
 
@@ -197,3 +201,68 @@ def _look(
 
 def _not_shared(probe: Path) -> str:
     return f"{probe.parent} is not the driver's folder there; --out must be on storage that all nodes share"
+
+
+_LOOK_SECONDS = 0.3
+# Of a piece whose worker or node is lost.
+_TRIES = 3
+
+
+@contextmanager
+def spread_over(address: str, folder: Path) -> Iterator[Spread]:
+    """What `make_ranking` hands its pieces to: a core of the cluster for each.
+
+    Args:
+        address: of the cluster.
+        folder: of the rankings, made if absent.
+
+    Raises:
+        InvalidInputError: no address.
+        MachineError: no cluster answers, the folder cannot be written, or a node does not share it.
+    """
+    check_address(address)
+    with joined(address):
+        _check_shared(folder)
+        yield _run_all
+
+
+def _run_all(function: Callable[[Any], object], items: Sequence[Any], report: Callable[[int], None]) -> None:
+    report(0)
+    task: Any = ray.remote(num_cpus=1, max_retries=_TRIES)(call)
+    shared = ray.put(function)
+    waiting = [task.remote(shared, item) for item in items]
+    try:
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_SECONDS)
+            ray.get(done)
+            report(len(items) - len(waiting))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, StudyError) else error from None
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise MachineError(f"a piece of the ranking was lost ({reason}); the same command goes on from here") from error
+    finally:
+        for left in waiting:
+            ray.cancel(left, force=True)
+
+
+def _check_shared(folder: Path) -> None:
+    probe = folder / f".probe-{uuid4().hex}"
+    try:
+        files.make_folder(folder)
+        probe.touch()
+    except OSError as error:
+        raise MachineError(
+            f"{folder} cannot be written ({error.strerror}); give --out DIR, a folder that can"
+        ) from error
+    try:
+        for name, _, troubles in ask_nodes(partial(_seen, probe)):
+            if troubles:
+                raise MachineError(f"{name}: {troubles[0]}")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _seen(probe: Path, _: str) -> list[str]:
+    shared = f"{probe.parent} is not the folder of this machine; all nodes must share it"
+    return [] if probe.exists() else [shared]

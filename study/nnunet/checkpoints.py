@@ -4,6 +4,17 @@ They are pickles, and reading a pickle runs what is in it: only files that lie i
 
 Three names, newest first: `checkpoint_final.pth` (training done), `checkpoint_latest.pth`, `checkpoint_previous.pth`.
 They are nnU-Net's own format with one more key, so stock nnU-Net predicts with the final one.
+
+A trained configuration as stock nnU-Net keeps one, in a zip for `nnUNetv2_install_pretrained_model_from_zip`.
+
+    DATASET/nnUNetTrainer__PLANS__CONFIGURATION/
+      plans.json, dataset.json, dataset_fingerprint.json     as the trials used them
+      MODEL_CARD.md
+      fold_K/checkpoint_final.pth, progress.png
+      fold_K/validation/summary.json and the segmentations, which `nnUNetv2_find_best_configuration` reads
+
+A trial's trainer differs from nnU-Net's in how it trains alone, so nnU-Net's own class loads its weights.
+Postprocessing is not there: `nnUNetv2_find_best_configuration` determines it, with the labels, which do not travel.
 """
 
 from __future__ import annotations
@@ -11,14 +22,22 @@ from __future__ import annotations
 import io
 import shlex
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from study.common.errors import LedgerError, TrialInterrupted
+from study.common import files
+from study.common.errors import LedgerError, MissingDataError, TrialInterrupted
 from study.common.files import sync_folder, write_atomically
+from study.nnunet import checkpoints
+from study.nnunet.plans import read_plan
+from study.nnunet.torch_tools import state_sha256
+from study.store.prediction import CHECKPOINT, STOCK_TRAINER, TRAINER_NAME
+from study.store.specification import TrialSpec
+from study.store.trial_folder import TrialFolder
 
 FINAL, LATEST, PREVIOUS = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_previous.pth"
 STATE_KEY = "pgps_study"
@@ -100,3 +119,135 @@ def newest_readable(folder: Path, report: Callable[[str], None], *, inside: Path
         except Exception as error:  # a damaged pickle may raise anything
             report(f"{path.name} cannot be read ({type(error).__name__}), trying an older checkpoint")
     return None
+
+
+CARD = "MODEL_CARD.md"
+PLANS, DESCRIPTION, FINGERPRINT = "plans.json", "dataset.json", "dataset_fingerprint.json"
+# The same trials give the same bytes.
+_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def dataset_description(trial: TrialFolder) -> dict[str, Any]:
+    """nnU-Net's dataset.json as a trial used it.
+
+    Raises:
+        MissingDataError: the trial's model is not there.
+    """
+    return dict(_document(_model_folder(trial) / DESCRIPTION))
+
+
+def write_model(trials: Sequence[TrialFolder], card: str, out: Path) -> None:
+    """Write the zip.
+
+    Args:
+        trials: finished ones of one configuration, each of another fold.
+        card: the model card, Markdown.
+        out: the file, replaced whole.
+
+    Raises:
+        MissingDataError: a part of a model is not there.
+        LedgerError: a checkpoint or the plans are not those that the trial recorded.
+    """
+    # All is looked at before anything is written; checkpoints, which are large, one after another.
+    members = [*_shared(trials), *(each for trial in trials for each in _of_fold(trial))]
+    spec = trials[0].spec()
+    root = f"{spec.dataset}/{STOCK_TRAINER}__{spec.plans}__{spec.configuration}"
+
+    def write(handle: IO[bytes]) -> None:
+        with zipfile.ZipFile(handle, "w") as archive:
+            _put(archive, f"{root}/{CARD}", card.encode())
+            for name, path in members:
+                _put(archive, f"{root}/{name}", path.read_bytes())
+            for trial in trials:
+                _put(archive, f"{root}/fold_{trial.spec().fold}/{CHECKPOINT}", _checkpoint(trial))
+
+    files.write_atomically(out, write)
+
+
+def _shared(trials: Sequence[TrialFolder]) -> Iterator[tuple[str, Path]]:
+    """What the folds have in common, which must be the same in all of them."""
+    folders = [_model_folder(trial) for trial in trials]
+    for trial, folder in zip(trials, folders, strict=True):
+        spec = trial.spec()
+        if read_plan(folder / PLANS, spec.configuration).sha256 != spec.plans_sha256:
+            raise LedgerError(f"{folder / PLANS} is not the plan that trial {trial.trial_id} was trained with")
+    for name in (PLANS, DESCRIPTION, FINGERPRINT):
+        if any(_document(folder / name) != _document(folders[0] / name) for folder in folders[1:]):
+            names = ", ".join(trial.trial_id for trial in trials)
+            raise LedgerError(f"{name} differs between the trials {names}: their models do not belong together")
+        yield name, folders[0] / name
+
+
+def _of_fold(trial: TrialFolder) -> Iterator[tuple[str, Path]]:
+    folder = _fold_folder(trial)
+    description = _document(_model_folder(trial) / DESCRIPTION)
+    validation = folder / "validation"
+    if not (validation / "summary.json").is_file():
+        raise _gone(trial, validation / "summary.json")
+    for path in sorted(validation.iterdir()):
+        if path.name == "summary.json" or path.name.endswith(str(description["file_ending"])):
+            yield f"{folder.name}/validation/{path.name}", path
+    # nnU-Net's own export has it; it shows a curve and is needed by nothing.
+    if (folder / "progress.png").is_file():
+        yield f"{folder.name}/progress.png", folder / "progress.png"
+
+
+def _checkpoint(trial: TrialFolder) -> bytes:
+    """nnU-Net's own checkpoint of the trial's: without our position in the training, and by the name of its class."""
+    import torch
+
+    folder, problems = _fold_folder(trial), list[str]()
+    path = checkpoints.newest_readable(folder, problems.append, inside=trial.path)
+    if path is None or path.name != CHECKPOINT:
+        raise MissingDataError(f"trial {trial.trial_id} has no readable {CHECKPOINT}: {'; '.join(problems) or folder}")
+    state = torch.load(path, map_location="cpu", weights_only=False)
+    result = trial.result()
+    if result is None or state_sha256(state["network_weights"]) != result.weights_sha256:
+        raise LedgerError(f"{path} has other weights than those whose Dice trial {trial.trial_id} recorded")
+    del state[checkpoints.STATE_KEY]
+    content = io.BytesIO()
+    torch.save({**state, "trainer_name": STOCK_TRAINER}, content)
+    return content.getvalue()
+
+
+def _model_folder(trial: TrialFolder) -> Path:
+    spec, source = trial.spec(), trial.imported()
+    if source is not None:
+        raise MissingDataError(f"trial {trial.trial_id} was imported: its model is nnU-Net's own, in {source.path}")
+    folder = trial.results_path / spec.dataset / f"{TRAINER_NAME}__{spec.plans}__{spec.configuration}"
+    if not (folder / PLANS).is_file():
+        raise _gone(trial, folder / PLANS)
+    return folder
+
+
+def _fold_folder(trial: TrialFolder) -> Path:
+    return _model_folder(trial) / f"fold_{trial.spec().fold}"
+
+
+def _gone(trial: TrialFolder, path: Path) -> MissingDataError:
+    copied = "copy the study with its results, or train the trial anew"
+    return MissingDataError(f"the model of trial {trial.trial_id} is not here: no {path}; {copied}")
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    try:
+        return dict(files.read_json(path))
+    except FileNotFoundError:
+        raise MissingDataError(f"no {path}: nnU-Net needs it beside the model") from None
+    except (ValueError, TypeError) as error:
+        raise MissingDataError(f"{path} is not readable JSON: {error}") from error
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, date_time=_TIME)
+    entry.external_attr = 0o644 << 16
+    # Weights and compressed images do not get smaller.
+    stored = name.endswith((".pth", ".png", ".gz"))
+    entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    archive.writestr(entry, content)
+
+
+def previous_stage(trial: TrialFolder) -> str | None:
+    """The configuration whose predictions a cascade's model needs; None for any other."""
+    spec: TrialSpec = trial.spec()
+    return read_plan(_model_folder(trial) / PLANS, spec.configuration).previous_stage

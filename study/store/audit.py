@@ -21,11 +21,10 @@ from typing import Any
 from study.common import files
 from study.common.errors import InvalidInputError, LedgerError
 from study.curriculum.data_curriculum import stopping_epoch
-from study.store import locks
+from study.store import locks, results
 from study.store.ledger import Ledger
 from study.store.records import AttemptHeader, CostInterval, EpochReport, Phase
 from study.store.results import TrialResult
-from study.store.soundness import epoch_problem, event_problem, interval_problem, result_problem, spec_problem
 from study.store.specification import TrialSpec
 from study.store.trial_folder import (
     ATTEMPTS,
@@ -245,7 +244,7 @@ def _read(folder: TrialFolder, ahead: Ahead = MappingProxyType({})) -> Records:
         spec = read("spec")
         if spec.trial_id != folder.trial_id:
             _refuse(folder, [(SPEC, f"specifies trial {spec.trial_id}")])
-        if wrong := spec_problem(spec):
+        if wrong := results.spec_problem(spec):
             _refuse(folder, [(SPEC, wrong)])
         result = read("result")
         state = folder.state() if result is None else TrialState.FINISHED
@@ -277,7 +276,7 @@ def _unsound(records: Records, lines: Sequence[EpochReport]) -> Iterator[Problem
     spec, result = records.spec, records.result
     stages, seen = len(spec.curriculum.stages), set[object]()
     for line, interval in enumerate(records.intervals, start=1):
-        if problem := interval_problem(interval, stages):
+        if problem := results.interval_problem(interval, stages):
             yield COSTS, f"line {line} has {problem}"
         written = (interval.attempt, interval.phase, interval.iteration_stop, interval.started_at, interval.seconds)
         if written in seen:
@@ -286,13 +285,13 @@ def _unsound(records: Records, lines: Sequence[EpochReport]) -> Iterator[Problem
     # Only another attempt goes back.
     there, back, last = {report.epoch for report in lines}, 0, -1
     for report in lines:
-        if problem := epoch_problem(report, spec):
+        if problem := results.epoch_problem(report, spec):
             yield EPOCHS, f"epoch {report.epoch} {problem}"
         back += report.epoch <= last
         if (report.epoch > last + 1 and last + 1 in there) or back >= max(1, len(records.attempts)):
             yield EPOCHS, f"epoch {report.epoch} is out of order"
         last = report.epoch
-    if result is not None and (problem := result_problem(result, spec)):
+    if result is not None and (problem := results.result_problem(result, spec)):
         yield RESULT, problem
 
 
@@ -388,7 +387,8 @@ def _misplaced_events(records: Records) -> Iterator[Problem]:
     """Events are of these attempts, and none begins after it has ended."""
     begun, ended = -1, set()
     for line, event in enumerate(records.events, start=1):
-        problem, kind, attempt = event_problem(event, len(records.attempts)), event["event"], event.get("attempt")
+        problem = results.event_problem(event, len(records.attempts))
+        kind, attempt = event["event"], event.get("attempt")
         if problem:
             yield EVENTS, f"line {line} {problem}"
         elif kind == "started" and attempt is not None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.figures.exhibits import Section
-from analysis.page.fronts import fronts
 from analysis.page.report import Report, write_report
+from analysis.page.sections import fronts
 from analysis.statistics.evidence import Evidence
 
 

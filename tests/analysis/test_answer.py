@@ -13,14 +13,14 @@ from ledgers import complete, finish_trial, make_header, make_result, make_spec,
 from reports import only
 
 from analysis.comparison.compare import compare
+from analysis.effects.curves import incumbents
 from analysis.effects.failures import failures
-from analysis.effects.progress import incumbents
 from analysis.figures.style import NARROW, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.answer import Answer, answers
-from analysis.page.fronts import fronts
 from analysis.page.report import page_of, write_report
-from analysis.papers.cases import paired_cases
+from analysis.page.sections import fronts
+from analysis.papers.tables import paired_cases
 from analysis.statistics.evidence import Evidence, gather
 from study.store.ledger import Ledger
 

@@ -12,9 +12,8 @@ from reports import quick_report
 from analysis.comparison.compare import compare
 from analysis.fronts.captions import caveats
 from analysis.fronts.front import pareto_front
-from analysis.page.fronts import fronts
 from analysis.page.papers import papers
-from analysis.page.sections import certainty
+from analysis.page.sections import certainty, fronts
 from analysis.statistics.evidence import gather
 from study.__main__ import main
 from study.store.ledger import Ledger

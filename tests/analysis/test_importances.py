@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import make_points
 
+from analysis.effects.axes import varying_axes
 from analysis.effects.importances import FANOVA, FEWEST_POINTS, FRONT, PED_ANOVA, best_share, importances
-from analysis.effects.varying import varying_axes
 
 OBJECTIVES = ("dice", "runtime_seconds", "co2_kg")
 Value = Callable[[float, float, str], float]

@@ -8,16 +8,14 @@ import pytest
 from ledgers import GEOMETRY, finish_trial, make_spec
 
 from analysis.comparison.compare import compare
-from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
+from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table, time_to_dice
 from analysis.comparison.text import cost_table, dice_table, notes
-from analysis.comparison.time_to_dice import time_to_dice
-from analysis.effects.varying import varying_axes
+from analysis.effects.axes import varying_axes
 from analysis.fronts.captions import caveats
 from analysis.fronts.front import pareto_front
 from analysis.page.answer import answers
-from analysis.papers.cases import paired_cases
-from analysis.papers.figures import figure3
-from analysis.papers.tables import time_table
+from analysis.page.papers import figure3
+from analysis.papers.tables import paired_cases, time_table
 from analysis.statistics.evidence import Evidence, gather
 from study.curriculum.chain import Geometry
 from study.store.ledger import Ledger

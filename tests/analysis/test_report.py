@@ -16,8 +16,8 @@ from ledgers import finish_trial, make_header, make_spec, make_study, start_tria
 from reports import quick_report
 
 from analysis.figures.exhibits import FIGURE_FORMATS, draw_all
-from analysis.page.fronts import fronts
 from analysis.page.report import CHAPTERS, Report, stylesheet, write_report
+from analysis.page.sections import fronts
 from analysis.statistics.evidence import gather
 from analysis.tables.columns import TRIAL_COLUMNS
 from study.common.errors import InvalidInputError, LedgerError, MachineError, StudyError

@@ -13,9 +13,8 @@ from ledgers import finish_trial, make_spec, make_study, start_trial
 from analysis.figures.exhibits import Exhibit, Section
 from analysis.figures.style import NARROW
 from analysis.fronts.front import pareto_front
-from analysis.page.fronts import fronts
 from analysis.page.papers import papers
-from analysis.page.sections import certainty, costs, effects, weaknesses
+from analysis.page.sections import certainty, costs, effects, fronts, weaknesses
 from analysis.statistics.evidence import Evidence, evidence_of, gather
 from analysis.tables.columns import CASE_COLUMNS, TRIAL_COLUMNS, dtypes
 from analysis.tables.frame import Tables

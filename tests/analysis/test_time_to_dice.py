@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_spec, make_study
 
-from analysis.comparison.time_to_dice import (
+from analysis.comparison.equal_cost import (
     POSTER_THRESHOLDS,
     choose_thresholds,
     crossings,

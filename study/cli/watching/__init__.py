@@ -1,1 +1,0 @@
-"""What `watch` serves, and how."""
