@@ -254,6 +254,10 @@ def test_a_cascade_is_of_one_dataset_and_one_plan(prepared: DataPaths, tmp_path:
     args = argparse.Namespace(data=prepared.preprocessed.parent, previous_stage=tmp_path)
     alone = {"plans": PLAIN, "configuration": "3d_cascade_fullres"}
     assert previous_stage(space_of(**alone), args) == tmp_path
+    with pytest.raises(InvalidInputError, match=r"--previous-stage: received .*legal is left out: 3d_fullres of"):
+        previous_stage(space_of(plans=PLAIN), args)
+    with pytest.raises(InvalidInputError, match=f"datasets: received .*legal is each one once: they are {BARE}"):
+        resolved_space(space_of(plans=PLAIN, datasets=[4, BARE]), prepared, {})
     for several in ({"plans": [PLAIN, RESIDUAL]}, {"datasets": [4, 5]}):
         with pytest.raises(InvalidInputError, match="legal is one dataset with one plan for a cascade") as caught:
             previous_stage(space_of(**{**alone, **several}), args)

@@ -96,6 +96,24 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], type[Stud
         MissingDataError,
         "phantom_009_0000.nii.gz cannot be read",
     ),
+    "a pipe": (
+        lambda raw: os.mkfifo(raw / "labelsTr" / "phantom_009.nii.gz"),
+        inventory,
+        MissingDataError,
+        "phantom_009.nii.gz cannot be read: it is no regular file",
+    ),
+    "a device": (
+        lambda raw: (raw / "imagesTr" / "phantom_009_0000.nii.gz").symlink_to("/dev/zero"),
+        inventory,
+        MissingDataError,
+        "cannot be read: it is no regular file",
+    ),
+    "a name in Latin-1": (
+        lambda raw: Path(os.fsdecode(os.fsencode(raw / "imagesTr") + b"/a\xff_0000.nii.gz")).touch(),
+        of_raw,
+        DataIntegrityError,
+        r"imagesTr: 'a\\udcff_0000.nii.gz' is no name of a case, which is UTF-8; rename the file",
+    ),
     "of nnU-Net v1": (
         lambda raw: describe(raw, channel_names=["T1"]),
         of_raw,
@@ -212,6 +230,18 @@ BY_NUMBER, VALUES = "legal are names by number", "labels is .*, legal are values
         ({"numTraining": "ten"}, r"numTraining is 'ten', legal is the number"),
         ({"dataset": {"a": {"images": ["a.nii.gz"]}}}, r"dataset is .*, legal are cases by name"),
         ({"dataset": ["a.nii.gz"]}, r"dataset is \['a.nii.gz'\], legal are cases by name"),
+        ({"dataset": {"a": {"images": [], "label": "a.nii.gz"}}}, "legal are cases by name"),
+        *(
+            ({"dataset": {name: {"images": ["a.nii.gz"], "label": "b.nii.gz"}}}, "legal are cases by name")
+            for name in ("../a", "a/b", "", "a\0", "a\udc00")
+        ),
+        *(
+            (
+                {"labels": {"background": 0, "whole": [1, 2], "bud": 2}, "regions_class_order": order},
+                rf"regions_class_order is {re.escape(str(order))}, legal .* of its own, each once",
+            )
+            for order in ([2, 2], [1, 1], [7, 2], [2, 1], ["1", 2], [True, 2], [[1], 2])
+        ),
     ],
 )
 def test_a_description_that_nnunet_cannot_read_is_named(sound: Path, change: dict[str, Any], message: str) -> None:

@@ -20,6 +20,8 @@ from study.buckets.archive import Archive, Commit, CommitName, Committer, Docume
 from study.buckets.lease import Lease
 from study.buckets.storage import Storage, StorageError, is_url, place
 from study.buckets.view import View
+from study.cli.options import absolute, local
+from study.common.errors import InvalidInputError
 from study.store.ledger import Ledger
 from study.store.locks import held
 
@@ -32,10 +34,17 @@ def test_urls_stay_what_they_are(text: str) -> None:
     assert is_url(place(text))
 
 
-@pytest.mark.parametrize("text", ["studies/demo", "/a/b", "s3:/a", "."])
+@pytest.mark.parametrize("text", ["studies/demo", "/a/b", "x y/é", "."])
 def test_paths_are_folders(text: str) -> None:
     assert place(text) == Path(text)
     assert not is_url(place(text))
+
+
+@pytest.mark.parametrize("text", ["", " ", "s3:/a", "s3://", "file:", "file:///", "a\0b", "\udc00"])
+def test_what_is_neither_is_refused(text: str) -> None:
+    for read in (place, local, absolute):
+        with pytest.raises(InvalidInputError, match="legal is a path; object storage is SCHEME://BUCKET/KEY"):
+            read(text)
 
 
 @pytest.mark.parametrize("fsspec", [False, True])

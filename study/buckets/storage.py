@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import uuid4
 
+from study.common.checks import check_path
 from study.common.errors import DiskFullError, InvalidInputError, MachineError
 from study.common.files import DISK_FULL_CODES
 
@@ -31,7 +32,10 @@ STUDY = "study"
 
 def place(text: str) -> Path | str:
     """Where a study is kept, as a command line names it: a folder, or the URL of object storage."""
-    return text.rstrip("/") if is_url(text) else Path(text)
+    if is_url(text) and is_url(stripped := text.rstrip("/")):
+        return stripped
+    check_path("where a study is", text)
+    return Path(text)
 
 
 def is_url(text: object) -> bool:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.cli.options import add_data_option
+from study.cli.options import add_data_option, local
 from study.common.checks import check_range
 from study.common.errors import InvalidInputError
 from study.common.setting import number, whole
@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=number, default=SECONDS, metavar="X", help=f"that it may take (default: {SECONDS:g})"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: beside the prepared data, where it is found")
+    parser.add_argument(
+        "--out", type=local, metavar="FILE", help="default: beside the prepared data, where it is found"
+    )
     machine = parser.add_argument_group("machine (as a trial will have it)")
     machine.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     machine.add_argument("--cpus", type=number, metavar="X", help="cores (default: as a study shares this machine out)")

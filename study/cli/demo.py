@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from study.cli.options import local
 from study.common.terminal import say
 from study.nnunet.datasets import DataPaths
 
@@ -18,7 +19,7 @@ PATCH_SIZE, MAX_FEATURES, BATCH_SIZE = (32, 32, 32), 32, 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `demo`."""
-    parser.add_argument("--out", type=Path, default=Path("studies/demo"), metavar="DIR", help="default: studies/demo")
+    parser.add_argument("--out", type=local, default=Path("studies/demo"), metavar="DIR", help="default: studies/demo")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.cli.options import add_data_option
+from study.cli.options import add_data_option, local
 from study.common.errors import StudyError
 from study.common.machine import cpu_name, usable_cores
 from study.common.terminal import say
@@ -257,7 +257,7 @@ SOMETHING_MISSING = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `doctor`."""
     add_data_option(parser)
-    parser.add_argument("--out", type=Path, default=Path("studies"), metavar="DIR", help="default: studies")
+    parser.add_argument("--out", type=local, default=Path("studies"), metavar="DIR", help="default: studies")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per line of the table")
 
 

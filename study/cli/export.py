@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import place, url_of
-from study.cli.options import add_tracker_options, trackers_of
+from study.cli.options import add_tracker_options, local, trackers_of
 from study.common.errors import InvalidInputError, LedgerError, MachineError, MissingDataError
 from study.common.setting import whole
 from study.common.terminal import complain, say
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=place, metavar="STUDY|TRIAL", help="study folder, or the folder of a trial in it"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.zip", help="for nnUNetv2_install_pretrained_model_from_zip")
+    parser.add_argument("--out", type=local, metavar="FILE.zip", help="for nnUNetv2_install_pretrained_model_from_zip")
     track = add_tracker_options(parser, "all trials of the study into a tracker, one run a trial")
     track.add_argument("--follow", action="store_true", help="go on until nobody runs the study")
     model = parser.add_argument_group("which model (needed where the study has several configurations)")

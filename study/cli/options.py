@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from study.common.checks import check_count, check_range, is_whole
+from study.common.checks import check_count, check_path, check_range, is_whole
 from study.common.errors import InvalidInputError
 from study.common.setting import Switch, Words, number, settings_of, whole
 from study.common.trackers import TRACKERS
@@ -23,7 +23,7 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     """`--data`."""
     parser.add_argument(
         "--data",
-        type=Path,
+        type=local,
         metavar="DIR",
         help="folder with nnUNet_raw and nnUNet_preprocessed inside; without it nnU-Net's variables are used",
     )
@@ -47,7 +47,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--previous-stage",
-        type=Path,
+        type=local,
         metavar="DIR",
         help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
     )
@@ -163,9 +163,15 @@ def axes_from(args: argparse.Namespace) -> Axes:
     return named_axes(args.scheme, **{name: getattr(args, name, None) for name in settings_of(Axes)})
 
 
+def local(text: str) -> Path:
+    """A path on this machine."""
+    check_path("a path", text)
+    return Path(text)
+
+
 def absolute(text: str) -> str:
     """A path from the root on: whoever uses it may be in another folder."""
-    return str(Path(text).expanduser().absolute())
+    return str(local(text).expanduser().absolute())
 
 
 def need_whole(field: str, value: Any) -> int:

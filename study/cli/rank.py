@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.cli.options import add_data_option, need_whole
+from study.cli.options import add_data_option, local, need_whole
 from study.common import files
 from study.common.checks import check_choice
 from study.common.errors import MissingDataError
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--workers", type=whole, metavar="N", help="processes (default: one per core)")
     machine.add_argument("--address", metavar="ADDR", help="a Ray cluster to use instead: auto or HOST:PORT")
     machine.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for rankings (default: beside the preprocessed data)"
+        "--out", type=local, metavar="DIR", help="folder for rankings (default: beside the preprocessed data)"
     )
 
 

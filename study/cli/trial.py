@@ -25,6 +25,7 @@ from study.cli.options import (
     add_stall_option,
     add_training_options,
     axes_from,
+    local,
     need_whole,
     stall_seconds_of,
     training_from,
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of weights and batches (default: 0)")
     parser.add_argument(
         "--previous-stage",
-        type=Path,
+        type=local,
         metavar="DIR",
         help="for a cascade: a study (or one of its trials) with all folds of the stage before, or nnU-Net's folder",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from study.common.errors import InvalidInputError
@@ -23,14 +24,32 @@ def check_count(field: str, value: object, *, least: int = 1, most: int | None =
         raise InvalidInputError(field=field, received=value, legal=f"a whole number {legal}")
 
 
+def is_name(value: object) -> bool:
+    """Whether this is a word that is safe as a part of a path and of a command."""
+    if not isinstance(value, str) or not 0 < len(value.encode(errors="replace")) <= LONGEST_NAME:
+        return False
+    return value[0] not in ".-" and "/" not in value and value.isprintable()
+
+
 def check_name(field: str, value: object) -> None:
-    """Raise InvalidInputError unless the value is a word that is safe as a part of a path and of a command."""
-    fits = isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_NAME
-    if not fits or value[0] in ".-" or "/" in value or not value.isprintable():  # type: ignore[index,operator,attr-defined]
+    """Raise InvalidInputError unless the value is a name; see `is_name`."""
+    if not is_name(value):
         legal = (
             f"a name of at most {LONGEST_NAME} bytes without slashes or control characters, not beginning with . or -"
         )
         raise InvalidInputError(field=field, received=value, legal=legal)
+
+
+def check_path(field: str, value: str) -> None:
+    """Raise InvalidInputError for nothing, which is this folder, for what no file system takes, and for half a URL."""
+    try:
+        is_one = bool(value.strip()) and b"\0" not in value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a letter
+        is_one = False
+    if not is_one or re.match(r"[A-Za-z][\w+.-]+:(/|$)", value):
+        raise InvalidInputError(
+            field=field, received=value, legal="a path; object storage is SCHEME://BUCKET/KEY, for studies alone"
+        )
 
 
 def check_choice(field: str, value: object, legal: Sequence[str]) -> None:

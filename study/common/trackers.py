@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from study.common.checks import check_path
 from study.common.errors import InvalidInputError, MachineError
 
 TRACKERS = {
@@ -61,12 +62,13 @@ def check_target(tracker: str, target: str, field: str) -> None:
     """
     if find_spec(tracker) is None:
         raise MachineError(f"{tracker} is not installed; pip install 'pgps-study[{tracker}]'")
-    if not target.strip() or "\0" in target:
+    if not target.isprintable() or not target.strip():
         raise InvalidInputError(field=field, received=target, legal=TRACKERS[tracker])
     if tracker == "mlflow" and not _is_uri(target):
         raise InvalidInputError(field=field, received=shown(target), legal=_LEGAL_URI)
     folder = folder_of(tracker, target)
     if folder is not None:
+        check_path(field, str(folder))
         _check_folder(tracker, folder.absolute(), field)
 
 

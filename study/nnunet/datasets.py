@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study.common import files
-from study.common.checks import is_whole
+from study.common.checks import is_name, is_whole
 from study.common.errors import InvalidInputError, MissingDataError
 from study.common.serialize import sha256_of_json
 from study.nnunet.planners import DEFAULT_PLANS, preparing
@@ -45,11 +45,12 @@ def _are_channels(names: object) -> bool:
 
 
 def _are_cases(listed: object) -> bool:
-    return listed is None or (isinstance(listed, Mapping) and all(map(_is_case, listed.values())))
+    # nnU-Net writes files of a case's name.
+    return isinstance(listed, Mapping) and all(map(is_name, listed)) and all(map(_is_case, listed.values()))
 
 
 def _is_case(case: object) -> bool:
-    listed = isinstance(case, Mapping) and isinstance(case.get("images"), list)
+    listed = isinstance(case, Mapping) and isinstance(case.get("images"), list) and bool(case["images"])
     return listed and _are_words([*case["images"], case.get("label")])  # type: ignore[index,attr-defined]
 
 
@@ -91,12 +92,22 @@ def _label_problems(labels: object, order: object) -> Iterator[str]:
     classes = [value for name, value in labels.items() if name != "ignore"]
     regions = [value for value in classes if value not in (0, [0])]
     is_of_regions = any(isinstance(region, list) and len(region) > 1 for region in regions)
-    if is_of_regions and not (isinstance(order, list) and len(order) == len(regions)):
-        yield f"regions_class_order is {_short(order)}, legal is a list with a value for every region"
+    if is_of_regions and not _is_order(order, regions):
+        yield (
+            f"regions_class_order is {_short(order)}, legal is a list with a value for every region, of its own, "
+            f"each once: predictions have no other; the regions are {_short(regions)}"
+        )
     values = sorted({v for value in classes for v in (value if isinstance(value, list) else [value])})
     values += [labels["ignore"]] if "ignore" in labels else []
     if values != list(range(len(values))):
         yield f"label values are {' '.join(map(str, values))}, legal are consecutive ones: 0 1 2 …, ignore the last"
+
+
+def _is_order(order: object, regions: Sequence[Any]) -> bool:
+    if not isinstance(order, list) or len(order) != len(regions) or not all(map(is_whole, order)):
+        return False
+    lists = [region if isinstance(region, list) else [region] for region in regions]
+    return all(map(list.__contains__, lists, order)) and len({*order}) == len(order)
 
 
 def _is_label(value: object) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from study.common.errors import LedgerError, MissingDataError
+from study.common.errors import InvalidInputError, LedgerError, MissingDataError
 from study.common.serialize import sha256_of_json
 from study.nnunet.datasets import NNUNET_PREFIX, PREPARED_VARIABLE, RAW_VARIABLE, DataPaths, PreparedDataset, Split
 from study.nnunet.plans import NetworkPlan
@@ -58,10 +58,14 @@ def previous_stage_folder(dataset: PreparedDataset, plans: str, configuration: s
     None is where nnU-Net's own commands leave them.
 
     Raises:
+        InvalidInputError: one is given and not needed.
         LedgerError: a cascade without them, or a study with finished trials of no point at that stage, or of several.
     """
     previous = dataset.plan(plans, configuration).previous_stage
     if previous is None:
+        if given is not None:
+            legal = f"left out: {configuration} of {plans} is no cascade"
+            raise InvalidInputError(field="--previous-stage", received=str(given), legal=legal)
         return None
     results = os.environ.get(RESULTS_VARIABLE)
     stock = f"nnUNetTrainer__{plans}__{previous}"

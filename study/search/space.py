@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from study.common.checks import check_choice, check_count, check_name, check_range
+from study.common.checks import check_choice, check_count, check_name, check_path, check_range
 from study.common.errors import InvalidInputError
+from study.common.machine import MOST_OF_A_NODE
 from study.common.trackers import TRACKERS
 from study.curriculum.schemes import Axes
 from study.nnunet.datasets import DataPaths, find_dataset
@@ -66,13 +67,15 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.cpus is not None:
-            check_range("resources.cpus", self.cpus, 0, 1024, above_low=True)
+            check_range("resources.cpus", self.cpus, 0, MOST_OF_A_NODE, above_low=True)
         if self.gpus is not None:
             check_range("resources.gpus", self.gpus, 0, 1)
         if self.concurrent is not None:
             check_count("resources.concurrent", self.concurrent)
         if self.data_workers is not None:
-            check_count("resources.data_workers", self.data_workers, least=0)
+            check_count("resources.data_workers", self.data_workers, least=0, most=MOST_OF_A_NODE)
+        if self.compile_cache is not None:
+            check_path("resources.compile_cache", self.compile_cache)
         if self.compile_cache is not None and not Path(self.compile_cache).is_absolute():
             legal = "an absolute path, the same on each node"
             raise InvalidInputError(field="resources.compile_cache", received=self.compile_cache, legal=legal)
@@ -352,6 +355,9 @@ def resolved_space(space: SearchSpace, paths: DataPaths, header: Mapping[str, An
         default = before if isinstance(before, str) else None
         chosen = [dataset.choose_plans(name or default) for name in names]
         resolved[dataset.name] = chosen if len(chosen) > 1 else chosen[0]
+    if len(resolved) < len(space.datasets):
+        legal = f"each one once: they are {', '.join(resolved)}"
+        raise InvalidInputError(field="datasets", received=list(space.datasets), legal=legal)
     begun = header.get("space") or {"stopping": space.stopping}
     begun_with = begun.get("searcher", space.searcher)
     same_kind = begun_with in ADAPTIVE and space.searcher in ADAPTIVE

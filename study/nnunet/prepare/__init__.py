@@ -220,6 +220,8 @@ def _run(job: PreparationJob, report: Callable[[PreparationProgress], None], not
     spawn = multiprocessing.get_context("spawn")
     # The process inherits it for its sockets. One of its own would stay when it is killed.
     get_temp_dir()
+    # Of nnU-Net's pools, which an error leaves to be killed: the last line said is ours.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     ours, theirs = spawn.Pipe(duplex=False)
     process: Any = spawn.Process(target=_work, args=(job, theirs))
     process.start()

@@ -7,10 +7,12 @@ only, and a copy would double it. Sources may be read-only. And what is made of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,11 +166,19 @@ def is_inventory(recorded: str, folder: Path) -> bool:
 
 
 def _size_of(path: Path) -> object:
-    return path.stat().st_size
+    return _regular(path).st_size
+
+
+def _regular(path: Path) -> os.stat_result:
+    """Of a pipe or device a reader would wait without end, or for all of the memory."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return found
 
 
 def _fingerprint_of(path: Path) -> object:
-    found = path.stat()
+    found = _regular(path)
     if found.st_size > SMALL_FILE_BYTES:
         return [found.st_size, found.st_mtime_ns]
     return [found.st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
@@ -196,12 +206,12 @@ def convert(source: RawFolder, raw_root: Path, *, workers: int, note: Callable[[
     """
     from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
 
-    aside = conversion_folder(raw_root, source)
+    aside, found = conversion_folder(raw_root, source), inventory(source.folder)
     task = _staged_task(source, aside / "source", note)
     os.environ[RAW_VARIABLE] = str(aside)
     convert_msd_dataset(str(task), dataset_id(source.dataset), workers)
     made = aside / source.dataset
-    files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": inventory(source.folder)})
+    files.write_json(made / MARKER_NAME, {"msd": str(source.folder), "inventory": found})
     made.rename(raw_root / source.dataset)
     shutil.rmtree(aside)
 
@@ -220,6 +230,11 @@ def _source(kind: Literal["msd", "raw"], given: Path, pattern: str, number: int 
     for part in ("imagesTr", "labelsTr"):
         if "dataset" not in described and not (folder / part).is_dir():
             raise MissingDataError(f"--{kind}: {given} has dataset.json but no {part}; the download is incomplete")
+    for path in (*visible(folder / "imagesTr"), *visible(folder / "labelsTr")):
+        if not path.name.isprintable():
+            raise DataIntegrityError(
+                f"{path.parent}: {path.name!r} is no name of a case, which is UTF-8; rename the file"
+            )
     # Of the path as given: a link's target may have any name.
     folder_name = given.expanduser().absolute().name
     match = re.fullmatch(pattern, folder_name)

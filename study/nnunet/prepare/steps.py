@@ -24,7 +24,7 @@ from typing import Any
 
 from study.common import files
 from study.common.checks import check_choice
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
 from study.nnunet.datasets import (
     DESCRIPTION,
     LABELS_FOLDER,
@@ -225,7 +225,11 @@ def _fingerprint(job: PreparationJob, begin: Begin, cases: int) -> None:
         return
     begin(Step(name=f"measuring {cases} cases"))
     number = dataset_id(job.source.dataset)
-    extract_fingerprint_dataset(number, num_processes=job.workers, verbose=False, show_progress_bar=False)
+    try:
+        extract_fingerprint_dataset(number, num_processes=job.workers, verbose=False, show_progress_bar=False)
+    except IndexError as error:  # percentiles of no voxels
+        labels = job.raw_folder / "labelsTr"
+        raise DataIntegrityError(f"{labels}: no label has a voxel of a class, all are background") from error
     copied = shutil.copyfile(job.aside / FINGERPRINT, job.aside / f"copy of {FINGERPRINT}")
     copied.replace(job.folder / FINGERPRINT)
 
