@@ -68,7 +68,7 @@ def check_target(tracker: str, target: str, field: str) -> None:
         raise InvalidInputError(field=field, received=shown(target), legal=_LEGAL_URI)
     folder = folder_of(tracker, target)
     if folder is not None:
-        check_path(field, str(folder))
+        check_path(field, str(folder) if tracker == "mlflow" else target)
         _check_folder(tracker, folder.absolute(), field)
 
 

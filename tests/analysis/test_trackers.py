@@ -118,7 +118,7 @@ def test_what_cannot_be_used_is_one_line(
         ("--mlflow", "ftp://me:secret@nowhere/x", "--mlflow: received 'ftp://…@nowhere/x', legal is http"),
         ("--mlflow", f"sqlite:///{tmp_path}/none/x.db", "legal is in a folder that is there"),
         ("--tensorboard", "", "--tensorboard: received ''"),
-        ("--wandb", "https://host/x", "--wandb: received 'https:/host/x', legal is a path"),
+        ("--tensorboard", "https://host/x", "--tensorboard: received 'https://host/x', legal is a path"),
         ("--tensorboard", "a\udc00", "--tensorboard: received 'a\\udc00', legal is"),
         ("--mlflow", f"sqlite:///{tmp_path}/database.db", "mlflow cannot use sqlite:"),
         ("--wandb", tmp_path, "wandb is not installed; pip install 'pgps-study[wandb]'"),
