@@ -253,7 +253,7 @@ def stack(subject: int, thickness_mm: float, **moved: Any) -> Centred:
     )
 
 
-@pytest.mark.parametrize("thickness_mm", [6.0, 10.0])
+@pytest.mark.parametrize("thickness_mm", [pytest.param(6.0, marks=pytest.mark.cluster), 10.0])
 @pytest.mark.parametrize("kind", [RIGID, AFFINE])
 def test_stacks_that_lie_well_are_not_made_worse(thickness_mm: float, kind: str) -> None:
     for subject in (1, 2):

@@ -149,30 +149,6 @@ def test_help_has_examples_and_imports_nothing_heavy() -> None:
     assert "heavy: []" in done.stdout
 
 
-def test_a_report_of_the_study_loads_neither_torch_nor_nnunet_nor_ray_and_names_its_plots(tmp_path: Path) -> None:
-    study, out = Ledger.create(tmp_path / "study"), tmp_path / "out"
-    finish_trial(study, make_spec(), dice=0.8, seconds=30)
-    done = python(
-        "-c",
-        "import sys, pkgutil, importlib, analysis\n"
-        "for module in pkgutil.walk_packages(analysis.__path__, 'analysis.'): importlib.import_module(module.name)\n"
-        "from study.__main__ import main\n"
-        f"main(['report', {str(study.root)!r}, '--out', {str(out)!r}, '--country', 'DEU'])\n"
-        "print(*{name.split('.')[0] for name in sys.modules})",
-    )
-    assert done.returncode == 0, done.stderr
-    *lines, loaded = done.stdout.splitlines()
-    assert {"pandas", "matplotlib", "moocore", "analysis"} <= set(loaded.split())
-    assert not {"torch", "nnunetv2", "ray"} & set(loaded.split())
-    assert lines[0] == "1 trial: 1 finished"
-    plots = [f"pareto_dice_{cost}" for cost in ("runtime", "energy", "co2", "voxels")]
-    assert {str(out / "figures" / f"{plot}.png") for plot in plots} <= set(lines)
-    assert lines[-1] == str(out / "report.html")
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert "1 of 1 point" in page and "DEU grid" in page and "FRA grid" not in page
-    assert set(pd.read_csv(out / "tables" / "trials.csv")["country"]) == {"DEU"}
-
-
 def test_the_papers_own_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--reference", "miccai2024", "--baseline", "cps", "--against", "pgps"]) == 0
     out, err = capsys.readouterr()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from html.parser import HTMLParser
@@ -80,9 +82,30 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     return study
 
 
+# Of the whole package, so that nothing heavy is overlooked.
+VERB = """
+import importlib, pkgutil, sys
+import analysis
+for module in pkgutil.walk_packages(analysis.__path__, "analysis."):
+    importlib.import_module(module.name)
+from study.__main__ import main
+assert main(["report", sys.argv[1]]) == 0
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
 @pytest.fixture(scope="module")
-def report(study: Ledger) -> Report:
-    return write_report([study.root])
+def printed(study: Ledger) -> list[str]:
+    """What the verb printed as it wrote a whole report; the last line is what it had loaded."""
+    words = [sys.executable, "-c", VERB, str(study.root)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def report(study: Ledger, printed: list[str]) -> Report:
+    folder = study.root / "report"
+    figures = tuple(sorted((folder / "figures").glob("*.png")))
+    return Report(folder=folder, page=folder / "report.html", figures=figures, missing=(), trials=pd.DataFrame())
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +113,9 @@ def page(report: Report) -> PageReader:
     return PageReader(report)
 
 
-def test_figures_and_tables_have_three_formats_and_pareto_plots_come_first(study: Ledger, report: Report) -> None:
-    assert report.folder == study.root / "report"
+def test_figures_and_tables_have_three_formats_and_the_verb_names_plots_and_page(
+    printed: list[str], report: Report
+) -> None:
     figures = {path.stem for path in (report.folder / "figures").iterdir()}
     assert {"pareto_dice_runtime", "pareto_dice_voxels"} <= figures
     for stem, ending in itertools.product(figures, FIGURE_FORMATS):
@@ -104,10 +128,15 @@ def test_figures_and_tables_have_three_formats_and_pareto_plots_come_first(study
         assert latex.count("\\begin{") == latex.count("\\end{")
         assert f"\\label{{tab:{stem}}}" in latex
         assert len((report.folder / "tables" / f"{stem}.md").read_text().splitlines()) >= 3
-    assert report.figures[0].name == "pareto_dice_runtime.png"
-    assert report.figures[: len(report.pareto_figures)] == report.pareto_figures
-    assert {path.name.startswith("pareto_") for path in report.figures[len(report.pareto_figures) :]} == {False}
-    assert {path.stem for path in report.figures} == figures
+    assert printed[0] == "19 trials: 16 finished, 1 interrupted, 1 infeasible, 1 failed"
+    plots = [str(report.folder / "figures" / f"pareto_dice_{cost}.png") for cost in ("runtime", "voxels")]
+    assert printed[-4:-1] == [*plots, str(report.page)]
+
+
+def test_a_report_loads_neither_torch_nor_nnunet_nor_ray(printed: list[str]) -> None:
+    loaded = set(printed[-1].split())
+    assert {"pandas", "matplotlib", "moocore", "analysis"} <= loaded
+    assert not {"torch", "nnunetv2", "ray"} & loaded
 
 
 def test_the_data_hold_every_trial_and_column_and_read_back_the_same(
@@ -309,11 +338,11 @@ def test_a_study_in_progress_says_so_and_an_unreadable_trial_is_a_row_with_the_r
     finish_trial(study, make_spec("cps"), dice=0.8, seconds=60)
     (study.add(make_spec(seed=1)).path / "spec.json").write_text("{")
     with start_trial(study, make_spec("pgps"), seconds=3).locked():
-        report = quick_report([study.root])
+        report = bare_report([study.root], country="DEU")
     text = PageReader(report).text
     assert "1 trial still running: this is a study in progress" in text
     assert "1 trial unreadable: in the table with the reason" in text
-    assert "pareto_dice_runtime.png" in {path.name for path in report.figures}
+    assert "DEU grid" in text and "FRA grid" not in text
 
 
 @pytest.mark.parametrize(
