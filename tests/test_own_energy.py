@@ -286,6 +286,7 @@ def bill_of_work() -> CostInterval:
         accounts.close()
 
 
+@pytest.mark.cluster
 def test_the_same_work_costs_the_same_cpu_energy_alone_and_beside_a_busy_neighbour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,11 +126,11 @@ def test_objectives_are_dice_and_one_or_two_known_costs(objectives: list[str]) -
 
 
 def test_no_point_is_proposed_twice_and_folds_are_one_point(tmp_path: Path) -> None:
-    space = space_from({**OPTUNA_SPACE, "searcher": "pareto", "trials": 25})
+    space = space_from({**OPTUNA_SPACE, "searcher": "pareto", "trials": 14})
     proposer = proposer_of(space, ledger_of(space, tmp_path / "study"))
     assert isinstance(proposer, AdaptiveProposer) and isinstance(proposer.strategy, Pareto)
     proposals = list(iter(proposer.propose, None))
-    assert len({proposal.trial_ids for proposal in proposals}) == len(proposals) == 25
+    assert len({proposal.trial_ids for proposal in proposals}) == len(proposals) == 14
 
 
 @pytest.mark.parametrize(("begun", "written", "kept"), [("optuna", "pareto", "optuna"), ("pareto", "optuna", "pareto")])

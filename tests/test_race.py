@@ -130,8 +130,12 @@ def test_cases_say_how_far_a_mean_is_off() -> None:
     assert case_deviation(cases[:1], cases[:1, 9]) == 0
 
 
-def test_races_of_known_truth(capsys: pytest.CaptureFixture[str], refused: Callable[..., str]) -> None:
+def test_fewer_races_than_can_be_counted_are_refused(refused: Callable[..., str]) -> None:
     assert refused("bench", "confirm", "--races", 2).startswith("error: --races: received 2, legal is a whole number")
+
+
+@pytest.mark.cluster
+def test_races_of_known_truth(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "confirm", "--races", "3", "--json"]) == 0
     every, held_out = json.loads(capsys.readouterr().out)["calibrations"]
     assert (every["races"], held_out["races"]) == (3, 1)

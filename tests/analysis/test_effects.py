@@ -177,6 +177,7 @@ def test_of_many_points_few_curves_are_drawn_and_named(tmp_path: Path) -> None:
     assert all(summary.split(", ")[-1] in one.notes[0] for summary in set(one.data["summary"]))
 
 
+@pytest.mark.cluster
 def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:
     """The study's trials sixty-odd times over, each copy with settings and results of its own."""
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import GEOMETRY, complete, finish_trial, make_header, make_interval, make_result, make_spec, make_study
 
@@ -176,7 +176,6 @@ AXES = st.fixed_dictionaries(
 
 
 @given(st.sampled_from(sorted(SCHEMES)), AXES, TRAININGS, st.integers(0, 9), st.integers(0, 99))
-@settings(max_examples=150)
 def test_a_command_is_read_back_as_the_same_training(scheme, axes, training, fold, seed) -> None:
     spec = make_spec(scheme, training=training, fold=fold, seed=seed, **axes)
     again = read(trial_command(Recipe.of_spec(spec), out=Path("a folder/with 'quotes'"), data=Path("/some data")))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -94,6 +94,7 @@ def test_holm_rejects_what_stepping_down_rejects(p: list[float]) -> None:
     assert all(p[index] <= adjusted[index] <= 1 for index in order)
 
 
+@settings(max_examples=25)
 @given(differences)
 def test_both_directions_mirror_each_other(d: list[float]) -> None:
     up, down = paired_statistics(d), paired_statistics([-x for x in d], alternative="less")
