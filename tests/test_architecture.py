@@ -118,20 +118,3 @@ def without_encoding(source: str) -> Iterator[str]:
 def test_text_is_never_read_or_written_in_the_locales_encoding(package: str) -> None:
     sources = {path: path.read_text(encoding="utf-8") for path in (REPOSITORY / package).rglob("*.py")}
     assert {str(path): calls for path, text in sources.items() if (calls := list(without_encoding(text)))} == {}
-
-
-@pytest.mark.parametrize(
-    ("call", "found"),
-    [
-        ("p.read_text()", True),
-        ("f(p).write_text('x')", True),
-        ("p.open('a')", True),
-        ("os.fdopen(3, mode='w')", True),
-        ("subprocess.run(c, text=True)", True),
-        ("p.open('ab')", False),
-        ("p.read_text(encoding='utf-8')", False),
-        ("Ledger.open(p)", False),
-    ],
-)
-def test_such_calls_are_told_from_others(call: str, found: bool) -> None:
-    assert list(without_encoding(call)) == [call] * found

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from study.common.errors import DiskFullError, LedgerError, TrialInterrupted
+from study.common.errors import LedgerError, TrialInterrupted
 from study.nnunet import checkpoints
 from study.nnunet.checkpoints import (
     FINAL,
@@ -174,19 +174,6 @@ def test_a_folder_may_be_reached_through_a_link_but_not_lead_outside_the_trial(t
     save(tmp_path / "study" / "fold_0", checkpoint(3), final=False)
     (tmp_path / "link").symlink_to(tmp_path / "study")
     assert iteration_in(newest_readable(tmp_path / "link" / "fold_0", pytest.fail, inside=tmp_path / "link")) == 3
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this machine")
-@pytest.mark.parametrize("final", [False, True])
-def test_a_full_disk_is_named_and_leaves_the_older_ones(tmp_path: Path, final: bool) -> None:
-    for iteration in (3, 6):
-        save(tmp_path, checkpoint(iteration), final=False)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    aside = f".{FINAL}.{os.getpid()}.tmp" if final else f"..{LATEST}.new.{os.getpid()}.tmp"
-    (tmp_path / aside).symlink_to("/dev/full")
-    with pytest.raises(DiskFullError, match=f"{tmp_path}; free some, then the same command resumes"):
-        save(tmp_path, checkpoint(9), final=final)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_write_cut_off_halfway_is_a_plain_error_and_leaves_the_older_ones(tmp_path: Path) -> None:

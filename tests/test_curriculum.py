@@ -127,13 +127,6 @@ def test_batches_that_differ_from_the_plans_are_no_constant_training() -> None:
     assert not resolve(single, named_axes("cps", batch_growth="stepwise")).is_constant
 
 
-def test_shrinking_trains_the_same_stages_backwards() -> None:
-    growing, shrinking = (resolve(BRAIN, named_axes("pgps+", order=order)) for order in ("growing", "shrinking"))
-    assert sizes(shrinking) == sizes(growing)[::-1]
-    assert batches(shrinking) == batches(growing)[::-1]
-    assert shrinking.stage_at(0).patch_size == BRAIN.patch_size
-
-
 @pytest.mark.parametrize(
     ("allocation", "length", "iterations"),
     [

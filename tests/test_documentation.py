@@ -86,12 +86,6 @@ def test_the_commands_are_found() -> None:
     assert {program_of(words)[1][0] for _, words in CASES if program_of(words)[1]} >= {"run", "prepare", "compare"}
 
 
-def test_a_command_that_does_not_exist_would_be_noticed() -> None:
-    (words,) = commands("```sh\npython -m study run space.yaml --no-such-option\n```\n")
-    with pytest.raises(SystemExit):
-        STUDY.parser("run").parse_args(program_of(words)[1])
-
-
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert len(text.split()) <= 900

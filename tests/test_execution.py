@@ -21,19 +21,6 @@ from study.store.readings import (
 H200 = "NVIDIA H200"
 
 
-@pytest.mark.parametrize(
-    ("captured", "compiled", "mode"),
-    [
-        (False, False, "eager"),
-        (True, False, "captured"),
-        (False, True, "compiled"),
-        (True, True, "compiled and captured"),
-    ],
-)
-def test_the_mode_has_a_name(captured: bool, compiled: bool, mode: str) -> None:
-    assert StageExecution(stage=0, captured=captured, compiled=compiled).mode == mode
-
-
 def test_fallbacks_are_a_line_for_each_reason_and_stages_count_from_one() -> None:
     why = "not captured: RuntimeError: no"
     rows = [

@@ -30,13 +30,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_json_is_written_and_read(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "document.json"
-    files.write_json(path, {"a": [1, None], "b": "ü"})
-    assert files.read_json(path) == {"a": [1, None], "b": "ü"}
-    assert names(path.parent) == ["document.json"]
-
-
 def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
     path = tmp_path / "document.json"
     files.write_json(path, "old")
@@ -109,14 +102,6 @@ def test_what_a_killed_writer_left_is_swept_away_and_nothing_else(tmp_path: Path
         (deep / name).write_text("kept")
     files.sweep(tmp_path)
     assert names(deep) == sorted(kept)
-
-
-def test_lines_are_read_in_the_order_they_were_appended(tmp_path: Path) -> None:
-    path = tmp_path / "lines.jsonl"
-    assert records(path) == []
-    for record in ({"n": 1}, {"n": 2, "text": "two\nlines"}, {}):
-        files.append_line(path, record)
-    assert records(path) == [{"n": 1}, {"n": 2, "text": "two\nlines"}, {}]
 
 
 def test_a_record_that_json_cannot_hold_is_not_appended(tmp_path: Path) -> None:

@@ -66,16 +66,6 @@ def test_flags_after_the_scheme_override_its_axes(capsys: pytest.CaptureFixture[
     assert plan_json(f"{BRAIN} --scheme pgps --batch-growth stepwise", capsys)["stages"][0]["batch_size"] == 24
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["--patch-size 64 --divisors 16 --batch-size 4", "--patch-size 512 512 --divisors 64 64 --batch-size 12"],
-)
-def test_one_and_two_axes(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = plan_json(words, capsys)
-    assert len({len(stage["patch_size"]) for stage in answer["stages"]}) == 1
-    assert 0 < answer["voxel_share"] < 1
-
-
 def test_a_plans_file_says_the_same_as_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "nnUNetPlans.json"
     path.write_text(json.dumps(DOCUMENT))

@@ -116,6 +116,7 @@ def test_another_folder_is_named_to_trials(root: Path, tmp_path: Path, capsys: p
         ("--fold one", "--fold: received 'one', legal is a whole number"),
         ("--workers 0", "--workers: received 0, legal is a whole number of at least 1"),
         ("--workers two", "--workers: received 'two', legal is a whole number"),
+        ("--address 127.0.0.1:1", "--address: received '127.0.0.1:1', nothing answers there (Connection refused)"),
         ("--dataset 903", "dataset: received '903', found Dataset902_Rankable in"),
         ("--configuration 4d", "configuration: received '4d', legal is one of 3d_fullres"),
         ("--plans other", "plans: received 'other', legal for Dataset902_Rankable is one of nnUNetPlans"),

@@ -375,14 +375,3 @@ def test_a_cluster_makes_the_same_ranking_and_hands_errors_on(tmp_path: Path) ->
     assert main(["rank", "--data", str(tmp_path / "again"), "--dataset", "902", "--workers", "1"]) == 0
     here = tmp_path / "again" / "nnUNet_preprocessed" / NAME / "rankings" / "fold_0" / "ranking.parquet"
     assert here.read_bytes() == content
-
-
-def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
-    write_dataset(tmp_path, {"a": anatomy(), "b": anatomy(seed=1)})
-    words = ["rank", "--data", str(tmp_path), "--dataset", "902", "--address", "127.0.0.1:1"]
-    answer = subprocess.run(
-        [sys.executable, "-m", "study", *words], env=dict(os.environ), cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert answer.returncode == USER_ERROR
-    assert "nothing answers there" in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1

@@ -70,12 +70,6 @@ def test_the_demo_is_six_cheap_trials_that_differ() -> None:
     assert space.resources.gpus == 0
 
 
-def test_the_search_has_the_four_axes() -> None:
-    assert list(shipped("pgps")[0].searched) == [
-        f"curriculum.{name}" for name in ("min_patch", "stages", "batch_growth", "budget")
-    ]
-
-
 @pytest.mark.parametrize(("name", "points", "datasets"), [("paper_lung", 12, (6,)), ("paper_msd", 30, range(1, 11))])
 def test_the_papers_spaces_are_reference_runs(name: str, points: int, datasets: range | tuple[int]) -> None:
     space, made = shipped(name, BRAIN)
@@ -127,43 +121,6 @@ def spec(scheme: str, *, fold: int = 0, seed: int = 0, axes: Axes | None = None,
         axes=axes or named_axes(scheme),
         training=TrainingSettings(**{"epochs": 10, "iterations_per_epoch": 50, **training}),
     )
-
-
-@pytest.mark.parametrize(
-    ("scheme", "training", "filled_in"),
-    [
-        ("cps", {}, {"foreground_oversampling": 0.33}),
-        *((scheme, {}, {"foreground_oversampling": 0.5}) for scheme in ("pgps", "rpss", "pgps+")),
-        ("cps", {"foreground_oversampling": 0.8}, {"foreground_oversampling": 0.8}),
-        ("pgps", {"optimizer": "sgd"}, {"initial_learning_rate": 1e-2, "momentum": 0.99}),
-        ("pgps", {"optimizer": "adamw"}, {"initial_learning_rate": 3e-3, "momentum": 0.9}),
-    ],
-)
-def test_defaults_that_follow_from_curriculum_and_optimizer_are_filled_in(
-    scheme: str, training: dict[str, Any], filled_in: dict[str, float]
-) -> None:
-    made = spec(scheme, **training).training
-    assert {name: getattr(made, name) for name in filled_in} == filled_in
-
-
-def test_a_budget_scales_the_curriculum_and_leaves_the_settings() -> None:
-    made = spec("pgps", axes=named_axes("pgps", budget=0.5))
-    assert (made.training.iterations_per_epoch, made.iterations_per_epoch) == (50, 25)
-    assert made.curriculum.total_iterations == 250
-
-
-def test_points_with_the_same_stage_table_are_the_same_trial_and_the_seed_decides_random_draws() -> None:
-    assert spec("pgps", axes=Axes(min_patch=1.0)).trial_id == spec("cps").trial_id
-    assert len({spec("pgps").trial_id, spec("cps").trial_id, spec("cps", seed=1).trial_id}) == 3
-    first, again, other = (spec("rpss", seed=seed).curriculum for seed in (0, 0, 1))
-    assert first == again
-    assert [s.iterations for s in first.stages] != [s.iterations for s in other.stages]
-
-
-@pytest.mark.parametrize("wrong", [{"fold": -1}, {"seed": -1}, {"seed": 0.5}])
-def test_folds_and_seeds_are_whole_numbers(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-        spec("pgps", **wrong)
 
 
 def test_a_point_is_one_trial_per_fold_and_seed() -> None:

@@ -211,6 +211,7 @@ REFUSED += [
         ({"energy": {"meter": "none"}}, "objectives: received 'co2_kg'", "while energy.meter is none"),
         ({"metrics": ["NSD"]}, "metrics: received 'NSD'", "one of nsd, hd95_mm"),
         ({"metrics": "nsd"}, "metrics: received 'nsd'", "a list"),
+        ({"metrics": ["nsd", "nsd"]}, "metrics: received ['nsd', 'nsd']", "each one once"),
         ({"metrics": ["nsd"], "nsd_tolerance_mm": -1}, "nsd_tolerance_mm: received -1", "from 0 to 1000"),
         ({"objectives": ["nsd", "runtime_seconds"]}, "objectives: received 'nsd'", "listed under metrics"),
         ({"metrics": ["nsd"], "objectives": ["hd95_mm"]}, "objectives: received 'hd95_mm'", "listed under"),

@@ -252,20 +252,3 @@ def test_flags_override_the_file() -> None:
     assert {name: changed.axes[f"training.{name}"] for name in training} == {n: Fixed(v) for n, v in training.items()}
     assert set(changed.searched) == set(space.searched) - {"training.epochs"}
     assert space.with_overrides() == space
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ({"trials": 0}, "trials: received 0"),
-        ({"cpus": -1.0}, "resources.cpus: received -1.0"),
-        ({"gpus": 4.0}, "resources.gpus: received 4.0"),
-        ({"dataset": "hippo"}, "dataset: received 'hippo'"),
-        ({"folds": ()}, r"folds: received \[\]"),
-        ({"country": "XX"}, "energy.country: received 'XX'"),
-        ({"epochs": 0}, "training.epochs: received 0"),
-    ],
-)
-def test_flags_meet_the_same_checks(flags: dict[str, Any], words: str) -> None:
-    with pytest.raises(InvalidInputError, match=words):
-        search(datasets=[4]).with_overrides(**flags)

@@ -22,7 +22,6 @@ from study.buckets.checkout import RemoteCheckout
 from study.buckets.shared_ledger import study_ledger
 from study.buckets.view import SCRATCH_VARIABLE, viewed
 from study.common import files
-from study.common.errors import InvalidInputError
 from study.nnunet.datasets import data_paths
 from study.nnunet.surfaces import surface_metrics, validation_folder
 from study.run.trial import run_trial
@@ -118,20 +117,6 @@ def test_the_mean_is_over_labels_of_means_over_cases() -> None:
     assert measured(cases, 2.0) == Measured(mean=0.5, per_case_and_class=cases, tolerance_mm=2.0)
     assert measured({"a": {"1": None}}, None).mean is None
     assert measured({}, None).mean is None
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        ({"names": ("dice",)}, "metrics: received 'dice', legal is one of nsd, hd95_mm"),
-        ({"names": ("nsd", "nsd")}, "metrics: received .* each one once"),
-        ({"nsd_tolerance_mm": -1}, "nsd_tolerance_mm: received -1, legal is"),
-        ({"nsd_tolerance_mm": math.nan}, "nsd_tolerance_mm: received nan, legal is"),
-    ],
-)
-def test_what_is_no_metric_is_refused(wanted: Any, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        Metrics(**wanted)
 
 
 @pytest.mark.cluster

@@ -76,12 +76,6 @@ def test_the_same_grid_changes_nothing(tables: Tables) -> None:
     assert france.trials["co2_kg"].to_numpy() == pytest.approx(rate * tables.trials["co2_kg"].to_numpy())
 
 
-@pytest.mark.parametrize("country", ["FR", "fra", "XXX", "Germany"])
-def test_an_unknown_country_is_refused(country: str) -> None:
-    with pytest.raises(InvalidInputError, match="three-letter"):
-        Grid(country=country)
-
-
 @pytest.mark.parametrize("pue", [0.5, 11])
 def test_an_impossible_pue_is_refused(pue: float) -> None:
     with pytest.raises(InvalidInputError, match="pue"):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from ledgers import complete, finish_trial, make_points, make_result, make_spec, make_study, sample_of, start_trial
+from ledgers import complete, finish_trial, make_result, make_spec, sample_of, start_trial
 from scipy.stats import bootstrap, norm
 
 from analysis.comparison.compare import compare
@@ -24,7 +24,6 @@ from analysis.statistics.evidence import gather
 from analysis.statistics.intervals import (
     Estimates,
     cautions,
-    dice_bars,
     estimate,
     skewness,
     training_sd,
@@ -218,13 +217,6 @@ def test_the_weighted_mean_is_that_of_repeated_cases(dice: np.ndarray, weights: 
             assert found[point, row] == pytest.approx(expected, nan_ok=True)
 
 
-def test_points_get_intervals_from_the_cases_of_all_their_folds(tmp_path: Path) -> None:
-    points = gather([make_study(tmp_path / "study", folds=(0, 1), n_cases=12).root]).points
-    assert (points["n_cases"] == 24).all()
-    assert (points["dice_low"] < points["dice"]).all()
-    assert (points["dice"] < points["dice_high"]).all()
-
-
 def test_seeds_share_the_weight_of_their_fold(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     for seed, dice in ((0, 0.7), (1, 0.8)):
@@ -234,12 +226,6 @@ def test_seeds_share_the_weight_of_their_fold(tmp_path: Path) -> None:
     matrix = case_matrices(tables)["Dataset004_Hippocampus"]
     assert matrix.dice.shape == (3, 5, 2)
     assert matrix.averages([matrix.point_ids[0]]).tolist() == [[0.25, 0.25, 0.5]]
-
-
-def test_bars_are_the_interval_or_the_range_of_the_trials() -> None:
-    points = make_points(dice_low=[0.7, np.nan], dice_high=[0.8, np.nan], dice_min=[0.1, 0.6], dice_max=[0.9, 0.9])
-    low, high = dice_bars(points)
-    assert (low.tolist(), high.tolist()) == ([0.7, 0.6], [0.8, 0.9])
 
 
 def test_a_study_without_finished_trials_has_no_cases(tmp_path: Path) -> None:
