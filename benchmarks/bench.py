@@ -115,7 +115,7 @@ def _trial_text(figures: TrialBench) -> str:
 
 def _measure_scheduler(args: argparse.Namespace, folder: Path) -> SchedulerBench:
     from study.cli.demo import prepare_phantoms
-    from study.common.checks import check_choice, check_count
+    from study.common.errors import check_choice, check_count
     from study.nnunet.phantom import NAME
 
     check_count("--trials", args.trials, least=FEWEST_TRIALS, most=MOST_TRIALS)
@@ -167,8 +167,8 @@ def _data(args: argparse.Namespace, folder: Path) -> tuple[DataPaths, str]:
 def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
     from benchmarks.trial import measure
     from study.common.machine import MachineShare, resolve_device
+    from study.run.provenance import Workplace
     from study.run.trial_process import TrialJob
-    from study.run.workplace import Workplace
     from study.search.trials import make_spec, prepared_lookup
     from study.store.ledger import Ledger
     from study.store.specification import TrainingSettings
@@ -195,7 +195,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> TrialBench:
 def _measure_search(args: argparse.Namespace, folder: Path) -> SearchBench:
     from benchmarks.grid import STORED
     from benchmarks.search import SEARCHERS, measure, measure_stored
-    from study.common.checks import check_count
+    from study.common.errors import check_count
     from study.common.machine import usable_cores
 
     check_count("--surfaces", args.surfaces, least=FEWEST_SURFACES, most=MOST_SURFACES)
@@ -206,7 +206,7 @@ def _measure_search(args: argparse.Namespace, folder: Path) -> SearchBench:
 
 def _measure_confirm(args: argparse.Namespace, folder: Path) -> ConfirmBench:
     from benchmarks.confirm import measure
-    from study.common.checks import check_count
+    from study.common.errors import check_count
     from study.common.machine import usable_cores
 
     check_count("--races", args.races, least=FEWEST_SURFACES, most=MOST_SURFACES)

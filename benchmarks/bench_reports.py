@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.common.checks import check_count
+from study.common.errors import check_count
 from study.common.setting import whole
 
 if TYPE_CHECKING:

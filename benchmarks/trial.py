@@ -26,10 +26,10 @@ from study.nnunet.datasets import find_dataset
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.training_job import make_trainer
 from study.run.progress import Progress
+from study.run.provenance import Workplace
 from study.run.trial import run_trial
 from study.run.trial_host import TrialHost
 from study.run.trial_process import TrialJob
-from study.run.workplace import Workplace
 from study.store.costs import bill
 from study.store.ledger import Ledger
 from study.store.records import Phase

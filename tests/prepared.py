@@ -25,8 +25,8 @@ from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.plans import SmallPlan, small_plans
 from study.nnunet.training_job import make_trainer as trainer_of
 from study.run.progress import Progress, StopRequest
+from study.run.provenance import Workplace
 from study.run.trial import run_trial
-from study.run.workplace import Workplace
 from study.search.trials import make_spec, prepared_lookup
 from study.store.ledger import Ledger
 from study.store.records import Phase

@@ -30,9 +30,9 @@ from study.search.proposers import Proposal
 from study.search.space import SearchSpace
 from study.search.trials import specs
 from study.store.audit import audit
-from study.store.confirmation import OFF, ON
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome, outcome
+from study.store.records import OFF, ON
 from study.store.trial_folder import TrialState
 
 BUDGETS = [0.1, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -17,8 +17,7 @@ from nnunetv2.training.lr_scheduler.warmup import Lin_incr_LRScheduler, PolyLRSc
 from study.__main__ import main
 from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.schemes import named_axes
-from study.nnunet.learning_rates import LearningRates, scheduled_share
-from study.store.training_settings import LEARNING_RATE_SCHEDULES, TrainingSettings
+from study.store.training_settings import LEARNING_RATE_SCHEDULES, LearningRates, TrainingSettings, scheduled_share
 
 EPOCHS, EACH = 10, 20
 TOTAL = EPOCHS * EACH

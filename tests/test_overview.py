@@ -13,8 +13,7 @@ from test_status import complete
 
 from study.__main__ import VERBS, main
 from study.cli.completion import SHELLS
-from study.curriculum.cards import CARDS
-from study.curriculum.schemes import SCHEMES
+from study.curriculum.schemes import CARDS, SCHEMES
 from study.store.ledger import Ledger
 
 USER_ERROR = 2

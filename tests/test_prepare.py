@@ -25,8 +25,7 @@ from study.common import files
 from study.common.errors import DataIntegrityError, InvalidInputError, MachineError, MissingDataError
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
-from study.nnunet.planners import PLANS_OF_PLANNER
-from study.nnunet.plans import SmallPlan
+from study.nnunet.plans import PLANS_OF_PLANNER, SmallPlan
 from study.nnunet.prepare import (
     PlansRecipe,
     Preparation,

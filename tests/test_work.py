@@ -21,9 +21,9 @@ from study.cluster import tuning
 from study.cluster.tuning import Assignment, Patience, bring_to_end, pause_seconds
 from study.common.errors import DiskFullError, TrialInterrupted
 from study.nnunet.datasets import DataPaths
+from study.run.provenance import Workplace
 from study.run.trial_host import Ending
 from study.run.trial_process import BUSY, DISK_FULL, FAILED, FINISHED, INFEASIBLE, LOST, TrialJob
-from study.run.workplace import Workplace
 from study.store.ledger import Ledger
 from study.store.results import Metrics, measured
 from study.store.trial_folder import TrialFolder, TrialState

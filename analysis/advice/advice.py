@@ -40,11 +40,11 @@ from analysis.fronts.front import Front, pareto_front
 from analysis.statistics.case_dice import case_matrices
 from analysis.statistics.evidence import Evidence, find_trial
 from analysis.statistics.intervals import CONFIDENCE, estimate
+from analysis.tables.columns import Objective
+from analysis.tables.format import counted
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import IMPORTED, point_id
-from analysis.tables.objectives import Objective
 from analysis.tables.points import axes_of, training_of
-from analysis.tables.units import counted
 from study.common.errors import InvalidInputError, MissingDataError, StudyError
 from study.store.basis import Basis, basis_for, trained_in
 from study.store.calibration import hardware_of, network_of

@@ -20,9 +20,9 @@ from typing import Any, Self
 import pandas as pd
 
 from analysis.fronts.captions import amount_of, interval_cautions, lowered, over_seeds
-from analysis.tables.objectives import OBJECTIVES, Objective
+from analysis.tables.columns import OBJECTIVES, Objective
+from analysis.tables.format import counted
 from analysis.tables.points import axes_of, training_of
-from analysis.tables.units import counted
 from study.common.setting import settings_of
 from study.common.terminal import say
 from study.curriculum.curriculum import resolve

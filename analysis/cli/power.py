@@ -17,7 +17,7 @@ from analysis.cli.options import add_source_options, evidence_from, print_table
 from analysis.comparison.numbers import budget_words, dice
 from analysis.statistics.tests import error_of_difference, smallest_difference
 from analysis.tables.format import Table
-from study.common.checks import check_range
+from study.common.errors import check_range
 
 EXAMPLES = """  python -m analysis power studies/hippo
   python -m analysis power studies/hippo --training-sd 0.002

@@ -96,7 +96,7 @@ def _of_dataset(evidence: Evidence, name: str | None) -> Evidence:
 
 def _choose(evidence: Evidence, mode: str, args: argparse.Namespace) -> Recommendation:
     from analysis.advice.advice import at_knee, best_within
-    from analysis.tables.objectives import OBJECTIVES
+    from analysis.tables.columns import OBJECTIVES
 
     if mode != "knee":
         return best_within(evidence, OBJECTIVES[mode], getattr(args, f"max_{mode}"))

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay each dataset of each study by itself."""
-    from study.common.checks import check_count
+    from study.common.errors import check_count
 
     check_count("--shuffles", args.shuffles, least=0, most=10_000)
     found = []

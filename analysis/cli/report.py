@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     with PlainConsole(stderr=True).status("Reading trials, drawing figures"):
         from analysis.fronts.captions import states
         from analysis.page.report import FOLDER, write_report
-        from analysis.tables.units import counted
+        from analysis.tables.format import counted
         from study.buckets.view import readings
 
         # What is read from object storage is gone afterwards.

@@ -17,8 +17,7 @@ from analysis.statistics.evidence import Evidence
 from analysis.statistics.tests import ALTERNATIVES, SIGNIFICANT, Alternative, holm
 from analysis.tables.columns import Column, dtypes
 from analysis.tables.methods import METHOD_LABELS
-from study.common.checks import check_choice
-from study.common.errors import MissingDataError
+from study.common.errors import MissingDataError, check_choice
 
 # What a mean over tasks is over.
 _TASKS = ["source", "baseline", "against", "budget"]

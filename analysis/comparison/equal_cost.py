@@ -40,11 +40,10 @@ from analysis.fronts.captions import amount_of, lowered
 from analysis.statistics.case_dice import CaseDice, case_matrices
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import estimate
-from analysis.tables.columns import BY_NAME
+from analysis.tables.columns import BY_NAME, OBJECTIVES
 from analysis.tables.format import MISSING, Table
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import OBJECTIVES
 from study.curriculum.data_curriculum import SMOOTHED_EVALUATIONS, smoothed_dice
 
 COSTS = ("runtime_seconds", "energy_kwh", "voxels")

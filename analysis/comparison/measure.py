@@ -23,9 +23,9 @@ from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import cautions, estimate, fold_sd, training_sd
 from analysis.statistics.tests import DECIMALS, Alternative, paired_statistics, smallest_difference, too_few
 from analysis.tables.contention import sentence as contention
+from analysis.tables.format import counted
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.rows import FOREGROUND
-from analysis.tables.units import counted
 
 AVERAGED = ("dice", "runtime_seconds", "energy_kwh", "co2_kg", "voxels", "voxel_share", "iterations")
 _CONFIGURATION = ["dataset", "point_id"]

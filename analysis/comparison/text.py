@@ -15,8 +15,7 @@ from analysis.comparison.compare import Comparison
 from analysis.comparison.measure import CASES, CASES_AND_TRAININGS
 from analysis.comparison.numbers import RATIOS, budget_words, dice, percent, probability, several_of, signed
 from analysis.statistics.tests import SIGNIFICANT
-from analysis.tables.format import MISSING, Table
-from analysis.tables.units import amount, counted
+from analysis.tables.format import MISSING, Table, amount, counted
 
 Cell: TypeAlias = "tuple[str, bool, Callable[[pd.Series[Any]], str]]"
 """Heading, whether it is a number, and how a row's cell is written."""

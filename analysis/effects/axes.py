@@ -28,8 +28,8 @@ from analysis.figures.style import INK, METHOD_STYLES, SURFACE, Layout
 from analysis.fronts.captions import subject
 from analysis.fronts.front import Front
 from analysis.tables.columns import BY_NAME
+from analysis.tables.format import counted, label_with_unit, reading_scale
 from analysis.tables.methods import CONSTANT_PATCH
-from analysis.tables.units import counted, label_with_unit, reading_scale
 from study.common.setting import Count, Switch, Words, settings_of
 from study.curriculum import schemes
 from study.store.specification import TrainingSettings

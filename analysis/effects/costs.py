@@ -22,10 +22,9 @@ from analysis.figures.encodings import belongs_to, short_ticks
 from analysis.figures.exhibits import Exhibit, Part
 from analysis.figures.sheet import Entry, Sheet
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RULE, SURFACE, Layout
-from analysis.tables.format import MISSING, Table
+from analysis.tables.format import MISSING, Scale, Table, amount, counted, label_with_unit, number, reading_scale
 from analysis.tables.frame import FINISHED, KEY, Tables
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.units import Scale, amount, counted, label_with_unit, number, reading_scale
 
 CAUSES: Mapping[str, str] = {
     "setup": "Set-up",

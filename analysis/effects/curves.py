@@ -28,9 +28,9 @@ from analysis.fronts.hypervolume import box_of, volume_share
 from analysis.statistics.evidence import Evidence
 from analysis.tables.columns import BY_NAME, EPOCH_COLUMNS
 from analysis.tables.contention import sentences as contention
+from analysis.tables.format import counted, label_with_unit, number, reading_scale
 from analysis.tables.frame import FINISHED, KEY, Tables
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.units import counted, label_with_unit, number, reading_scale
 
 MOST_CURVES = 8
 NEAR = 0.9

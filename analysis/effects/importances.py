@@ -28,10 +28,8 @@ from analysis.figures.sheet import Sheet
 from analysis.figures.style import MUTED, SURFACE, Layout
 from analysis.fronts.captions import subject
 from analysis.fronts.front import nondominated
-from analysis.tables.columns import BY_NAME
-from analysis.tables.format import Table
-from analysis.tables.objectives import OBJECTIVES
-from analysis.tables.units import counted
+from analysis.tables.columns import BY_NAME, OBJECTIVES
+from analysis.tables.format import Table, counted
 
 if TYPE_CHECKING:
     from optuna import Study

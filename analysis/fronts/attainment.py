@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.fronts.front import attained_by
+from analysis.tables.columns import Objective
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import Objective
 
 _RUN = ["fold", "seed"]
 Run: TypeAlias = tuple[int, int]

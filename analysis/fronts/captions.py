@@ -12,13 +12,12 @@ import pandas as pd
 
 from analysis.fronts.front import Front
 from analysis.statistics.intervals import cautions, dice_bars, unseen_failures
-from analysis.tables.columns import BY_NAME
+from analysis.tables.columns import BY_NAME, Objective
 from analysis.tables.contention import sentences as contention
+from analysis.tables.format import Scale, amount, counted, number, reading_scale
 from analysis.tables.frame import FINISHED
 from analysis.tables.grid import NO_EMBODIED_CARBON, carbon_range
 from analysis.tables.methods import IMPORTED
-from analysis.tables.objectives import Objective
-from analysis.tables.units import Scale, amount, counted, number, reading_scale
 
 _MOSTLY = 0.5
 # What makes seconds and energy of two trials comparable, and how to say that it differs.

@@ -28,10 +28,9 @@ from analysis.fronts.attainment import Attainment
 from analysis.fronts.captions import drawn_floor, notes, scale_of, subject, title
 from analysis.fronts.front import Front
 from analysis.statistics.intervals import dice_bars
-from analysis.tables.columns import BY_NAME
+from analysis.tables.columns import BY_NAME, Objective
+from analysis.tables.format import counted, label_with_unit, number
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import Objective
-from analysis.tables.units import counted, label_with_unit, number
 
 # Of the rail and a line of the key in it, in inches, and letters that fit such a line and the legend's.
 _RAIL, _KEY_LINE, _KEY_LETTERS, _LEGEND_LETTERS = 3.53, 0.165, 29, 44

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.tables.columns import SETTING_NAMES
-from analysis.tables.objectives import Objective, choose_objectives
+from analysis.tables.columns import SETTING_NAMES, Objective, choose_objectives
 from study.common.errors import InvalidInputError
 
 

@@ -25,11 +25,9 @@ import pandas as pd
 from analysis.fronts.captions import amount_of
 from analysis.fronts.front import Front, contributions, hypervolume, nondominated
 from analysis.fronts.resampling import CaseDraws, probability_on_front
-from analysis.tables.columns import FRONT_COLUMNS, POINT_COLUMNS
-from analysis.tables.format import Table, readable, without_empty
+from analysis.tables.columns import FRONT_COLUMNS, POINT_COLUMNS, Objective
+from analysis.tables.format import Table, number, readable, without_empty
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import Objective
-from analysis.tables.units import number
 
 MARGIN = 0.1
 """By what share of the range the reference point lies beyond the worst value."""

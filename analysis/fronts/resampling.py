@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from analysis.fronts.front import Front, nondominated
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice, strata
+from analysis.tables.columns import Objective
 from analysis.tables.frame import FINISHED, Tables
-from analysis.tables.objectives import Objective
 
 REPLICATES = 1000
 SEED = 0

@@ -22,7 +22,7 @@ from IPython.display import Image, Markdown, display
 
 from analysis.comparison.compare import compare
 from analysis.comparison.text import notes, whole_table
-from analysis.figures.images import as_png
+from analysis.figures.exhibits import as_png
 from analysis.fronts.figures import MOST_GROUPS, pareto_figure
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import gather

@@ -26,16 +26,15 @@ import pandas as pd
 import SimpleITK as sitk
 from IPython.display import Image, display
 
-from analysis.figures.images import as_png
+from analysis.figures.exhibits import as_png
 from analysis.fronts.captions import notes
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import gather
 from analysis.tables.sources import named_studies
-from study.curriculum.cards import CARDS
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
-from study.curriculum.schemes import named_axes
+from study.curriculum.schemes import CARDS, named_axes
 
 STUDY = named_studies()[0]
 if not (STUDY / "study.json").exists():

@@ -21,7 +21,7 @@
 from IPython.display import Image, Markdown, display
 
 from analysis.comparison.reference import contradictions, source, table1
-from analysis.figures.images import as_png
+from analysis.figures.exhibits import as_png
 from analysis.figures.style import FILE
 from analysis.page.papers import papers
 from analysis.statistics.evidence import gather

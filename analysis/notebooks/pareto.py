@@ -20,7 +20,7 @@
 import pandas as pd
 from IPython.display import Image, display
 
-from analysis.figures.images import as_png
+from analysis.figures.exhibits import as_png
 from analysis.fronts.captions import notes, states
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import pareto_front

@@ -23,7 +23,7 @@ from tempfile import mkdtemp
 import matplotlib.pyplot as plt
 from IPython.display import Image, display
 
-from analysis.figures.images import as_pdf, as_png
+from analysis.figures.exhibits import as_pdf, as_png
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import FILE, styles_of
 from analysis.statistics.evidence import gather

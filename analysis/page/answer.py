@@ -22,16 +22,15 @@ from analysis.comparison.pairs import BASELINE, MATCHED, Pair
 from analysis.figures.exhibits import Exhibit, Section, stem_of
 from analysis.fronts.captions import amount_of, lowered, states
 from analysis.statistics.evidence import Evidence
+from analysis.tables.columns import OBJECTIVES
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import MISSING, Table
+from analysis.tables.format import MISSING, Table, counted
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import OBJECTIVES
-from analysis.tables.units import counted
 from study.common.errors import StudyError
 from study.common.files import name_of
-from study.store.confirmation import OFF, Confirmation, Confirmed
 from study.store.ledger import Ledger
+from study.store.records import OFF, Confirmation, Confirmed
 
 _COSTS = ("runtime_seconds", "voxels")
 _OUT = Path("recommended")

@@ -29,12 +29,11 @@ import pandas as pd
 from analysis.effects.costs import AMOUNTS, CAUSES
 from analysis.statistics.evidence import Evidence, find_trial
 from analysis.tables.columns import BY_NAME
-from analysis.tables.format import MISSING
+from analysis.tables.format import MISSING, amount, number
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.methods import METHOD_LABELS
 from analysis.tables.points import training_of
 from analysis.tables.rows import FOREGROUND
-from analysis.tables.units import amount, number
 from study.common.errors import StudyError
 from study.common.files import name_of
 from study.common.terminal import visible

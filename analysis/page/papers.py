@@ -47,8 +47,8 @@ from analysis.papers.tables import about_machines, dice_per_case, patch_batch_si
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.tests import SIGNIFICANT
 from analysis.tables.columns import BY_NAME
+from analysis.tables.format import amount, counted, label_with_unit, reading_scale
 from analysis.tables.methods import METHOD_LABELS, OTHER
-from analysis.tables.units import amount, counted, label_with_unit, reading_scale
 
 _MOST_NAMES = 3
 

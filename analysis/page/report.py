@@ -37,9 +37,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from analysis.comparison.reference import source
-from analysis.figures.exhibits import FIGURE_FORMATS, FIGURES, STEM, TABLE_FORMATS, Drawn, Exhibit, Section, draw_all
+from analysis.figures.exhibits import (
+    FIGURE_FORMATS,
+    FIGURES,
+    STEM,
+    TABLE_FORMATS,
+    Drawn,
+    Exhibit,
+    Section,
+    draw_all,
+    share_styles,
+)
 from analysis.figures.exhibits import TABLES as TABLE_FOLDER
-from analysis.figures.images import share_styles
 from analysis.figures.style import PAINTS
 from analysis.fronts.captions import basis, constant_share, states, words_of
 from analysis.fronts.stops import late_stops
@@ -50,12 +59,11 @@ from analysis.page.sections import certainty, costs, effects, fronts, weaknesses
 from analysis.statistics.evidence import Evidence, gather
 from analysis.tables.columns import TABLES, Column
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import Table, html, readable, without_empty
+from analysis.tables.format import Table, counted, html, readable, without_empty
 from analysis.tables.frame import Tables
 from analysis.tables.grid import Grid
 from analysis.tables.rows import UNREADABLE
 from analysis.tables.sources import DATA, SCHEMA_FILE, save
-from analysis.tables.units import counted
 from study import __version__
 from study.common.errors import MachineError
 from study.common.files import name_of, write_atomically

@@ -42,12 +42,11 @@ from analysis.fronts.hypervolume import (
 )
 from analysis.fronts.resampling import REPLICATES, CaseDraws
 from analysis.statistics.evidence import Evidence
+from analysis.tables.columns import OBJECTIVES
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import MISSING, Table, readable, without_empty
+from analysis.tables.format import MISSING, Table, counted, number, readable, without_empty
 from analysis.tables.frame import FINISHED
 from analysis.tables.methods import METHOD_LABELS
-from analysis.tables.objectives import OBJECTIVES
-from analysis.tables.units import counted, number
 
 _SURE = (
     "Intervals are over validation cases, and over trainings where there are several seeds. P(on front) in the numbers "

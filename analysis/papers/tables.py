@@ -37,12 +37,10 @@ from analysis.figures.sheet import Sheet
 from analysis.figures.style import METHOD_STYLES, RULE, Layout
 from analysis.fronts.captions import amount_of, estimated_parts, words_of
 from analysis.statistics.evidence import Evidence
-from analysis.tables.columns import BY_NAME
+from analysis.tables.columns import BY_NAME, OBJECTIVES
 from analysis.tables.contention import sentences as contention
-from analysis.tables.format import MISSING, Table
+from analysis.tables.format import MISSING, Table, amount, counted, label_with_unit, number, reading_scale
 from analysis.tables.methods import METHOD_LABELS, OTHER
-from analysis.tables.objectives import OBJECTIVES
-from analysis.tables.units import amount, counted, label_with_unit, number, reading_scale
 
 Row: TypeAlias = dict[Any, Any]
 Cell: TypeAlias = tuple[str, bool, Callable[[Row], str]]

@@ -14,7 +14,7 @@ from analysis.tables.grid import Grid, redrawn
 from analysis.tables.points import average_points
 from analysis.tables.rows import FOREGROUND
 from analysis.tables.sources import read
-from study.common.checks import check_choice
+from study.common.errors import check_choice
 from study.store.audit import reading_many
 from study.store.results import METRICS
 from study.store.trial_folder import TrialFolder

@@ -37,8 +37,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice, strata
+from analysis.tables.format import counted
 from analysis.tables.frame import Tables
-from analysis.tables.units import counted
 
 FEW_CASES = 50
 """Below this, intervals are too narrow whatever the cases are."""

@@ -23,8 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from study.common.checks import check_choice
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_choice
 
 Alternative = Literal["greater", "less"]
 ALTERNATIVES: tuple[Alternative, ...] = ("greater", "less")

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.tables.frame import KEY, Tables
-from study.store.pace import LEAST_ITERATIONS, words
+from study.store.taken import LEAST_ITERATIONS, words
 
 _PLACE = ("dataset", "plans", "configuration", "hardware", "device")
 _SHAPE = [*_PLACE, "shape"]

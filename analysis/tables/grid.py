@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from analysis.tables.columns import Objective
+from analysis.tables.format import amount
 from analysis.tables.frame import KEY, Tables
-from analysis.tables.objectives import Objective
 from analysis.tables.rows import carbon_words
-from analysis.tables.units import amount
-from study.common.checks import check_range
+from study.common.errors import check_range
 from study.run.meter import carbon_intensity_kg_per_kwh, check_country
 from study.store.records import TRAINING_PHASES
 

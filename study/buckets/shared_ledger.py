@@ -13,9 +13,9 @@ from study.buckets.lease import Lease
 from study.buckets.storage import Storage, StorageError, tried, url_of
 from study.buckets.view import REFRESH_SECONDS, View, url_named, viewed
 from study.common.errors import LedgerError, LockedError, StudyError
-from study.store.confirmation import Confirmation
 from study.store.ledger import Ledger
 from study.store.locks import held
+from study.store.records import Confirmation
 
 STOP = "stop"
 

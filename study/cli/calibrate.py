@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.cli.options import add_data_option, local
-from study.common.checks import check_range
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_range
 from study.common.setting import number, whole
 from study.common.terminal import output_to, say
 
 if TYPE_CHECKING:
     from study.nnunet.datasets import DataPaths
-    from study.run.workplace import Workplace
+    from study.run.provenance import Workplace
     from study.search.space import SearchSpace
     from study.search.trials import Lookup
     from study.store.calibration import Calibration
@@ -131,7 +130,7 @@ def specs_of(space: SearchSpace, lookup: Lookup) -> Iterator[TrialSpec]:
 def _workplace(args: argparse.Namespace, space: SearchSpace, paths: DataPaths) -> Workplace:
     from study.cli.costs import shares_here
     from study.common.machine import MachineShare, resolve_device
-    from study.run.workplace import Workplace
+    from study.run.provenance import Workplace
 
     resources, shares = space.resources, shares_here(space)
     device = resolve_device("cpu" if resources.gpus == 0 else args.device)

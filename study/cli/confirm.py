@@ -23,12 +23,11 @@ from study.cli.options import (
     patience_of,
     trackers_of,
 )
-from study.common.checks import check_count, check_range
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_count, check_range
 from study.common.serialize import record_to_json
 from study.common.setting import number, whole
 from study.common.terminal import say, time_left
-from study.store.confirmation import OFF, UNDECIDED, Confirmed
+from study.store.records import OFF, UNDECIDED, Confirmed
 from study.store.trial_folder import RESULT, TrialFolder
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from study.search.contenders import Aim
     from study.search.space import SearchSpace
     from study.search.trials import Lookup
-    from study.store.confirmation import Confirmation
     from study.store.ledger import Ledger
+    from study.store.records import Confirmation
     from study.store.results import Metrics
 
 EXAMPLES = """\

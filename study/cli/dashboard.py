@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from study.buckets.view import reading
-    from study.common.checks import check_count
+    from study.common.errors import check_count
     from study.common.tables import PlainConsole
 
     check_count("--port", args.port, least=0, most=HIGHEST_PORT)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from study.common.checks import check_count, check_path, check_range, is_whole
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_count, check_path, check_range, is_whole
 from study.common.setting import Switch, Words, number, settings_of, whole
 from study.common.trackers import TRACKERS
 from study.curriculum.data_curriculum import STALL_SECONDS

@@ -24,8 +24,8 @@ from study.curriculum.curriculum import Curriculum, resolve
 from study.curriculum.data_curriculum import phase_iterations
 from study.curriculum.schemes import Axes
 from study.curriculum.table import curriculum_as_json, first_phase_words, rich_table, shortfalls, size_text, summary
-from study.nnunet.learning_rates import LearningRates
 from study.nnunet.plans import read_plan
+from study.store.training_settings import LearningRates
 
 EXAMPLES = """\
   python -m study plan --patch-size 128 128 128 --divisors 32 32 32 --batch-size 2 --scheme pgps

@@ -14,8 +14,7 @@ from study.common.errors import InvalidInputError
 from study.common.setting import whole
 from study.common.terminal import say
 from study.nnunet.datasets import data_paths, dataset_id
-from study.nnunet.planners import DEFAULT_PLANNER, planner_named
-from study.nnunet.plans import DEFAULT_BATCH_SIZE, SmallPlan
+from study.nnunet.plans import DEFAULT_BATCH_SIZE, DEFAULT_PLANNER, SmallPlan, planner_named
 
 if TYPE_CHECKING:
     from study.nnunet.prepare import Preparation, PreparationProgress

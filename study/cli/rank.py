@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from study.cli.options import add_data_option, local, need_whole
 from study.common import files
-from study.common.checks import check_choice
-from study.common.errors import MissingDataError
+from study.common.errors import MissingDataError, check_choice
 from study.common.setting import whole
 from study.common.terminal import say
 from study.curriculum.data_curriculum import DEFAULT_METRIC, METRICS

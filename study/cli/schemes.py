@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from study.common.checks import check_choice
-from study.curriculum.cards import CARDS, parts
+from study.common.errors import check_choice
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
-from study.curriculum.schemes import SCHEMES, named_axes
+from study.curriculum.schemes import CARDS, SCHEMES, named_axes, parts
 
 EXAMPLES = """\
   python -m study schemes

@@ -22,7 +22,7 @@ from study.store.trial_folder import RESULT, SPEC, TrialFolder, TrialState
 if TYPE_CHECKING:
     from study.buckets.view import View
     from study.common.tables import PlainConsole
-    from study.store.confirmation import Confirmation
+    from study.store.records import Confirmation
     from study.store.status import TrialStatus
 
 EXAMPLES = """\

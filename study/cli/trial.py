@@ -110,7 +110,7 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
     from study.nnunet.datasets import data_paths, find_dataset
     from study.nnunet.identity import check_neighbours
     from study.nnunet.paths import previous_stage_folder
-    from study.run.workplace import Workplace, inputs_of
+    from study.run.provenance import Workplace, inputs_of
     from study.store.ledger import Ledger
 
     paths = data_paths(args.data)

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from study.buckets.view import reading
     from study.cli.server import Server
-    from study.common.checks import check_count
+    from study.common.errors import check_count
 
     check_count("--port", args.port, least=0, most=HIGHEST_PORT)
     with reading(args.study) as (folder, view):

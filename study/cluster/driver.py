@@ -39,9 +39,8 @@ from study.common.machine import MachineShare
 from study.common.process import Requests, leave
 from study.nnunet.datasets import DataPaths
 from study.run.following import following
-from study.run.provenance import Provenance, check_provenance
+from study.run.provenance import Provenance, Workplace, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
-from study.run.workplace import Workplace
 from study.search.proposers import TrialSource, make_proposer
 from study.search.space import SearchSpace
 from study.search.trials import Lookup, prepared_lookup

@@ -8,8 +8,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.common.checks import check_choice, check_count, check_range
-from study.common.errors import MachineError
+from study.common.errors import MachineError, check_choice, check_count, check_range
 
 DEVICES = ("auto", "cpu", "cuda")
 # nnU-Net's own number of augmentation processes beside a GPU.

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
-from study.common.checks import check_choice, check_count, check_name, check_range, is_whole
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_choice, check_count, check_name, check_range, is_whole
 
 Dtype = Literal["str", "Int64", "float64", "boolean"]
 _KEY = "setting"

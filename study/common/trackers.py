@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from study.common.checks import check_path
-from study.common.errors import InvalidInputError, MachineError
+from study.common.errors import InvalidInputError, MachineError, check_path
 
 TRACKERS = {
     "mlflow": "MLflow's tracking server or store, such as sqlite:///runs.db",

@@ -13,8 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from study.common.checks import check_choice, check_count
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_choice, check_count
 
 Size = tuple[int, ...]
 ChainOrder = Literal["cyclic", "smallest-first"]

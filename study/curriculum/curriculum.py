@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any, Literal, Self, TypeVar
 
-from study.common.checks import check_count, check_range
+from study.common.errors import check_count, check_range
 from study.common.serialize import made_of, with_tuples
 from study.curriculum.chain import Geometry, Size, patch_chain
 from study.curriculum.schemes import SMALLEST_BUDGET, Axes

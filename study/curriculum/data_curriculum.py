@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from study.common.checks import check_count, check_range
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_count, check_range
 from study.common.setting import CountOrShare
 
 METRICS = ("mse", "psnr", "ssim", "uqi", "mean-rank")

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from study.common import files
-from study.common.checks import is_name, is_whole
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import InvalidInputError, MissingDataError, is_name, is_whole
 from study.common.serialize import sha256_of_json
-from study.nnunet.planners import DEFAULT_PLANS, preparing
-from study.nnunet.plans import NetworkPlan, read_plan
+from study.nnunet.plans import DEFAULT_PLANS, NetworkPlan, preparing, read_plan
 
 # So begin all variables that nnU-Net reads: to find data, to compile, to log elsewhere, to find trainers.
 NNUNET_PREFIX = "nnUNet_"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.common import files
-from study.common.checks import check_count
+from study.common.errors import check_count
 
 Array = NDArray[np.float32]
 NAME = "Dataset901_Phantom"

@@ -28,7 +28,6 @@ from study.nnunet.batches import Batches, Schedule, seed_forward, seed_weights
 from study.nnunet.compiling import use_compile_cache
 from study.nnunet.cuda_steps import make_steps
 from study.nnunet.feed import Feed
-from study.nnunet.learning_rates import LearningRates
 from study.nnunet.normalization import take_statistics
 from study.nnunet.presets import Decisions, decided
 from study.nnunet.steps import IterationTimer, OnlineValidation, StockSteps, log_none, read_losses
@@ -37,6 +36,7 @@ from study.nnunet.training_job import IterationReport, TrainingJob, published_jo
 from study.nnunet.transforms import augmentations
 from study.store.readings import StageExecution, StagePart
 from study.store.records import EpochReport, Phase
+from study.store.training_settings import LearningRates
 
 # An open stretch of training is reported at least this often, so that a killed process loses little of its bill.
 REPORT_INTERVAL_SECONDS = 5.0

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from study.common import files
-from study.common.checks import check_choice
-from study.common.errors import InvalidInputError, MissingDataError
+from study.common.errors import InvalidInputError, MissingDataError, check_choice
 from study.common.serialize import sha256_of_json
 from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, dataset_id

@@ -25,8 +25,7 @@ from statistics import fmean
 from typing import Any
 
 from study.common import files
-from study.common.checks import check_choice, check_count
-from study.common.errors import InvalidInputError, LockedError, MachineError
+from study.common.errors import InvalidInputError, LockedError, MachineError, check_choice, check_count
 from study.curriculum.data_curriculum import METRICS
 from study.nnunet.datasets import PreparedDataset, Split
 from study.nnunet.plans import NetworkPlan

@@ -34,7 +34,7 @@ from study.nnunet.torch_tools import cpu_threads, cuda_device_names, cuda_device
 from study.nnunet.trainer import nnUNetTrainerPGPS
 from study.nnunet.training_job import make_trainer
 from study.run.meter import Accounts
-from study.run.workplace import Workplace, check_workplace
+from study.run.provenance import Workplace, check_workplace
 from study.store.calibration import FORMAT, Calibration, ShapeTiming, Timing, hardware_words, network_of
 from study.store.readings import NEVER
 from study.store.records import Phase

@@ -32,7 +32,7 @@ from study.nnunet.surfaces import add_lacking, measure
 from study.nnunet.training_job import Parts, Stopwatch, make_trainer
 from study.run.meter import Accounts
 from study.run.progress import Progress, StopRequest, forecast, remarks
-from study.run.workplace import Workplace, check_workplace, inputs_of
+from study.run.provenance import Workplace, check_workplace, inputs_of
 from study.store.audit import audit_trial, check_resumable
 from study.store.costs import Bill, bill
 from study.store.ledger import Ledger

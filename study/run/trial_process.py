@@ -35,8 +35,8 @@ from study.common.errors import (
 )
 from study.common.terminal import output_to
 from study.run.progress import Progress, StopRequest
+from study.run.provenance import Workplace
 from study.run.trial import run_trial
-from study.run.workplace import Workplace
 from study.store.ledger import Ledger
 from study.store.locks import EXIT_CODE_OF_LOSS
 from study.store.records import EpochReport, Phase

@@ -26,9 +26,9 @@ from study.search.race import LIKELY, Belief, Race, Training, case_deviation, ne
 from study.search.space import SearchSpace
 from study.search.trials import Lookup
 from study.store.audit import read_trial
-from study.store.confirmation import OFF, ON, UNDECIDED, Confirmation, Confirmed, Verdict
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
+from study.store.records import OFF, ON, UNDECIDED, Confirmation, Confirmed, Verdict
 from study.store.trial_folder import TrialState
 
 

@@ -19,8 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from study.common.checks import is_whole
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, is_whole
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
 from study.curriculum.data_curriculum import phase_iterations

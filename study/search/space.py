@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from study.common.checks import check_choice, check_count, check_name, check_path, check_range
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_choice, check_count, check_name, check_path, check_range
 from study.common.machine import MOST_OF_A_NODE
 from study.common.trackers import TRACKERS
 from study.curriculum.schemes import Axes

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from study.common import files
-from study.common.checks import is_whole
+from study.common.errors import is_whole
 
 STALE_SECONDS = 60.0
 POLL_SECONDS = 0.2

@@ -39,12 +39,11 @@ from pathlib import Path
 from typing import Any
 
 from study.common import files
-from study.common.checks import check_name
-from study.common.errors import LedgerError
+from study.common.errors import LedgerError, check_name
 from study.common.serialize import record_to_json
 from study.store import locks
-from study.store.confirmation import Confirmation
 from study.store.holders import Holder
+from study.store.records import Confirmation
 from study.store.specification import TrialSpec
 from study.store.stored import record_from_json
 from study.store.trial_folder import TrialFolder, holding

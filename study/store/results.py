@@ -19,8 +19,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MinLen, Predicate
 
-from study.common.checks import check_choice, check_range
-from study.common.errors import InvalidInputError, TrialFailedError
+from study.common.errors import InvalidInputError, TrialFailedError, check_choice, check_range
 from study.curriculum.schemes import SCHEMES
 from study.store.records import CostInterval, Dice, EpochReport, Phase, Positive
 from study.store.specification import TrialSpec

@@ -15,8 +15,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Self, TypeVar
 
 from study.common import files
-from study.common.checks import check_choice, check_name, check_range, is_whole
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, check_choice, check_name, check_range, is_whole
 from study.common.serialize import canonical, record_to_json, sha256_of_parts
 from study.common.setting import Name, Setting, settings_of
 from study.curriculum.chain import Geometry

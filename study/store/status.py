@@ -15,10 +15,10 @@ from study.store import locks
 from study.store.audit import UNFORESEEN, Records, begun, read_trial, reading_many
 from study.store.costs import bill
 from study.store.ledger import Ledger
-from study.store.pace import Work, spread, words, works
 from study.store.prediction import predict_command
 from study.store.readings import fallback_lines
 from study.store.specification import TrialSpec
+from study.store.taken import Work, spread, words, works
 from study.store.trial_folder import TrialFolder, TrialState
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TrialStatus:
         log, predict: path of the log, and the command that predicts with a finished model.
         remarks: what a reader of a finished trial's Dice must know.
         plans: name of its plans; plans_vary: whether its study searches them, not in the JSON.
-        works: time of its iterations by shape, see `pace`; not in the JSON.
+        works: time of its iterations by shape, see `taken`; not in the JSON.
         spec: what it trains; not in the JSON.
     """
 

@@ -25,8 +25,7 @@ from matplotlib.text import Text
 
 from analysis.effects.costs import AMOUNTS, CostParts, cost_parts
 from analysis.effects.curves import MOST_CURVES, choose_points, curves_of
-from analysis.figures.exhibits import Exhibit, Section
-from analysis.figures.images import inline_svg
+from analysis.figures.exhibits import Exhibit, Section, inline_svg
 from analysis.figures.style import FILE, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.sections import certainty, costs, effects

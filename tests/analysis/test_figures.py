@@ -19,15 +19,14 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from analysis.figures.encodings import place
-from analysis.figures.exhibits import Exhibit
-from analysis.figures.images import as_png, as_svg, inline_svg
+from analysis.figures.exhibits import Exhibit, as_png, as_svg, inline_svg
 from analysis.figures.style import FILE, METHOD_STYLES, NARROW, SURFACE, WIDE, Layout
 from analysis.fronts.captions import description, notes, title
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import Front, pareto_front
 from analysis.page.report import CHAPTERS
 from analysis.statistics.evidence import Evidence, gather
-from analysis.tables.units import amount, number, reading_scale
+from analysis.tables.format import amount, number, reading_scale
 from study.store.ledger import Ledger
 
 

@@ -17,8 +17,7 @@ from analysis.figures.exhibits import Drawn, Exhibit, draw, stem_of
 from analysis.page.report import write_folder
 from analysis.tables.format import Table, markdown
 from analysis.tables.frame import tables_of
-from study.common.checks import check_name
-from study.common.errors import InvalidInputError, LedgerError
+from study.common.errors import InvalidInputError, LedgerError, check_name
 from study.store.ledger import Ledger
 
 BAD_NAMES = [

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from ledgers import make_study
 
-from analysis.figures.exhibits import Exhibit, Section
-from analysis.figures.images import as_png
+from analysis.figures.exhibits import Exhibit, Section, as_png
 from analysis.figures.style import FILE, WIDE
 from analysis.page.papers import papers
 from analysis.statistics.evidence import Evidence, evidence_of, gather

@@ -21,8 +21,8 @@ from analysis.__main__ import main
 from analysis.advice.advice import at_knee, best_within
 from analysis.advice.text import Recipe, folded, trial_command
 from analysis.statistics.evidence import Evidence, gather
+from analysis.tables.columns import OBJECTIVES
 from analysis.tables.methods import point_id
-from analysis.tables.objectives import OBJECTIVES
 from study.__main__ import PROGRAM
 from study.cli import trial as trial_verb
 from study.common.errors import InvalidInputError, MissingDataError

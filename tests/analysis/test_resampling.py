@@ -13,8 +13,8 @@ from analysis.fronts.front import nondominated, pareto_front
 from analysis.fronts.resampling import CaseDraws, _nondominated_in_each, drawn_changes, probability_on_front, replicated
 from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.intervals import estimate
+from analysis.tables.columns import OBJECTIVES
 from analysis.tables.frame import Tables
-from analysis.tables.objectives import OBJECTIVES
 from study.store.ledger import Ledger
 
 RUNTIME = (OBJECTIVES["dice"], OBJECTIVES["runtime_seconds"])

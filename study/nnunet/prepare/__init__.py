@@ -25,7 +25,6 @@ from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from study.common import files
-from study.common.checks import check_count
 from study.common.errors import (
     DataIntegrityError,
     InvalidInputError,
@@ -33,6 +32,7 @@ from study.common.errors import (
     MachineError,
     MissingDataError,
     StudyError,
+    check_count,
 )
 from study.common.machine import usable_cores
 from study.nnunet.datasets import (

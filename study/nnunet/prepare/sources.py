@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.common import files
-from study.common.checks import check_choice, check_count
-from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError, check_choice, check_count
 from study.common.serialize import sha256_of_json
 from study.nnunet.datasets import DESCRIPTION, RAW_VARIABLE, dataset_id, description_problems
-from study.nnunet.planners import DEFAULT_PLANNER, PLANS_OF_PLANNER, SMALL_SUFFIX
-from study.nnunet.plans import SmallPlan
+from study.nnunet.plans import DEFAULT_PLANNER, PLANS_OF_PLANNER, SMALL_SUFFIX, SmallPlan
 
 DEFAULT_CONFIGURATIONS = ("3d_fullres",)
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from study.common import files
-from study.common.checks import check_choice
-from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError
+from study.common.errors import DataIntegrityError, InvalidInputError, MissingDataError, check_choice
 from study.nnunet.datasets import (
     DESCRIPTION,
     LABELS_FOLDER,
@@ -35,8 +34,7 @@ from study.nnunet.datasets import (
     dataset_id,
 )
 from study.nnunet.integrity import oddities, training_cases, verify_dataset
-from study.nnunet.planners import PLANS_OF_PLANNER, RECORD_NAME
-from study.nnunet.plans import inherited, small_plans
+from study.nnunet.plans import PLANS_OF_PLANNER, RECORD_NAME, inherited, small_plans
 from study.nnunet.prepare.sources import (
     PlansRecipe,
     RawFolder,
