@@ -24,9 +24,8 @@ from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import ALLOCATIONS, named_axes
 from study.nnunet.batches import Item
 from study.nnunet.datasets import DataPaths, data_paths
-from study.nnunet.normalization import GroupedNorm, with_normalization
 from study.nnunet.plans import plan_from_document
-from study.nnunet.presets import PRESETS
+from study.nnunet.presets import PRESETS, GroupedNorm, with_normalization
 from study.nnunet.transforms import Pipeline
 from study.run.trial import run_trial
 from study.store.ledger import Ledger

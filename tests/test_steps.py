@@ -20,8 +20,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from study.nnunet.compiling import Compiler, hits, use_compile_cache, without_branches
-from study.nnunet.steps import read_losses
+from study.nnunet.steps import Compiler, hits, read_losses, use_compile_cache, without_branches
 from study.nnunet.torch_tools import all_finite, make_optimizer
 from study.store.readings import CACHE_VARIABLE
 from study.store.specification import TrainingSettings
@@ -126,7 +125,7 @@ import sys
 from pathlib import Path
 import torch
 from torch._dynamo.utils import counters
-from study.nnunet.compiling import Compiler, use_compile_cache
+from study.nnunet.steps import Compiler, use_compile_cache
 use_compile_cache(Path(sys.argv[1]))
 torch.manual_seed(0)
 network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.InstanceNorm3d(4, affine=True))

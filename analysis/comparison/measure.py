@@ -70,7 +70,8 @@ class Finished:
         means = cases[cases["label"] == FOREGROUND].merge(finished[[*KEY, *_CONFIGURATION, "fold"]], on=KEY)
         self._no_cases, self._cases = means.iloc[:0], dict(list(means.groupby(_CONFIGURATION, sort=False)))
         self._matrices = case_matrices(evidence.tables)
-        self._search_kg = trials.groupby("dataset")["total_co2_kg"].agg(lambda kg: kg.sum(skipna=False))
+        # CO₂ of all trials of a dataset, whatever became of them; NaN where some of it is not known.
+        self.search_kg = trials.groupby("dataset")["total_co2_kg"].agg(lambda kg: kg.sum(skipna=False))
 
     def side(self, point: pd.Series[Any], folds: set[int]) -> Side:
         """A configuration on some of its folds."""
@@ -89,10 +90,6 @@ class Finished:
             return None
         sample = matrix.common(ids, folds)
         return sample if sample.cases else None
-
-    def search_kg(self, dataset: str) -> float:
-        """CO₂ of all trials of a dataset, whatever became of them; NaN where some of it is not known."""
-        return float(self._search_kg.get(dataset, np.nan))
 
 
 def _means(point: pd.Series[Any], trials: pd.DataFrame) -> dict[str, float]:
@@ -213,7 +210,7 @@ def _estimated(sample: CaseDice, pair: Pair, *, above: bool) -> tuple[dict[str, 
 def _break_even(baseline: Side, against: Side, finished: Finished) -> float:
     """How many trainings with the method instead of the baseline save what all trials of the dataset emitted."""
     saved = baseline.means["co2_kg"] - against.means["co2_kg"]
-    return finished.search_kg(str(baseline.point["dataset"])) / saved if saved > 0 else np.nan
+    return float(finished.search_kg.get(baseline.point["dataset"], np.nan)) / saved if saved > 0 else np.nan
 
 
 def _ratios(baseline: Side, against: Side) -> dict[str, float]:

@@ -21,10 +21,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
-from analysis.figures.encodings import dice_floor, each_of, limit_dice, method_entries, short_ticks
 from analysis.figures.exhibits import Exhibit
 from analysis.figures.sheet import Sheet
-from analysis.figures.style import INK, METHOD_STYLES, SURFACE, Layout
+from analysis.figures.style import (
+    INK,
+    METHOD_STYLES,
+    SURFACE,
+    Layout,
+    dice_floor,
+    each_of,
+    limit_dice,
+    method_entries,
+    short_ticks,
+)
 from analysis.fronts.captions import subject
 from analysis.fronts.front import Front
 from analysis.tables.columns import BY_NAME

@@ -18,10 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.figures.encodings import belongs_to, short_ticks
 from analysis.figures.exhibits import Exhibit, Part
-from analysis.figures.sheet import Entry, Sheet
-from analysis.figures.style import INK, METHOD_STYLES, MUTED, RULE, SURFACE, Layout
+from analysis.figures.sheet import Sheet
+from analysis.figures.style import INK, METHOD_STYLES, MUTED, RULE, SURFACE, Entry, Layout, belongs_to, short_ticks
 from analysis.tables.format import MISSING, Scale, Table, amount, counted, label_with_unit, number, reading_scale
 from analysis.tables.frame import FINISHED, KEY, Tables
 from analysis.tables.methods import METHOD_LABELS

@@ -18,10 +18,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.encodings import belongs_to, marker, method_entries, short_ticks
 from analysis.figures.exhibits import Exhibit, Part
-from analysis.figures.sheet import Entry, Sheet
-from analysis.figures.style import INK, METHOD_STYLES, MUTED, RULE, SHADE, Layout
+from analysis.figures.sheet import Sheet
+from analysis.figures.style import (
+    INK,
+    METHOD_STYLES,
+    MUTED,
+    RULE,
+    SHADE,
+    Entry,
+    Layout,
+    belongs_to,
+    marker,
+    method_entries,
+    short_ticks,
+)
 from analysis.fronts.captions import subject
 from analysis.fronts.front import Front
 from analysis.fronts.hypervolume import box_of, volume_share

@@ -6,18 +6,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 
-from analysis.figures.style import MUTED, RC, Layout
-
-Entry: TypeAlias = tuple[str, tuple[Artist, ...]]
-"""An entry of a legend: its text, and the marks drawn over each other before it."""
+from analysis.figures.style import MUTED, RC, Entry, Layout
 
 EDGE = 0.22
 _NOTE_LINE, _LEGEND_LINE, _RAIL_GAP = 0.155, 0.215, 0.3

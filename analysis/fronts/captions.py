@@ -160,11 +160,9 @@ def states(trials: pd.DataFrame) -> str:
 def energy_source(trials: pd.DataFrame) -> str:
     """How energy was read: `codecarbon 3.3.2: cpu estimated, gpu absent, ram estimated`; empty when nothing ran."""
     pairs = trials[["meter", "energy_methods"]].dropna().drop_duplicates()
-    return "; ".join(f"{_meter(meter)}: {methods}" for meter, methods in pairs.itertuples(index=False))
-
-
-def _meter(name: str) -> str:
-    return "no meter" if name == "none" else name
+    return "; ".join(
+        f"{'no meter' if meter == 'none' else meter}: {methods}" for meter, methods in pairs.itertuples(index=False)
+    )
 
 
 def _energy(trials: pd.DataFrame) -> str:
@@ -277,7 +275,7 @@ def subject(points: pd.DataFrame) -> str:
 
 def notes(front: Front) -> list[str]:
     """Sentences that belong below the figure: what to beware of, and how to read it."""
-    from analysis.figures.encodings import MANY_FOLDS
+    from analysis.figures.style import MANY_FOLDS
 
     sentences = [*caveats(front), *left_out(front), *_about_bars(front.points)]
     if front.by == "hardware":
@@ -291,7 +289,7 @@ def notes(front: Front) -> list[str]:
 
 def drawn_floor(points: pd.DataFrame) -> float:
     """Where the Dice axis of some points with their bars starts."""
-    from analysis.figures.encodings import dice_floor  # with matplotlib, which words do without
+    from analysis.figures.style import dice_floor  # with matplotlib, which words do without
 
     low, high = dice_bars(points)
     return dice_floor(points.assign(dice_min=low, dice_max=high))

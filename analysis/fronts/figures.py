@@ -20,10 +20,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from analysis.figures import encodings
-from analysis.figures.encodings import belongs_to, dice_floor, draw_points, label_cost, limit_cost, limit_dice
+from analysis.figures import style
 from analysis.figures.sheet import EDGE, Sheet
-from analysis.figures.style import FILE, INK, LINES, METHOD_STYLES, MUTED, RULE, SHADE, Layout
+from analysis.figures.style import (
+    FILE,
+    INK,
+    LINES,
+    METHOD_STYLES,
+    MUTED,
+    RULE,
+    SHADE,
+    Layout,
+    belongs_to,
+    dice_floor,
+    draw_points,
+    label_cost,
+    limit_cost,
+    limit_dice,
+)
 from analysis.fronts.attainment import Attainment
 from analysis.fronts.captions import drawn_floor, notes, scale_of, subject, title
 from analysis.fronts.front import Front
@@ -63,8 +77,8 @@ def pareto_figure(front: Front, *, layout: Layout = FILE) -> Figure:
         subject=subject(points),
         notes=notes(front),
         legend=[
-            *encodings.method_entries(points["method"]),
-            *encodings.fold_entries(points["n_folds"]),
+            *style.method_entries(points["method"]),
+            *style.fold_entries(points["n_folds"]),
             *((name, (Line2D([], [], **look),)) for name, look in named if name),
         ],
         panel_height=(3.85 if layout.alone else 3.5) if layout.rail else 2.9,
@@ -110,10 +124,10 @@ def _number_points(figure: Figure, axes: Axes, best: pd.DataFrame) -> None:
     pixels = axes.transData.transform(best[["cost", "dice"]].to_numpy(dtype=float))
     inches = figure.dpi_scale_trans.inverted().transform(pixels)
     width, height = figure.get_size_inches() * _POINTS_PER_INCH
-    for label in encodings.place([(x, y) for x, y in inches * _POINTS_PER_INCH]):
+    for label in style.place([(x, y) for x, y in inches * _POINTS_PER_INCH]):
         named = best["point_id"].tolist()[label.first - 1 : label.last]
-        style: dict[str, Any] = {"fontsize": encodings.FONT_SIZE, "color": INK.light, "gid": belongs_to(*named)}
-        figure.text(label.x / width, label.y / height, label.text, ha="right", va="bottom", **style)
+        look: dict[str, Any] = {"fontsize": style.FONT_SIZE, "color": INK.light, "gid": belongs_to(*named)}
+        figure.text(label.x / width, label.y / height, label.text, ha="right", va="bottom", **look)
 
 
 def _write_key(figure: Figure, sheet: Sheet, best: pd.DataFrame, unit: str) -> None:

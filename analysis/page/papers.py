@@ -29,7 +29,14 @@ from analysis.comparison.numbers import budget_words, several_of, signed
 from analysis.comparison.pairs import BASELINE, MATCHED, methods_of
 from analysis.comparison.reference import load
 from analysis.comparison.text import dropped, how_to_read, notes, whole_table
-from analysis.figures.encodings import (
+from analysis.figures.exhibits import Exhibit, Section, stem_of
+from analysis.figures.sheet import EDGE, Sheet
+from analysis.figures.style import (
+    INK,
+    METHOD_STYLES,
+    MUTED,
+    SURFACE,
+    Layout,
     belongs_to,
     dice_floor,
     fold_entries,
@@ -40,9 +47,6 @@ from analysis.figures.encodings import (
     method_entries,
     short_ticks,
 )
-from analysis.figures.exhibits import Exhibit, Section, stem_of
-from analysis.figures.sheet import EDGE, Sheet
-from analysis.figures.style import INK, METHOD_STYLES, MUTED, SURFACE, Layout
 from analysis.papers.tables import about_machines, dice_per_case, patch_batch_sizes, table1, time_table
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.tests import SIGNIFICANT

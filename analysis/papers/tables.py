@@ -31,10 +31,9 @@ from analysis.comparison.numbers import budget_words, dice, percent, several_of
 from analysis.comparison.pairs import methods_of
 from analysis.comparison.reference import is_published
 from analysis.comparison.text import summary_sentences
-from analysis.figures.encodings import belongs_to, dice_floor, short_ticks
 from analysis.figures.exhibits import Exhibit
 from analysis.figures.sheet import Sheet
-from analysis.figures.style import METHOD_STYLES, RULE, Layout
+from analysis.figures.style import METHOD_STYLES, RULE, Layout, belongs_to, dice_floor, short_ticks
 from analysis.fronts.captions import amount_of, estimated_parts, words_of
 from analysis.statistics.evidence import Evidence
 from analysis.tables.columns import BY_NAME, OBJECTIVES

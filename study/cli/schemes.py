@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
             TextColumn(heading="scheme", cells=NAMES, keep=True),
             TextColumn(heading="voxels", cells=[_voxel_share(name) for name in NAMES], right=True, keep=True),
             TextColumn(
-                heading="when", cells=[_plain(CARDS[name].when) if name in CARDS else "" for name in NAMES], keep=True
+                heading="when",
+                cells=[CARDS[name].when.replace("`", "") if name in CARDS else "" for name in NAMES],
+                keep=True,
             ),
         ],
     )
@@ -55,10 +57,6 @@ def card(name: str) -> str:
     if name not in CARDS:
         return f"**Source.** {SCHEMES[name].source}"
     return "\n\n".join(f"**{title}.** {text}" for title, text in parts(name).items())
-
-
-def _plain(text: str) -> str:
-    return text.replace("`", "")
 
 
 def _voxel_share(name: str) -> str:

@@ -33,7 +33,6 @@ from study.store.basis import Basis, basis_for, trained_in
 from study.store.calibration import network_of
 from study.store.ledger import Ledger
 from study.store.outlook import study_outlook
-from study.store.records import EpochReport
 from study.store.status import StatusBoard, TrialStatus, counts, scheme_words
 from study.store.trial_folder import TrialState
 
@@ -314,16 +313,15 @@ def _curve(ledger: Ledger, row: TrialStatus) -> str:
     if not epochs:
         return ""
     shown = [*epochs[:: len(epochs) // MOST_EPOCHS + 1], epochs[-1]]
-    points = " ".join(f"{_x(epoch, row):.1f},{HEIGHT * (1 - (epoch.pseudo_dice or 0.0)):.1f}" for epoch in shown)
+    points = " ".join(
+        f"{WIDTH * epoch.iteration / row.total_iterations:.1f},{HEIGHT * (1 - (epoch.pseudo_dice or 0.0)):.1f}"
+        for epoch in shown
+    )
     said = f"validation Dice {epochs[-1].pseudo_dice:.3f} after epoch {epochs[-1].epoch + 1}"
     return (
         f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" role=img aria-label="{said}">'
         f'<polyline points="{points}"/></svg><span class=muted>{said}</span>'
     )
-
-
-def _x(epoch: EpochReport, row: TrialStatus) -> float:
-    return WIDTH * epoch.iteration / row.total_iterations
 
 
 def _text(words: str) -> str:
@@ -357,7 +355,7 @@ class Forecast:
             return said
         finished = sum(row.state is TrialState.FINISHED for row in rows)
         try:
-            left = [max(0.0, self._expected(row, finished) - _kept(row)) for row in ahead]
+            left = [max(0.0, self._expected(row, finished) - row.runtime_seconds + row.waste_seconds) for row in ahead]
             basis = [known.words() for _, known in self._known.values()]
         except StudyError:
             return [*said, "How long the others will take is known once one like them has finished."]
@@ -379,7 +377,3 @@ class Forecast:
                 self._known[network] = finished, known
             self._seconds[row.trial_id, finished] = self._known[network][1].preview(spec).amounts[0]
         return self._seconds[row.trial_id, finished]
-
-
-def _kept(row: TrialStatus) -> float:
-    return row.runtime_seconds - row.waste_seconds

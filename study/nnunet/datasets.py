@@ -27,8 +27,6 @@ DESCRIPTION, SPLITS, LABELS_FOLDER = "dataset.json", "splits_final.json", "gt_se
 # nnU-Net's own: five folds, seeded 12345.
 FOLDS, SPLIT_SEED = 5, 12345
 
-# ------------------------------------------------------------------------------------------------------- dataset.json
-
 REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
 SHOWN_LETTERS = 80
 
@@ -117,9 +115,6 @@ def _short(value: object) -> str:
     return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…"
 
 
-# -------------------------------------------------------------------------------------------------------------- splits
-
-
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """Training and validation cases of one fold."""
@@ -156,9 +151,6 @@ def too_few_cases(name: str, cases: int, path: Path) -> MissingDataError:
         f"{name} has {cases} cases, nnU-Net's five folds need at least {FOLDS}: write your own {path}, a list with "
         '{"train": ["case_1", …], "val": ["case_2"]} for each fold, and repeat the command'
     )
-
-
-# ------------------------------------------------------------------------------------------------------------ datasets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,9 +131,6 @@ def _write(folder: TrialFolder, run: StockRun) -> None:
     folder.finish(run.result, attempt=len(run.attempts) - 1)
 
 
-# ------------------------------------------------------------------------------------------------------- one fold read
-
-
 def _unfinished(fold: Path) -> str:
     if not fold.name.removeprefix("fold_").isdigit():
         return "it was trained on all cases, so it has no validation" if fold.name == "fold_all" else "it is no fold"
@@ -351,9 +348,6 @@ def _reports(spec: TrialSpec, logs: Sequence[TrainingLog]) -> Iterator[EpochRepo
             training_seconds=sum(time for number, time in seconds.items() if number <= epoch.number),
             voxels=stage.voxels_per_iteration * iteration,
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------- files
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -157,8 +157,6 @@ def _geometry(settings: Mapping[str, Any]) -> Geometry:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- small plans
-
 _MOST_MILLIMETRES = 10_000
 FEWEST_FEATURES, MOST_FEATURES = 4, 2048
 DEFAULT_BATCH_SIZE = 2
@@ -341,7 +339,8 @@ def preparing(folder: Path, plans: str, *, number: int, data: Path | None, confi
     source, recipes = record.get("source", {}), [each["recipe"] for each in record.get("plans", {}).values()]
     own = record.get("plans", {}).get(plans, {}).get("recipe")
     planner = next((p for p, name in PLANS_OF_PLANNER.items() if plans in (name, name + SMALL_SUFFIX)), None)
-    small = _newest_small(recipes) if plans.endswith(SMALL_SUFFIX) else None
+    smalls = [recipe["small"] for recipe in recipes if recipe["small"]]
+    small = [{"max_features": 32}, *smalls][-1] if plans.endswith(SMALL_SUFFIX) else None
     recipe: dict[str, Any] = own or {"planner": planner, "small": small}
     words = [f"--{source.get('kind', 'raw')}", source.get("folder", "FOLDER"), "--id", str(number)]
     words += ["--data", str(data)] if data is not None else []
@@ -359,7 +358,3 @@ def _record(folder: Path) -> dict[str, Any]:
         return dict(files.read_json(folder / RECORD_NAME))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _newest_small(recipes: list[Any]) -> dict[str, Any]:
-    return next((recipe["small"] for recipe in reversed(recipes) if recipe["small"]), {"max_features": 32})

@@ -25,12 +25,10 @@ from study.common.errors import InfeasibleTrialError, NoBatchError, TrialInterru
 from study.curriculum.data_curriculum import stopping_epoch
 from study.nnunet import checkpoints
 from study.nnunet.batches import Batches, Schedule, seed_forward, seed_weights
-from study.nnunet.compiling import use_compile_cache
 from study.nnunet.cuda_steps import make_steps
 from study.nnunet.feed import Feed
-from study.nnunet.normalization import take_statistics
-from study.nnunet.presets import Decisions, decided
-from study.nnunet.steps import IterationTimer, OnlineValidation, StockSteps, log_none, read_losses
+from study.nnunet.presets import Decisions, decided, take_statistics
+from study.nnunet.steps import IterationTimer, OnlineValidation, StockSteps, log_none, read_losses, use_compile_cache
 from study.nnunet.torch_tools import all_finite, allow_one_voxel, make_optimizer
 from study.nnunet.training_job import IterationReport, TrainingJob, published_job
 from study.nnunet.transforms import augmentations

@@ -142,7 +142,7 @@ def make_trainer(
     """
     import torch
 
-    from study.nnunet.normalization import with_normalization
+    from study.nnunet.presets import with_normalization
     from study.nnunet.trainer import nnUNetTrainerPGPS
 
     document = files.read_json(dataset.folder / f"{spec.plans}.json")

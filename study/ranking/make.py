@@ -323,15 +323,12 @@ def _means(cases: Iterable[str], pairs: Iterable[CasePair], measure: str, both_s
 
 def _mean_ranks(values: Mapping[str, Values]) -> Values:
     """Mean of ranks in which cases of equal value share the mean of theirs; None without any value."""
-    ranks: dict[str, list[float]] = {case: [] for case in values[MEASURES[0]]}
-    for metric in RANKED_TOGETHER:
-        places: dict[float, list[int]] = {}
-        for rank, case in enumerate(_ordered(metric, values[metric]), start=1):
-            places.setdefault(_key(metric, values[metric][case]), []).append(rank)
-        for case, value in values[metric].items():
-            ranks[case].append(fmean(places[_key(metric, value)]))
+    from scipy.stats import rankdata
+
+    cases = list(values[MEASURES[0]])
+    ranks = [rankdata([_key(metric, values[metric][case]) for case in cases]).tolist() for metric in RANKED_TOGETHER]
     defined = {case for metric in RANKED_TOGETHER for case, value in values[metric].items() if value is not None}
-    return {case: fmean(found) if case in defined else None for case, found in ranks.items()}
+    return {case: fmean(found) if case in defined else None for case, *found in zip(cases, *ranks, strict=True)}
 
 
 def _ordered(metric: str, values: Values) -> list[str]:

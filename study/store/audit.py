@@ -230,9 +230,6 @@ def _refuse(folder: TrialFolder, problems: Iterable[Problem]) -> None:
         raise LedgerError(f"{folder.path / name} {damage}{what}; {folder.remedy(name)}")
 
 
-# ------------------------------------------------------------------------------------- records, each sound by itself
-
-
 def _read(folder: TrialFolder, ahead: Ahead = MappingProxyType({})) -> Records:
     def read(kind: str) -> Any:
         value, error = ahead[kind] if kind in ahead else _tried(folder, kind)
@@ -293,9 +290,6 @@ def _unsound(records: Records, lines: Sequence[EpochReport]) -> Iterator[Problem
         last = report.epoch
     if result is not None and (problem := results.result_problem(result, spec)):
         yield RESULT, problem
-
-
-# ------------------------------------------------------------------------------------------ whether they fit together
 
 
 def _misfits(records: Records) -> Iterator[Problem]:

@@ -95,8 +95,5 @@ def objectives(folder: TrialFolder) -> dict[str, float | None]:
 
 def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     columns = {name: [row.get(name) for row in rows] for name in rows[0]}
-    return {name: fmean(known) for name, values in columns.items() if len(known := _known(values)) == len(rows)}
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+    known = {name: [value for value in values if value is not None] for name, values in columns.items()}
+    return {name: fmean(values) for name, values in known.items() if len(values) == len(rows)}

@@ -267,7 +267,9 @@ def result_problem(result: TrialResult, spec: TrialSpec) -> str | None:
 
 def _metric_problem(name: str, one: Measured, result: TrialResult) -> str | None:
     cases = one.per_case_and_class
-    if name == NSD and (one.tolerance_mm is None or any(value > 1 for value in _known(cases))):
+    if name == NSD and (
+        one.tolerance_mm is None or any((value or 0) > 1 for labels in cases.values() for value in labels.values())
+    ):
         return f"its {name} have the tolerance {one.tolerance_mm!r}, or are no shares"
     # Those whose predictions were gone when they were asked for have no cases.
     if cases and cases.keys() != result.dice_per_case.keys():
@@ -275,10 +277,6 @@ def _metric_problem(name: str, one: Measured, result: TrialResult) -> str | None
     mean = measured(cases, None).mean
     fits = one.mean is mean if one.mean is None or mean is None else isclose(one.mean, mean, rel_tol=_DICE_TOLERANCE)
     return None if fits else f"its {name} {one.mean!r} is not the mean of its parts"
-
-
-def _known(cases: Any) -> Iterable[float]:
-    return (value for labels in cases.values() for value in labels.values() if value is not None)
 
 
 def _dice_problem(result: TrialResult) -> str | None:

@@ -249,8 +249,6 @@ def _quantile(ordered: Sequence[float]) -> float:
     return ordered[place - 1] if place <= len(ordered) else math.inf
 
 
-# ------------------------------------------------------------------------------------------------------- in the ledger
-
 RUNG, STAYED, STOPPED = "rung", "kept", "stopped"
 """Events: a training went on, would have been stopped and goes on all the same, is stopped."""
 

@@ -127,7 +127,9 @@ class Trained:
             found = [_part(row, count=0, by_cpu=on_one_core) for row in of_phase[phase]]
             return replace(sum_of(found), count=count) if found and count else None
 
-        trained = [_part(row, count=0, by_cpu=on_one_core, kept=True) for row in rows if _in_loop(row)]
+        trained = [
+            _part(row, count=0, by_cpu=on_one_core, kept=True) for row in rows if row.interval.phase in TRAINING_PHASES
+        ]
         ended_early = spec.stopped_at(records.result.iterations) is not None
         return cls(
             network=network_of(spec),
@@ -195,10 +197,6 @@ def validation_batches(spec: TrialSpec) -> int:
 def voxels_of(shape: Shape) -> int:
     """Voxels of a batch."""
     return math.prod(shape[0]) * shape[1]
-
-
-def _in_loop(row: Entry) -> bool:
-    return row.interval.phase in TRAINING_PHASES
 
 
 def _part(row: Entry, *, count: int, by_cpu: bool, share: float = 1.0, kept: bool = False) -> Part:

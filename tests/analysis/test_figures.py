@@ -18,9 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from analysis.figures.encodings import place
 from analysis.figures.exhibits import Exhibit, as_png, as_svg, inline_svg
-from analysis.figures.style import FILE, METHOD_STYLES, NARROW, SURFACE, WIDE, Layout
+from analysis.figures.style import FILE, METHOD_STYLES, NARROW, SURFACE, WIDE, Layout, place
 from analysis.fronts.captions import description, notes, title
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import Front, pareto_front

@@ -146,9 +146,6 @@ def prepare(
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- before
-
-
 def _check_source(job: PreparationJob) -> None:
     """Refuse when the id or the name stands for other images, or for other versions of them."""
     source, target, number = job.source, job.raw_folder, dataset_id(job.source.dataset)
@@ -210,9 +207,6 @@ def _make_folders(job: PreparationJob) -> None:
             probe.unlink()
         except OSError as error:
             raise MachineError(f"{folder} cannot be written ({error.strerror}); name another --data") from error
-
-
-# ------------------------------------------------------------------------------------------------------------- process
 
 
 def _run(job: PreparationJob, report: Callable[[PreparationProgress], None], note: Callable[[str], None]) -> None:
