@@ -245,11 +245,6 @@ def test_points_out_of_order_are_named(searched: Ledger) -> None:
         audit(searched)
 
 
-def test_a_folder_of_single_trials_needs_no_points(ledger: Ledger) -> None:
-    written(ledger, uninterrupted())
-    audit(ledger)
-
-
 @pytest.mark.parametrize(("writes", "name"), [(7, "costs.jsonl"), (9, "epochs.jsonl")])
 def test_a_checkpoint_that_the_ledger_does_not_know_is_not_gone_on_from(ledger: Ledger, writes: int, name: str) -> None:
     # With the tenth write the second epoch is reported; only then is its checkpoint written.
