@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +143,13 @@ def _strategy(kind: type[Strategy]) -> Order:
     def order(problem: Problem) -> Iterator[int]:
         strategy, places, points = kind(problem.space, problem.curriculum_of), problem.places(), problem.points
         left = set(range(len(points)))
-        spare = _random(problem)
+        spare = [points[place] for place in _random(problem)]
         for number in range(len(points)):
-            found = (places[problem.curriculum_of(point).stages] for point in strategy.candidates(number))
-            place = next((each for each in found if each in left), None)
-            place = next(each for each in spare if each in left) if place is None else place
+            # As in a study, a point is told under the settings that it was proposed with.
+            found = ((places[problem.curriculum_of(p).stages], p) for p in chain(strategy.candidates(number), spare))
+            place, point = next(each for each in found if each[0] in left)
             left.remove(place)
-            strategy.begin(number, points[place])
+            strategy.begin(number, point)
             strategy.tell(number, _outcome(problem.truth, place))
             yield place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from searching import FINISHED, OPTUNA_SPACE, STAGES, ledger_of, proposer_of, sp
 
 from analysis.fronts.front import hypervolume
 from benchmarks.search import measure
-from benchmarks.surfaces import curriculum_of, grid
+from benchmarks.surfaces import AXES, curriculum_of, grid
 from study.common.errors import InvalidInputError
 from study.nnunet.datasets import data_paths
 from study.search.document import space_from
@@ -86,6 +87,21 @@ def test_cheap_points_inform_dear_ones() -> None:
     mean, deviation = DiceModel(known, dice, known[:0])(rows([{**point, "curriculum.budget": 1.0} for point in points]))
     assert mean[-1] > mean[0] + 0.05
     assert (deviation[1:] > deviation[0]).all()
+
+
+def test_points_of_one_training_are_one_candidate_under_whatever_settings_it_is_told() -> None:
+    space = space_from({**SPACE, "curriculum": AXES})
+    strategy = Pareto(space, curriculum_of)
+    assert len(strategy.points) == len(grid()) < math.prod(map(len, AXES.values()))
+    whole = {"curriculum.stages": 1, "curriculum.batch_growth": 0, "curriculum.budget": 1}
+    for number, smallest in enumerate(AXES["min_patch"]):
+        strategy.begin(number, {**whole, "curriculum.min_patch": smallest})
+    assert len(strategy.told) == 1 and len(strategy.points) == len(grid())
+    others = {
+        "curriculum": {"budget": [0.1, 1], "pdl_fraction": [0, 0.5]},
+        "training": {"initial_learning_rate": [0.01, 0.02]},
+    }
+    assert len(Pareto(space_from({**SPACE, **others}), lambda _: curriculum_of(whole)).points) == 4
 
 
 def test_published_schemes_come_first_at_the_smallest_budget(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ told for every proposal, with no draw beyond the pool of candidates, which depen
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +53,7 @@ class Pareto(Strategy):
         self._curriculum_of, self._encoding = curriculum_of, Encoding(space.searched)
         self.points: list[Point] = []
         self.told: dict[int, Outcome | None] = {}
-        self._places: dict[str, int] = {}
+        self._places: dict[tuple[object, ...], int] = {}
         self._numbers: dict[int, int] = {}
         self._work: list[tuple[float, float, float]] = []
         self._shares: list[float] = []
@@ -89,13 +88,16 @@ class Pareto(Strategy):
         yield from (self.points[place] for place in ranked)
 
     def _add(self, point: Point) -> int | None:
-        """The place of a point among the candidates, None if it is not legal."""
-        key = json.dumps(point, sort_keys=True)
+        """The place of a point among the candidates, None if it is not legal.
+
+        Points that are one training have one place: else what is known of it would be unknown under its other names.
+        """
+        try:
+            curriculum = self._curriculum_of(point)
+        except InvalidInputError:
+            return None
+        key = curriculum, *((name, value) for name, value in sorted(point.items()) if not _is_resolved(name))
         if key not in self._places:
-            try:
-                curriculum = self._curriculum_of(point)
-            except InvalidInputError:
-                return None
             self._places[key] = len(self.points)
             self.points.append(dict(point))
             self._work.append((1.0, float(curriculum.total_iterations), float(curriculum.voxels)))
@@ -207,6 +209,11 @@ def _pool(space: SearchSpace) -> Iterator[Point]:
     """All points of a space that is small enough, else so many draws."""
     points = every if size_of(space.searched) <= MOST_CANDIDATES else draws
     return islice(points(space.searched, space.seed), MOST_CANDIDATES)
+
+
+def _is_resolved(name: str) -> bool:
+    """Whether an axis decides the stage table and nothing else."""
+    return name.startswith("curriculum.") and not name.startswith("curriculum.pdl_")
 
 
 def _unit(values: Array) -> Array:
