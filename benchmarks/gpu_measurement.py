@@ -170,7 +170,7 @@ class _Measurement:
 
     def _stock(self) -> tuple[float, float, str]:
         """nnU-Net's own trainer at the full patch: (ms of an iteration, peak GiB, why it is not compiled)."""
-        from study.nnunet.failures import one_line
+        from study.common.errors import one_line
 
         torch, ours = self._torch, self._trainer(CPS)
         batch, _ = self._batch(ours, ours.job.curriculum.stages[0])

@@ -7,8 +7,7 @@ import itertools
 
 import pytest
 
-from study.common.errors import DiskFullError
-from study.nnunet.failures import disk_full, out_of_memory
+from study.common.errors import DiskFullError, disk_full, out_of_memory
 from study.store.readings import (
     FORWARD_SHARE,
     StageExecution,

@@ -18,9 +18,9 @@ from study.cli.costs import Sources
 from study.cli.run import show
 from study.common.errors import InvalidInputError
 from study.search.trials import specs
-from study.store.basis import LEAST_FOR_ERRORS, Basis, basis_for, trained_in
 from study.store.calibration import FORMAT, Calibration, ShapeTiming, Timing, network_of
 from study.store.ledger import Ledger
+from study.store.preview import LEAST_FOR_ERRORS, Basis, basis_for, trained_in
 from study.store.records import Phase
 from study.store.specification import TrialSpec
 from study.store.taken import Part, Shape

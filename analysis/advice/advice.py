@@ -46,11 +46,10 @@ from analysis.tables.frame import FINISHED
 from analysis.tables.methods import IMPORTED, point_id
 from analysis.tables.points import axes_of, training_of
 from study.common.errors import InvalidInputError, MissingDataError, StudyError
-from study.store.basis import Basis, basis_for, trained_in
 from study.store.calibration import hardware_of, network_of
 from study.store.ledger import Ledger
 from study.store.prediction import predict_command
-from study.store.preview import amounts_words
+from study.store.preview import Basis, amounts_words, basis_for, trained_in
 from study.store.specification import TrialSpec
 from study.store.trial_folder import TrialFolder
 

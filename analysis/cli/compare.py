@@ -114,7 +114,7 @@ def _print(comparison: Comparison, remarks: list[str]) -> None:
     from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
     from analysis.comparison.text import cost_table, dice_table, notes, summary_sentences
     from analysis.tables.columns import OBJECTIVES
-    from analysis.tables.grid import about_carbon
+    from analysis.tables.sources import about_carbon
 
     print_table(f"Dice against {comparison.baseline}", dice_table(comparison))
     print_table(f"Training cost relative to {comparison.baseline}", cost_table(comparison))

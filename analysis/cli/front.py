@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from analysis.fronts.hypervolume import judged
     from analysis.fronts.resampling import CaseDraws
     from analysis.statistics.intervals import with_intervals
-    from analysis.tables.grid import about_carbon
+    from analysis.tables.sources import about_carbon
 
     evidence = evidence_from(args, with_details=False)
     evidence = evidence if args.label is None else evidence.of_class(args.label)

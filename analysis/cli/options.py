@@ -45,8 +45,8 @@ def reading(args: argparse.Namespace, *, with_details: bool = True) -> Iterator[
         InvalidInputError: an unknown country.
     """
     from analysis.statistics.evidence import gather
-    from analysis.tables.grid import Grid
     from analysis.tables.rows import UNREADABLE
+    from analysis.tables.sources import Grid
     from study.buckets.view import readings
 
     grid = Grid(country=args.country) if args.country else None

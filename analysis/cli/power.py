@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cli.options import add_source_options, evidence_from, print_table
-from analysis.comparison.numbers import budget_words, dice
+from analysis.comparison.pairs import budget_words, dice
 from analysis.statistics.tests import error_of_difference, smallest_difference
 from analysis.tables.format import Table
 from study.common.errors import check_range

@@ -11,8 +11,7 @@ import pandas as pd
 
 from analysis.comparison.equal_cost import equal_cost
 from analysis.comparison.measure import Finished, measure
-from analysis.comparison.numbers import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, percent
-from analysis.comparison.pairs import BASELINE, find_pairs, methods_of
+from analysis.comparison.pairs import BASELINE, RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, find_pairs, methods_of, percent
 from analysis.statistics.evidence import Evidence
 from analysis.statistics.tests import ALTERNATIVES, SIGNIFICANT, Alternative, holm
 from analysis.tables.columns import Column, dtypes
@@ -30,8 +29,8 @@ class Comparison:
     Attributes:
         baseline: name for people.
         alternative: of the tests.
-        rows: in the columns of `columns.ROW_COLUMNS`, by dataset, budget and method.
-        summary: in the columns of `columns.SUMMARY_COLUMNS`, by budget and method.
+        rows: in the columns of `pairs.ROW_COLUMNS`, by dataset, budget and method.
+        summary: in the columns of `pairs.SUMMARY_COLUMNS`, by budget and method.
         equal_cost: as `equal_cost.equal_cost` gives it.
         ambiguous: a sentence per scheme that several configurations fit; those are not compared.
         missing: a sentence per scheme without a partner.

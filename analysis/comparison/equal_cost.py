@@ -34,8 +34,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.numbers import budget_words, dice, several_of, signed
-from analysis.comparison.pairs import BASELINE, MATCHED, Pair, find_pairs, methods_of
+from analysis.comparison.pairs import (
+    BASELINE,
+    MATCHED,
+    Pair,
+    budget_words,
+    dice,
+    find_pairs,
+    methods_of,
+    several_of,
+    signed,
+)
 from analysis.fronts.captions import amount_of, lowered
 from analysis.statistics.case_dice import CaseDice, case_matrices
 from analysis.statistics.evidence import Evidence

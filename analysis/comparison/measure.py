@@ -1,4 +1,4 @@
-"""One pair measured: both on the folds and cases that both have, as a row of `columns.ROW_COLUMNS`.
+"""One pair measured: both on the folds and cases that both have, as a row of `pairs.ROW_COLUMNS`.
 
 One side of a pair: a configuration on some folds, its mean Dice, its mean costs, the Dice of its cases.
 
@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.numbers import RATIOS
-from analysis.comparison.pairs import Pair, different_settings
+from analysis.comparison.pairs import RATIOS, Pair, different_settings
 from analysis.fronts.captions import estimated_parts, words_of
 from analysis.statistics.case_dice import CaseDice, case_matrices
 from analysis.statistics.evidence import Evidence

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.comparison.compare import Comparison
 from analysis.comparison.measure import CASES, CASES_AND_TRAININGS
-from analysis.comparison.numbers import RATIOS, budget_words, dice, percent, probability, several_of, signed
+from analysis.comparison.pairs import RATIOS, budget_words, dice, percent, probability, several_of, signed
 from analysis.statistics.tests import SIGNIFICANT
 from analysis.tables.format import MISSING, Table, amount, counted
 

@@ -16,8 +16,8 @@ from analysis.tables.columns import BY_NAME, Objective
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import Scale, amount, counted, number, reading_scale
 from analysis.tables.frame import FINISHED
-from analysis.tables.grid import NO_EMBODIED_CARBON, carbon_range
 from analysis.tables.methods import IMPORTED
+from analysis.tables.sources import NO_EMBODIED_CARBON, carbon_range
 
 _MOSTLY = 0.5
 # What makes seconds and energy of two trials comparable, and how to say that it differs.

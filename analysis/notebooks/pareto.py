@@ -25,8 +25,7 @@ from analysis.fronts.captions import notes, states
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import evidence_of, gather
-from analysis.tables.grid import Grid, redrawn
-from analysis.tables.sources import named_studies
+from analysis.tables.sources import Grid, named_studies, redrawn
 
 # Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
 STUDIES = named_studies()

@@ -17,8 +17,7 @@ import pandas as pd
 from analysis.advice.advice import Recommendation, advice, at_knee
 from analysis.advice.text import commands_of
 from analysis.comparison.measure import CASES_AND_TRAININGS, Finished, measure
-from analysis.comparison.numbers import percent
-from analysis.comparison.pairs import BASELINE, MATCHED, Pair
+from analysis.comparison.pairs import BASELINE, MATCHED, Pair, percent
 from analysis.figures.exhibits import Exhibit, Section, stem_of
 from analysis.fronts.captions import amount_of, lowered, states
 from analysis.statistics.evidence import Evidence

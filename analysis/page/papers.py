@@ -25,8 +25,7 @@ from matplotlib.ticker import FuncFormatter
 
 from analysis.comparison.compare import Comparison, compare, joined_with, significant
 from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_table
-from analysis.comparison.numbers import budget_words, several_of, signed
-from analysis.comparison.pairs import BASELINE, MATCHED, methods_of
+from analysis.comparison.pairs import BASELINE, MATCHED, budget_words, methods_of, several_of, signed
 from analysis.comparison.reference import load
 from analysis.comparison.text import dropped, how_to_read, notes, whole_table
 from analysis.figures.exhibits import Exhibit, Section, stem_of

@@ -61,9 +61,8 @@ from analysis.tables.columns import TABLES, Column
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import Table, counted, html, readable, without_empty
 from analysis.tables.frame import Tables
-from analysis.tables.grid import Grid
 from analysis.tables.rows import UNREADABLE
-from analysis.tables.sources import DATA, SCHEMA_FILE, save
+from analysis.tables.sources import DATA, SCHEMA_FILE, Grid, save
 from study import __version__
 from study.common.errors import MachineError
 from study.common.files import name_of, write_atomically

@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from analysis.comparison.compare import Comparison
 from analysis.comparison.equal_cost import time_to_dice
 from analysis.comparison.measure import Finished
-from analysis.comparison.numbers import budget_words, dice, percent, several_of
-from analysis.comparison.pairs import methods_of
+from analysis.comparison.pairs import budget_words, dice, methods_of, percent, several_of
 from analysis.comparison.reference import is_published
 from analysis.comparison.text import summary_sentences
 from analysis.figures.exhibits import Exhibit

@@ -10,10 +10,9 @@ import pandas as pd
 
 from analysis.statistics.intervals import with_intervals
 from analysis.tables.frame import KEY, Tables
-from analysis.tables.grid import Grid, redrawn
 from analysis.tables.points import average_points
 from analysis.tables.rows import FOREGROUND
-from analysis.tables.sources import read
+from analysis.tables.sources import Grid, read, redrawn
 from study.common.errors import check_choice
 from study.store.audit import reading_many
 from study.store.results import METRICS

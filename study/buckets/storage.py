@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import uuid4
 
-from study.common.errors import DiskFullError, InvalidInputError, MachineError, check_path
-from study.common.files import DISK_FULL_CODES
+from study.common.errors import DISK_FULL_CODES, DiskFullError, InvalidInputError, MachineError, check_path
 
 SEPARATOR = "://"
 SCHEMA = 1

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 from study.common.errors import StudyError
 from study.common.terminal import complain, python, time_left
-from study.store.basis import Basis, basis_for, trained_in
 from study.store.calibration import Calibration, found_beside, hardware_words, network_of, read_calibration
 from study.store.ledger import Ledger
 from study.store.outlook import KnownNetwork, StudyPreview
-from study.store.preview import Amounts, Preview, amounts_words, sum_of_amounts
+from study.store.preview import Amounts, Basis, Preview, amounts_words, basis_for, sum_of_amounts, trained_in
 from study.store.specification import Energy, TrialSpec
 from study.store.taken import Peak, Trained, too_large
 

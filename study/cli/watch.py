@@ -29,10 +29,10 @@ from study.common.errors import StudyError
 from study.common.setting import whole
 from study.common.terminal import time_left, visible
 from study.common.trackers import trouble_words, troubles
-from study.store.basis import Basis, basis_for, trained_in
 from study.store.calibration import network_of
 from study.store.ledger import Ledger
 from study.store.outlook import study_outlook
+from study.store.preview import Basis, basis_for, trained_in
 from study.store.status import StatusBoard, TrialStatus, counts, scheme_words
 from study.store.trial_folder import TrialState
 

@@ -17,11 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from study.common.errors import DiskFullError, InvalidInputError, LedgerError
+from study.common.errors import DISK_FULL_CODES, DiskFullError, InvalidInputError, LedgerError
 
 _T = TypeVar("_T")
 
-DISK_FULL_CODES = (errno.ENOSPC, errno.EDQUOT)
 # Our lines are ASCII; after a power cut a file system may give back what had no time to arrive as zeros.
 _CUT_SHORT = re.compile(rb"\{[ -~]*\x00*|\x00+")
 DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInputError)

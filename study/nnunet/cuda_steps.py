@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from study.nnunet.failures import one_line, out_of_memory
+from study.common.errors import one_line, out_of_memory
 from study.nnunet.steps import Batch, Compiler, StockSteps, hits, without_branches
 from study.store.readings import ALWAYS, AUTO, FORWARD_SHARE, StageExecution, worth_compiling
 

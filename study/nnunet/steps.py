@@ -31,7 +31,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 
-from study.nnunet.failures import one_line, out_of_memory
+from study.common.errors import one_line, out_of_memory
 from study.store.readings import CACHE_VARIABLE, StagePart
 
 Batch = dict[str, Any]

@@ -22,10 +22,11 @@ from study.common.errors import (
     StudyError,
     TrialFailedError,
     TrialInterrupted,
+    disk_full,
+    out_of_memory,
 )
 from study.common.machine import cpu_name, hostname, resolve_device
 from study.nnunet.datasets import find_dataset
-from study.nnunet.failures import disk_full, out_of_memory
 from study.nnunet.identity import check_trial_inputs, deciding_versions, recorded_versions, version_changes
 from study.nnunet.paths import nnunet_environment
 from study.nnunet.surfaces import add_lacking, measure

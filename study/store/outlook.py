@@ -15,10 +15,9 @@ from typing import Any
 from study.common.errors import LedgerError
 from study.common.serialize import record_to_json
 from study.common.terminal import time_left
-from study.store.basis import Basis
 from study.store.calibration import network_of
 from study.store.ledger import Ledger
-from study.store.preview import Amounts, Preview, Rates
+from study.store.preview import Amounts, Basis, Preview, Rates
 from study.store.specification import TrialSpec
 from study.store.status import TrialStatus
 from study.store.stored import Amount, Stored, Whole, record_from_json

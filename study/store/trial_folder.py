@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from study.common import files
-from study.common.errors import DiskFullError, LedgerError, LockedError, TrialBusyError
+from study.common.errors import DISK_FULL_CODES, DiskFullError, LedgerError, LockedError, TrialBusyError
 from study.common.serialize import record_to_json
 from study.store import locks
 from study.store.records import AttemptHeader, CostInterval, EpochReport, ImportedFrom
@@ -272,7 +272,7 @@ def holding(lock: Path, on_takeover: Callable[[str], None], busy: Callable[[str]
         except LockedError as error:
             raise busy(str(error)) from error
         except OSError as error:
-            if error.errno in files.DISK_FULL_CODES:
+            if error.errno in DISK_FULL_CODES:
                 raise DiskFullError(str(lock.parent)) from error
             raise LedgerError(f"cannot write to {lock.parent}: {error.strerror}") from error
         yield

@@ -13,7 +13,7 @@ from ledgers import NO_METER, complete, finish_trial, make_result, make_spec, ma
 from scipy.stats import wilcoxon
 
 from analysis.comparison.compare import Comparison, compare, joined_with, significant
-from analysis.comparison.numbers import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
+from analysis.comparison.pairs import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
 from analysis.comparison.reference import load
 from analysis.comparison.text import cost_table, dice_table, notes, summary_sentences, whole_table
 from analysis.statistics.evidence import Evidence, gather

@@ -9,7 +9,7 @@ import pytest
 from ledgers import CODECARBON, finish_trial, make_epochs, make_header, make_interval, make_spec, make_study
 
 from analysis.tables.frame import Tables, read_studies
-from analysis.tables.grid import Grid, redrawn
+from analysis.tables.sources import Grid, redrawn
 from study.common.errors import InvalidInputError
 from study.run.meter import carbon_intensity_kg_per_kwh
 from study.store.costs import bill

@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 from analysis.fronts.front import pareto_front
 from analysis.statistics.evidence import gather
-from analysis.tables.grid import Grid
+from analysis.tables.sources import Grid
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
 from study.curriculum.schemes import named_axes
