@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     with reading(args.study) as (folder, view):
         ledger = Ledger.open(folder)
         _check_storage(args.storage, ledger)
-        from study.search.dashboard import LOOPBACK, Dashboard, address, listen
+        from study.common.server import LOOPBACK
+        from study.search.dashboard import Dashboard, address, listen
         from study.search.optuna_study import keep
 
         with listen(args.host, args.port) as server:

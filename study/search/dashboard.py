@@ -7,19 +7,17 @@ a copy: whatever somebody changes, notes or deletes in the dashboard changes not
 from __future__ import annotations
 
 import re
-import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import optuna
 
-from study.common.errors import LedgerError, MachineError
+from study.common.errors import LedgerError
+from study.common.server import Listening
 from study.search.algorithms import SEARCHERS
 from study.search.document import space_from
 from study.search.optuna_study import rebuilt
@@ -27,7 +25,6 @@ from study.search.space import SearchSpace
 from study.store.ledger import Ledger
 
 REFRESH_SECONDS = 3.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # What `SearchSpace.identity` has as blocks of dotted names, and what it has as in a space's file.
 _BLOCKS = ("energy", "curriculum", "training")
 _AS_THEY_ARE = ("searcher", "objectives", "plans", "configuration", "folds", "seeds")
@@ -125,14 +122,9 @@ def listen(host: str, port: int) -> WSGIServer:
     Raises:
         MachineError: the port is taken, or the host is none of this machine's.
     """
-    server = _ServerOfIPv6 if ":" in host else _Server
-    try:
-        return make_server(host, port, _no_study, server_class=server, handler_class=_Handler)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MachineError(
-            f"cannot listen on {host} port {port}: {reason}; name another --port, 0 takes a free one"
-        ) from error
+    server = _Server(host, port, _Handler)
+    server.set_app(_no_study)
+    return server
 
 
 def address(server: WSGIServer, host: str) -> str:
@@ -155,18 +147,10 @@ def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
+class _Server(Listening, WSGIServer):
     def server_bind(self) -> None:
-        """As the base class does, without asking a name server what this machine is called."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        super().server_bind()
         self.setup_environ()
-
-
-class _ServerOfIPv6(_Server):
-    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):

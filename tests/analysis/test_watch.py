@@ -18,8 +18,8 @@ import pytest
 from browser import chromium
 from ledgers import make_header, make_spec, make_study, start_trial
 
-from study.cli.server import Response, Server
 from study.cli.watch import Watched
+from study.common.server import Response, Server
 from study.store.ledger import Ledger
 
 TIMEOUT = 600

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -39,30 +40,51 @@ class Response:
     kind: str
 
 
-class Server:
-    """Answers in threads of its own while it is entered.
+class Listening(ThreadingHTTPServer):
+    """Listens, with a thread for each browser.
 
     Args:
-        answer: of a path relative to the address, None where there is nothing; called by several threads at a time.
         host: a name or address of this machine.
         port: 0 takes a free one.
+        handler: of requests.
 
     Raises:
         MachineError: the port is taken, or the host is none of this machine's.
     """
 
-    def __init__(self, answer: Callable[[str], Response | None], host: str, port: int) -> None:
-        self.is_loopback = host in LOOPBACK
-        self._secret = "" if self.is_loopback else secrets.token_urlsafe(24)
-        self._shown = f"[{host}]" if ":" in host else host
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler] = BaseHTTPRequestHandler) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._server = _listening((host, port), ":" in host)
+            super().__init__((host, port), handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise MachineError(
                 f"cannot listen on {host} port {port}: {reason}; name another --port, 0 takes a free one, "
                 "or a --host of this machine"
             ) from error
+
+    def server_bind(self) -> None:
+        """As the base class does, without asking a name server what this machine is called."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, *_: object) -> None:
+        """A browser that went away is none."""
+
+
+class Server:
+    """Answers in threads of its own while it is entered.
+
+    Args:
+        answer: of a path relative to the address, None where there is nothing; called by several threads at a time.
+        host, port: see `Listening`, also for errors.
+    """
+
+    def __init__(self, answer: Callable[[str], Response | None], host: str, port: int) -> None:
+        self.is_loopback = host in LOOPBACK
+        self._secret = "" if self.is_loopback else secrets.token_urlsafe(24)
+        self._shown = f"[{host}]" if ":" in host else host
+        self._server = Listening(host, port)
         names = {f"{f'[{name}]' if ':' in name else name}:{self.port}" for name in LOOPBACK}
         self._server.RequestHandlerClass = _handler(answer, self._secret, names if self.is_loopback else None)
 
@@ -83,21 +105,6 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def _listening(place: tuple[str, int], is_v6: bool) -> ThreadingHTTPServer:
-    class Listening(ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
-
-        def server_bind(self) -> None:
-            """As the base class does, without asking a name server what this machine is called."""
-            socket.socket.bind(self.socket, self.server_address)
-            self.server_address = self.socket.getsockname()
-
-        def handle_error(self, *_: object) -> None:
-            """A browser that went away is none."""
-
-    return Listening(place, BaseHTTPRequestHandler)
 
 
 def _handler(
