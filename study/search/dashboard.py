@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -18,16 +18,12 @@ import optuna
 
 from study.common.errors import LedgerError
 from study.common.server import Listening
-from study.search.algorithms import SEARCHERS
-from study.search.document import space_from
+from study.search.document import begun_space
 from study.search.optuna_study import rebuilt
 from study.search.space import SearchSpace
 from study.store.ledger import Ledger
 
 REFRESH_SECONDS = 3.0
-# What `SearchSpace.identity` has as blocks of dotted names, and what it has as in a space's file.
-_BLOCKS = ("energy", "curriculum", "training")
-_AS_THEY_ARE = ("searcher", "objectives", "plans", "configuration", "folds", "seeds")
 
 
 @dataclass(kw_only=True)
@@ -104,16 +100,18 @@ def searched_space(ledger: Ledger) -> SearchSpace:
     Raises:
         LedgerError: the study has none, or one that this version cannot read.
     """
-    space = ledger.header().get("space")
-    if not space:
+    if not ledger.header().get("space"):
         raise LedgerError(
             f"{ledger.root} holds trials made by hand and no search, which is what the dashboard shows; "
             f"`python -m study status` lists them, `python -m study report` draws them"
         )
     try:
-        return space_from(_document(ledger, space))
+        space = begun_space(ledger.header(), len(ledger.points()))
     except (KeyError, TypeError, AttributeError) as error:
         raise LedgerError(f"{ledger.root / 'study.json'} has no readable search space; restore the file") from error
+    # In the letters that a space's may have.
+    name = re.sub(r"[^\w.+-]|^[^A-Za-z0-9]", "-", ledger.root.resolve().name, flags=re.ASCII).lstrip("-._+")
+    return replace(space, name=name or "study", trials=None if space.method.whole else space.trials)
 
 
 def listen(host: str, port: int) -> WSGIServer:
@@ -130,21 +128,6 @@ def listen(host: str, port: int) -> WSGIServer:
 def address(server: WSGIServer, host: str) -> str:
     """Where browsers find the dashboard."""
     return f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/dashboard"
-
-
-def _document(ledger: Ledger, space: Mapping[str, Any]) -> dict[str, Any]:
-    document: dict[str, Any] = {name: space[name] for name in _AS_THEY_ARE}
-    # The folder's name in the letters that a space's may have.
-    name = re.sub(r"[^\w.+-]|^[^A-Za-z0-9]", "-", ledger.root.resolve().name, flags=re.ASCII).lstrip("-._+")
-    document |= {"name": name or "study", "seed": space["seed"] or 0}
-    for block in _BLOCKS:
-        document[block] = {n.partition(".")[2]: v for n, v in space.items() if n.startswith(f"{block}.")}
-    if "dataset" in space:
-        dataset = space["dataset"]
-        document["datasets"] = dataset["choice"] if isinstance(dataset, Mapping) else [dataset]
-    if not SEARCHERS[space["searcher"]].whole:
-        document["trials"] = max(1, len(ledger.points()))
-    return document
 
 
 class _Server(Listening, WSGIServer):
