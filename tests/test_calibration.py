@@ -70,6 +70,8 @@ def test_a_file_that_is_none_is_refused_in_a_line(tmp_path: Path, content: objec
         (["--seconds", "0"], "error: --seconds: received 0"),
         (["--seconds", "nan"], "error: --seconds: received"),
         (["--device", "cuda"], "error: device: received 'cuda', but torch"),
+        (["--out", "/dev"], "error: --out: received '/dev', legal is a file that can be written"),
+        (["--out", "/dev/null/x"], "error: --out: received '/dev/null/x', legal is a file that can be written"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_timed(

@@ -14,7 +14,9 @@ from examples import EPOCH, HEADER, RESULT, make_interval, make_spec
 from locking import kill, worker
 
 from study.common.errors import DiskFullError, LedgerError, TrialBusyError
+from study.store.audit import audit
 from study.store.ledger import SCHEMA_VERSION, Ledger
+from study.store.status import study_status
 from study.store.trial_folder import REASON_LENGTH, TrialFolder, TrialState
 
 SPACE = {"name": "pgps", "axes": {"stages": [1, 3]}}
@@ -209,11 +211,14 @@ def studies(folder: Path) -> Iterator[tuple[Path, dict[str, object] | None, str]
     yield folder / "file" / "study", None, "cannot write to"
     header = json.loads((folder / "another" / "study.json").read_text())
     contents = ["", '{"schema": ', "[1]", "7", "\x00\x00", '{"schema": 1, "space": [1]}']
+    for key, value in (("folds", None), ("seeds", [[0]]), ("objectives", 5), ("searcher", []), ("resolved", {"D": 1})):
+        contents.append(json.dumps({"schema": 1, "space": {**SPACE, key: value}}))
+    contents += [json.dumps({"schema": 1, "space": None, key: [1]}) for key in ("trackers", "provenance")]
     newer = json.dumps({**header, "schema": SCHEMA_VERSION + 1})
     for number, content in enumerate([newer, *contents]):
         (folder / str(number)).mkdir()
         (folder / str(number) / "study.json").write_text(content)
-        said = r"study\.json is not .*; restore it from a backup"
+        said = r"study\.json is no study's header: .*; restore it from a backup"
         yield (
             folder / str(number),
             None,
@@ -234,6 +239,12 @@ def test_what_is_no_study_or_another_one_is_refused_and_left_alone(tmp_path: Pat
             Ledger.open(root)
     (tmp_path / "empty").mkdir()
     assert Ledger.create(tmp_path / "empty").trials() == []
+    (tmp_path / "empty" / "trials").symlink_to("/not/mounted")
+    for read in (Ledger.trials, study_status, audit):
+        with pytest.raises(
+            LedgerError, match="trials is no folder, or a link to one that is not there; mount or restore"
+        ):
+            read(Ledger(tmp_path / "empty"))
 
 
 def test_folders_without_write_permission_are_refused(ledger: Ledger, tmp_path: Path) -> None:

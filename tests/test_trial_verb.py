@@ -302,6 +302,7 @@ def test_a_trials_output_goes_to_its_log_and_progress_to_the_terminal(
         ("--configuration 3d_lowres", "configuration: received '3d_lowres', legal is one of 3d_fullres"),
         ("--fold 7", "fold: received 7, legal is 0 to 4"),
         ("--fold -1", "fold: received -1, legal is 0 to 4"),
+        (f"--seed {2**63}", f"seed: received {2**63}, legal is a whole number from 0 to {2**63 - 1}"),
         ("--fold all", "fold: received 'all', legal is a whole number"),
         ("--country FR", "energy.country: received 'FR', legal is a three-letter ISO 3166 code"),
         ("--country QQQ", "country: received 'QQQ', legal is a three-letter country code"),

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from study.run.calibrate import calibrate
     from study.run.meter import check_country
     from study.search.trials import check_data, prepared_lookup
-    from study.store.calibration import network_of, usual_path
+    from study.store.calibration import check_writable, network_of, usual_path
 
     check_range("--seconds", args.seconds, FEWEST_SECONDS, MOST_SECONDS)
     space, paths = _space(args), data_paths(args.data)
@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and len(networks) > 1:
         legal = f"left out for {len(networks)} networks, which are a file each"
         raise InvalidInputError(field="--out", received=str(args.out), legal=legal)
+    if args.out is not None:
+        check_writable(args.out)
     for network, found in networks.items():
         shapes = {(stage.patch_size, stage.batch_size) for spec in found for stage in spec.curriculum.stages}
         say(

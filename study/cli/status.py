@@ -230,7 +230,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _trials(ledger: Ledger) -> list[TrialFolder]:
-    found = map(TrialFolder, _folders(ledger.root / "trials"))
+    found = map(TrialFolder, _folders(ledger.trials_folder))
     return [trial for trial in found if trial.has(RESULT) or trial.has(SPEC)]
 
 

@@ -109,6 +109,8 @@ class InfeasibleTrialError(TrialFailedError):
 
 # Of a file's name; endings are added.
 LONGEST_NAME = 200
+# Of a count or seed: tables have 64 bits for it.
+LARGEST = 2**63 - 1
 
 
 def is_whole(value: object) -> bool:
@@ -116,11 +118,11 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_count(field: str, value: object, *, least: int = 1, most: int | None = None) -> None:
-    """Raise InvalidInputError unless the value is a whole number of at least `least` and, if given, at most `most`."""
-    inside = is_whole(value) and least <= value and (most is None or value <= most)  # type: ignore[operator]
-    if not inside:
-        legal = f"of at least {least}" if most is None else f"from {least} to {most}"
+def check_count(field: str, value: object, *, least: int = 1, most: int = LARGEST) -> None:
+    """Raise InvalidInputError unless the value is a whole number of at least `least` and at most `most`."""
+    if not (is_whole(value) and least <= value <= most):  # type: ignore[operator]
+        is_small = most == LARGEST and not (is_whole(value) and value > most)  # type: ignore[operator]
+        legal = f"of at least {least}" if is_small else f"from {least} to {most}"
         raise InvalidInputError(field=field, received=value, legal=f"a whole number {legal}")
 
 

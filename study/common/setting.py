@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
-from study.common.errors import InvalidInputError, check_choice, check_count, check_name, check_range, is_whole
+from study.common.errors import LARGEST, InvalidInputError, check_choice, check_count, check_name, check_range, is_whole
 
 Dtype = Literal["str", "Int64", "float64", "boolean"]
 _KEY = "setting"
@@ -93,8 +93,8 @@ class Count(Kind):
 
     dtype, metavar = "Int64", "N"
 
-    def __init__(self, *, most: int | None = None) -> None:
-        self._most, self.legal = most, f"1 to {most}" if most else "≥ 1"
+    def __init__(self, *, most: int = LARGEST) -> None:
+        self._most, self.legal = most, f"1 to {most}" if most < LARGEST else "≥ 1"
 
     def check(self, name: str, value: Any) -> Any:
         """See `Kind`."""

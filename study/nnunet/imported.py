@@ -9,6 +9,7 @@ Nothing is unpickled.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +29,9 @@ from study.store.ledger import Ledger
 from study.store.prediction import CHECKPOINT, TRAINER_NAME
 from study.store.readings import MeterInfo
 from study.store.records import AttemptHeader, CostInterval, EpochReport, ImportedFrom, Phase
-from study.store.results import TrialResult, base_name, result_from
+from study.store.results import TrialResult, base_name, result_from, result_problem
 from study.store.specification import TrainingSettings, TrialSpec
+from study.store.stored import record_from_json
 from study.store.trial_folder import IMPORTED, TrialFolder
 
 REASON = "nnU-Net does not measure energy (imported run)"
@@ -146,7 +148,7 @@ def _run(fold: Path) -> StockRun:
     names = sorted(fold.glob("training_log*.txt"))
     logs = sorted((log for log in map(read_log, names) if log is not None), key=lambda log: log.began)
     spec = _spec(fold, trainer, plan, debug, logs)
-    return StockRun(
+    run = StockRun(
         spec=spec,
         result=_result(fold, spec, description),
         attempts=_attempts(spec, description, debug, logs),
@@ -162,12 +164,25 @@ def _run(fold: Path) -> StockRun:
             },
         ),
     )
+    if wrong := _unreadable(run):
+        raise MissingDataError(f"{fold} cannot be imported, for nobody could read the trial: {wrong}")
+    return run
+
+
+def _unreadable(run: StockRun) -> str | None:
+    """What a reader of the trial would refuse: a Dice above 1, a time beyond any."""
+    try:
+        for record in (run.result, *run.attempts, *run.intervals, *run.epochs):
+            record_from_json(type(record), json.dumps(record_to_json(record)).encode())
+    except ValueError as error:
+        return str(error)
+    return result_problem(run.result, run.spec)
 
 
 def _model(folder: Path) -> tuple[str, NetworkPlan, dict[str, Any]]:
     """Trainer, plan and dataset.json of a model folder."""
     named = _MODEL.fullmatch(folder.name)
-    if named is None:
+    if named is None or not folder.name.isprintable():
         raise MissingDataError(f"{folder} is not named as nnU-Net does, TRAINER__PLANS__CONFIGURATION")
     if named["trainer"] == TRAINER_NAME:
         raise MissingDataError(f"{folder} was trained by this project: name its study, nothing has to be imported")
@@ -185,10 +200,16 @@ def _spec(
 ) -> TrialSpec:
     done = {epoch.number for log in logs for epoch in log.epochs if epoch.seconds is not None}
     count = max(done, default=-1) + 1
-    missing = sorted(set(range(count)) - done)
+    missing = next((number for number in range(count) if number not in done), None)
     expected = int(_debug_number(debug, "num_epochs") or count)
-    if missing or count < expected or not count:
-        lacks = f"epoch {missing[0]}" if missing else f"epochs from {count} of {expected}" if count else "any epoch"
+    if missing is not None or count < expected or not count:
+        lacks = (
+            f"epoch {missing}"
+            if missing is not None
+            else f"epochs from {count} of {expected}"
+            if count
+            else "any epoch"
+        )
         raise MissingDataError(
             f"the logs of {fold} do not have {lacks}, so what it took is not known; put all of its "
             "training_log_*.txt there"
@@ -355,7 +376,7 @@ def _json(path: Path) -> dict[str, Any]:
         return dict(files.read_json(path))
     except FileNotFoundError:
         raise MissingDataError(f"no {path}: nnU-Net writes it beside every model") from None
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise MissingDataError(f"{path} is damaged: {error}; copy it again") from error
 
 

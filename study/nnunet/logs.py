@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from study.common import files
 from study.common.errors import MissingDataError
 
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?): ?(.*)")
@@ -69,11 +70,13 @@ def read_log(path: Path) -> TrainingLog | None:
         MissingDataError: it is no log of nnU-Net's, or an epoch in it is damaged.
     """
     # Written in whatever encoding the locale had; what matters is ASCII.
-    lines = [
-        found for found in map(_LINE.match, path.read_text(encoding="utf-8", errors="replace").splitlines()) if found
-    ]
+    try:
+        text = files.read_whole(path).decode(errors="replace")
+    except OSError as error:
+        raise MissingDataError(f"{path} cannot be read: {error.strerror}") from error
+    lines = [found for found in map(_LINE.match, text.splitlines()) if found]
     if not lines:
-        if path.stat().st_size:
+        if text:
             raise MissingDataError(f"{path} is no log of nnU-Net: no line begins with a time, 2026-11-02 10:00:00")
         return None
     stamped = [(_time(path, line[1]), line[2].strip()) for line in lines]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -61,7 +60,7 @@ def read_plan(path: Path, configuration: str) -> NetworkPlan:
         InvalidInputError: no such configuration, or one whose patch does not fit its strides.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = files.read_json(path)
         return plan_from_document(document, document["configurations"], configuration)
     except FileNotFoundError:
         raise MissingDataError(f"no plans at {path}; `python -m study prepare` makes them") from None

@@ -210,7 +210,7 @@ def begun(folder: TrialFolder) -> int | None:
 
 def _folders(ledger: Ledger) -> list[TrialFolder]:
     """All folders of trials, also those that have lost their specification."""
-    place = ledger.root / "trials"
+    place = ledger.trials_folder
     if not place.is_dir():
         return []
     with os.scandir(place) as entries:

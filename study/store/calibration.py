@@ -6,6 +6,7 @@ one training alone on the machine; a file of other hardware or another plan is r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,8 +103,22 @@ class Calibration(Stored):
         try:
             files.write_json(path, record_to_json(self))
         except OSError as error:
-            legal, remedy = "a file that can be written", "name another one with --out, and with --costs-from later"
-            raise InvalidInputError(field="--out", received=str(path), legal=legal, remedy=remedy) from error
+            raise _not_writable(path) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise InvalidInputError where `Calibration.write` could not, before anything is timed."""
+    try:
+        files.make_folder(path.parent)
+    except OSError as error:
+        raise _not_writable(path) from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise _not_writable(path)
+
+
+def _not_writable(path: Path) -> InvalidInputError:
+    legal, remedy = "a file that can be written", "name another one with --out, and with --costs-from later"
+    return InvalidInputError(field="--out", received=str(path), legal=legal, remedy=remedy)
 
 
 def network_of(spec: TrialSpec) -> tuple[str, ...]:

@@ -31,12 +31,15 @@ each training of a point that confirms it: those are no part of what the search 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from study.common import files
 from study.common.errors import LedgerError, check_name
@@ -45,13 +48,30 @@ from study.store import locks
 from study.store.holders import Holder
 from study.store.records import Confirmation
 from study.store.specification import TrialSpec
-from study.store.stored import record_from_json
+from study.store.stored import check_kinds, record_from_json
 from study.store.trial_folder import TrialFolder, holding
 
 # Keys of a space's identity that may grow, and the one that holds what its defaults came to.
 EXTENSIBLE, RESOLVED = ("folds", "seeds"), "resolved"
 # Of a line of points.jsonl: the number of the point that a training confirms.
 CONFIRMS, CONFIRMATION = "confirms", "confirmation.json"
+
+
+class _Space(TypedDict, total=False):
+    """What is read of a space, of what `SearchSpace.identity` has."""
+
+    searcher: str
+    stopping: str
+    objectives: list[str]
+    folds: list[int]
+    seeds: list[int]
+    resolved: dict[str, str | list[str]]
+
+
+class _Header(TypedDict, total=False):
+    space: _Space | None
+    provenance: dict[str, dict[str, Any]] | None
+    trackers: dict[str, str] | None
 
 
 def differences(stored: Mapping[str, Any], defaults: Mapping[str, Any], space: Mapping[str, Any]) -> list[str]:
@@ -77,7 +97,7 @@ def recorded_defaults(header: Mapping[str, Any]) -> dict[str, Any]:
     if RESOLVED in space:
         return dict(space[RESOLVED])
     # Studies from before they were recorded name dataset, plans and configuration in their provenance.
-    named = header.get("provenance", {}).get("data", {})
+    named = (header.get("provenance") or {}).get("data", {})
     return {name.split("/")[0]: name.split("/")[1] for name in named}
 
 
@@ -221,12 +241,11 @@ class Ledger:
     def header(self) -> dict[str, Any]:
         """Content of study.json."""
         try:
-            header = files.read_json(self.root / "study.json")
+            header: dict[str, Any] = files.read_json(self.root / "study.json")
+            check_kinds(_Header, header)
         except (OSError, ValueError) as error:
             path = self.root / "study.json"
-            raise LedgerError(f"{path} is not readable JSON: {error}; restore it from a backup") from error
-        if not isinstance(header, dict) or not isinstance(header.get("space"), dict | None):
-            raise LedgerError(f"{self.root / 'study.json'} is not a study header; restore it from a backup")
+            raise LedgerError(f"{path} is no study's header: {error}; restore it from a backup") from error
         return header
 
     def amend(self, **fields: Any) -> None:
@@ -235,8 +254,20 @@ class Ledger:
 
     def trials(self) -> list[TrialFolder]:
         """All trials, oldest specification first."""
-        found = (self.root / "trials").glob("*/spec.json")
+        found = self.trials_folder.glob("*/spec.json")
         return [TrialFolder(path.parent) for path in sorted(found, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
+
+    @property
+    def trials_folder(self) -> Path:
+        """Where they are, which may not be there yet.
+
+        Raises:
+            LedgerError: something else is there: what was trained is not taken for nothing.
+        """
+        place = self.root / "trials"
+        if os.path.lexists(place) and not place.is_dir():
+            raise LedgerError(f"{place} is no folder, or a link to one that is not there; mount or restore it")
+        return place
 
     def look(self) -> None:
         """Look at all trials at once: whether a process elsewhere still works on one takes seconds to see."""

@@ -124,7 +124,7 @@ class StatusBoard:
 
     def _folders(self) -> list[TrialFolder]:
         """All trials in order; only new ones are looked at."""
-        place = self._ledger.root / "trials"
+        place = self._ledger.trials_folder
         names = {path.name for path in place.iterdir()} if place.is_dir() else set()
         for name in names - self._order.keys():
             since = begun(TrialFolder(place / name))

@@ -48,6 +48,16 @@ def record_from_json(cls: type[_T], content: bytes) -> _T:
         raise ValueError(_in_words(error)) from None
 
 
+def check_kinds(kind: Any, document: Any) -> None:
+    """Raise ValueError unless the fields of a document that a TypedDict names are of its types."""
+    from pydantic import ValidationError
+
+    try:
+        _reader(kind).validate_python(document, strict=True)
+    except ValidationError as error:
+        raise ValueError(_in_words(error)) from None
+
+
 def records_from_lines(cls: type[_T], lines: Sequence[bytes]) -> list[_T]:
     """The records of JSON lines; see `record_from_json`. The message names the line."""
     from pydantic import ValidationError
@@ -81,7 +91,7 @@ def _in_words(error: ValidationError) -> str:
     """The first that is wrong."""
     found = error.errors(include_url=False)[0]
     kind, where, message = found["type"], ".".join(map(str, found["loc"])), found["msg"]
-    if kind == "dataclass_type" and not where:
+    if kind in ("dataclass_type", "dict_type") and not where:
         return "it is no JSON object"
     if kind == "missing":
         return f"{where} is missing"

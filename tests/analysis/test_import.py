@@ -231,7 +231,7 @@ def edited(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
     return change_file
 
 
-LOG = "training_log*.txt"
+LOG, SUMMARY = "training_log*.txt", "validation/summary.json"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model": (lambda fold: (fold.parent / "plans.json").unlink(), "is no results folder of nnU-Net"),
     "no fold": (lambda fold: shutil.rmtree(fold), "is no results folder of nnU-Net"),
@@ -261,6 +261,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no time": (edited(LOG, lambda text: text.replace("2026-11-02 10:02", "2026-19-02 10:02")), "which is none"),
     "no dataset": (lambda fold: (fold.parent / "dataset.json").unlink(), "no .*dataset.json"),
+    "an epoch beyond any": (
+        edited(LOG, lambda text: text.replace("Epoch 3 ", "Epoch 99999999999 ")),
+        "not have epoch 3",
+    ),
+    "pipes": (lambda fold: os.mkfifo(fold / "training_log_z.txt"), "training_log_z.txt cannot be read: .* no regular"),
+    "a pipe for the plans": (
+        lambda fold: ((fold.parent / "plans.json").unlink(), os.mkfifo(fold.parent / "plans.json")),
+        "is no results folder|it is no regular file",
+    ),
+    "a Dice of 2": (edited(SUMMARY, lambda text: text.replace("0.9", "2.0", 1)), "nobody could read the trial: .*dice"),
+    "another mean": (edited(SUMMARY, lambda text: text.replace("0.75", "0.1")), "its Dice 0.1 is not the mean"),
+    "the year 9999": (edited(LOG, lambda text: text.replace("2026-11", "9999-11")), "started_at: received"),
+    "a time beyond any": (edited(LOG, lambda text: text.replace("12.5 s", "1e300 s")), "seconds: received 1e[+]300"),
     "half a debug": (edited("debug.json", lambda text: text[:9]), "debug.json is damaged"),
 }
 
