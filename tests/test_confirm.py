@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from searching import FAILED, FINISHED, GRID_SPACE, INFEASIBLE, OPTUNA_SPACE, finish, ledger_of, lookup, proposer_of
 from studies import TRAINING, WAIT_SECONDS, run_to_end, write_space
 
-from analysis.page.sections import confirmation
+from analysis.page.answer import confirmation
 from study.__main__ import main
 from study.common.errors import InvalidInputError, LedgerError
 from study.search.confirming import Confirmer

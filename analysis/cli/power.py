@@ -17,6 +17,7 @@ from analysis.cli.options import add_source_options, evidence_from, print_table
 from analysis.comparison.pairs import budget_words, dice
 from analysis.statistics.tests import error_of_difference, smallest_difference
 from analysis.tables.format import Table
+from analysis.tables.methods import METHOD_LABELS
 from study.common.errors import check_range
 
 EXAMPLES = """  python -m analysis power studies/hippo
@@ -53,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from analysis.comparison.compare import compare
-    from analysis.tables.methods import METHOD_LABELS
 
     check_range("training-sd", args.training_sd, 0, 1)
     rows = power(compare(evidence_from(args), baseline=args.baseline).with_rows().rows, training_sd=args.training_sd)

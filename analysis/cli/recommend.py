@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.cli.options import add_source_options, reading
 from study.buckets.storage import place
-from study.common.errors import InvalidInputError
+from study.common.errors import InvalidInputError, MissingDataError
 from study.common.setting import number
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ def _mode(args: argparse.Namespace) -> str:
 def _of_dataset(evidence: Evidence, name: str | None) -> Evidence:
     """The part about the one dataset that is meant."""
     from analysis.fronts.captions import states
-    from study.common.errors import MissingDataError
 
     names = evidence.datasets
     if not names:

@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from study.buckets.storage import place
+from study.common.errors import LedgerError, check_count
 from study.common.setting import whole
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay each dataset of each study by itself."""
-    from study.common.errors import check_count
-
     check_count("--shuffles", args.shuffles, least=0, most=10_000)
     found = []
     for study in args.studies:
@@ -54,7 +53,6 @@ def _history(study: Path | str) -> list[Past]:
     """
     from analysis.fronts.stops import Past, history_of
     from study.buckets.view import reading
-    from study.common.errors import LedgerError
     from study.common.files import read_json
     from study.store.ledger import Ledger
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from analysis.tables.columns import CIRCUMSTANCE_NAMES, MEASURED_NAMES, POINT_COLUMNS, SETTING_NAMES, dtypes
 from analysis.tables.frame import FINISHED
@@ -28,10 +29,7 @@ from study.common.setting import settings_of
 from study.curriculum.schemes import Axes
 from study.store.specification import PLANS, TrainingSettings
 
-if TYPE_CHECKING:
-    from pandas.api.typing import DataFrameGroupBy
-
-    Groups: TypeAlias = DataFrameGroupBy[Any, Any]
+Groups: TypeAlias = "DataFrameGroupBy[Any, Any]"
 
 # Settings worth a word in a point's summary when they differ between the points of a dataset, and how they read.
 _TOLD = {

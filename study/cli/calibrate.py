@@ -13,6 +13,8 @@ from study.cli.options import add_data_option, local
 from study.common.errors import InvalidInputError, check_range
 from study.common.setting import number, whole
 from study.common.terminal import output_to, say
+from study.curriculum.schemes import SCHEMES
+from study.store.specification import TrialSpec
 
 if TYPE_CHECKING:
     from study.nnunet.datasets import DataPaths
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from study.search.space import SearchSpace
     from study.search.trials import Lookup
     from study.store.calibration import Calibration
-    from study.store.specification import TrialSpec
 
 EXAMPLES = """\
   python -m study calibrate --data data --dataset 4
@@ -102,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _space(args: argparse.Namespace) -> SearchSpace:
     """The space that was named, or every named scheme, with what the command line says of data and machine."""
-    from study.curriculum.schemes import SCHEMES
     from study.search.document import load_space, space_from
 
     schemes = {"name": "schemes", "searcher": "grid", "curriculum": {"scheme": list(SCHEMES)}}

@@ -27,7 +27,8 @@ from study.common.errors import InvalidInputError, check_count, check_range
 from study.common.serialize import record_to_json
 from study.common.setting import number, whole
 from study.common.terminal import say, time_left
-from study.store.records import OFF, UNDECIDED, Confirmed
+from study.store.records import OFF, UNDECIDED, Confirmation, Confirmed
+from study.store.results import DEFAULT_TOLERANCE_MM, NSD, Metrics
 from study.store.trial_folder import RESULT, TrialFolder
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from study.search.space import SearchSpace
     from study.search.trials import Lookup
     from study.store.ledger import Ledger
-    from study.store.records import Confirmation
-    from study.store.results import Metrics
 
 EXAMPLES = """\
   python -m study confirm studies/hippo --data data --max-gpu-hours 40
@@ -152,8 +151,6 @@ def _machine(folder: TrialFolder) -> dict[str, Any]:
 
 def _metrics(folder: TrialFolder) -> Metrics:
     """What a finished trial has beside Dice."""
-    from study.store.results import DEFAULT_TOLERANCE_MM, NSD, Metrics
-
     result = folder.result()
     found = {} if result is None else result.metrics
     tolerance = found[NSD].tolerance_mm if NSD in found else None

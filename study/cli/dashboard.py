@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from study.buckets.storage import is_url, place
+from study.common.errors import LedgerError, check_count
 from study.common.setting import whole
 from study.store.ledger import Ledger
 
@@ -37,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from study.buckets.view import reading
-    from study.common.errors import check_count
     from study.common.tables import PlainConsole
 
     check_count("--port", args.port, least=0, most=HIGHEST_PORT)
@@ -68,8 +68,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_storage(storage: str | None, ledger: Ledger) -> None:
     """Raise LedgerError for a file that would be part of the study."""
-    from study.common.errors import LedgerError
-
     if storage is None or (is_url(storage) and not storage.startswith(SQLITE)):
         return
     if Path(storage.removeprefix(SQLITE)).resolve().is_relative_to(ledger.root.resolve()):

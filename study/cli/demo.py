@@ -7,7 +7,8 @@ from pathlib import Path
 
 from study.cli.options import local
 from study.common.terminal import say
-from study.nnunet.datasets import DataPaths
+from study.nnunet.datasets import DataPaths, data_paths
+from study.nnunet.plans import SmallPlan
 
 EXAMPLES = """\
   python -m study demo --out studies/demo
@@ -49,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def prepare_phantoms(folder: Path) -> DataPaths:
     """Embedded data under a folder, made and prepared with a small plan unless it is there already."""
     from study.cli.prepare import progress_bar
-    from study.nnunet.datasets import data_paths
     from study.nnunet.phantom import NAME, write_phantom_dataset
-    from study.nnunet.plans import SmallPlan
     from study.nnunet.prepare import prepare
     from study.nnunet.prepare.sources import PlansRecipe, raw_source
 

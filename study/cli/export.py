@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from study.buckets.storage import place, url_of
 from study.cli.options import add_tracker_options, local, trackers_of
 from study.common.errors import InvalidInputError, LedgerError, MachineError, MissingDataError
+from study.common.files import name_of
 from study.common.setting import whole
 from study.common.terminal import complain, say
+from study.common.trackers import check_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _track(args: argparse.Namespace, trackers: Mapping[str, str]) -> None:
     from study.buckets.view import reading
-    from study.common.files import name_of
-    from study.common.trackers import check_target
     from study.run.trackers import PASS_SECONDS, Teller
     from study.store.ledger import Ledger
 

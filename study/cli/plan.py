@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from study.cli.costs import add_costs_option
+from study.cli.costs import Sources, add_costs_option, opened
 from study.cli.options import (
     LEARNING_RATE,
     add_curriculum_options,
@@ -25,6 +25,7 @@ from study.curriculum.data_curriculum import phase_iterations
 from study.curriculum.schemes import Axes
 from study.curriculum.table import curriculum_as_json, first_phase_words, rich_table, shortfalls, size_text, summary
 from study.nnunet.plans import read_plan
+from study.store.specification import TrainingSettings
 from study.store.training_settings import LearningRates
 
 EXAMPLES = """\
@@ -91,9 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _costs(args: argparse.Namespace, axes: Axes) -> list[str]:
     """What one training will cost, on each kind of hardware that is known of."""
-    from study.cli.costs import Sources, opened
     from study.search.trials import make_spec
-    from study.store.specification import TrainingSettings
 
     if args.plans is None:
         legal = "left out without --plans FILE: costs are those of a network"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,12 @@ from study.common.errors import MissingDataError, check_choice
 from study.common.setting import whole
 from study.common.terminal import say
 from study.curriculum.data_curriculum import DEFAULT_METRIC, METRICS
-from study.nnunet.datasets import PreparedDataset
-from study.ranking.files import MEAN_RANK, PAIRS, PICTURE, RankedCase, read_table
+from study.nnunet.datasets import PreparedDataset, data_paths, find_dataset
+from study.ranking.files import FOLDER, MEAN_RANK, PAIRS, PICTURE, TABLE, RankedCase, read_table
 from study.ranking.images import CommonLayout, case_folder
-from study.ranking.make import Made
+from study.ranking.make import Made, RankingSettings, Report, make_ranking
 from study.ranking.similarity import GridImage
-from study.ranking.work import lay_on_grid
-
-if TYPE_CHECKING:
-    from study.ranking.make import Report
-    from study.ranking.work import Spread
+from study.ranking.work import Spread, lay_on_grid
 
 LISTED_CASES = 5
 EXAMPLES = """\
@@ -79,9 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Rank the cases, or say that they are ranked; list the first and draw the picture."""
     from study.common.machine import usable_cores
-    from study.nnunet.datasets import data_paths, find_dataset
-    from study.ranking.files import FOLDER
-    from study.ranking.make import RankingSettings, make_ranking
 
     check_choice("--metric", args.metric, METRICS)
     workers = usable_cores() if args.workers is None else need_whole("--workers", args.workers)
@@ -151,8 +144,6 @@ def _terminal() -> Iterator[tuple[Report, Callable[[str], None]]]:
 
 
 def _print(made: Made, metric: str, drawn_before: bool, *, elsewhere: Path | None) -> None:
-    from study.ranking.files import PICTURE, TABLE
-
     ranking = made.ranking
     what = f"{ranking.dataset} fold {ranking.fold}"
     nothing = ", nothing to do" if drawn_before else f", its picture now shows {metric}"

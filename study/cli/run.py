@@ -12,10 +12,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from study.buckets.storage import is_url, place
-from study.cli.costs import Costs, Sources, add_costs_option, at_a_time, memory_lines
+from study.cli.costs import Costs, Sources, add_costs_option, at_a_time, memory_lines, sources_of, study_preview
 from study.cli.options import (
     RESOURCES,
     add_cluster_options,
@@ -26,19 +26,21 @@ from study.cli.options import (
     trackers_of,
 )
 from study.common import terminal
+from study.common.errors import InvalidInputError, LedgerError, MissingDataError
 from study.common.setting import number, whole
-from study.common.tables import PlainConsole
+from study.common.tables import PlainConsole, wide_console
+from study.common.trackers import check_target, folder_of
 from study.curriculum.table import data_words, rich_table, shortfalls, summary
+from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.search.algorithms import draws
-from study.search.space import Point, SearchSpace
-from study.search.trials import Lookup, specs
+from study.search.space import Point, SearchSpace, resolved_space
+from study.search.trials import Lookup, check_data, prepared_lookup, specs
+from study.store.ledger import Ledger
+from study.store.outlook import StudyPreview
 from study.store.specification import TrialSpec
+from study.store.status import TrialStatus, study_status
 from study.store.stopping import STOPPING
-
-if TYPE_CHECKING:
-    from study.nnunet.datasets import DataPaths
-    from study.store.outlook import StudyPreview
-    from study.store.status import TrialStatus
+from study.store.trial_folder import TrialState
 
 EXAMPLES = """\
   python -m study run search_spaces/pgps.yaml --data data --dataset 4 --out studies/hippo --trials 12
@@ -86,12 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then run what is left to run."""
-    from study.cli.costs import sources_of
-    from study.common.errors import MissingDataError
-    from study.nnunet.datasets import data_paths
     from study.run.meter import check_country
-    from study.search.space import resolved_space
-    from study.search.trials import check_data, prepared_lookup
 
     if args.optuna_storage is not None:
         terminal.complain(NO_STORAGE)
@@ -128,9 +125,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _told_preview(space: SearchSpace, paths: DataPaths, sources: Sources) -> StudyPreview | None:
     """What a new study is to cost, said before anything is trained; None where nothing says."""
-    from study.cli.costs import Costs, at_a_time, study_preview
-    from study.search.trials import prepared_lookup
-
     costs = Costs(sources)
     preview = study_preview(space, prepared_lookup(paths), costs)
     for line in costs.lines(at_a_time(space)) if preview else ():
@@ -141,8 +135,6 @@ def _told_preview(space: SearchSpace, paths: DataPaths, sources: Sources) -> Stu
 def _header(out: Path | str | None) -> dict[str, Any]:
     """Header of the study that is to be continued, empty when there is none yet."""
     from study.buckets.view import reading
-    from study.common.errors import LedgerError
-    from study.store.ledger import Ledger
 
     try:
         if out is not None and (is_url(out) or (Path(out) / "study.json").exists()):
@@ -196,8 +188,6 @@ def start(
     from study.buckets.shared_ledger import study_ledger
     from study.cli.live import closing, finishing
     from study.cluster.local import configure_ray
-    from study.common.tables import wide_console
-    from study.store.status import study_status
 
     _check_cluster(space, address)
     console = wide_console()
@@ -239,8 +229,6 @@ def _with_live_table(console: PlainConsole, patience: Mapping[str, Any], **run: 
 
 def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaints: Sequence[str]) -> int:
     """A line for each trial that has no Dice and for each point that was lost; the exit code."""
-    from study.store.trial_folder import TrialState
-
     for row in rows:
         if row.last_error:
             console.print(f"{row.trial_id} {row.state.value}: {row.last_error}; log: {row.log}")
@@ -251,8 +239,6 @@ def _tell_troubles(console: PlainConsole, rows: Sequence[TrialStatus], complaint
 
 def check_trackers(space: SearchSpace) -> None:
     """Refuse what cannot be told of the study, before anything is written."""
-    from study.common.trackers import check_target, folder_of
-
     for tracker, target in space.trackers.items():
         check_target(tracker, target, f"trackers.{tracker}")
         if (folder := folder_of(tracker, target)) is not None:
@@ -261,8 +247,6 @@ def check_trackers(space: SearchSpace) -> None:
 
 def _outside_job_folder(out: Path | str, field: str = "--out") -> Path | str:
     """A folder, unless it would vanish with a submitted job's working directory."""
-    from study.common.errors import InvalidInputError
-
     if not is_url(out) and JOB_FOLDER in Path(out).resolve().parts:
         raise InvalidInputError(
             field=field,
@@ -274,8 +258,6 @@ def _outside_job_folder(out: Path | str, field: str = "--out") -> Path | str:
 
 def previous_stage(space: SearchSpace, args: argparse.Namespace) -> Path | None:
     """The segmentations of the stage before, for a cascade."""
-    from study.common.errors import InvalidInputError
-    from study.nnunet.datasets import data_paths, find_dataset
     from study.nnunet.paths import previous_stage_folder
 
     folder = None

@@ -17,12 +17,12 @@ from study.common.errors import InvalidInputError, LedgerError, StudyError
 from study.common.setting import number
 from study.store import locks
 from study.store.ledger import Ledger
+from study.store.records import Confirmation
 from study.store.trial_folder import RESULT, SPEC, TrialFolder, TrialState
 
 if TYPE_CHECKING:
     from study.buckets.view import View
     from study.common.tables import PlainConsole
-    from study.store.records import Confirmation
     from study.store.status import TrialStatus
 
 EXAMPLES = """\

@@ -29,13 +29,20 @@ from study.cli.options import (
     stall_seconds_of,
     training_from,
 )
+from study.common.machine import MachineShare, resolve_device
 from study.common.serialize import record_to_json
 from study.common.setting import number, whole
-from study.common.terminal import time_left
+from study.common.terminal import output_to, say, time_left
 from study.curriculum.table import data_words, size_text
+from study.nnunet.datasets import data_paths, find_dataset
+from study.nnunet.identity import check_neighbours
+from study.nnunet.paths import previous_stage_folder
+from study.run.meter import check_country
 from study.run.progress import Progress, StopRequest
+from study.run.provenance import Workplace, inputs_of
 from study.run.trial import FinishedTrial, run_trial
 from study.store.costs import Charge, CostSegment
+from study.store.ledger import Ledger
 from study.store.prediction import predict_command
 from study.store.records import EpochReport, Phase
 from study.store.results import DEFAULT_TOLERANCE_MM, HD95, METRICS, NSD, Metrics
@@ -95,8 +102,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, resume, or show what is stored."""
-    from study.run.meter import check_country
-
     energy = Energy(meter=args.meter, country=args.country, pue=args.pue)
     check_country(args.country)
     metrics = Metrics(names=tuple(args.metrics), nsd_tolerance_mm=args.nsd_tolerance_mm)
@@ -105,13 +110,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: Metrics) -> int:
     from study.buckets.checkout import checkout_of_one
-    from study.common.machine import MachineShare, resolve_device
-    from study.common.terminal import output_to, say
-    from study.nnunet.datasets import data_paths, find_dataset
-    from study.nnunet.identity import check_neighbours
-    from study.nnunet.paths import previous_stage_folder
-    from study.run.provenance import Workplace, inputs_of
-    from study.store.ledger import Ledger
 
     paths = data_paths(args.data)
     dataset = find_dataset(paths, args.dataset)
@@ -143,7 +141,6 @@ def _train(args: argparse.Namespace, spec: TrialSpec, energy: Energy, metrics: M
 
 
 def _spec(args: argparse.Namespace) -> TrialSpec:
-    from study.nnunet.datasets import data_paths
     from study.search.trials import make_spec, prepared_lookup, ranked_cases
 
     axes, training, fold = axes_from(args), training_from(args), need_whole("fold", args.fold)

@@ -23,9 +23,9 @@ from html import escape
 from pathlib import Path
 
 from study.buckets.storage import place
-from study.buckets.view import scratch
-from study.common.errors import StudyError
-from study.common.server import Response
+from study.buckets.view import reading, scratch
+from study.common.errors import StudyError, check_count
+from study.common.server import Response, Server
 from study.common.setting import whole
 from study.common.terminal import time_left, visible
 from study.common.trackers import trouble_words, troubles
@@ -58,10 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    from study.buckets.view import reading
-    from study.common.errors import check_count
-    from study.common.server import Server
-
     check_count("--port", args.port, least=0, most=HIGHEST_PORT)
     with reading(args.study) as (folder, view):
         watched = Watched(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study.common.errors import LedgerError, StudyError
-from study.curriculum.schemes import Axes
+from study.curriculum.schemes import SCHEMES, Axes
 from study.curriculum.table import size_text
 from study.store import locks
 from study.store.audit import UNFORESEEN, Records, begun, read_trial, reading_many
@@ -288,8 +288,6 @@ def scheme_words(row: TrialStatus) -> str:
 
 
 def _scheme(row: TrialStatus) -> str:
-    from study.curriculum.schemes import SCHEMES
-
     if row.axes is None:
         return "-"
     named = SCHEMES.get(row.scheme)
