@@ -26,17 +26,9 @@ from study.common.errors import DataIntegrityError, InvalidInputError, MachineEr
 from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.phantom import write_phantom_dataset
 from study.nnunet.plans import PLANS_OF_PLANNER, SmallPlan
-from study.nnunet.prepare import (
-    PlansRecipe,
-    Preparation,
-    PreparationProgress,
-    RawFolder,
-    msd_source,
-    prepare,
-    raw_source,
-    step_count,
-)
-from study.nnunet.prepare.steps import planner_class
+from study.nnunet.prepare import Preparation, PreparationProgress, prepare
+from study.nnunet.prepare.sources import PlansRecipe, RawFolder, msd_source, raw_source
+from study.nnunet.prepare.steps import planner_class, step_count
 from study.store.locks import held
 
 SMALL = SmallPlan(max_features=8, patch_size=(32, 32, 32))

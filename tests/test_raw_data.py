@@ -23,8 +23,8 @@ from study.nnunet import integrity
 from study.nnunet.datasets import DataPaths, dataset_id, description_problems
 from study.nnunet.integrity import look, oddities
 from study.nnunet.phantom import write_phantom_dataset
-from study.nnunet.prepare import msd_source, prepare, raw_source, sources
-from study.nnunet.prepare.sources import inventory, is_inventory
+from study.nnunet.prepare import prepare, sources
+from study.nnunet.prepare.sources import inventory, is_inventory, msd_source, raw_source
 
 
 @pytest.mark.parametrize(

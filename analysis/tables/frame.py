@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.columns import TABLES, Column, dtypes
-from analysis.tables.rows import UNREADABLE, trial_rows
+from analysis.tables.rows import trial_rows
 from study.common import files
 from study.common.errors import LedgerError
 from study.common.setting import Dtype
@@ -27,7 +27,6 @@ from study.store.audit import folders, reading_ahead
 from study.store.ledger import Ledger
 from study.store.trial_folder import RESULT
 
-__all__ = ["FINISHED", "KEY", "UNREADABLE", "Tables", "joined", "read_studies", "tables_of"]
 FINISHED = "finished"
 KEY = ["study", "trial_id"]
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def prepare_phantoms(folder: Path) -> DataPaths:
     """Embedded data under a folder, made and prepared with a small plan unless it is there already."""
-    from study.cli.prepare import progress_bar
+    from study.cli.live import preparation_bar
     from study.nnunet.phantom import NAME, write_phantom_dataset
     from study.nnunet.prepare import prepare
     from study.nnunet.prepare.sources import PlansRecipe, raw_source
@@ -60,6 +60,6 @@ def prepare_phantoms(folder: Path) -> DataPaths:
     if not (raw / "dataset.json").exists():
         write_phantom_dataset(paths.raw)
     recipe = PlansRecipe(small=SmallPlan(patch_size=PATCH_SIZE, max_features=MAX_FEATURES, batch_size=BATCH_SIZE))
-    with progress_bar(recipe) as report:
+    with preparation_bar(recipe) as report:
         prepare(raw_source(raw, None), paths, recipe, report=report)
     return paths

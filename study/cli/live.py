@@ -10,10 +10,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from study.common.tables import PlainConsole
 from study.common.terminal import python, time_left
@@ -21,6 +24,10 @@ from study.store.ledger import Ledger
 from study.store.outlook import StudyPreview, outlook, recorded_preview
 from study.store.status import StatusBoard, TrialStatus, best, counts, last_ones, print_table, rich_table, scheme_words
 from study.store.trial_folder import TrialState
+
+if TYPE_CHECKING:
+    from study.nnunet.prepare import PreparationProgress
+    from study.nnunet.prepare.sources import PlansRecipe
 
 ENDED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.INFEASIBLE)
 
@@ -155,3 +162,28 @@ def watch(
                     console.print(line)
             time.sleep(seconds)
             refresh()
+
+
+@contextmanager
+def bar(*columns: ProgressColumn) -> Iterator[Progress]:
+    """A progress bar on standard error, gone when it is done; none where that is no terminal."""
+    console = PlainConsole(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        yield shown
+
+
+@contextmanager
+def preparation_bar(recipe: PlansRecipe) -> Iterator[Callable[[PreparationProgress], None]]:
+    """One bar for all steps of a preparation; yields what `prepare` reports to."""
+    from study.nnunet.prepare.steps import step_count
+
+    step, cases = TextColumn("{task.description:36}", markup=False), TextColumn("{task.fields[cases]}", markup=False)
+    with bar(step, BarColumn(), cases, TimeElapsedColumn()) as shown:
+        task = shown.add_task("checking", total=step_count(recipe), cases="")
+
+        def report(progress: PreparationProgress) -> None:
+            share = progress.done / progress.cases if progress.cases else 0.0
+            cases = f"{progress.done} of {progress.cases} cases" if progress.cases else ""
+            shown.update(task, description=progress.step, completed=progress.index + share, cases=cases)
+
+        yield report

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from study.nnunet.datasets import data_paths, dataset_id
 from study.nnunet.plans import DEFAULT_BATCH_SIZE, DEFAULT_PLANNER, SmallPlan, planner_named
 
 if TYPE_CHECKING:
-    from study.nnunet.prepare import Preparation, PreparationProgress
+    from study.nnunet.prepare import Preparation
     from study.nnunet.prepare.sources import PlansRecipe, RawFolder
 
 EXAMPLES = """\
@@ -52,39 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the dataset, or say that it is prepared."""
+    from study.cli.live import preparation_bar
     from study.nnunet.prepare import prepare
 
     source, recipes = _source(args), _recipes(args)
     workers = None if args.workers is None else need_whole("--workers", args.workers)
     for recipe in recipes:
-        with progress_bar(recipe) as report:
+        with preparation_bar(recipe) as report:
             done = prepare(source, data_paths(args.data), recipe, workers=workers, report=report)
         _print(done, recipe)
     say(f"next: {_next_command(done, recipe, args.data)}")
     return 0
-
-
-@contextmanager
-def progress_bar(recipe: PlansRecipe) -> Iterator[Callable[[PreparationProgress], None]]:
-    """One bar on the terminal for all steps of a preparation; yields what `prepare` reports to."""
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    from study.common.tables import PlainConsole
-    from study.nnunet.prepare.steps import step_count
-
-    step = TextColumn("{task.description:36}", markup=False)
-    columns = (step, BarColumn(), TextColumn("{task.fields[cases]}", markup=False))
-    console = PlainConsole(stderr=True)
-    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("checking", total=step_count(recipe), cases="")
-
-        def report(progress: PreparationProgress) -> None:
-            share = progress.done / progress.cases if progress.cases else 0.0
-            cases = f"{progress.done} of {progress.cases} cases" if progress.cases else ""
-            bar.update(task, description=progress.step, completed=progress.index + share, cases=cases)
-
-        yield report
 
 
 def _source(args: argparse.Namespace) -> RawFolder:

@@ -118,29 +118,20 @@ def _spread(address: str | None, folder: Path) -> Iterator[tuple[Spread | None, 
 @contextmanager
 def _terminal() -> Iterator[tuple[Report, Callable[[str], None]]]:
     """One bar on the terminal; yields what `make_ranking` reports to and what it says its lines to."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from study.common.tables import PlainConsole
+    from study.cli.live import bar
 
-    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description:18}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Bar(
-        *columns,
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        tasks = dict[str, int]()
+    with bar(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as shown:
+        tasks = dict[str, TaskID]()
 
         def report(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                tasks[step] = bar.add_task(step, total=total)
-            bar.update(tasks[step], completed=done)  # type: ignore[arg-type]
+                tasks[step] = shown.add_task(step, total=total)
+            shown.update(tasks[step], completed=done)
 
-        yield report, console.print
+        yield report, shown.console.print
 
 
 def _print(made: Made, metric: str, drawn_before: bool, *, elsewhere: Path | None) -> None:

@@ -46,20 +46,9 @@ from study.nnunet.datasets import (
     find_dataset,
     too_few_cases,
 )
-from study.nnunet.prepare.sources import PlansRecipe, RawFolder, is_converted_from, msd_source, raw_source
-from study.nnunet.prepare.steps import PreparationJob, Step, preprocessed_cases, run_steps, step_count
+from study.nnunet.prepare.sources import PlansRecipe, RawFolder, is_converted_from
+from study.nnunet.prepare.steps import PreparationJob, Step, preprocessed_cases, run_steps
 from study.store import locks
-
-__all__ = [
-    "PlansRecipe",
-    "Preparation",
-    "PreparationProgress",
-    "RawFolder",
-    "msd_source",
-    "prepare",
-    "raw_source",
-    "step_count",
-]
 
 # nnU-Net's own number of processes.
 MOST_DEFAULT_WORKERS = 8
