@@ -30,7 +30,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
@@ -65,7 +64,7 @@ from analysis.tables.rows import UNREADABLE
 from analysis.tables.sources import DATA, SCHEMA_FILE, Grid, save
 from study import __version__
 from study.common.errors import MachineError
-from study.common.files import name_of, write_atomically
+from study.common.files import name_of, write_bytes
 
 PAGE, LIST, FOLDER = "report.html", "files.json", "report"
 DATA_FILES: tuple[str, ...] = (*(f"{DATA}/{name}.parquet" for name in TABLES), f"{DATA}/{SCHEMA_FILE}")
@@ -219,12 +218,8 @@ def write_folder(root: Path, drawn: Iterable[Drawn], tables: Tables, page: str) 
     # The list first of all, so that a report that is cut short is cleared too.
     listed = {LIST: json.dumps(sorted(contents), indent=1).encode()}
     for name, content in (listed | contents | {PAGE: page.encode(errors="backslashreplace")}).items():
-        write_atomically(root / name, partial(_put, content))
+        write_bytes(root / name, content)
     save(tables, root / DATA)
-
-
-def _put(content: bytes, handle: Any) -> None:
-    handle.write(content)
 
 
 def _left_in(root: Path) -> Iterator[Path]:

@@ -16,9 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 
@@ -28,7 +26,7 @@ from analysis.tables.format import amount
 from analysis.tables.frame import KEY, Tables, joined, read_studies
 from analysis.tables.rows import carbon_words
 from study.common.errors import LedgerError, check_range
-from study.common.files import write_atomically
+from study.common.files import write_bytes
 from study.run.meter import carbon_intensity_kg_per_kwh, check_country
 from study.store.records import TRAINING_PHASES
 
@@ -75,7 +73,7 @@ def save(tables: Tables, folder: Path) -> list[Path]:
     content = {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in tables.as_dict().items()}
     content[SCHEMA_FILE] = json.dumps(schema(), indent=1, ensure_ascii=False).encode()
     for name, data in content.items():
-        write_atomically(folder / name, partial(_put, data))
+        write_bytes(folder / name, data)
     return [folder / name for name in content]
 
 
@@ -118,10 +116,6 @@ def _load_table(path: Path, name: str) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise LedgerError(f"{path} is not a table of {name} ({reason}); write the report anew") from error
-
-
-def _put(content: bytes, handle: IO[bytes]) -> None:
-    handle.write(content)
 
 
 def named_studies() -> list[Path]:

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from study.buckets.storage import SCHEMA, STUDY, Storage, StorageError, pieces_of
-from study.common.files import is_temporary, write_atomically
+from study.common.files import is_temporary, write_atomically, write_bytes
 
 # Records of the ledger, by the road from the trial's or study's folder. Nothing else becomes part of a commit.
 RECORD = re.compile(
@@ -337,5 +337,5 @@ def unpack(commit: Commit, folder: Path, *, durable: bool) -> None:
     for name, document in commit.documents.items():
         path, content = folder / name, document.content
         if not path.exists() or path.read_bytes() != content:
-            write_atomically(path, lambda handle, whole=content: handle.write(whole), durable=durable)  # type: ignore[misc]
+            write_bytes(path, content, durable=durable)
         os.utime(path, ns=(document.mtime_ns, document.mtime_ns))

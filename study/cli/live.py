@@ -21,15 +21,13 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from study.common.tables import PlainConsole
 from study.common.terminal import python, time_left
 from study.store.ledger import Ledger
-from study.store.outlook import StudyPreview, outlook, recorded_preview
+from study.store.outlook import ENDED, StudyPreview, outlook, recorded_preview
 from study.store.status import StatusBoard, TrialStatus, best, counts, last_ones, print_table, rich_table, scheme_words
 from study.store.trial_folder import TrialState
 
 if TYPE_CHECKING:
     from study.nnunet.prepare import PreparationProgress
     from study.nnunet.prepare.sources import PlansRecipe
-
-ENDED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.INFEASIBLE)
 
 
 class LiveTable:

@@ -324,9 +324,6 @@ def _text(words: str) -> str:
     return escape(visible(words))
 
 
-_AHEAD = (TrialState.NEW, TrialState.RUNNING, TrialState.INTERRUPTED)
-
-
 class Forecast:
     """Of a study; what has finished is read again only when more has."""
 
@@ -346,7 +343,7 @@ class Forecast:
         said = [f"Trained so far: {time_left(spent)}" + (f", {sum(carbon):.3g} kg CO₂." if carbon else ".")]
         if (previewed := study_outlook(self._ledger, rows)) is not None:
             return [*said, f"Against its preview: {previewed.words()}."]
-        ahead = [row for row in rows if row.state in _AHEAD and row.dataset]
+        ahead = [row for row in rows if row.state in _CHANGING and row.dataset]
         if not ahead:
             return said
         finished = sum(row.state is TrialState.FINISHED for row in rows)

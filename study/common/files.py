@@ -55,14 +55,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, durabl
             sync_folder(path.parent)
 
 
+def write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
+    """Replace a file by some content; see `write_atomically`."""
+    write_atomically(path, lambda handle: handle.write(content), durable=durable)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON document atomically.
 
     Raises:
         DiskFullError: there is no room; the old file is as it was.
     """
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda handle: handle.write(text.encode()))
+    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path | str) -> Any:

@@ -31,7 +31,7 @@ import torch
 
 from study.common import files
 from study.common.errors import LedgerError, MissingDataError, TrialInterrupted
-from study.common.files import sync_folder, write_atomically
+from study.common.files import sync_folder, write_bytes
 from study.nnunet import checkpoints
 from study.nnunet.plans import read_plan
 from study.nnunet.torch_tools import state_sha256
@@ -78,11 +78,11 @@ def save(folder: Path, checkpoint: dict[str, Any], *, final: bool) -> None:
     content = io.BytesIO()
     torch.save(checkpoint, content)
     if final:
-        write_atomically(folder / FINAL, lambda handle: handle.write(content.getbuffer()))
+        write_bytes(folder / FINAL, content.getbuffer())
         for older in (latest, previous, fresh):
             older.unlink(missing_ok=True)
         return
-    write_atomically(fresh, lambda handle: handle.write(content.getbuffer()))
+    write_bytes(fresh, content.getbuffer())
     if latest.exists():
         latest.replace(previous)
     fresh.replace(latest)

@@ -292,7 +292,7 @@ class Ledger:
         try:
             if not path.exists():
                 if by_hand:
-                    files.write_atomically(folder.path / "by_hand", lambda handle: handle.write(b""))
+                    files.write_bytes(folder.path / "by_hand", b"")
                 files.write_json(path, spec.to_json())
             elif (stored := folder.spec().trial_id) != spec.trial_id:
                 raise LedgerError(f"{path} specifies trial {stored}; delete it, and the same command writes it again")

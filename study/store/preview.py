@@ -240,8 +240,8 @@ class Basis:
         return Rates(trained, calibrated) if self.by_trials else Rates(calibrated, trained)
 
     @cached_property
-    def factors(self) -> list[Factors]:
-        """What each finished trial took over what the others predict of it."""
+    def factors(self) -> list[tuple[float, float | None, float | None]]:
+        """What each finished trial took over what the others predict of it: seconds of the loop, kWh, CPU seconds."""
         found = []
         for place, each in enumerate(self.trained):
             others = [*self.trained[:place], *self.trained[place + 1 :]]
@@ -275,10 +275,6 @@ class Basis:
         columns = zip(("seconds", "kWh", "its own CPU seconds"), zip(*self.factors, strict=True), strict=True)
         off = [f"{_off(column)} in {name}" for name, column in columns if None not in column]
         return f"{told}; each of them predicted from the others was off by {', '.join(off)}"
-
-
-Factors = tuple[float, float | None, float | None]
-"""Of seconds of the training loop, kWh, CPU seconds; None is unmeasured, or does not count."""
 
 
 def _off(factors: Iterable[float | None]) -> str:

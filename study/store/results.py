@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MinLen, Predicate
 
-from study.common.errors import InvalidInputError, TrialFailedError, check_choice, check_range
+from study.common.errors import LARGEST, InvalidInputError, TrialFailedError, check_choice, check_range
 from study.curriculum.schemes import SCHEMES
 from study.store.records import CostInterval, Dice, EpochReport, Phase, Positive
 from study.store.specification import TrialSpec
@@ -194,8 +194,6 @@ def _number(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-# What tables of 64-bit numbers can hold.
-LARGEST = 2**63 - 1
 _LAST_SECOND = 1e10
 _DICE_TOLERANCE = 1e-6
 
