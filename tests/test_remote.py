@@ -18,9 +18,9 @@ from locking import elsewhere, put_lock
 
 from study.buckets.archive import Archive, Commit, CommitName, Committer, Document, Model, snapshot, unpack
 from study.buckets.lease import Lease
-from study.buckets.storage import Storage, StorageError, is_url, place
+from study.buckets.storage import Storage, StorageError, is_url, local, place
 from study.buckets.view import View
-from study.cli.options import absolute, local
+from study.cli.options import absolute
 from study.common.errors import InvalidInputError
 from study.store.ledger import Ledger
 from study.store.locks import held

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from analysis.cli.options import add_source_options
-from study.buckets.storage import is_url
+from study.buckets.storage import is_url, local
 from study.common.terminal import say
 
 EXAMPLES = """  python -m analysis report studies/hippo
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", metavar="NAME", help="show published numbers beside the study's: miccai2024")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=local,
         metavar="DIR",
         help="folder to write to (default: report inside the study, or ./report for several studies or a URL)",
     )

@@ -36,6 +36,12 @@ def place(text: str) -> Path | str:
     return Path(text)
 
 
+def local(text: str) -> Path:
+    """A path on this machine, as a command line names it."""
+    check_path("a path", text)
+    return Path(text)
+
+
 def is_url(text: object) -> bool:
     """Whether this is the URL of object storage rather than a path."""
     return isinstance(text, str) and SEPARATOR in text

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.cli.options import add_data_option, local
+from study.buckets.storage import local
+from study.cli.options import add_data_option
 from study.common.errors import InvalidInputError, check_range
 from study.common.setting import number, whole
 from study.common.terminal import output_to, say

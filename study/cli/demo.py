@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from study.cli.options import local
+from study.buckets.storage import local
 from study.common.terminal import say
 from study.nnunet.datasets import DataPaths, data_paths
 from study.nnunet.plans import SmallPlan

@@ -18,7 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.cli.options import add_data_option, local
+from study.buckets.storage import local
+from study.cli.options import add_data_option
 from study.common.errors import StudyError
 from study.common.machine import cpu_name, usable_cores
 from study.common.terminal import say

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.buckets.storage import place, url_of
-from study.cli.options import add_tracker_options, local, trackers_of
+from study.buckets.storage import local, place, url_of
+from study.cli.options import add_tracker_options, trackers_of
 from study.common.errors import InvalidInputError, LedgerError, MachineError, MissingDataError
 from study.common.files import name_of
 from study.common.setting import whole

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from study.common.errors import InvalidInputError, check_count, check_path, check_range, is_whole
+from study.buckets.storage import local
+from study.common.errors import InvalidInputError, check_count, check_range, is_whole
 from study.common.setting import Switch, Words, number, settings_of, whole
 from study.common.trackers import TRACKERS
 from study.curriculum.data_curriculum import STALL_SECONDS
@@ -160,12 +160,6 @@ def training_from(args: argparse.Namespace) -> TrainingSettings:
 def axes_from(args: argparse.Namespace) -> Axes:
     """The axes that the curriculum options name, those of data among them if the verb has them; see `named_axes`."""
     return named_axes(args.scheme, **{name: getattr(args, name, None) for name in settings_of(Axes)})
-
-
-def local(text: str) -> Path:
-    """A path on this machine."""
-    check_path("a path", text)
-    return Path(text)
 
 
 def absolute(text: str) -> str:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.cli.options import add_data_option, local, need_whole
+from study.buckets.storage import local
+from study.cli.options import add_data_option, need_whole
 from study.common import files
 from study.common.errors import MissingDataError, check_choice
 from study.common.setting import whole

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import IO, Any
 
-from study.buckets.storage import place
+from study.buckets.storage import local, place
 from study.cli.options import (
     absolute,
     add_curriculum_options,
@@ -24,7 +24,6 @@ from study.cli.options import (
     add_stall_option,
     add_training_options,
     axes_from,
-    local,
     need_whole,
     stall_seconds_of,
     training_from,

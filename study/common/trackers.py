@@ -66,6 +66,8 @@ def check_target(tracker: str, target: str, field: str) -> None:
     if tracker == "mlflow" and not _is_uri(target):
         raise InvalidInputError(field=field, received=shown(target), legal=_LEGAL_URI)
     folder = folder_of(tracker, target)
+    if folder is not None and tracker == "mlflow" and Path(target.partition(":///")[2]).is_dir():
+        raise InvalidInputError(field=field, received=target, legal="a file for the database, sqlite:///FILE.db")
     if folder is not None:
         check_path(field, str(folder) if tracker == "mlflow" else target)
         _check_folder(tracker, folder.absolute(), field)

@@ -118,6 +118,7 @@ def test_what_cannot_be_used_is_one_line(
         ("--mlflow", "ftp://me:secret@nowhere/x", "--mlflow: received 'ftp://…@nowhere/x', legal is http"),
         ("--mlflow", f"sqlite:///{tmp_path}/none/x.db", "legal is in a folder that is there"),
         ("--tensorboard", "", "--tensorboard: received ''"),
+        ("--mlflow", f"sqlite:///{tmp_path}", "legal is a file for the database, sqlite:///FILE.db"),
         ("--tensorboard", "https://host/x", "--tensorboard: received 'https://host/x', legal is a path"),
         ("--tensorboard", "a\udc00", "--tensorboard: received 'a\\udc00', legal is"),
         ("--mlflow", f"sqlite:///{tmp_path}/database.db", "mlflow cannot use sqlite:"),
