@@ -62,7 +62,7 @@ def importances(points: pd.DataFrame, axes: Sequence[VaryingAxis], objectives: S
     Args:
         points: of one dataset, in the columns of the points; those without a value for an objective are left out.
         axes: as `varying_axes` gives them for these points.
-        objectives: names out of `objectives.OBJECTIVES`; one that is the same everywhere has no importances.
+        objectives: names out of `columns.OBJECTIVES`; one that is the same everywhere has no importances.
 
     Returns:
         Columns target (an objective or `front`), evaluator, axis, importance (0 to 1, sums to 1 unless all are 0) and

@@ -145,7 +145,7 @@ def pareto_front(points: pd.DataFrame, objectives: Sequence[str], *, by: str | N
 
     Args:
         points: as `points.average_points` gives them.
-        objectives: names out of `objectives.OBJECTIVES`, at least two.
+        objectives: names out of `columns.OBJECTIVES`, at least two.
         by: a column out of GROUP_COLUMNS.
 
     Raises:

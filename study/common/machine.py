@@ -26,7 +26,7 @@ class MachineShare:
         data_workers: processes that draw batches, None to derive from cores.
         concurrent_trials: how many trials share the node at most.
         compile_cache: folder of compiled kernels that the node's trainings share, None for the user's own; see
-            `compiling.use_compile_cache`.
+            `steps.use_compile_cache`.
     """
 
     device: str = "auto"
