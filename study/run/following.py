@@ -33,8 +33,6 @@ from study.store.ledger import Ledger
 GRACE_SECONDS, INTERRUPTED_SECONDS = 30.0, 5.0
 # Of a process that should have looked by now, however long its library takes to be imported.
 _SILENT_SECONDS = 180.0
-# Four minutes are MLflow's own patience with a server that is away.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "OMP_NUM_THREADS": "1"}
 
 
 @contextmanager
@@ -105,7 +103,7 @@ class _Follower:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**_PATIENCE, **own_environment()},
+                env={"OMP_NUM_THREADS": "1", **own_environment()},
                 start_new_session=True,
             )
         # Not among its words, which everybody on the machine can read: a target may hold a password.

@@ -23,6 +23,8 @@ from study.store.costs import bill
 from study.store.ledger import Ledger
 from study.store.trial_folder import ENDINGS, TrialFolder, TrialState
 
+# Four minutes are MLflow's own patience with a server that is away.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 PASS_SECONDS = {"mlflow": 10.0, "wandb": 600.0, "tensorboard": 10.0}
 """Tracker -> how often it is told of a study that runs; every time is a file more for W&B."""
 _CURVES = (
@@ -219,6 +221,9 @@ def _write_run(stage: Path, study: str, trial: Tracked) -> None:
 def _to_mlflow(uri: str, study: str) -> Callable[[Tracked], bool]:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
+
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
 
     ends = {TrialState.FINISHED: "FINISHED", **dict.fromkeys(ENDINGS.values(), "FAILED")}
 

@@ -5,6 +5,7 @@ A study that runs tells its own, whatever becomes of them.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -113,6 +114,8 @@ def test_what_cannot_be_used_is_one_line(
     study: Ledger, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "database.db").write_text("this is none" * 99)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     monkeypatch.setitem(sys.modules, "wandb", None)
     for option, place, said in (
         ("--mlflow", "ftp://me:secret@nowhere/x", "--mlflow: received 'ftp://…@nowhere/x', legal is http"),
@@ -125,6 +128,8 @@ def test_what_cannot_be_used_is_one_line(
         ("--wandb", tmp_path, "wandb is not installed; pip install 'pgps-study[wandb]'"),
     ):
         assert said in refused("export", study.root, option, place)
+    # Of a server that is away, of which MLflow itself is patient for minutes.
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
     assert "co2_kg" in tracked(study.trials()[0]).results
 
 
