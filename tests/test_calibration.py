@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from prepared import CUBE, NAME
-from test_preview import HARDWARE, calibration, spec_of
+from test_preview import HARDWARE, calibration, spec_of, timing
 
 from study.__main__ import main
 from study.common.errors import InvalidInputError
@@ -48,6 +48,8 @@ def test_a_calibration_is_found_beside_the_data_and_a_damaged_one_is_passed_by(t
         ({"format": 2}, "format: received 2"),
         ({"took_seconds": "90"}, "took_seconds: received '90'"),
         ({"shapes": [{"patch_size": [8], "batch_size": 0}]}, "shapes.0"),
+        ({"shapes": []}, "shapes: received "),
+        ({"setup": {**timing(1.0), "low_seconds": 2.0}}, "low, median, high seconds: received "),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_a_line(tmp_path: Path, content: object, reason: str) -> None:
@@ -69,9 +71,9 @@ def test_a_file_that_is_none_is_refused_in_a_line(tmp_path: Path, content: objec
     [
         (["--seconds", "0"], "error: --seconds: received 0"),
         (["--seconds", "nan"], "error: --seconds: received"),
-        (["--device", "cuda"], "error: device: received 'cuda', but torch"),
         (["--out", "/dev"], "error: --out: received '/dev', legal is a file that can be written"),
         (["--out", "/dev/null/x"], "error: --out: received '/dev/null/x', legal is a file that can be written"),
+        (["--device", "cuda"], "error: device: received 'cuda', but torch"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_timed(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searching import lookup, space_of
 
-from study.cli.costs import Sources
+from study.cli.costs import Sources, opened
 from study.cli.run import show
 from study.common.errors import InvalidInputError
 from study.search.trials import specs
@@ -120,6 +120,21 @@ def test_shapes_that_were_trained_cost_what_they_did_and_others_are_placed(
     assert seconds == pytest.approx(stages + validation, rel=1e-3)
     assert carbon == pytest.approx((energy or 0) * METER.carbon_intensity_kg_per_kwh * METER.pue)
     assert (found.placed > 0) is (scheme in ("pgps+", "performance"))
+
+
+def test_trials_too_short_to_time_a_size_tell_nothing(ledger: Ledger) -> None:
+    short = space_of(**{**SPACE, "training": {"epochs": 1, "iterations_per_epoch": 4}})
+    for budget in (0.5, 1.0):
+        (spec,) = specs(short, {"curriculum.scheme": "cps", "curriculum.budget": budget}, lookup)
+        train(ledger, spec)
+    with pytest.raises(InvalidInputError, match="received 'trials that are too short', legal is 10 iterations of a si"):
+        basis_of(ledger, spec)
+    train(ledger, spec_of("cps", 1.0))
+    assert basis_of(ledger, spec).preview(spec).amounts[0] > 0
+
+
+def test_what_is_named_twice_counts_once(ledger: Ledger) -> None:
+    assert len(opened([ledger.root, ledger.root / "." / ".." / "study"])[0]) == 1
 
 
 def test_energy_that_is_unmeasured_stays_so(ledger: Ledger) -> None:

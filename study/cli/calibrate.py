@@ -85,8 +85,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and len(networks) > 1:
         legal = f"left out for {len(networks)} networks, which are a file each"
         raise InvalidInputError(field="--out", received=str(args.out), legal=legal)
-    if args.out is not None:
-        check_writable(args.out)
+    folders = {found[0].dataset: find_dataset(paths, found[0].dataset).folder for found in networks.values()}
+    for folder in folders.values():
+        check_writable(args.out or usual_path(folder, next(iter(networks)), ""))
     for network, found in networks.items():
         shapes = {(stage.patch_size, stage.batch_size) for spec in found for stage in spec.curriculum.stages}
         say(
@@ -94,8 +95,7 @@ def run(args: argparse.Namespace) -> int:
         )
         with tempfile.TemporaryDirectory(prefix="pgps-log-") as logs, output_to(Path(logs) / "log.txt"):
             taken = calibrate(found[0], sorted(shapes), workplace, seconds=args.seconds)
-        folder = find_dataset(paths, found[0].dataset).folder
-        path = args.out or usual_path(folder, network, taken.hardware)
+        path = args.out or usual_path(folders[found[0].dataset], network, taken.hardware)
         taken.write(path)
         say(_text(taken))
         say(f"written to {path}")

@@ -192,7 +192,7 @@ def _dry_run(args: argparse.Namespace, space: SearchSpace, aim: Aim, lookup: Loo
         return 0
     _print(found)
     if missing:
-        say(f"{missing} points have no result yet and are not judged")
+        say(f"{missing} points have no result and are not judged")
     if (first := standing.next()) is not None:
         one, (fold, seed), _ = first
         say(f"first: point {one.number}, fold {fold}, seed {seed}, about {time_left(3600 * one.hours)}")

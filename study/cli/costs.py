@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.cli.options import local
 from study.common.errors import StudyError
 from study.common.terminal import complain, python, time_left
 from study.store.calibration import Calibration, found_beside, hardware_words, network_of, read_calibration
@@ -37,7 +38,7 @@ def add_costs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--costs-from",
         nargs="+",
-        type=Path,
+        type=local,
         metavar="STUDY|FILE",
         help="what trials will cost, by finished ones of these studies, or by files that `calibrate` wrote "
         "(default: of the study itself, and calibrations beside the prepared data)",
@@ -131,7 +132,8 @@ def sources_of(
     prepared = [find_dataset(paths, name) for name in space.datasets]
     ledgers, files = opened(named or ())
     if out is not None and (Path(out) / "study.json").exists():
-        ledgers.append(Ledger(Path(out)))
+        known = {ledger.root.resolve() for ledger in ledgers}
+        ledgers += [Ledger(Path(out))] if Path(out).resolve() not in known else []
     words = ["-m", "study", "calibrate", str(space_file), *(["--data", str(data)] if data else [])]
     words += ["--dataset", str(space.datasets[0])] if space.datasets else []
     # What is here is asked of torch, which takes seconds to load: only where there is something to compare it with.
@@ -149,9 +151,9 @@ def sources_of(
 
 
 def opened(named: Iterable[Path]) -> tuple[list[Ledger], list[Calibration]]:
-    """Studies and calibrations by their paths; see `sources_of` for errors."""
+    """Studies and calibrations by their paths, each once; see `sources_of` for errors."""
     ledgers, files = list[Ledger](), list[Calibration]()
-    for path in named:
+    for path in {path.resolve(): path for path in named}.values():
         if path.is_dir():
             ledgers.append(Ledger.open(path))
         else:

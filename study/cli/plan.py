@@ -69,10 +69,11 @@ def run(args: argparse.Namespace) -> int:
     )
     until_iteration = _first_phase(axes, curriculum, args.epochs)
     rates = _rates(curriculum, args)
+    costs = _costs(args, axes) if args.costs_from or (args.plans and not args.json) else []
     if args.json:
         phase = {"fraction": axes.pdl_fraction, "metric": axes.pdl_metric, "until_iteration": until_iteration}
         pdl = None if until_iteration is None else phase
-        shown = {**curriculum_as_json(curriculum, axes), "learning_rates": rates, "pdl": pdl}
+        shown = {**curriculum_as_json(curriculum, axes), "learning_rates": rates, "pdl": pdl, "costs": costs}
         print(json.dumps({"scheme": args.scheme, **shown}))
         return 0
     from study.common.tables import PlainConsole
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"data: {first_phase_words(axes, until_iteration)}")
     for note in shortfalls(curriculum, axes):
         console.print(f"note: {note}")
-    for line in _costs(args, axes) if args.plans or args.costs_from else ():
+    for line in costs:
         console.print(line)
     return 0
 

@@ -199,7 +199,7 @@ class Confirmer:
         self._ledger, self._say = ledger, say
         field, missing = contenders(space, ledger, lookup, aim)
         if missing:
-            say(f"{missing} points have no result yet and are not judged")
+            say(f"{missing} points have no result and are not judged")
         self.standing = standing_of(ledger, aim, field, retry_infeasible=retry_infeasible)
         self._again = deque(self.standing.pending)
         self._by_number = {one.number: one for one in field}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 
 from study.common import files
 from study.common.errors import InvalidInputError
@@ -49,6 +49,11 @@ class Timing(Stored):
     high_seconds: Positive
     count: Annotated[Whole, Ge(1)]
     energy_kwh: Kwh | None
+
+    def __post_init__(self) -> None:
+        if not self.low_seconds <= self.seconds <= self.high_seconds:
+            received = [self.low_seconds, self.seconds, self.high_seconds]
+            raise InvalidInputError(field="low, median, high seconds", received=received, legal="in this order")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class Calibration(Stored):
     validation: Timing | None
     final: Timing | None
     mirroring: bool
-    shapes: tuple[ShapeTiming, ...]
+    shapes: Annotated[tuple[ShapeTiming, ...], MinLen(1)]
     left_out: Whole
     took_seconds: Seconds
 
@@ -160,7 +165,7 @@ def read_calibration(path: Path) -> Calibration:
     """
     try:
         return record_from_json(Calibration, files.read_whole(path, most=_LARGEST_FILE))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, InvalidInputError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         legal = f"a study, or a file that `calibrate` wrote ({reason})"
         raise InvalidInputError(field="--costs-from", received=str(path), legal=legal) from None

@@ -31,7 +31,7 @@ from study.store.audit import read_trial
 from study.store.calibration import Calibration, network_of
 from study.store.ledger import Ledger
 from study.store.specification import TrialSpec
-from study.store.taken import Part, Shape, Trained, sum_of, validation_batches, voxels_of
+from study.store.taken import LEAST_ITERATIONS, Part, Shape, Trained, sum_of, validation_batches, voxels_of
 from study.store.trial_folder import TrialState
 
 Amounts = tuple[float, float | None, float | None]
@@ -245,7 +245,8 @@ class Basis:
         found = []
         for place, each in enumerate(self.trained):
             others = [*self.trained[:place], *self.trained[place + 1 :]]
-            if each.spec is not None and each.whole is not None and (others or self.calibrated):
+            timed = self.calibrated or any(other.shapes for other in others)
+            if each.spec is not None and each.whole is not None and timed:
                 rates = self._rates(others)
                 seconds, energy, _ = rates.preview(each.spec).amounts
                 taken = each.whole.energy_kwh, each.whole.cpu_seconds
@@ -328,6 +329,9 @@ def basis_for(
     if not fitting or (hardware is None and len(kinds) > 1):
         legal = f"those of {hardware or 'one kind of hardware'}"
         raise InvalidInputError(field="costs", received=f"those of {'; '.join(kinds)}", legal=legal, remedy=remedy)
+    if not any(each.shapes for each in fitting):
+        received, legal = "trials that are too short", f"{LEAST_ITERATIONS} iterations of a size in one of them"
+        raise InvalidInputError(field="costs", received=received, legal=legal, remedy=remedy)
     timed = [(timed, each) for timed, each in ready if timed in fitting]
     newest, measured = max(timed, key=lambda pair: pair[1].taken_at, default=(None, None))
     return Basis(
