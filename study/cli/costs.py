@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.cli.options import local
+from study.buckets.storage import local
 from study.common.errors import StudyError
 from study.common.terminal import complain, python, time_left
 from study.store.calibration import Calibration, found_beside, hardware_words, network_of, read_calibration
