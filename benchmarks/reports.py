@@ -128,7 +128,7 @@ def _front(path: Path) -> dict[str, Any]:
 
 def _report(study: Path, out: Path) -> dict[str, Any]:
     from analysis.page.report import write_report
-    from analysis.statistics.evidence import gather
+    from analysis.statistics.study_results import gather
 
     _, read_seconds = _timed(lambda: gather([study]))
     report, seconds = _timed(lambda: write_report([study], out))

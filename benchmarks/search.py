@@ -30,7 +30,7 @@ from study.curriculum.curriculum import Curriculum
 from study.search.document import space_from
 from study.search.optuna_study import Tpe, directions, distributions, silence_optuna
 from study.search.pareto import Pareto, published
-from study.search.proposers import Strategy
+from study.search.samplers import Strategy
 from study.search.space import Point, SearchSpace
 from study.store.outcomes import Outcome
 from study.store.trial_folder import TrialState

@@ -31,7 +31,7 @@ from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.nnunet.identity import EARLIER_CODE
 from study.run.trial import run_trial
 from study.search.document import space_from
-from study.search.proposers import Proposer, make_proposer
+from study.search.samplers import Sampler, make_sampler
 from study.search.trials import specs
 from study.store.ledger import Ledger
 from study.store.outcomes import outcome
@@ -119,24 +119,24 @@ def proposals(root: Path, searcher: str) -> list[dict[str, Any]]:
     """All points that a study proposes whose driver is gone after the first few, one of them half done."""
     space = space_from({name: value for name, value in {**SPACE, **SEARCHERS[searcher]}.items() if value is not None})
     ledger = Ledger.create(root, space=space.identity())
-    first, found = make_proposer(space, ledger, lookup), []
+    first, found = make_sampler(space, ledger, lookup), []
     for number in range(BEFORE_THE_INTERRUPTION):
         found.append(_proposed(first, ledger, specs, space, ends=number != 1))
-    second = make_proposer(space, ledger, lookup)
+    second = make_sampler(space, ledger, lookup)
     while point := _proposed(second, ledger, specs, space, ends=True):
         found.append(point)
     return found
 
 
-def _proposed(proposer: Proposer, ledger: Ledger, trials: Any, space: Any, *, ends: bool) -> dict[str, Any]:
-    proposal = proposer.propose()
+def _proposed(sampler: Sampler, ledger: Ledger, trials: Any, space: Any, *, ends: bool) -> dict[str, Any]:
+    proposal = sampler.propose()
     if proposal is None:
         return {}
     folders = [ledger.add(spec) for spec in trials(space, proposal.point, lookup)]
     if ends:
         for folder in folders:
             _finish(folder)
-        proposer.tell(proposal.number, outcome(folders))
+        sampler.tell(proposal.number, outcome(folders))
     return dict(proposal.point)
 
 

@@ -16,7 +16,7 @@ from study.curriculum.chain import Geometry
 from study.nnunet.plans import NetworkPlan
 from study.search.document import space_from
 from study.search.optuna_study import Tpe
-from study.search.proposers import AdaptiveProposer, Proposal, Proposer, make_proposer
+from study.search.samplers import AdaptiveSampler, Proposal, Sampler, make_sampler
 from study.search.space import Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.ledger import Ledger
@@ -137,23 +137,23 @@ def end(
     return outcome(folders)
 
 
-def proposer_of(space: SearchSpace, ledger: Ledger, **options: bool) -> Proposer:
-    return make_proposer(space, ledger, lookup, **options)
+def sampler_of(space: SearchSpace, ledger: Ledger, **options: bool) -> Sampler:
+    return make_sampler(space, ledger, lookup, **options)
 
 
-def all_of(proposer: Proposer) -> list[Proposal]:
-    return list(iter(proposer.propose, None))
+def all_of(sampler: Sampler) -> list[Proposal]:
+    return list(iter(sampler.propose, None))
 
 
 def numbers(proposals: Sequence[Proposal]) -> list[int]:
     return [proposal.number for proposal in proposals]
 
 
-def begun(proposer: Proposer) -> list[FrozenTrial]:
+def begun(sampler: Sampler) -> list[FrozenTrial]:
     """Optuna's trials of the points that have begun, without those of candidates."""
-    assert isinstance(proposer, AdaptiveProposer) and isinstance(proposer.strategy, Tpe)
-    trials = proposer.strategy.study.trials
-    return [trials[number] for number in proposer.strategy.numbers.values()]
+    assert isinstance(sampler, AdaptiveSampler) and isinstance(sampler.strategy, Tpe)
+    trials = sampler.strategy.study.trials
+    return [trials[number] for number in sampler.strategy.numbers.values()]
 
 
 def refusing(is_refused: Callable[[Point], bool]) -> Callable[..., list[TrialSpec]]:

@@ -19,7 +19,7 @@ from prepared import spec_of, train, workplace
 
 from analysis.__main__ import main
 from analysis.page.cards import events_of
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from study.common import files
 from study.common.errors import LedgerError
 from study.nnunet.checkpoints import LATEST, STATE_KEY

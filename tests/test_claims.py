@@ -22,8 +22,8 @@ from analysis.comparison.reference import (
     table1,
 )
 from analysis.statistics.case_dice import case_matrices
-from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.intervals import estimate
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.tables.columns import POINT_COLUMNS
 from analysis.tables.methods import METHOD_LABELS
 from study.common.errors import InvalidInputError
@@ -139,10 +139,10 @@ def test_one_training_per_point_is_said_to_beat_nothing() -> None:
 
 
 def test_the_study_with_two_seeds_is_what_its_tables_come_to() -> None:
-    evidence = gather([ROOT / "tests" / "data" / "two_seeds"])
-    trials = evidence.tables.trials.sort_values("seed").groupby("method")["dice"].agg(list)
-    rows = compare(evidence).rows.set_index("against_method")
-    for _, point in evidence.points.iterrows():
+    results = gather([ROOT / "tests" / "data" / "two_seeds"])
+    trials = results.tables.trials.sort_values("seed").groupby("method")["dice"].agg(list)
+    rows = compare(results).rows.set_index("against_method")
+    for _, point in results.points.iterrows():
         method = point["method"]
         one, other = trials[method]
         interval = f"{point['dice']:.3f} ({point['dice_low']:.3f} to {point['dice_high']:.3f})"
@@ -151,15 +151,15 @@ def test_the_study_with_two_seeds_is_what_its_tables_come_to() -> None:
         if method in rows.index:
             row = rows.loc[method]
             low, high = f"{row['difference_low']:+.3f}", f"{row['difference_high']:+.3f}"
-            told += f" {row['dice_difference']:+.3f} ({low} to {high}) | ".replace("-", "−") + over_cases(evidence, row)
+            told += f" {row['dice_difference']:+.3f} ({low} to {high}) | ".replace("-", "−") + over_cases(results, row)
         assert told in DOCS
     assert f"a true one of {rows['detectable'].min():.2f} or {rows['detectable'].max():.2f} would" in DOCS
     assert f"Two trainings of CPS differ by {trials['cps'][1] - trials['cps'][0]:.3f} here" in DOCS
 
 
-def over_cases(evidence: Evidence, row: Any) -> str:
+def over_cases(results: StudyResults, row: Any) -> str:
     """The interval of a difference as if there were no other trainings: one of each scheme, the mean of its seeds."""
-    (matrix,) = case_matrices(evidence.tables).values()
+    (matrix,) = case_matrices(results.tables).values()
     ids = [row["against_id"], row["baseline_id"]]
     means = np.stack([matrix.dice[matrix.point_ids == name].mean(axis=0) for name in ids])
     single = replace(
@@ -185,14 +185,14 @@ def test_table_is_whole_and_typed_right() -> None:
 
 
 def test_it_reads_like_a_study() -> None:
-    evidence = load(PAPER)
-    assert list(evidence.points.columns) == [column.name for column in POINT_COLUMNS]
-    assert "Dataset004_Hippocampus" in evidence.datasets
-    assert evidence.tables.trials.empty
-    assert evidence.points["energy_kwh"].isna().all()
-    assert is_published(evidence.points).all()
-    assert evidence.points["point_id"].is_unique
-    brain = evidence.of("Dataset001_BrainTumour").points.iloc[0]
+    results = load(PAPER)
+    assert list(results.points.columns) == [column.name for column in POINT_COLUMNS]
+    assert "Dataset004_Hippocampus" in results.datasets
+    assert results.tables.trials.empty
+    assert results.points["energy_kwh"].isna().all()
+    assert is_published(results.points).all()
+    assert results.points["point_id"].is_unique
+    brain = results.of("Dataset001_BrainTumour").points.iloc[0]
     assert brain["runtime_seconds"] == pytest.approx(27.53 * 3600)
 
 

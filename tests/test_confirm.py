@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from searching import FAILED, FINISHED, GRID_SPACE, INFEASIBLE, OPTUNA_SPACE, finish, ledger_of, lookup, proposer_of
+from searching import FAILED, FINISHED, GRID_SPACE, INFEASIBLE, OPTUNA_SPACE, finish, ledger_of, lookup, sampler_of
 from studies import TRAINING, WAIT_SECONDS, run_to_end, write_space
 
 from analysis.page.answer import confirmation
@@ -26,7 +26,7 @@ from study.common.errors import InvalidInputError, LedgerError
 from study.search.confirming import Confirmer
 from study.search.contenders import Aim, aim_of
 from study.search.document import begun_space, space_from
-from study.search.proposers import Proposal
+from study.search.samplers import Proposal
 from study.search.space import SearchSpace
 from study.search.trials import specs
 from study.store.audit import audit
@@ -63,9 +63,9 @@ def train(ledger: Ledger, proposal: Proposal, how: TrialState = FINISHED) -> Out
 def searched(root: Path) -> Ledger:
     """A finished grid of twelve points on fold 0."""
     ledger = ledger_of(SPACE, root)
-    proposer = proposer_of(SPACE, ledger)
-    for proposal in iter(proposer.propose, None):
-        proposer.tell(proposal.number, train(ledger, proposal))
+    sampler = sampler_of(SPACE, ledger)
+    for proposal in iter(sampler.propose, None):
+        sampler.tell(proposal.number, train(ledger, proposal))
     return ledger
 
 
@@ -140,7 +140,7 @@ def test_points_are_judged_on_folds_that_the_search_did_not_see(undisturbed: Led
 
 def test_the_search_knows_nothing_of_it(undisturbed: Ledger) -> None:
     assert all(len(point["trial_ids"]) == 1 for point in undisturbed.points())
-    assert proposer_of(SPACE, undisturbed).remaining == 0
+    assert sampler_of(SPACE, undisturbed).remaining == 0
     header = undisturbed.header()["space"]
     assert (header["folds"], header["seeds"]) == ([0], [0])
 
@@ -310,4 +310,4 @@ def test_a_confirmation_that_is_killed_goes_on(data: Path, tmp_path: Path, capsy
     assert main(["status", str(out)]) == 0
     assert found.words() in capsys.readouterr().out
     [section] = confirmation([out])
-    assert section.exhibits[0].data is not None and len(section.exhibits[0].data) == 2
+    assert section.items[0].data is not None and len(section.items[0].data) == 2

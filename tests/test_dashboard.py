@@ -28,15 +28,15 @@ from searching import (
     all_of,
     end,
     ledger_of,
-    proposer_of,
     record,
+    sampler_of,
     space_of,
 )
 
 from study.__main__ import main
 from study.search.dashboard import Dashboard, searched_space
 from study.search.document import space_from
-from study.search.proposers import known_points
+from study.search.samplers import known_points
 from study.store.ledger import Ledger
 
 SPACE = space_of(trials=4)
@@ -48,7 +48,7 @@ def study(tmp_path: Path) -> Ledger:
     """Four points: finished, infeasible, failed, and one not begun."""
     ledger = ledger_of(SPACE, tmp_path / "hippo")
     record(ledger, SPACE, POINTS)
-    for proposal, how in zip(all_of(proposer_of(SPACE, ledger)), (FINISHED, INFEASIBLE, FAILED), strict=False):
+    for proposal, how in zip(all_of(sampler_of(SPACE, ledger)), (FINISHED, INFEASIBLE, FAILED), strict=False):
         end(ledger, SPACE, proposal, how)
     return ledger
 
@@ -98,7 +98,7 @@ def test_a_browser_finds_the_study_with_names_of_objectives_and_sees_it_go_on(st
         with urllib.request.urlopen(f"{url}/dashboard", timeout=TIMEOUT) as page:
             assert page.status == 200 and b"<html" in page.read().lower()
         assert {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()} == before
-        [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
+        [last] = [proposal for proposal in all_of(sampler_of(SPACE, study)) if proposal.number == 3]
         with study.trial(last.trial_ids[0]).locked():
             until(lambda: detail(url)["trials"][3]["state"] == "Running")
         end(study, SPACE, last, FINISHED)
@@ -140,7 +140,7 @@ def test_the_space_in_the_header_is_the_one_that_was_searched(document: dict[str
 def test_the_study_is_rebuilt_only_when_the_ledger_has_changed(study: Ledger) -> None:
     dashboard = Dashboard(ledger=study)
     assert not dashboard.refresh()
-    [last] = [proposal for proposal in all_of(proposer_of(SPACE, study)) if proposal.number == 3]
+    [last] = [proposal for proposal in all_of(sampler_of(SPACE, study)) if proposal.number == 3]
     end(study, SPACE, last, FINISHED)
     assert dashboard.refresh()
     assert dashboard.study.trials[3].state is optuna.trial.TrialState.COMPLETE

@@ -14,7 +14,7 @@ from examples import EPOCH, HEADER, complete, make_interval, make_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState as OptunaState
-from searching import GRID_SPACE, OPTUNA_SPACE, end, ledger_of, lookup, proposer_of, space_of
+from searching import GRID_SPACE, OPTUNA_SPACE, end, ledger_of, lookup, sampler_of, space_of
 
 from analysis.__main__ import main
 from analysis.fronts.stops import Past, false_stops, highest_share, history_of, late_stops, replayed, shuffled
@@ -220,11 +220,11 @@ def test_without_the_study_the_training_goes_on(ledger: Ledger, tmp_path: Path) 
 def test_stopped_points_are_settled(tmp_path: Path) -> None:
     space = space_from({**OPTUNA_SPACE, "folds": [0], "objectives": ["dice", "runtime_seconds"], "stopping": "late"})
     ledger = ledger_of(space, tmp_path / "study")
-    first = proposer_of(space, ledger).propose()
+    first = sampler_of(space, ledger).propose()
     assert first is not None
     (spec,) = specs(space, first.point, lookup)
     ledger.add(spec).append_event("stopped", reason="late", projected=0.6)
-    again = proposer_of(space, ledger)
+    again = sampler_of(space, ledger)
     second = again.propose()
     assert second is not None and second.number == 1
     end(ledger, space, second, TrialState.FINISHED)

@@ -23,8 +23,8 @@ from searching import (
     all_of,
     end,
     ledger_of,
-    proposer_of,
     record,
+    sampler_of,
     space_of,
 )
 
@@ -33,7 +33,7 @@ from study.common.errors import LedgerError, MachineError
 from study.search import optuna_study
 from study.search.document import space_from
 from study.search.optuna_study import keep, rebuilt
-from study.search.proposers import Proposal
+from study.search.samplers import Proposal
 from study.store.ledger import Ledger
 
 SPACE = space_of(trials=4)
@@ -50,7 +50,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def proposals(ledger: Ledger) -> list[Proposal]:
     """Four points that are recorded, and nothing trained."""
     record(ledger, SPACE, POINTS)
-    return all_of(proposer_of(SPACE, ledger))
+    return all_of(sampler_of(SPACE, ledger))
 
 
 def write_events(ledger: Ledger, trial_id: str, *times: float) -> None:
@@ -115,7 +115,7 @@ def test_a_trial_has_its_own_times_and_its_curve(ledger: Ledger, proposals: list
 def test_a_list_is_shown_too(tmp_path: Path) -> None:
     space = space_from({**RANDOM_SPACE, "trials": 2})
     ledger = ledger_of(space, tmp_path / "random")
-    for proposal in all_of(proposer_of(space, ledger)):
+    for proposal in all_of(sampler_of(space, ledger)):
         end(ledger, space, proposal, FINISHED)
     study = rebuilt(space, ledger)
     assert study.metric_names == ["dice", "runtime_seconds"]

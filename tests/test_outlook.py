@@ -12,7 +12,7 @@ import pytest
 from examples import HEADER, METER, complete, make_interval
 from hypothesis import given
 from hypothesis import strategies as st
-from searching import all_of, ledger_of, lookup, proposer_of, space_of
+from searching import all_of, ledger_of, lookup, sampler_of, space_of
 from test_preview import HARDWARE, SPACE, calibration, spec_of, train
 
 from study.cli.costs import Costs, Sources, study_preview
@@ -72,7 +72,7 @@ def test_the_preview_of_the_beginning_stays(tmp_path: Path) -> None:
     record_preview(ledger, preview_of(space_of(**SPACE), taken_at=5.0))
     assert recorded_preview(ledger) == first
     old = ledger_of(space_of(**SPACE), tmp_path / "old")
-    proposal = proposer_of(space_of(**SPACE), old).propose()
+    proposal = sampler_of(space_of(**SPACE), old).propose()
     assert proposal is not None
     record_preview(old, first)
     assert recorded_preview(old) is None and study_outlook(old, []) is None
@@ -106,7 +106,7 @@ def test_pareto_knows_its_costs_by_the_preview_and_a_resumed_study_knows_the_sam
         if scale is not None:
             # Of the largest sizes nothing but the patch decides: cheap in voxels is not cheap in seconds.
             record_preview(ledger, preview_of(space))
-        points[name] = [proposal.point for proposal in all_of(proposer_of(space, ledger))]
+        points[name] = [proposal.point for proposal in all_of(sampler_of(space, ledger))]
     assert points["with"] == points["again"]
     costs = [preview_of(space).of(spec_of(p["curriculum.scheme"], p["curriculum.budget"])) for p in points["with"]]
     after = [each.amounts[0] for each in costs[6:] if each is not None]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from searching import FINISHED, OPTUNA_SPACE, STAGES, ledger_of, proposer_of, space_of
+from searching import FINISHED, OPTUNA_SPACE, STAGES, ledger_of, sampler_of, space_of
 
 from analysis.fronts.front import hypervolume
 from benchmarks.search import measure
@@ -22,7 +22,7 @@ from study.common.errors import InvalidInputError
 from study.nnunet.datasets import data_paths
 from study.search.document import space_from
 from study.search.pareto import LEAST_KNOWN, Pareto, published
-from study.search.proposers import AdaptiveProposer
+from study.search.samplers import AdaptiveSampler
 from study.search.space import Point, resolved_space
 from study.search.surrogate import DiceModel, Encoding, expected_improvement, predicted_costs
 from study.store.outcomes import Outcome
@@ -106,8 +106,8 @@ def test_points_of_one_training_are_one_candidate_under_whatever_settings_it_is_
 
 def test_published_schemes_come_first_at_the_smallest_budget(tmp_path: Path) -> None:
     space = space_from(SPACE)
-    proposer = proposer_of(space, ledger_of(space, tmp_path / "study"))
-    first = [proposal.point for proposal in islice(iter(proposer.propose, None), 3)]
+    sampler = sampler_of(space, ledger_of(space, tmp_path / "study"))
+    first = [proposal.point for proposal in islice(iter(sampler.propose, None), 3)]
     assert [list(point.values()) for point in first] == [[1.0, 0.0, 0.1], [0.0, 0.0, 0.1], [0.0, "stepwise", 0.1]]
     schemes = space_from({**SPACE, "curriculum": {"scheme": ["cps", "rpss", "performance"], "budget": [0.25, 1]}})
     assert [point["curriculum.scheme"] for point in published(schemes)] == ["cps", "rpss", "performance"]
@@ -143,9 +143,9 @@ def test_objectives_are_dice_and_one_or_two_known_costs(objectives: list[str]) -
 
 def test_no_point_is_proposed_twice_and_folds_are_one_point(tmp_path: Path) -> None:
     space = space_from({**OPTUNA_SPACE, "searcher": "pareto", "trials": 14})
-    proposer = proposer_of(space, ledger_of(space, tmp_path / "study"))
-    assert isinstance(proposer, AdaptiveProposer) and isinstance(proposer.strategy, Pareto)
-    proposals = list(iter(proposer.propose, None))
+    sampler = sampler_of(space, ledger_of(space, tmp_path / "study"))
+    assert isinstance(sampler, AdaptiveSampler) and isinstance(sampler.strategy, Pareto)
+    proposals = list(iter(sampler.propose, None))
     assert len({proposal.trial_ids for proposal in proposals}) == len(proposals) == 14
 
 

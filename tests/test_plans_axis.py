@@ -23,7 +23,7 @@ from study.search.dashboard import searched_space
 from study.search.document import begun_space, space_from
 from study.search.domains import PLANS
 from study.search.pareto import Pareto, published
-from study.search.proposers import AdaptiveProposer, make_proposer
+from study.search.samplers import AdaptiveSampler, make_sampler
 from study.search.space import SearchSpace, resolved_space
 from study.search.trials import check_data, prepared_lookup, specs
 from study.store.ledger import Ledger
@@ -132,10 +132,10 @@ def test_an_interrupted_search_over_plans_proposes_what_an_undisturbed_one_would
     whole, parts = (Ledger.create(tmp_path / name, space=space.identity()) for name in ("whole", "parts"))
 
     def some(ledger: Ledger, most: int) -> None:
-        proposer = make_proposer(space, ledger, lookup)
+        sampler = make_sampler(space, ledger, lookup)
         for _ in range(most):
-            if (proposal := proposer.propose()) is not None:
-                proposer.tell(proposal.number, end(ledger, space, proposal, FINISHED, lookup))
+            if (proposal := sampler.propose()) is not None:
+                sampler.tell(proposal.number, end(ledger, space, proposal, FINISHED, lookup))
 
     some(whole, 14)
     for _ in range(4):
@@ -149,18 +149,18 @@ def test_pareto_begins_with_the_published_schemes_of_every_plan_and_models_the_p
     space = adaptive("pareto")
     first = [(point[PLANS], point["curriculum.min_patch"]) for point in published(space)]
     assert {plans for plans, _ in first} == {PLAIN, RESIDUAL} and len(first) == 2 * len({each for _, each in first})
-    proposer = make_proposer(space, Ledger.create(tmp_path / "s", space=space.identity()), lookup)
-    assert isinstance(proposer, AdaptiveProposer) and isinstance(proposer.strategy, Pareto)
+    sampler = make_sampler(space, Ledger.create(tmp_path / "s", space=space.identity()), lookup)
+    assert isinstance(sampler, AdaptiveSampler) and isinstance(sampler.strategy, Pareto)
     twins = [{PLANS: name, "curriculum.min_patch": 0.5, "curriculum.budget": 1} for name in (PLAIN, RESIDUAL)]
-    rows = proposer.strategy._encoding.rows(twins)
+    rows = sampler.strategy._encoding.rows(twins)
     assert not np.array_equal(rows[0], rows[1])
 
 
 def test_a_cost_is_not_carried_to_another_plan_that_has_its_own(tmp_path: Path) -> None:
     space = adaptive("pareto")
-    proposer = make_proposer(space, Ledger.create(tmp_path / "s", space=space.identity()), lookup)
-    assert isinstance(proposer, AdaptiveProposer) and isinstance(proposer.strategy, Pareto)
-    pareto, known = proposer.strategy, []
+    sampler = make_sampler(space, Ledger.create(tmp_path / "s", space=space.identity()), lookup)
+    assert isinstance(sampler, AdaptiveSampler) and isinstance(sampler.strategy, Pareto)
+    pareto, known = sampler.strategy, []
     work = np.array(pareto._work)[:, 2] * 1e-8
     paces = {PLAIN: 1.0, RESIDUAL: 50.0}
     truth = np.array([each * paces[str(p[PLANS])] for each, p in zip(work, pareto.points, strict=True)])

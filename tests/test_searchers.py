@@ -36,18 +36,18 @@ from searching import (
     finish,
     ledger_of,
     numbers,
-    proposer_of,
     record,
     refusing,
+    sampler_of,
     space_of,
 )
 
 from study.cluster.tuning import LOST_WITH_WORKER, PointSearcher, reported
 from study.common.errors import StudyError
-from study.search import proposers
+from study.search import samplers
 from study.search.document import space_from
 from study.search.optuna_study import ending_of
-from study.search.proposers import Proposal
+from study.search.samplers import Proposal
 from study.search.space import Point, SearchSpace
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome
@@ -89,7 +89,7 @@ def test_known_points_are_told_to_optuna_once_in_order(ledger: Ledger) -> None:
         finish(folder, dice=0.6, measured=False)
     folders[2][0].fail(attempt=0, reason="out of memory", state=INFEASIBLE)
     finish(folders[3][0], dice=0.9)
-    trials = begun(proposer_of(space, ledger))
+    trials = begun(sampler_of(space, ledger))
     assert [trial.params for trial in trials] == POINTS
     # Words and numbers of a choice stay what they are.
     assert [type(trial.params[GROWTH]) for trial in trials] == [str, int, float, str]
@@ -104,8 +104,8 @@ def reached_by(number: int) -> dict[str, Any]:
 
 
 def test_tune_is_given_points_until_there_are_none(ledger: Ledger) -> None:
-    proposer = proposer_of(space_of(trials=3), ledger)
-    searcher = PointSearcher(proposer)
+    sampler = sampler_of(space_of(trials=3), ledger)
+    searcher = PointSearcher(sampler)
     for number in range(3):
         given_point = searcher.suggest(f"tune-{number}")
         assert given_point == {"number": number, "point": ledger.points()[number]["point"]}
@@ -116,7 +116,7 @@ def test_tune_is_given_points_until_there_are_none(ledger: Ledger) -> None:
     # Tune may say it again, or of a trial that it never got.
     searcher.on_trial_complete("tune-2", None, error=True)
     searcher.on_trial_complete("tune-9", reached_by(9))
-    trials = begun(proposer)
+    trials = begun(sampler)
     assert [trial.state for trial in trials] == [OptunaState.FAIL, OptunaState.COMPLETE, OptunaState.PRUNED]
     assert trials[1].values == [0.51, 10, 0.1]
 
@@ -140,7 +140,7 @@ def test_a_report_is_read_as_an_outcome(result: dict[str, Any] | None, expected:
 
 
 def test_nothing_of_a_searcher_is_kept_by_tune(ledger: Ledger, tmp_path: Path) -> None:
-    searcher = PointSearcher(proposer_of(space_of(), ledger))
+    searcher = PointSearcher(sampler_of(space_of(), ledger))
     searcher.save_to_dir(str(tmp_path), "session")
     assert not list(tmp_path.glob("*searcher*"))
     searcher.restore(str(tmp_path / "anything"))
@@ -148,9 +148,9 @@ def test_nothing_of_a_searcher_is_kept_by_tune(ledger: Ledger, tmp_path: Path) -
 
 
 def test_a_search_that_breaks_lets_its_trials_end_first(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    searcher = PointSearcher(proposer_of(space_of(), ledger))
+    searcher = PointSearcher(sampler_of(space_of(), ledger))
     assert searcher.suggest("tune-0") is not None
-    monkeypatch.setattr(proposers, "specs", refusing(lambda point: True))
+    monkeypatch.setattr(samplers, "specs", refusing(lambda point: True))
     assert searcher.suggest("tune-1") is None
     assert searcher.suggest("tune-1") is None
     searcher.on_trial_complete("tune-0", reached_by(0))
@@ -188,20 +188,20 @@ class Simulation:
 
     def run(self, *, at_a_time: int = 3) -> list[dict[str, Any]]:
         """What is in the ledger once there is nothing left to do."""
-        proposer, exhausted, step = proposer_of(self.space, self.ledger), False, 0
+        sampler, exhausted, step = sampler_of(self.space, self.ledger), False, 0
         while self.live or not exhausted:
             step += 1
             killed = step in self.interruptions
             if not exhausted and len(self.live) < at_a_time:
-                proposal = proposer.propose()
+                proposal = sampler.propose()
                 exhausted = proposal is None
                 self.live += [proposal] if proposal else []
             else:
                 proposal, reached = self._end_one()
                 if not killed:  # else the driver is gone before it hears of it
-                    proposer.tell(proposal.number, reached)
+                    sampler.tell(proposal.number, reached)
             if killed:
-                proposer, self.live, exhausted = proposer_of(self.space, self.ledger), [], False
+                sampler, self.live, exhausted = sampler_of(self.space, self.ledger), [], False
         return self.ledger.points()
 
     def _end_one(self) -> tuple[Proposal, Outcome]:
@@ -276,6 +276,6 @@ def test_what_is_being_trained_is_not_ignored(tmp_path: Path) -> None:
             for folder in folders:
                 if number < 10 or each is other:
                     finish(folder, dice=0.5 + number / 100, seconds=100 - number, measured=number < 10)
-    running, ignored = (all_of(proposer_of(space, each))[-8:] for each in (ledger, other))
+    running, ignored = (all_of(sampler_of(space, each))[-8:] for each in (ledger, other))
     assert numbers(running) == numbers(ignored) == list(range(18, 26))
     assert running != ignored

@@ -16,7 +16,7 @@ from examples import finish, make_spec
 from prepared import NAME, MakeTrainer, plans_document, spec_of
 
 from analysis.fronts.captions import basis
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from study.__main__ import main
 from study.common import files
 from study.common.errors import DataIntegrityError

@@ -38,8 +38,8 @@ from analysis.fronts.captions import (
 )
 from analysis.fronts.front import Front, pareto_front
 from analysis.statistics.case_dice import case_matrices
-from analysis.statistics.evidence import Evidence, find_trial
 from analysis.statistics.intervals import CONFIDENCE, estimate
+from analysis.statistics.study_results import StudyResults, find_trial
 from analysis.tables.columns import Objective
 from analysis.tables.format import counted
 from analysis.tables.frame import FINISHED
@@ -76,11 +76,11 @@ class Recommendation:
     not_compared: int
 
 
-def best_within(evidence: Evidence, cost: Objective, most: float) -> Recommendation:
+def best_within(results: StudyResults, cost: Objective, most: float) -> Recommendation:
     """The highest Dice among the configurations that cost at most so much.
 
     Args:
-        evidence: of one dataset.
+        results: of one dataset.
         cost: the limited objective.
         most: of it per trained fold, in the unit of its column.
 
@@ -88,7 +88,7 @@ def best_within(evidence: Evidence, cost: Objective, most: float) -> Recommendat
         InvalidInputError: nothing is that cheap, or the limit is not a positive number.
         MissingDataError: no configuration has both Dice and this cost.
     """
-    front = _front(evidence, cost)
+    front = _front(results, cost)
     option = f"--max-{cost.name.replace('_', '-')}"
     if not isinstance(most, float) or not np.isfinite(most) or most <= 0:
         raise InvalidInputError(field=option, received=most, legal=f"a positive number of {cost.unit}")
@@ -104,30 +104,30 @@ def best_within(evidence: Evidence, cost: Objective, most: float) -> Recommendat
     point = allowed.sort_values(["dice", cost.name, "point_id"], ascending=[False, True, True]).iloc[0]
     number = counted(len(allowed), "configuration")
     reason = f"the highest Dice of {number} within {amount_of(cost, most)} of {lowered(cost.label)} per fold"
-    return _recommendation(evidence, front, point, allowed, reason)
+    return _recommendation(results, front, point, allowed, reason)
 
 
-def at_knee(evidence: Evidence, cost: Objective) -> Recommendation:
+def at_knee(results: StudyResults, cost: Objective) -> Recommendation:
     """The knee of the front of Dice against a cost.
 
     Args:
-        evidence: of one dataset.
+        results: of one dataset.
         cost: an objective to be minimised.
 
     Raises:
         MissingDataError: no configuration has both Dice and this cost.
     """
-    front = _front(evidence, cost)
+    front = _front(results, cost)
     point, reason = knee(front.best, cost)
     allowed = front.points[front.points[cost.name] <= point[cost.name]]
-    return _recommendation(evidence, front, point, allowed, reason)
+    return _recommendation(results, front, point, allowed, reason)
 
 
-def _front(evidence: Evidence, cost: Objective) -> Front:
-    front = pareto_front(evidence.points, ("dice", cost.name))
+def _front(results: StudyResults, cost: Objective) -> Front:
+    front = pareto_front(results.points, ("dice", cost.name))
     if front.points.empty:
         raise MissingDataError(
-            f"no finished configuration has both Dice and {cost.name} ({states(evidence.tables.trials)}); "
+            f"no finished configuration has both Dice and {cost.name} ({states(results.tables.trials)}); "
             "finish a trial, or limit a cost that was measured"
         )
     return front
@@ -160,10 +160,10 @@ def _rounded_up(value: float) -> str:
 
 
 def _recommendation(
-    evidence: Evidence, front: Front, point: pd.Series[Any], allowed: pd.DataFrame, reason: str
+    results: StudyResults, front: Front, point: pd.Series[Any], allowed: pd.DataFrame, reason: str
 ) -> Recommendation:
     others = allowed[allowed["point_id"] != point["point_id"]]
-    compared = _differences(evidence, point, others)
+    compared = _differences(results, point, others)
     same = compared[(compared["difference_low"] <= 0) & (compared["difference_high"] >= 0)]
     cost = front.objectives[1].name
     return Recommendation(
@@ -176,11 +176,11 @@ def _recommendation(
     )
 
 
-def _differences(evidence: Evidence, point: pd.Series[Any], others: pd.DataFrame) -> pd.DataFrame:
+def _differences(results: StudyResults, point: pd.Series[Any], others: pd.DataFrame) -> pd.DataFrame:
     """Those of the others that share two cases of a fold or more with the point, with intervals of the difference."""
     columns = {"difference_low": np.nan, "difference_high": np.nan, "shared_cases": 0}
     others = others.assign(**columns)
-    matrix = case_matrices(evidence.tables).get(str(point["dataset"]))
+    matrix = case_matrices(results.tables).get(str(point["dataset"]))
     own = str(point["point_id"])
     if matrix is None or others.empty or own not in matrix.point_ids:
         return others.iloc[:0]
@@ -202,13 +202,13 @@ _CHECKPOINT = "checkpoint_final.pth"
 
 
 def advice(
-    chosen: Recommendation, evidence: Evidence, folders: Sequence[Path], *, out: Path | str, data: Path | None
+    chosen: Recommendation, results: StudyResults, folders: Sequence[Path], *, out: Path | str, data: Path | None
 ) -> dict[str, Any]:
     """Everything about a recommendation as plain JSON.
 
     Args:
         chosen: the recommendation.
-        evidence: of its dataset.
+        results: of its dataset.
         folders: study folders (or others) to look for its trials in.
         out: where the printed commands train into.
         data: folder with nnU-Net's folders, for the commands; None takes the one that the trial was trained with.
@@ -218,11 +218,11 @@ def advice(
         `commands` and `remarks`; missing numbers are null.
     """
     point = chosen.point
-    trials = _trials(point, evidence.tables.trials)
+    trials = _trials(point, results.tables.trials)
     best = trials.sort_values(["dice", "trial_id"], ascending=[False, True]).iloc[0]
     folder = find_trial(folders, best["trial_id"])
     spec = _spec(folder)
-    commands = _commands(best, folder, spec, evidence, folders, out, data or recorded_data(folder))
+    commands = _commands(best, folder, spec, results, folders, out, data or recorded_data(folder))
     return {
         "dataset": point["dataset"],
         "reason": chosen.reason,
@@ -292,7 +292,7 @@ def _commands(
     trial: pd.Series[Any],
     folder: TrialFolder | None,
     spec: TrialSpec | None,
-    evidence: Evidence,
+    results: StudyResults,
     folders: Sequence[Path],
     out: Path | str,
     data: Path | None,
@@ -319,7 +319,7 @@ def _commands(
                 "trial_id": planned.trial_id if planned else None,
                 "command": trial_command(wanted, out=out, data=data),
                 "iterations": planned.curriculum.total_iterations if planned else None,
-                "known_dice": _known_dice(planned, evidence),
+                "known_dice": _known_dice(planned, results),
                 "preview": basis and _preview(planned, basis),
                 "predict": predict_after(planned, out=out, device=device) if planned else None,
             }
@@ -349,11 +349,11 @@ def _preview(spec: TrialSpec | None, basis: Basis) -> dict[str, Any] | None:
     return {**found, "low": low, "high": high, "basis": basis.words(), "text": words}
 
 
-def _known_dice(spec: TrialSpec | None, evidence: Evidence) -> float | None:
+def _known_dice(spec: TrialSpec | None, results: StudyResults) -> float | None:
     """The Dice of the configuration in this study, if it was trained here."""
     if spec is None:
         return None
-    same = evidence.points[evidence.points["point_id"] == point_id(spec)]
+    same = results.points[results.points["point_id"] == point_id(spec)]
     return None if same.empty else _number(same["dice"].iloc[0])
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli.options import add_source_options, evidence_from, print_table
+from analysis.cli.options import add_source_options, print_table, results_from
 from study.common.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def _compared(args: argparse.Namespace) -> Comparison:
     if not args.studies and not args.reference:
         raise InvalidInputError(field="studies", received="none", legal="a study's folder, --reference NAME, or both")
     published = load(args.reference) if args.reference else None
-    evidence = evidence_from(args) if args.studies or published is None else published
-    comparison = compare(evidence, baseline=args.baseline, against=against, alternative=args.alternative).with_rows()
+    results = results_from(args) if args.studies or published is None else published
+    comparison = compare(results, baseline=args.baseline, against=against, alternative=args.alternative).with_rows()
     # Ids of trials mean nothing in a publication, which is compared by the schemes that they are.
     schemes = _schemes(comparison)
-    if published is None or published is evidence or not schemes:
+    if published is None or published is results or not schemes:
         return comparison
     theirs = compare(published, baseline=schemes[0], against=schemes[1:], alternative=args.alternative)
     return joined_with(comparison, theirs)

@@ -9,7 +9,7 @@ import numbers
 import sys
 from typing import TYPE_CHECKING, Any
 
-from analysis.cli.options import add_source_options, evidence_from, print_table
+from analysis.cli.options import add_source_options, print_table, results_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,16 +49,16 @@ def run(args: argparse.Namespace) -> int:
     from analysis.statistics.intervals import with_intervals
     from analysis.tables.sources import about_carbon
 
-    evidence = evidence_from(args, with_details=False)
-    evidence = evidence if args.label is None else evidence.of_class(args.label)
-    front = pareto_front(evidence.points, args.objectives.split(","), by=args.by)
-    judgement = judged(front, CaseDraws(evidence.tables))
-    best = with_intervals(judgement[judgement["non_dominated"]], evidence.tables)
+    results = results_from(args, with_details=False)
+    results = results if args.label is None else results.of_class(args.label)
+    front = pareto_front(results.points, args.objectives.split(","), by=args.by)
+    judgement = judged(front, CaseDraws(results.tables))
+    best = with_intervals(judgement[judgement["non_dominated"]], results.tables)
     if args.json:
         print(json.dumps([point_as_json(point, front) for _, point in best.iterrows()], indent=1))
     elif not best.empty:
         _print_table(best, front, of_class=_of_class(args.label, front))
-    nothing = [f"nothing on the front: {states(evidence.tables.trials)}"] if best.empty else []
+    nothing = [f"nothing on the front: {states(results.tables.trials)}"] if best.empty else []
     for sentence in [*nothing, *left_out(front), *caveats(front), *about_carbon(front.objectives)]:
         print(sentence, file=sys.stderr)
     return 0
@@ -102,7 +102,7 @@ def point_as_json(point: pd.Series[Any], front: Front) -> dict[str, Any]:
 
 def _of_class(label: str | None, front: Front) -> str:
     """Which of the values are one class' alone."""
-    from analysis.statistics.evidence import BY_CLASS
+    from analysis.statistics.study_results import BY_CLASS
 
     labels = {objective.name: objective.label for objective in front.objectives}
     named = [labels.get(name, "Dice") for name in BY_CLASS if name in ("dice", *labels)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from study.buckets.storage import place
 
 if TYPE_CHECKING:
-    from analysis.statistics.evidence import Evidence
+    from analysis.statistics.study_results import StudyResults
     from analysis.tables.format import Table
 
 
@@ -28,14 +28,14 @@ def add_source_options(parser: argparse.ArgumentParser, *, optional: bool = Fals
     parser.add_argument("--country", metavar="ISO3", help="draw CO₂ again for another grid, for example FRA")
 
 
-def evidence_from(args: argparse.Namespace, *, with_details: bool = True) -> Evidence:
+def results_from(args: argparse.Namespace, *, with_details: bool = True) -> StudyResults:
     """Read what `add_source_options` named; see `reading`."""
-    with reading(args, with_details=with_details) as (evidence, _):
-        return evidence
+    with reading(args, with_details=with_details) as (results, _):
+        return results
 
 
 @contextmanager
-def reading(args: argparse.Namespace, *, with_details: bool = True) -> Iterator[tuple[Evidence, list[Path]]]:
+def reading(args: argparse.Namespace, *, with_details: bool = True) -> Iterator[tuple[StudyResults, list[Path]]]:
     """What `add_source_options` named, with its folders, of which those of a URL are gone afterwards.
 
     Of each trial that is unreadable, and so in no figure of any verb, a line on standard error.
@@ -44,18 +44,18 @@ def reading(args: argparse.Namespace, *, with_details: bool = True) -> Iterator[
         LedgerError: a place is none of these, or cannot be read.
         InvalidInputError: an unknown country.
     """
-    from analysis.statistics.evidence import gather
+    from analysis.statistics.study_results import gather
     from analysis.tables.rows import UNREADABLE
     from analysis.tables.sources import Grid
     from study.buckets.view import readings
 
     grid = Grid(country=args.country) if args.country else None
     with readings(args.studies) as folders:
-        evidence = gather(folders, grid=grid, with_details=with_details)
-        trials = evidence.tables.trials
+        results = gather(folders, grid=grid, with_details=with_details)
+        trials = results.tables.trials
         for _, row in trials[trials["state"] == UNREADABLE].iterrows():
             print(f"{row['trial_id']} unreadable: {row['failure']}", file=sys.stderr)
-        yield evidence, folders
+        yield results, folders
 
 
 def print_table(title: str, text: Table, *, keep: Sequence[bool] | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cli.options import add_source_options, evidence_from, print_table
+from analysis.cli.options import add_source_options, print_table, results_from
 from analysis.comparison.pairs import budget_words, dice
 from analysis.statistics.tests import error_of_difference, smallest_difference
 from analysis.tables.format import Table
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from analysis.comparison.compare import compare
 
     check_range("training-sd", args.training_sd, 0, 1)
-    rows = power(compare(evidence_from(args), baseline=args.baseline).with_rows().rows, training_sd=args.training_sd)
+    rows = power(compare(results_from(args), baseline=args.baseline).with_rows().rows, training_sd=args.training_sd)
     if args.json:
         print(json.dumps(json.loads(rows.to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False))
         return 0

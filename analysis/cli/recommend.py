@@ -14,7 +14,7 @@ from study.common.setting import number
 
 if TYPE_CHECKING:
     from analysis.advice.advice import Recommendation
-    from analysis.statistics.evidence import Evidence
+    from analysis.statistics.study_results import StudyResults
 
 EXAMPLES = """  python -m analysis recommend studies/hippo --max-runtime-seconds 600
   python -m analysis recommend studies/hippo --max-co2-kg 0.05 --country FRA
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
     mode = _mode(args)
     with reading(args) as (whole, folders):
-        evidence = _of_dataset(whole, args.dataset)
-        chosen = _choose(evidence, mode, args)
-        found = advice(chosen, evidence, folders, out=args.out, data=args.data)
+        results = _of_dataset(whole, args.dataset)
+        chosen = _choose(results, mode, args)
+        found = advice(chosen, results, folders, out=args.out, data=args.data)
     if args.json:
         print(json.dumps(found, indent=1))
     else:
@@ -81,26 +81,26 @@ def _mode(args: argparse.Namespace) -> str:
     return modes[0]
 
 
-def _of_dataset(evidence: Evidence, name: str | None) -> Evidence:
+def _of_dataset(results: StudyResults, name: str | None) -> StudyResults:
     """The part about the one dataset that is meant."""
     from analysis.fronts.captions import states
 
-    names = evidence.datasets
+    names = results.datasets
     if not names:
-        raise MissingDataError(f"nothing to recommend: no trial has finished ({states(evidence.tables.trials)})")
+        raise MissingDataError(f"nothing to recommend: no trial has finished ({states(results.tables.trials)})")
     if (name or names[0]) not in names or (name is None and len(names) > 1):
         raise InvalidInputError(field="--dataset", received=name or "none", legal=f"one of {', '.join(names)}")
-    return evidence.of(name or names[0])
+    return results.of(name or names[0])
 
 
-def _choose(evidence: Evidence, mode: str, args: argparse.Namespace) -> Recommendation:
+def _choose(results: StudyResults, mode: str, args: argparse.Namespace) -> Recommendation:
     from analysis.advice.advice import at_knee, best_within
     from analysis.tables.columns import OBJECTIVES
 
     if mode != "knee":
-        return best_within(evidence, OBJECTIVES[mode], getattr(args, f"max_{mode}"))
+        return best_within(results, OBJECTIVES[mode], getattr(args, f"max_{mode}"))
     cost = args.cost or _DEFAULT_COST
     costs = [name for name, objective in OBJECTIVES.items() if not objective.maximise]
     if cost not in costs:
         raise InvalidInputError(field="--cost", received=cost, legal=f"one of {', '.join(costs)}")
-    return at_knee(evidence, OBJECTIVES[cost])
+    return at_knee(results, OBJECTIVES[cost])

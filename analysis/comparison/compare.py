@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.comparison.equal_cost import equal_cost
 from analysis.comparison.measure import Finished, measure
 from analysis.comparison.pairs import BASELINE, RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS, find_pairs, methods_of, percent
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.statistics.tests import ALTERNATIVES, SIGNIFICANT, Alternative, holm
 from analysis.tables.columns import Column, dtypes
 from analysis.tables.methods import METHOD_LABELS
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(
-    evidence: Evidence,
+    results: StudyResults,
     *,
     baseline: str = BASELINE,
     against: Sequence[str] | None = None,
@@ -68,7 +68,7 @@ def compare(
     """Each of some methods against a baseline.
 
     Args:
-        evidence: studies, or a publication as `reference.load` gives it.
+        results: studies, or a publication as `reference.load` gives it.
         baseline: a scheme such as `cps`, or the id of a configuration or trial.
         against: likewise; None is every published scheme with a finished trial.
         alternative: `greater` tests whether a method is above the baseline, `less` whether it is below.
@@ -77,9 +77,9 @@ def compare(
         InvalidInputError: a word that names nothing, or several configurations; an unknown alternative.
     """
     check_choice("alternative", alternative, ALTERNATIVES)
-    words = [m for m in methods_of(evidence.points) if m != baseline] if against is None else against
-    matches = find_pairs(evidence.points, baseline, words)
-    finished = Finished(evidence)
+    words = [m for m in methods_of(results.points) if m != baseline] if against is None else against
+    matches = find_pairs(results.points, baseline, words)
+    finished = Finished(results)
     rows = _frame([measure(pair, finished, alternative=alternative) for pair in matches.pairs], ROW_COLUMNS)
     rows = _with_holm(rows)
     return Comparison(
@@ -87,7 +87,7 @@ def compare(
         alternative=alternative,
         rows=rows,
         summary=summarised(rows),
-        equal_cost=equal_cost(evidence, baseline, [word for word in words if word in METHOD_LABELS])
+        equal_cost=equal_cost(results, baseline, [word for word in words if word in METHOD_LABELS])
         if baseline in METHOD_LABELS
         else pd.DataFrame(),
         ambiguous=matches.ambiguous,

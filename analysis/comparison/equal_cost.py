@@ -47,8 +47,8 @@ from analysis.comparison.pairs import (
 )
 from analysis.fronts.captions import amount_of, lowered
 from analysis.statistics.case_dice import CaseDice, case_matrices
-from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import estimate
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.columns import BY_NAME, OBJECTIVES
 from analysis.tables.format import MISSING, Table
 from analysis.tables.frame import FINISHED, KEY
@@ -61,11 +61,11 @@ _SETTING = [name for name in MATCHED if name != "budget"]
 _MACHINE = ("hardware", "cpus", "gpus")
 
 
-def equal_cost(evidence: Evidence, baseline: str, against: Sequence[str]) -> pd.DataFrame:
+def equal_cost(results: StudyResults, baseline: str, against: Sequence[str]) -> pd.DataFrame:
     """Every configuration of two schemes against the other's line.
 
     Args:
-        evidence: any study; a scheme with one budget has no line.
+        results: any study; a scheme with one budget has no line.
         baseline: scheme to compare with.
         against: schemes.
 
@@ -74,9 +74,9 @@ def equal_cost(evidence: Evidence, baseline: str, against: Sequence[str]) -> pd.
         amount, `measured_dice`, `other_dice` (interpolated), `difference` of method minus baseline with `low` and
         `high`.
     """
-    matrices = case_matrices(evidence.tables)
+    matrices = case_matrices(results.tables)
     rows: list[dict[str, Any]] = []
-    for _, points in evidence.points.groupby(_SETTING, dropna=False, sort=False):
+    for _, points in results.points.groupby(_SETTING, dropna=False, sort=False):
         lines = {name: points[points["method"] == name] for name in (baseline, *against)}
         for name in against:
             for measured, other, sign in ((name, baseline, 1), (baseline, name, -1)):
@@ -280,11 +280,11 @@ def choose_thresholds(curves: pd.DataFrame) -> tuple[float, ...]:
     return (*own, *POSTER_THRESHOLDS[: len(reached) + 1])
 
 
-def time_to_dice(evidence: Evidence, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
+def time_to_dice(results: StudyResults, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
     """One row per dataset, configuration of a named scheme at the largest budget, and threshold.
 
     Args:
-        evidence: studies with learning curves.
+        results: studies with learning curves.
         thresholds: of Dice, ascending; None chooses them per dataset.
 
     Returns:
@@ -293,16 +293,16 @@ def time_to_dice(evidence: Evidence, thresholds: Sequence[float] | None = None) 
         the columns of SPENT, `dice` and `interval_iterations`, and `best`; for each of SPENT `ratio_`, `low_` and
         `high_`, and `horizon_` where the ratio is of restricted means.
     """
-    parts = [_of_dataset(evidence.of(dataset), thresholds) for dataset in evidence.datasets]
+    parts = [_of_dataset(results.of(dataset), thresholds) for dataset in results.datasets]
     rows = [row for part in parts for row in part]
     return pd.DataFrame(rows)
 
 
-def _of_dataset(evidence: Evidence, thresholds: Sequence[float] | None) -> list[dict[str, Any]]:
-    trials = evidence.tables.trials
+def _of_dataset(results: StudyResults, thresholds: Sequence[float] | None) -> list[dict[str, Any]]:
+    trials = results.tables.trials
     finished = trials.loc[trials["state"] == FINISHED, [*KEY, "point_id", "fold", "seed", "hardware"]]
-    curves = smoothed_curves(evidence.tables.epochs.merge(finished[KEY], on=KEY))
-    points = evidence.points
+    curves = smoothed_curves(results.tables.epochs.merge(finished[KEY], on=KEY))
+    points = results.points
     points = points[points["budget"] == points["budget"].max()]
     others = [method for method in methods_of(points) if method != BASELINE]
     if curves.empty or not others or BASELINE not in methods_of(points):

@@ -18,8 +18,8 @@ import pandas as pd
 from analysis.comparison.pairs import RATIOS, Pair, different_settings
 from analysis.fronts.captions import estimated_parts, words_of
 from analysis.statistics.case_dice import CaseDice, case_matrices
-from analysis.statistics.evidence import Evidence
 from analysis.statistics.intervals import cautions, estimate, fold_sd, training_sd
+from analysis.statistics.study_results import StudyResults
 from analysis.statistics.tests import DECIMALS, Alternative, paired_statistics, smallest_difference, too_few
 from analysis.tables.contention import sentence as contention
 from analysis.tables.format import counted
@@ -60,15 +60,15 @@ class Side:
 class Finished:
     """The finished trials and cases of some studies by configuration, looked up quickly."""
 
-    def __init__(self, evidence: Evidence) -> None:
-        trials = evidence.tables.trials
+    def __init__(self, results: StudyResults) -> None:
+        trials = results.tables.trials
         self._none = trials.iloc[:0]
         finished = trials[trials["state"] == FINISHED]
         self._trials = dict(list(finished.groupby(_CONFIGURATION, sort=False)))
-        cases = evidence.tables.cases
+        cases = results.tables.cases
         means = cases[cases["label"] == FOREGROUND].merge(finished[[*KEY, *_CONFIGURATION, "fold"]], on=KEY)
         self._no_cases, self._cases = means.iloc[:0], dict(list(means.groupby(_CONFIGURATION, sort=False)))
-        self._matrices = case_matrices(evidence.tables)
+        self._matrices = case_matrices(results.tables)
         # CO₂ of all trials of a dataset, whatever became of them; NaN where some of it is not known.
         self.search_kg = trials.groupby("dataset")["total_co2_kg"].agg(lambda kg: kg.sum(skipna=False))
 

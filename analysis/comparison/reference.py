@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparison.compare import compare
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.columns import POINT_COLUMNS, dtypes
 from analysis.tables.frame import tables_of
 from analysis.tables.methods import METHOD_LABELS
@@ -59,7 +59,7 @@ class Publication:
         return f"{self.authors}: {self.title}. {self.venue}, arXiv {self.arxiv}"
 
 
-def load(name: str) -> Evidence:
+def load(name: str) -> StudyResults:
     """A publication's numbers as points, with empty tables of trials, epochs, cases and costs.
 
     Raises:
@@ -69,7 +69,7 @@ def load(name: str) -> Evidence:
     names = [column.name for column in POINT_COLUMNS]
     rows = [_point(name, facts, row) for _, row in table1(name).iterrows()]
     points = pd.DataFrame(rows, columns=names, dtype=object).astype(dtypes(POINT_COLUMNS))
-    return Evidence(tables=tables_of({}), points=points)
+    return StudyResults(tables=tables_of({}), points=points)
 
 
 def source(name: str) -> Publication:

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.display_items import DisplayItem
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import (
     INK,
@@ -53,7 +53,7 @@ _RASTERIZE_FROM = 400
 _MANY_POINTS = 200
 
 
-def slices(front: Front, axes: Sequence[VaryingAxis], caveats: Sequence[str]) -> Exhibit:
+def slices(front: Front, axes: Sequence[VaryingAxis], caveats: Sequence[str]) -> DisplayItem:
     """Dice and a cost against every axis that varies, one panel each, points of the front in a ring.
 
     Args:
@@ -69,7 +69,7 @@ def slices(front: Front, axes: Sequence[VaryingAxis], caveats: Sequence[str]) ->
     if len(axes) > len(shown):
         notes.append(f"{len(axes) - len(shown)} more axes vary and are not drawn.")
     notes += caveats
-    return Exhibit(
+    return DisplayItem(
         stem="dice_and_cost_by_setting",
         folded=True,
         heading="Dice and cost along each axis",

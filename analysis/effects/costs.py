@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.figures.exhibits import Exhibit, Part
+from analysis.figures.display_items import DisplayItem, Part
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import INK, METHOD_STYLES, MUTED, RULE, SURFACE, Entry, Layout, belongs_to, short_ticks
 from analysis.tables.format import MISSING, Scale, Table, amount, counted, label_with_unit, number, reading_scale
@@ -146,14 +146,14 @@ def _sizes(row: Mapping[str, Any]) -> tuple[str, int]:
     return "×".join(map(str, row["patch_size"])), row["batch_size"]
 
 
-def costs_exhibits(tables: Tables, subject: str, caveats: Sequence[str]) -> Iterator[Part]:
+def costs_items(tables: Tables, subject: str, caveats: Sequence[str]) -> Iterator[Part]:
     """Cost by cause as bars and a table, and by stage as a table, of the trials of one dataset."""
     parts = cost_parts(tables.trials, tables.costs)
     if parts.causes["seconds"].sum() == 0:
         yield "Cost by cause: no finished trial recorded its costs."
         return
     notes = [*_how_to_read(parts, tables.trials), *caveats]
-    yield Exhibit(
+    yield DisplayItem(
         stem="cost_by_cause",
         heading="Where the cost went",
         draw=lambda layout: _figure(parts, subject, notes, layout),
@@ -164,7 +164,7 @@ def costs_exhibits(tables: Tables, subject: str, caveats: Sequence[str]) -> Iter
         caption="Mean cost of a finished trial by cause",
     )
     if len(parts.stages):
-        yield Exhibit(
+        yield DisplayItem(
             stem="cost_by_stage",
             folded=True,
             heading="Cost by stage",

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.exhibits import Exhibit, Part
+from analysis.figures.display_items import DisplayItem, Part
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import (
     INK,
@@ -36,7 +36,7 @@ from analysis.figures.style import (
 from analysis.fronts.captions import subject
 from analysis.fronts.front import Front
 from analysis.fronts.hypervolume import box_of, volume_share
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.columns import BY_NAME, EPOCH_COLUMNS
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import counted, label_with_unit, number, reading_scale
@@ -100,7 +100,7 @@ def curves_of(points: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, pd.Da
     return means[means["n_trials"] == whole].reset_index(drop=True), singles
 
 
-def learning_curves(front: Front, tables: Tables, caveats: Sequence[str]) -> Exhibit | str:
+def learning_curves(front: Front, tables: Tables, caveats: Sequence[str]) -> DisplayItem | str:
     """A panel per cost that was measured, or why there is none."""
     points = choose_points(front, tables.epochs)
     if points.empty:
@@ -112,7 +112,7 @@ def learning_curves(front: Front, tables: Tables, caveats: Sequence[str]) -> Exh
     notes = [*_how_to_read(points, means), *caveats]
     last = means.groupby("point_id")["pseudo_dice"].last()
     ends = [f"{name} {last[point]:.3f}" for name, point in zip(points["short"], points["point_id"], strict=True)]
-    return Exhibit(
+    return DisplayItem(
         stem="learning_curves",
         heading="Learning curves and losses",
         draw=lambda layout: _figure(points, means, singles, subject(front.points), notes, layout),
@@ -201,11 +201,11 @@ _HOUR = 3600
 _LOADS = ("busy_cores", "trials_on_node")
 
 
-def incumbents(evidence: Evidence, front: Front) -> pd.DataFrame:
+def incumbents(results: StudyResults, front: Front) -> pd.DataFrame:
     """The hypervolume of what was known, after each configuration of one dataset.
 
     Args:
-        evidence: of the dataset.
+        results: of the dataset.
         front: its points, without groups.
 
     Returns:
@@ -213,7 +213,7 @@ def incumbents(evidence: Evidence, front: Front) -> pd.DataFrame:
         that had ended by then, whatever became of them; of GPUs where they trained on one) and `share` (of the box of
         the hypervolume, which all points span).
     """
-    costs, trials = evidence.tables.costs, evidence.tables.trials
+    costs, trials = results.tables.costs, results.tables.trials
     ends = (costs["started_at"] + costs["seconds"]).groupby([costs[name] for name in KEY]).max()
     ended = trials.join(ends.rename("ended"), on=KEY).sort_values("ended", kind="stable")
     devices = ended["gpus"].where(ended["device"] == "cuda").fillna(1.0)
@@ -225,15 +225,15 @@ def incumbents(evidence: Evidence, front: Front) -> pd.DataFrame:
     return points[["point_id", "method", "hours"]].assign(share=shares).reset_index(drop=True)
 
 
-def progress(evidence: Evidence, front: Front) -> Part:
-    """The exhibit of one dataset, or why there is none."""
-    if len(front.points) < 2 or evidence.tables.costs.empty:
+def progress(results: StudyResults, front: Front) -> Part:
+    """The item of one dataset, or why there is none."""
+    if len(front.points) < 2 or results.tables.costs.empty:
         return "Hypervolume against hours: it takes two finished configurations with their costs."
-    found = incumbents(evidence, front)
-    on_gpu = bool((evidence.tables.trials["device"].dropna() == "cuda").all())
+    found = incumbents(results, front)
+    on_gpu = bool((results.tables.trials["device"].dropna() == "cuda").all())
     hours, last = "GPU hours" if on_gpu else "hours of trials", found.iloc[-1]
     half = found.loc[found["share"] >= last["share"] / 2, "hours"].iloc[0]
-    return Exhibit(
+    return DisplayItem(
         stem="hypervolume_over_hours",
         heading=f"What the study's {hours} bought",
         draw=lambda layout: _draw_progress(found, hours, subject(front.points), layout),
@@ -265,20 +265,20 @@ def _draw_progress(found: pd.DataFrame, hours: str, about: str, layout: Layout) 
     return figure
 
 
-def load_of_the_machine(evidence: Evidence) -> Iterator[Exhibit]:
-    """The exhibit of one dataset; none where the same work took the same time, or its machine's load is not known."""
-    trials = evidence.tables.trials
+def load_of_the_machine(results: StudyResults) -> Iterator[DisplayItem]:
+    """The item of one dataset; none where the same work took the same time, or its machine's load is not known."""
+    trials = results.tables.trials
     load = next((name for name in _LOADS if trials[name].notna().any()), None)
-    said = contention(evidence.points)
+    said = contention(results.points)
     if load is None or not said:
         return
     known = trials.dropna(subset=["pace", load])
     slowest = known.sort_values("pace").iloc[-1]
     words = BY_NAME[load].label
-    yield Exhibit(
+    yield DisplayItem(
         stem="pace_against_load",
         heading="The machine's load and the pace of trials",
-        draw=lambda layout: _draw_load(known, load, subject(evidence.points), layout),
+        draw=lambda layout: _draw_load(known, load, subject(results.points), layout),
         alt=f"Pace of {counted(len(known), 'trial')} against {words.lower()}; the slowest took "
         f"{slowest['pace']:.2f} times the median for the same iterations.",
         notes=(*said, f"Pace: {BY_NAME['pace'].meaning}. {words}: {BY_NAME[load].meaning}."),

@@ -18,10 +18,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.display_items import DisplayItem
 from analysis.figures.sheet import EDGE, Sheet
 from analysis.figures.style import METHOD_STYLES, Layout
-from analysis.statistics.evidence import Evidence, find_trial
+from analysis.statistics.study_results import StudyResults, find_trial
 from analysis.tables.format import Table, without_empty
 from analysis.tables.frame import FINISHED, KEY
 from analysis.tables.rows import FOREGROUND
@@ -52,31 +52,31 @@ class Picture:
     aspect: float
 
 
-def worst_cases(evidence: Evidence, point: pd.Series[Any]) -> pd.DataFrame:
+def worst_cases(results: StudyResults, point: pd.Series[Any]) -> pd.DataFrame:
     """The foreground rows of the cases of a point, the lowest Dice first; of several seeds the lowest.
 
     Returns:
         Columns of the cases, with `fold` and the trial's.
     """
-    cases = evidence.tables.cases
-    trials = evidence.tables.trials
+    cases = results.tables.cases
+    trials = results.tables.trials
     mine = trials[(trials["point_id"] == point["point_id"]) & (trials["state"] == FINISHED)]
     rows = cases[cases["label"] == FOREGROUND].dropna(subset="dice").merge(mine[[*KEY, "fold", "dataset"]], on=KEY)
     return rows.sort_values(["dice", "case", "trial_id"], kind="stable").drop_duplicates("case", ignore_index=True)
 
 
-def failures(evidence: Evidence, point: pd.Series[Any]) -> tuple[Exhibit | None, str]:
-    """The exhibit of a point's worst cases, if any has a Dice, and why there are no pictures, if there are none."""
-    worst = worst_cases(evidence, point).head(_MOST_ROWS)
+def failures(results: StudyResults, point: pd.Series[Any]) -> tuple[DisplayItem | None, str]:
+    """The item of a point's worst cases, if any has a Dice, and why there are no pictures, if there are none."""
+    worst = worst_cases(results, point).head(_MOST_ROWS)
     if worst.empty:
         return None, "Worst cases: no validation case of a finished trial has a Dice."
     try:
-        pictures = [_picture(evidence.folders, row) for row in worst.head(_MOST_PICTURES).to_dict("records")]
+        pictures = [_picture(results.folders, row) for row in worst.head(_MOST_PICTURES).to_dict("records")]
         why = ""
     except (StudyError, OSError, RuntimeError, ValueError) as error:
         pictures, why = [], f"No pictures of the worst cases: {str(error).splitlines()[0]}."
     lowest = worst.iloc[0]
-    exhibit = Exhibit(
+    item = DisplayItem(
         stem="worst_cases",
         heading=f"The worst cases of {point['summary']}",
         draw=(lambda layout: _draw(pictures, str(point["summary"]), layout)) if pictures else None,
@@ -93,7 +93,7 @@ def failures(evidence: Evidence, point: pd.Series[Any]) -> tuple[Exhibit | None,
         table=_table(worst),
         caption="Cases with the lowest Dice",
     )
-    return exhibit, why
+    return item, why
 
 
 def _table(worst: pd.DataFrame) -> Table:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.effects.axes import VaryingAxis
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.display_items import DisplayItem
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import MUTED, SURFACE, Layout
 from analysis.fronts.captions import subject
@@ -134,9 +134,9 @@ def _distribution(axis: VaryingAxis, values: pd.Series[Any]) -> BaseDistribution
     return FloatDistribution(float(values.min()), float(values.max()), log=axis.logarithmic)
 
 
-def importances_exhibit(
+def importances_item(
     points: pd.DataFrame, axes: Sequence[VaryingAxis], objectives: Sequence[str], caveats: Sequence[str]
-) -> Exhibit | str:
+) -> DisplayItem | str:
     """Bars: a panel per target, per axis a filled bar of PED-ANOVA above a hollow one of fANOVA."""
     if not axes or len(points) < FEWEST_POINTS:
         there = "is 1" if len(points) == 1 else f"are {len(points)}"
@@ -146,7 +146,7 @@ def importances_exhibit(
     shares = importances(points, axes, objectives)
     labels = {axis.name: axis.label for axis in axes}
     notes = [*_how_to_read(len(points), axes), *caveats]
-    return Exhibit(
+    return DisplayItem(
         stem="importances",
         heading="Which axis matters",
         draw=lambda layout: _figure(shares, labels, subject(points), notes, layout),

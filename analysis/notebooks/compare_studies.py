@@ -22,18 +22,18 @@ from IPython.display import Image, Markdown, display
 
 from analysis.comparison.compare import compare
 from analysis.comparison.text import notes, whole_table
-from analysis.figures.exhibits import as_png
+from analysis.figures.display_items import as_png
 from analysis.fronts.figures import MOST_GROUPS, pareto_figure
 from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.format import markdown
 from analysis.tables.sources import named_studies
 
 STUDIES = named_studies()
 
 # %%
-evidence = gather(STUDIES)
-evidence.tables.trials.groupby(["study", "dataset", "method", "state"]).size().rename("trials").to_frame()
+results = gather(STUDIES)
+results.tables.trials.groupby(["study", "dataset", "method", "state"]).size().rename("trials").to_frame()
 
 # %% [markdown]
 # ## What may be compared
@@ -41,7 +41,7 @@ evidence.tables.trials.groupby(["study", "dataset", "method", "state"]).size().r
 # Dice and voxels do not depend on the machine. Seconds, energy and CO₂ do: look here first.
 
 # %%
-trials = evidence.tables.trials
+trials = results.tables.trials
 trials.groupby("study")[["hardware", "cpus", "gpus", "concurrent_trials", "meter", "country"]].agg(
     lambda values: " | ".join(sorted({str(value) for value in values.dropna()}))
 )
@@ -53,7 +53,7 @@ trials.groupby("study")[["hardware", "cpus", "gpus", "concurrent_trials", "meter
 # (corrected over the comparisons by Holm), an effect size and the ratio of costs.
 
 # %%
-comparison = compare(evidence)
+comparison = compare(results)
 display(Markdown(markdown(whole_table(comparison)) if len(comparison.rows) else "Nothing to compare with CPS."))
 print("\n".join(notes(comparison)))
 
@@ -81,8 +81,8 @@ pd.DataFrame(by_study)
 # A front of each dataset, with a line per hardware where there are several.
 
 # %%
-for dataset in evidence.datasets:
-    points = evidence.of(dataset).points
+for dataset in results.datasets:
+    points = results.of(dataset).points
     machines = points["hardware"].nunique()
     by = "hardware" if 1 < machines <= MOST_GROUPS else None
     display(Image(as_png(pareto_figure(pareto_front(points, ["dice", "runtime_seconds"], by=by)), dots_per_inch=110)))

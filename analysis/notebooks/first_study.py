@@ -26,11 +26,11 @@ import pandas as pd
 import SimpleITK as sitk
 from IPython.display import Image, display
 
-from analysis.figures.exhibits import as_png
+from analysis.figures.display_items import as_png
 from analysis.fronts.captions import notes
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.sources import named_studies
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve
@@ -67,13 +67,13 @@ plt.show()
 # %% [markdown]
 # ## What came out
 #
-# Every trial is a folder with an append-only record. `evidence.tables` reads them; `evidence.points` are means
+# Every trial is a folder with an append-only record. `results.tables` reads them; `results.points` are means
 # over folds and seeds.
 
 # %%
-evidence = gather([STUDY])
-dataset = evidence.datasets[0]
-points = evidence.of(dataset).points
+results = gather([STUDY])
+dataset = results.datasets[0]
+points = results.of(dataset).points
 points[["summary", "dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg", "voxel_share"]].sort_values("dice")
 
 # %% [markdown]
@@ -102,7 +102,7 @@ def middle(path, level=0.5):
     return voxels[int(len(voxels) * level)]
 
 
-trials = evidence.tables.trials.dropna(subset=["dice"]).sort_values("dice")
+trials = results.tables.trials.dropna(subset=["dice"]).sort_values("dice")
 shown = {}
 for row in trials.iloc[[0, -1]].itertuples():
     found = sorted((STUDY / "trials" / row.trial_id / "results").glob("*/*/fold_*/validation/*.nii.gz"))

@@ -21,10 +21,10 @@
 from IPython.display import Image, Markdown, display
 
 from analysis.comparison.reference import contradictions, source, table1
-from analysis.figures.exhibits import as_png
+from analysis.figures.display_items import as_png
 from analysis.figures.style import FILE
 from analysis.page.papers import papers
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.format import latex, markdown
 from analysis.tables.sources import named_studies
 
@@ -33,20 +33,20 @@ STUDIES = named_studies()
 REFERENCE = "miccai2024"
 
 # %%
-evidence = gather(STUDIES)
+results = gather(STUDIES)
 
 # %% [markdown]
 # ## From your trials
 
 # %%
-section = papers(evidence, reference=REFERENCE)
-for exhibit in section.exhibits:
-    display(Markdown(f"### {exhibit.heading}"))
-    if exhibit.draw is not None:
-        display(Image(as_png(exhibit.draw(FILE), dots_per_inch=110)))
-    if exhibit.table is not None:
-        display(Markdown(markdown(exhibit.table)))
-    display(Markdown("\n".join(f"- {sentence}" for sentence in exhibit.notes)))
+section = papers(results, reference=REFERENCE)
+for item in section.items:
+    display(Markdown(f"### {item.heading}"))
+    if item.draw is not None:
+        display(Image(as_png(item.draw(FILE), dots_per_inch=110)))
+    if item.table is not None:
+        display(Markdown(markdown(item.table)))
+    display(Markdown("\n".join(f"- {sentence}" for sentence in item.notes)))
 
 # %% [markdown]
 # What is not shown, and why:
@@ -72,7 +72,7 @@ print("\n".join(contradictions("miccai2024")) or "Text and table agree.")
 # Every table is also LaTeX (booktabs).
 
 # %%
-for exhibit in section.exhibits:
-    if exhibit.table is not None:
-        print(latex(exhibit.table, caption=exhibit.caption, label=exhibit.stem))
+for item in section.items:
+    if item.table is not None:
+        print(latex(item.table, caption=item.caption, label=item.stem))
         break

@@ -20,28 +20,28 @@
 import pandas as pd
 from IPython.display import Image, display
 
-from analysis.figures.exhibits import as_png
+from analysis.figures.display_items import as_png
 from analysis.fronts.captions import notes, states
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import evidence_of, gather
+from analysis.statistics.study_results import gather, results_of
 from analysis.tables.sources import Grid, named_studies, redrawn
 
 # Study folders, reports, or folders of a report's tables. PGPS_STUDIES may hold several, separated as in PATH.
 STUDIES = named_studies()
 
 # %%
-evidence = gather(STUDIES)
-print(states(evidence.tables.trials))
-print(f"{len(evidence.points)} configurations with a finished trial, on {', '.join(evidence.datasets) or 'no dataset'}")
+results = gather(STUDIES)
+print(states(results.tables.trials))
+print(f"{len(results.points)} configurations with a finished trial, on {', '.join(results.datasets) or 'no dataset'}")
 
 # %% [markdown]
-# `evidence.tables` has four tidy tables (`trials`, `epochs`, `cases`, `costs`); `evidence.points` are the finished
+# `results.tables` has four tidy tables (`trials`, `epochs`, `cases`, `costs`); `results.points` are the finished
 # trials averaged over folds and seeds. Missing means missing: nothing that was not measured is 0.
 # `analysis.tables.columns` says what each column means.
 
 # %%
-evidence.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg", "n_folds"]]
+results.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg", "n_folds"]]
 
 # %% [markdown]
 # ## The front
@@ -50,10 +50,10 @@ evidence.points[["dataset", "summary", "dice", "dice_low", "dice_high", "runtime
 # front of its own. Below: Dice against training time. Hollow points rest on one fold.
 
 # %%
-if not evidence.datasets:
+if not results.datasets:
     raise SystemExit("No trial has finished, so there is no front: run the study on.")
-dataset = evidence.datasets[0]
-points = evidence.of(dataset).points
+dataset = results.datasets[0]
+points = results.of(dataset).points
 front = pareto_front(points, ["dice", "runtime_seconds"])
 display(Image(as_png(pareto_figure(front), dots_per_inch=110)))
 print("\n".join(notes(front)))
@@ -89,7 +89,7 @@ print(f"The cheapest of them: {cheapest['summary']}, Dice {cheapest['dice']:.4f}
 # %%
 on_grid = {"as recorded": points.set_index("summary")["co2_kg"] * 1000}
 for country in ("SWE", "DEU", "POL"):
-    redone = evidence_of(redrawn(evidence.tables, Grid(country=country))).of(dataset).points
+    redone = results_of(redrawn(results.tables, Grid(country=country))).of(dataset).points
     on_grid[country] = redone.set_index("summary")["co2_kg"] * 1000
 print("Training CO₂ in grams:")
 pd.DataFrame(on_grid)

@@ -23,15 +23,15 @@ from tempfile import mkdtemp
 import matplotlib.pyplot as plt
 from IPython.display import Image, display
 
-from analysis.figures.exhibits import as_pdf, as_png
+from analysis.figures.display_items import as_pdf, as_png
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import FILE, styles_of
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.columns import BY_NAME
 from analysis.tables.sources import named_studies
 
-evidence = gather(named_studies())
-points = evidence.of(evidence.datasets[0]).points.sort_values("voxels")
+results = gather(named_studies())
+points = results.of(results.datasets[0]).points.sort_values("voxels")
 points[["summary", "method", "voxels", "dice", "dice_low", "dice_high"]]
 
 # %% [markdown]
@@ -63,7 +63,7 @@ plt.show()
 sheet = Sheet(
     layout=FILE,
     title="Dice against voxels",
-    subject=f"{evidence.datasets[0]}, {len(points)} configurations",
+    subject=f"{results.datasets[0]}, {len(points)} configurations",
     notes=["Bars: 95 % interval of Dice."],
     panel_height=3,
 )
@@ -87,4 +87,4 @@ file.write_bytes(as_pdf(figure))
 print(f"{file} has {file.stat().st_size:,} bytes")
 
 # %% [markdown]
-# To have a figure in every report, make it an exhibit: CONTRIBUTING, "Add a figure".
+# To have a figure in every report, make it an item: CONTRIBUTING, "Add a figure".

@@ -18,9 +18,9 @@ from analysis.advice.advice import Recommendation, advice, at_knee
 from analysis.advice.text import commands_of
 from analysis.comparison.measure import CASES_AND_TRAININGS, Finished, measure
 from analysis.comparison.pairs import BASELINE, MATCHED, Pair, percent
-from analysis.figures.exhibits import Exhibit, Section, stem_of
+from analysis.figures.display_items import DisplayItem, Section, stem_of
 from analysis.fronts.captions import amount_of, lowered, states
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.columns import OBJECTIVES
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import MISSING, Table, counted
@@ -57,11 +57,11 @@ class Answer:
     commands: Sequence[tuple[str, str]] = ()
 
 
-def answers(evidence: Evidence) -> list[Answer]:
+def answers(results: StudyResults) -> list[Answer]:
     """One for each dataset with a finished trial; without any, one that says where the trials stand."""
-    if not evidence.datasets:
-        return [Answer(sentences=_nothing(evidence.tables.trials))]
-    return [_of_dataset(evidence.of(name), name) for name in evidence.datasets]
+    if not results.datasets:
+        return [Answer(sentences=_nothing(results.tables.trials))]
+    return [_of_dataset(results.of(name), name) for name in results.datasets]
 
 
 def _nothing(trials: pd.DataFrame) -> list[str]:
@@ -72,24 +72,24 @@ def _nothing(trials: pd.DataFrame) -> list[str]:
     return [f"No trial has finished, so there is no Dice to compare: {states(trials)}.{because}"]
 
 
-def _of_dataset(evidence: Evidence, dataset: str) -> Answer:
-    points, chosen = evidence.points, _chosen(evidence)
+def _of_dataset(results: StudyResults, dataset: str) -> Answer:
+    points, chosen = results.points, _chosen(results)
     if chosen is None:
         best = points.sort_values("dice", ascending=False).iloc[0]
         told = f"The highest Dice of {counted(len(points), 'configuration')} is {_dice(best)}, of {_name(best)}."
         cost = "No cost was measured completely, so no configuration can be called worth its cost."
-        return Answer(dataset=dataset, sentences=[told, cost, *_uncertain(evidence, 1)])
-    found = advice(chosen, evidence, evidence.folders, out=_OUT, data=None)
+        return Answer(dataset=dataset, sentences=[told, cost, *_uncertain(results, 1)])
+    found = advice(chosen, results, results.folders, out=_OUT, data=None)
     trainings = sorted(commands_of(found), key=lambda pair: not pair[0].startswith("train this very"))
-    sentences = [_compared(evidence, chosen), *_highest(points, chosen), *_uncertain(evidence, chosen.candidates)]
+    sentences = [_compared(results, chosen), *_highest(points, chosen), *_uncertain(results, chosen.candidates)]
     return Answer(dataset=dataset, sentences=sentences, advice=_advice(chosen), commands=trainings)
 
 
-def _chosen(evidence: Evidence) -> Recommendation | None:
+def _chosen(results: StudyResults) -> Recommendation | None:
     """The knee of Dice against time, or against voxels where no time is known."""
     for name in _COSTS:
         try:
-            return at_knee(evidence, OBJECTIVES[name])
+            return at_knee(results, OBJECTIVES[name])
         except StudyError:
             continue
     return None
@@ -102,9 +102,9 @@ def _advice(chosen: Recommendation) -> str:
     return f"{_name(chosen.point)}: {reason}.{alike}"
 
 
-def _compared(evidence: Evidence, chosen: Recommendation) -> str:
+def _compared(results: StudyResults, chosen: Recommendation) -> str:
     """The recommended configuration against the baseline; of the baseline itself, the best of the others."""
-    points, point = evidence.points, chosen.point
+    points, point = results.points, chosen.point
     cost = chosen.front.objectives[1]
     alone = f"{_name(point)}: Dice {_dice(point)} for {amount_of(cost, point[cost.name])} a training"
     baseline, which = _baseline(points, point), " of its plans" if points["plans"].nunique() > 1 else ""
@@ -116,7 +116,7 @@ def _compared(evidence: Evidence, chosen: Recommendation) -> str:
         if others.empty:
             return f"{alone}; no other configuration{which} has finished."
         point = others.iloc[0]
-    return _difference(evidence, baseline, point)
+    return _difference(results, baseline, point)
 
 
 def _baseline(points: pd.DataFrame, point: pd.Series[Any]) -> pd.Series[Any] | None:
@@ -129,10 +129,10 @@ def _baseline(points: pd.DataFrame, point: pd.Series[Any]) -> pd.Series[Any] | N
     return found.assign(alike=alike).sort_values(["alike", "budget", "n_folds"], ascending=False).iloc[0]
 
 
-def _difference(evidence: Evidence, baseline: pd.Series[Any], point: pd.Series[Any]) -> str:
+def _difference(results: StudyResults, baseline: pd.Series[Any], point: pd.Series[Any]) -> str:
     names = (_name(baseline), _name(point))
     pair = Pair(baseline=baseline, against=point, baseline_name=names[0], against_name=names[1])
-    row = measure(pair, Finished(evidence), alternative="greater")
+    row = measure(pair, Finished(results), alternative="greater")
     if not row["n_folds"]:
         return f"{names[1]}: Dice {_dice(point)}; {names[0]} {_dice(baseline)}, on other folds: not comparable."
     spent = f" for {_ratio(row, names[0])}" if _ratio(row, names[0]) else ""
@@ -185,8 +185,8 @@ def _highest(points: pd.DataFrame, chosen: Recommendation) -> Iterator[str]:
         yield f"The highest Dice, {_dice(best)}, has {_name(best)}{spent} of {lowered(cost.label)} against {mine}."
 
 
-def _uncertain(evidence: Evidence, candidates: int) -> Iterator[str]:
-    points, trials = evidence.points, evidence.tables.trials
+def _uncertain(results: StudyResults, candidates: int) -> Iterator[str]:
+    points, trials = results.points, results.tables.trials
     to_come = int(trials["state"].isin(_TO_COME).sum())
     lost = int((~trials["state"].isin((FINISHED, *_TO_COME))).sum())
     cases = points["n_cases"].max()
@@ -225,15 +225,15 @@ def confirmation(studies: Sequence[Path]) -> list[Section]:
         LedgerError: what is stored of it is damaged.
     """
     found = {root: each for root in dict.fromkeys(studies) if (each := Ledger(root).confirmation()) is not None}
-    exhibits = [_exhibit(root, each, several=len(studies) > 1) for root, each in found.items()]
-    return [Section(anchor="confirmed", heading="Confirmed", intro=_CONFIRMED, exhibits=exhibits)] if found else []
+    items = [_item(root, each, several=len(studies) > 1) for root, each in found.items()]
+    return [Section(anchor="confirmed", heading="Confirmed", intro=_CONFIRMED, items=items)] if found else []
 
 
-def _exhibit(root: Path, found: Confirmation, *, several: bool) -> Exhibit:
+def _item(root: Path, found: Confirmation, *, several: bool) -> DisplayItem:
     name = name_of(root.resolve())
     points = sorted(found.points, key=lambda point: (point.dataset, *point.costs.values()))
     shown = [point for point in points if point.verdict != OFF or point.trainings]
-    return Exhibit(
+    return DisplayItem(
         stem=f"confirmation_{stem_of(name)}" if several else "confirmation",
         heading=f"Who is on the front of {name}" if several else "Who is on the front",
         notes=_about(found, len(points) - len(shown)),

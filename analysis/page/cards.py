@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects.costs import AMOUNTS, CAUSES
-from analysis.statistics.evidence import Evidence, find_trial
+from analysis.statistics.study_results import StudyResults, find_trial
 from analysis.tables.columns import BY_NAME
 from analysis.tables.format import MISSING, amount, number
 from analysis.tables.frame import FINISHED, KEY
@@ -120,15 +120,15 @@ def _words(event: Mapping[str, Any]) -> str:
     return f"{event['event']}: {told}" if told else str(event["event"])
 
 
-def card_data(evidence: Evidence, events: Mapping[Key, Events], *, beside: Path | None = None) -> dict[str, Any]:
+def card_data(results: StudyResults, events: Mapping[Key, Events], *, beside: Path | None = None) -> dict[str, Any]:
     """The data of all cards.
 
     Args:
-        evidence: what the page is about.
+        results: what the page is about.
         events: (study, trial_id) -> its events, as far as known.
         beside: the folder that the page will lie in, from which cards lead to their trials' folders; None: nowhere.
     """
-    tables = evidence.tables
+    tables = results.tables
     classes, costs, curves = _classes(tables.cases), _costs(tables.costs), thinned_curves(tables.epochs)
     trials: dict[str, list[Row]] = {}
     for row in _rows(tables.trials):
@@ -142,13 +142,13 @@ def card_data(evidence: Evidence, events: Mapping[Key, Events], *, beside: Path 
             "curve": curves.get(key),
             "events": events.get(key),
             "commands": _commands(row) if row["state"] == FINISHED else None,
-            "links": _links(evidence.folders, row["trial_id"], beside),
+            "links": _links(results.folders, row["trial_id"], beside),
         }
         trials.setdefault(row["trial_id"], []).append({name: value for name, value in entry.items() if value})
     return {
         "row_headings": [BY_NAME[name].label for name in _TRIAL_ROW],
         "methods": list(METHOD_LABELS),
-        "configurations": _configurations(evidence, trials),
+        "configurations": _configurations(results, trials),
         "trials": trials,
     }
 
@@ -201,10 +201,10 @@ def predict_command(trial: Mapping[str, Any]) -> str:
     )
 
 
-def _configurations(evidence: Evidence, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
-    points = {row["point_id"]: row for row in _rows(evidence.points)}
+def _configurations(results: StudyResults, trials: Mapping[str, Sequence[Row]]) -> dict[str, Row]:
+    points = {row["point_id"]: row for row in _rows(results.points)}
     cards: dict[str, Row] = {}
-    for point_id, part in evidence.tables.trials.dropna(subset="point_id").groupby("point_id", sort=False):
+    for point_id, part in results.tables.trials.dropna(subset="point_id").groupby("point_id", sort=False):
         row = part.iloc[0]
         members = list(dict.fromkeys(part["trial_id"]))
         stages = json.loads(row["stage_table"])

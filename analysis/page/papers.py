@@ -28,7 +28,7 @@ from analysis.comparison.equal_cost import equal_cost_sentences, equal_cost_tabl
 from analysis.comparison.pairs import BASELINE, MATCHED, budget_words, methods_of, several_of, signed
 from analysis.comparison.reference import load
 from analysis.comparison.text import dropped, how_to_read, notes, whole_table
-from analysis.figures.exhibits import Exhibit, Section, stem_of
+from analysis.figures.display_items import DisplayItem, Section, stem_of
 from analysis.figures.sheet import EDGE, Sheet
 from analysis.figures.style import (
     INK,
@@ -47,7 +47,7 @@ from analysis.figures.style import (
     short_ticks,
 )
 from analysis.papers.tables import about_machines, dice_per_case, patch_batch_sizes, table1, time_table
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.statistics.tests import SIGNIFICANT
 from analysis.tables.columns import BY_NAME
 from analysis.tables.format import amount, counted, label_with_unit, reading_scale
@@ -65,47 +65,47 @@ def _question(points: pd.DataFrame) -> str:
     return f"{'Is' if len(names) == 1 else 'Are'} {listed} as good as {METHOD_LABELS[BASELINE]}?"
 
 
-def papers(evidence: Evidence, *, reference: str | None = None) -> Section:
+def papers(results: StudyResults, *, reference: str | None = None) -> Section:
     """Table 1, Fig. 2, Fig. 3, the supplement's table of the MICCAI paper, the PDL poster's table, and the statistics.
 
     Args:
-        evidence: any study; what lacks its trials is named in `Section.missing`.
+        results: any study; what lacks its trials is named in `Section.missing`.
         reference: name of a publication whose numbers are shown beside ours.
 
     Raises:
         InvalidInputError: an unknown publication.
     """
-    comparison = compare(evidence)
+    comparison = compare(results)
     published = load(reference) if reference else None
     theirs = None if published is None else compare(published)
     whole = comparison if theirs is None or comparison.rows.empty else joined_with(comparison, theirs)
-    endings = {name: f"_{stem_of(name)}" if len(evidence.datasets) > 1 else "" for name in evidence.datasets}
-    lines = [figure2(evidence, dataset, stem=f"dice_by_budget{ending}") for dataset, ending in endings.items()]
-    exhibits = [
+    endings = {name: f"_{stem_of(name)}" if len(results.datasets) > 1 else "" for name in results.datasets}
+    lines = [figure2(results, dataset, stem=f"dice_by_budget{ending}") for dataset, ending in endings.items()]
+    items = [
         figure3(comparison, published=theirs),
-        *(dice_per_case(evidence, comparison, name, stem=f"dice_per_case{end}") for name, end in endings.items()),
+        *(dice_per_case(results, comparison, name, stem=f"dice_per_case{end}") for name, end in endings.items()),
         *_comparisons(whole, comparison.equal_cost),
         *lines,
-        table1(evidence.points, comparison, published=None if published is None else published.points),
-        time_table(evidence),
-        patch_batch_sizes(evidence.points),
+        table1(results.points, comparison, published=None if published is None else published.points),
+        time_table(results),
+        patch_batch_sizes(results.points),
     ]
     without_budgets = [line for line in lines if isinstance(line, str)]
-    missing = list(_missing(evidence.points, comparison, without_budgets))
+    missing = list(_missing(results.points, comparison, without_budgets))
     return Section(
         anchor="papers",
-        heading=_question(evidence.points),
+        heading=_question(results.points),
         intro=f"Schemes against {METHOD_LABELS[BASELINE]}: what is gained or lost in Dice, tested case by case, and "
         "what is saved. Not told apart is not the same as equal: see the smallest difference that would be found.",
-        exhibits=[exhibit for exhibit in exhibits if isinstance(exhibit, Exhibit)],
+        items=[item for item in items if isinstance(item, DisplayItem)],
         missing=missing,
     )
 
 
-def _comparisons(whole: Comparison, equal: pd.DataFrame) -> Iterator[Exhibit]:
+def _comparisons(whole: Comparison, equal: pd.DataFrame) -> Iterator[DisplayItem]:
     against = f"Every scheme against {whole.baseline}"
     if len(whole.rows):
-        yield Exhibit(
+        yield DisplayItem(
             stem="comparison",
             folded=True,
             heading=against,
@@ -115,7 +115,7 @@ def _comparisons(whole: Comparison, equal: pd.DataFrame) -> Iterator[Exhibit]:
             caption=f"{against}: Dice, statistics over cases, ratios of training cost",
         )
     if len(equal):
-        yield Exhibit(
+        yield DisplayItem(
             stem="equal_cost",
             folded=True,
             heading=f"{against} at equal cost",
@@ -149,12 +149,12 @@ _SETTING = [name for name in MATCHED if name not in ("dataset", "budget")]
 _LABEL_ROOM = 0.1
 
 
-def figure2(evidence: Evidence, dataset: str, *, stem: str) -> Exhibit | str:
-    """The exhibit of a dataset, or its name if no two budgets have a published scheme.
+def figure2(results: StudyResults, dataset: str, *, stem: str) -> DisplayItem | str:
+    """The item of a dataset, or its name if no two budgets have a published scheme.
 
     Drawn is the setting with the most points; a scheme that two configurations are at one budget has no line there.
     """
-    points = evidence.of(dataset).points
+    points = results.of(dataset).points
     named = points[points["method"] != OTHER]
     chosen = max((rows for _, rows in named.groupby(_SETTING, sort=False, dropna=False)), key=len, default=named)
     twice = chosen.duplicated(["method", "budget"], keep=False)
@@ -170,7 +170,7 @@ def figure2(evidence: Evidence, dataset: str, *, stem: str) -> Exhibit | str:
     ]
     best = lines.sort_values("dice", kind="stable").iloc[-1]
     time = "" if pd.isna(best["runtime_seconds"]) else f" after {amount(best['runtime_seconds'], 's')}"
-    return Exhibit(
+    return DisplayItem(
         stem=stem,
         folded=True,
         heading=f"Dice against iterations, voxels and training time: {dataset} (MICCAI 2024, Fig. 2)",
@@ -277,8 +277,8 @@ _DIAMOND: dict[str, Any] = {
 }
 
 
-def figure3(comparison: Comparison, *, published: Comparison | None = None) -> Exhibit | None:
-    """The exhibit; None if no pair has cases.
+def figure3(comparison: Comparison, *, published: Comparison | None = None) -> DisplayItem | None:
+    """The item; None if no pair has cases.
 
     Args:
         comparison: of schemes with a baseline.
@@ -300,7 +300,7 @@ def figure3(comparison: Comparison, *, published: Comparison | None = None) -> E
         "Open diamond: published difference of fold means, without cases." if rows["published"].notna().any() else "",
     ]
     baseline, best = comparison.baseline, rows.sort_values("dice_difference", kind="stable").iloc[-1]
-    return Exhibit(
+    return DisplayItem(
         stem="dice_difference",
         heading=f"Difference of Dice from {baseline}, per case (MICCAI 2024, Fig. 3)",
         draw=lambda layout: _draw_figure3(rows, baseline, [note for note in notes if note], layout),

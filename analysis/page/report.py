@@ -36,18 +36,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from analysis.comparison.reference import source
-from analysis.figures.exhibits import (
+from analysis.figures.display_items import (
     FIGURE_FORMATS,
     FIGURES,
     STEM,
     TABLE_FORMATS,
+    DisplayItem,
     Drawn,
-    Exhibit,
     Section,
     draw_all,
     share_styles,
 )
-from analysis.figures.exhibits import TABLES as TABLE_FOLDER
+from analysis.figures.display_items import TABLES as TABLE_FOLDER
 from analysis.figures.style import PAINTS
 from analysis.fronts.captions import basis, constant_share, states, words_of
 from analysis.fronts.stops import late_stops
@@ -55,7 +55,7 @@ from analysis.page.answer import answers, confirmation
 from analysis.page.cards import as_script, card_data, card_rows, events_of
 from analysis.page.papers import papers
 from analysis.page.sections import certainty, costs, effects, fronts, weaknesses
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.tables.columns import TABLES, Column
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import Table, counted, html, readable, without_empty
@@ -69,7 +69,7 @@ from study.common.files import name_of, write_bytes
 PAGE, LIST, FOLDER = "report.html", "files.json", "report"
 DATA_FILES: tuple[str, ...] = (*(f"{DATA}/{name}.parquet" for name in TABLES), f"{DATA}/{SCHEMA_FILE}")
 """Names of the tidy tables within a report."""
-CHAPTERS: tuple[Callable[[Evidence], Section], ...] = (fronts, papers, costs, weaknesses, certainty, effects)
+CHAPTERS: tuple[Callable[[StudyResults], Section], ...] = (fronts, papers, costs, weaknesses, certainty, effects)
 """What a report tells, in order."""
 
 _OURS = re.compile(
@@ -126,7 +126,7 @@ def write_report(
     country: str | None = None,
     *,
     reference: str | None = None,
-    sections: Sequence[Callable[[Evidence], Section]] = CHAPTERS,
+    sections: Sequence[Callable[[StudyResults], Section]] = CHAPTERS,
 ) -> Report:
     """Write the report of one or several studies.
 
@@ -145,45 +145,45 @@ def write_report(
     if reference is not None:
         source(reference)
         sections = [partial(papers, reference=reference) if one is papers else one for one in sections]
-    evidence = gather(studies, grid=Grid(country=country) if country else None)
+    results = gather(studies, grid=Grid(country=country) if country else None)
     folder = out or (studies[0] / FOLDER if len(studies) == 1 else Path(FOLDER))
     with _writing_to(folder):
         # Before anything is drawn: that takes its time.
         folder.mkdir(parents=True, exist_ok=True)
-    told = _told(evidence, sections)
-    drawn = _drawn(evidence, told)
+    told = _told(results, sections)
+    drawn = _drawn(results, told)
     with _writing_to(folder):
-        page = render(evidence, told, drawn=drawn, beside=folder)
-        write_folder(folder, drawn.values(), evidence.tables, page)
+        page = render(results, told, drawn=drawn, beside=folder)
+        write_folder(folder, drawn.values(), results.tables, page)
     pictures = (folder / name for one in drawn.values() for name in one.files if name.endswith(".png"))
     return Report(
         folder=folder,
         page=folder / PAGE,
         figures=tuple(sorted(pictures, key=lambda path: not path.name.startswith(_PARETO))),
         missing=tuple(sentence for section in told for sentence in section.missing),
-        trials=evidence.tables.trials,
+        trials=results.tables.trials,
     )
 
 
-def page_of(evidence: Evidence, sections: Sequence[Callable[[Evidence], Section]] = CHAPTERS) -> str:
+def page_of(results: StudyResults, sections: Sequence[Callable[[StudyResults], Section]] = CHAPTERS) -> str:
     """The page alone, an HTML document that needs no file beside it and writes none."""
-    told = _told(evidence, sections)
-    return render(evidence, told, drawn=_drawn(evidence, told, files=False), beside=None)
+    told = _told(results, sections)
+    return render(results, told, drawn=_drawn(results, told, files=False), beside=None)
 
 
-def _told(evidence: Evidence, sections: Sequence[Callable[[Evidence], Section]]) -> list[Section]:
-    told = [section(evidence) for section in sections]
-    told[1:1] = confirmation(evidence.folders)
+def _told(results: StudyResults, sections: Sequence[Callable[[StudyResults], Section]]) -> list[Section]:
+    told = [section(results) for section in sections]
+    told[1:1] = confirmation(results.folders)
     return told
 
 
-def _drawn(evidence: Evidence, told: Sequence[Section], *, files: bool = True) -> dict[str, Drawn]:
-    """Every exhibit by its stem, the table of trials last."""
-    trials = evidence.tables.trials
-    exhibits = [*(exhibit for section in told for exhibit in section.exhibits), _trials(trials)]
+def _drawn(results: StudyResults, told: Sequence[Section], *, files: bool = True) -> dict[str, Drawn]:
+    """Every item by its stem, the table of trials last."""
+    trials = results.tables.trials
+    items = [*(item for section in told for item in section.items), _trials(trials)]
     processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if len(trials) >= _MANY_TRIALS else 1
-    done = draw_all(exhibits, processes=processes, files=files)
-    return {exhibit.stem: one for exhibit, one in zip(exhibits, done, strict=True)}
+    done = draw_all(items, processes=processes, files=files)
+    return {item.stem: one for item, one in zip(items, done, strict=True)}
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def write_folder(root: Path, drawn: Iterable[Drawn], tables: Tables, page: str) 
 
     Args:
         root: its folder, made if need be.
-        drawn: its exhibits.
+        drawn: its items.
         tables: its data.
         page: content of the page.
 
@@ -232,26 +232,28 @@ def _left_in(root: Path) -> Iterator[Path]:
         yield from (root / name for name in names if isinstance(name, str) and _OURS.fullmatch(name))
 
 
-def _trials(trials: pd.DataFrame) -> Exhibit:
+def _trials(trials: pd.DataFrame) -> DisplayItem:
     """All trials; on the page which study and dataset only where there are several."""
     said = [name for name in ("study", "dataset") if trials[name].nunique() == 1]
     names = [name for name in without_empty(trials, _TRIAL_TABLE) if name not in said]
     caption = "Every trial, whatever its state"
-    return Exhibit(stem="trials", heading="All trials", data=trials, table=readable(trials, names), caption=caption)
+    return DisplayItem(stem="trials", heading="All trials", data=trials, table=readable(trials, names), caption=caption)
 
 
-def render(evidence: Evidence, sections: Sequence[Section], *, drawn: Mapping[str, Drawn], beside: Path | None) -> str:
+def render(
+    results: StudyResults, sections: Sequence[Section], *, drawn: Mapping[str, Drawn], beside: Path | None
+) -> str:
     """The HTML document.
 
     Args:
-        evidence: what it is about.
+        results: what it is about.
         sections: what it tells.
-        drawn: every exhibit by its stem, and that of `trials`.
+        drawn: every item by its stem, and that of `trials`.
         beside: the folder that the page will lie in, from which cards lead to trials; None leads nowhere.
     """
-    frame, styles = evidence.tables.trials, dict[str, str]()
-    title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in evidence.folders))
-    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
+    frame, styles = results.tables.trials, dict[str, str]()
+    title = "Study report: " + ", ".join(dict.fromkeys(name_of(study.resolve()) for study in results.folders))
+    items = [item for section in sections for item in section.items]
     cards = card_rows(frame)
 
     def table(one: Table, caption: str, row_ids: Sequence[str | None] = ()) -> Markup:
@@ -261,18 +263,18 @@ def render(evidence: Evidence, sections: Sequence[Section], *, drawn: Mapping[st
     return environment.from_string(_text("page.html")).render(
         title=title,
         subtitle=states(frame),
-        basis=basis(frame, evidence.points),
-        notices=[*_notices(frame, evidence.points), *late_stops(evidence.folders)],
-        answers=answers(evidence),
-        choices=[exhibit for exhibit in exhibits if exhibit.choice],
-        sections=[replace(one, exhibits=[each for each in one.exhibits if not each.choice]) for one in sections],
+        basis=basis(frame, results.points),
+        notices=[*_notices(frame, results.points), *late_stops(results.folders)],
+        answers=answers(results),
+        choices=[item for item in items if item.choice],
+        sections=[replace(one, items=[each for each in one.items if not each.choice]) for one in sections],
         trials=_trials(frame),
         # An id for the first row of each trial: two studies may hold the same trial.
         row_ids=("trial-" + frame["trial_id"]).mask(frame["trial_id"].duplicated(), "").tolist(),
         drawn=drawn,
         data_files=DATA_FILES if beside else (),
         schemas={name: _schema(columns) for name, columns in TABLES.items()},
-        cards=Markup(as_script(card_data(evidence, events_of(evidence.folders), beside=beside))),
+        cards=Markup(as_script(card_data(results, events_of(results.folders), beside=beside))),
         footer=f"Made by pgps-study {__version__} on {datetime.date.today().isoformat()}.",
         stylesheet=Markup(stylesheet()),
         script=Markup("".join(map(_text, _SCRIPTS))),

@@ -1,6 +1,6 @@
 """Sections of a report: which configuration is worth its cost, costs, failures, certainty, and which settings matter.
 
-Each has the exhibits of every dataset, and sentences about those that cannot be shown.
+Each has the items of every dataset, and sentences about those that cannot be shown.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import pandas as pd
 
 from analysis.advice.advice import knee
 from analysis.effects.axes import slices, varying_axes
-from analysis.effects.costs import costs_exhibits
+from analysis.effects.costs import costs_items
 from analysis.effects.curves import learning_curves, load_of_the_machine, progress
 from analysis.effects.failures import failures
-from analysis.effects.importances import importances_exhibit
-from analysis.figures.exhibits import Exhibit, Part, Section, by_dataset
+from analysis.effects.importances import importances_item
+from analysis.figures.display_items import DisplayItem, Part, Section, by_dataset
 from analysis.fronts.attainment import Attainment, attainments
 from analysis.fronts.captions import (
     caveats,
@@ -41,7 +41,7 @@ from analysis.fronts.hypervolume import (
     table_of,
 )
 from analysis.fronts.resampling import REPLICATES, CaseDraws
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.columns import OBJECTIVES
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import MISSING, Table, counted, number, readable, without_empty
@@ -71,44 +71,44 @@ def _cautions(front: Front) -> list[str]:
     return [sentence.replace(" (hollow)", "") for sentence in caveats(front)]
 
 
-def costs(evidence: Evidence) -> Section:
+def costs(results: StudyResults) -> Section:
     """What it costs: by cause and stage, what the study's hours bought, and where the machine was busy."""
-    none = f"No cost of a result yet: it takes a finished trial ({states(evidence.tables.trials)})."
-    return by_dataset(evidence, _costs, none=none, anchor="costs", heading="What does it cost?")
+    none = f"No cost of a result yet: it takes a finished trial ({states(results.tables.trials)})."
+    return by_dataset(results, _costs, none=none, anchor="costs", heading="What does it cost?")
 
 
-def _costs(evidence: Evidence) -> Iterator[Part]:
-    front = pareto_front(evidence.points, _RUNTIME)
-    yield from costs_exhibits(evidence.tables, subject(front.points) if len(front.points) else "", _cautions(front))
-    yield progress(evidence, front)
-    yield from load_of_the_machine(evidence)
+def _costs(results: StudyResults) -> Iterator[Part]:
+    front = pareto_front(results.points, _RUNTIME)
+    yield from costs_items(results.tables, subject(front.points) if len(front.points) else "", _cautions(front))
+    yield progress(results, front)
+    yield from load_of_the_machine(results)
 
 
-def weaknesses(evidence: Evidence) -> Section:
+def weaknesses(results: StudyResults) -> Section:
     """Where it fails: the worst cases of the recommended configuration, and the fronts of single classes."""
-    none = f"No case was validated: it takes a finished trial ({states(evidence.tables.trials)})."
-    return by_dataset(evidence, _weaknesses, none=none, anchor="fails", heading="Where does it fail?")
+    none = f"No case was validated: it takes a finished trial ({states(results.tables.trials)})."
+    return by_dataset(results, _weaknesses, none=none, anchor="fails", heading="Where does it fail?")
 
 
-def _weaknesses(evidence: Evidence) -> Iterator[Part]:
-    front = pareto_front(evidence.points, _RUNTIME)
-    best = evidence.points.sort_values("dice", ascending=False).iloc[0]
-    exhibit, why = failures(evidence, knee(front.best, front.objectives[1])[0] if len(front.points) else best)
-    yield from (part for part in (exhibit, why) if part)
-    yield from _by_class(evidence)
+def _weaknesses(results: StudyResults) -> Iterator[Part]:
+    front = pareto_front(results.points, _RUNTIME)
+    best = results.points.sort_values("dice", ascending=False).iloc[0]
+    item, why = failures(results, knee(front.best, front.objectives[1])[0] if len(front.points) else best)
+    yield from (part for part in (item, why) if part)
+    yield from _by_class(results)
 
 
-def _by_class(evidence: Evidence) -> Iterator[Exhibit]:
+def _by_class(results: StudyResults) -> Iterator[DisplayItem]:
     """Of several classes the front of each, in a table."""
-    labels = evidence.classes
+    labels = results.classes
     if len(labels) < 2:
         return
-    best = [pareto_front(evidence.of_class(label).points, _RUNTIME).best.assign(label=label) for label in labels]
+    best = [pareto_front(results.of_class(label).points, _RUNTIME).best.assign(label=label) for label in labels]
     rows = pd.concat(best, ignore_index=True)
     if rows.empty:
         return
     text = readable(rows, ["number", "summary", *without_empty(rows, ["dice", "dice_low", "dice_high"]), _RUNTIME[1]])
-    yield Exhibit(
+    yield DisplayItem(
         stem="front_by_class",
         heading="Dice against training time, by class",
         folded=True,
@@ -123,21 +123,21 @@ def _by_class(evidence: Evidence) -> Iterator[Exhibit]:
     )
 
 
-def certainty(evidence: Evidence) -> Section:
+def certainty(results: StudyResults) -> Section:
     """How sure it is: what every run of a scheme attains, and whether its trainings had come to rest."""
-    none = f"Nothing can be said yet: it takes a finished trial ({states(evidence.tables.trials)})."
-    return by_dataset(evidence, _certainty, none=none, anchor="sure", heading="How sure is this?", intro=_SURE)
+    none = f"Nothing can be said yet: it takes a finished trial ({states(results.tables.trials)})."
+    return by_dataset(results, _certainty, none=none, anchor="sure", heading="How sure is this?", intro=_SURE)
 
 
-def _certainty(evidence: Evidence) -> Iterator[Part]:
-    front = pareto_front(evidence.points, _RUNTIME)
-    yield _attainment(evidence, front)
+def _certainty(results: StudyResults) -> Iterator[Part]:
+    front = pareto_front(results.points, _RUNTIME)
+    yield _attainment(results, front)
     if len(front.points):
-        yield learning_curves(front, evidence.tables, _cautions(front))
+        yield learning_curves(front, results.tables, _cautions(front))
 
 
-def _attainment(evidence: Evidence, front: Front) -> Part:
-    cost, trials = OBJECTIVES["runtime_seconds"], evidence.tables.trials
+def _attainment(results: StudyResults, front: Front) -> Part:
+    cost, trials = OBJECTIVES["runtime_seconds"], results.tables.trials
     found = attainments(trials, (OBJECTIVES["dice"], cost))
     if not found:
         return "No figure of attainment: no scheme has configurations that finished on two folds or seeds."
@@ -152,7 +152,7 @@ def _attainment(evidence: Evidence, front: Front) -> Part:
         for one in found
         for level, surface in one.surfaces.items()
     ]
-    return Exhibit(
+    return DisplayItem(
         stem="attainment_dice_runtime",
         folded=True,
         heading="What each scheme attains over its runs",
@@ -182,39 +182,39 @@ def _about_attainment(found: Sequence[Attainment], front: Front, trials: pd.Data
     yield "The Dice axis may start above 0, which a mark at its foot says."
 
 
-def effects(evidence: Evidence) -> Section:
+def effects(results: StudyResults) -> Section:
     """Which settings matter on the way to Dice and cost."""
-    none = f"Nothing can be explained yet: it takes a finished trial ({states(evidence.tables.trials)})."
-    return by_dataset(evidence, _effects, none=none, anchor="why", heading="Which settings matter?", intro=_WHY)
+    none = f"Nothing can be explained yet: it takes a finished trial ({states(results.tables.trials)})."
+    return by_dataset(results, _effects, none=none, anchor="why", heading="Which settings matter?", intro=_WHY)
 
 
-def _effects(evidence: Evidence) -> Iterator[Part]:
-    measured = bool(evidence.points["co2_kg"].notna().all())
+def _effects(results: StudyResults) -> Iterator[Part]:
+    measured = bool(results.points["co2_kg"].notna().all())
     objectives = (*_RUNTIME, "co2_kg" if measured else "voxels")
-    front, pair = (pareto_front(evidence.points, names) for names in (objectives, _RUNTIME))
+    front, pair = (pareto_front(results.points, names) for names in (objectives, _RUNTIME))
     points, axes = front.points, varying_axes(front.points)
     if points.empty:
         yield "Importances and slices: no finished trial has both Dice and its costs."
     else:
-        yield importances_exhibit(points, axes, objectives, _cautions(front))
+        yield importances_item(points, axes, objectives, _cautions(front))
         yield slices(pair, axes, caveats(pair)) if axes else "Slices: they need an axis on which configurations differ."
 
 
-def fronts(evidence: Evidence) -> Section:
-    """The section, with exhibits for every dataset that has a finished trial."""
-    none = f"No front: it needs a finished trial ({states(evidence.tables.trials)})."
+def fronts(results: StudyResults) -> Section:
+    """The section, with items for every dataset that has a finished trial."""
+    none = f"No front: it needs a finished trial ({states(results.tables.trials)})."
     heading = "Which configuration is worth its cost?"
-    return by_dataset(evidence, _of_dataset, none=none, anchor="fronts", heading=heading, intro=_INTRO)
+    return by_dataset(results, _of_dataset, none=none, anchor="fronts", heading=heading, intro=_INTRO)
 
 
-def _of_dataset(evidence: Evidence) -> Iterator[Part]:
-    draws, points = CaseDraws(evidence.tables), evidence.points
+def _of_dataset(results: StudyResults) -> Iterator[Part]:
+    draws, points = CaseDraws(results.tables), results.points
     pooled = {kind: pareto_front(points, ("dice", cost)) for kind, cost in _KINDS.items()}
     drawn: dict[str, Front] = {}
     for kind, front in pooled.items():
         same = next((other for other in drawn.values() if _proportional(front.points, front, other)), None)
         if front.points.empty:
-            yield _why_missing(front, evidence.tables.trials)
+            yield _why_missing(front, results.tables.trials)
         elif same is not None:
             one, other = (lowered(each.objectives[1].label) for each in (front, same))
             yield f"{title(front)} is not drawn: {one} is {other} in other units here, their ratio is the same for all."
@@ -246,13 +246,13 @@ def _plots(stem: str, front: Front, points: pd.DataFrame, draws: CaseDraws) -> I
         )
 
 
-def _plot(stem: str, front: Front, draws: CaseDraws) -> Exhibit:
+def _plot(stem: str, front: Front, draws: CaseDraws) -> DisplayItem:
     points = judged(front, draws)
     rows, best = rows_to_read(points), int(points["non_dominated"].sum())
     caption = f"On the front of {title(front)}: {best} of {counted(len(points), 'point')}"
     if len(rows) > best:
         caption += f", and below them {len(rows) - best} that are on it in at least {LIKELY:.0%} of the replicates"
-    return Exhibit(
+    return DisplayItem(
         stem=stem,
         heading=title(front),
         choice=title(front).removeprefix("Dice against "),
@@ -280,13 +280,13 @@ def _why_missing(front: Front, trials: pd.DataFrame) -> str:
     return f"No figure of {cost.label}: it was not measured completely in any finished configuration{because}."
 
 
-def _hypervolume(drawn: Sequence[Front], points: pd.DataFrame) -> Exhibit:
+def _hypervolume(drawn: Sequence[Front], points: pd.DataFrame) -> DisplayItem:
     rows = pd.concat([hypervolume_rows(front) for front in drawn], ignore_index=True)
     costs = [lowered(front.objectives[1].label) for front in drawn]
     boxes = [box_of(front.points, front.objectives).words for front in drawn]
     reference = "; ".join(f"Dice and {cost}: {box}" for cost, box in zip(costs, boxes, strict=True))
     mixed = points["hardware"].nunique() > 1
-    return Exhibit(
+    return DisplayItem(
         stem="hypervolume",
         heading="Hypervolume by scheme and budget",
         folded=True,

@@ -30,11 +30,11 @@ from analysis.comparison.measure import Finished
 from analysis.comparison.pairs import budget_words, dice, methods_of, percent, several_of
 from analysis.comparison.reference import is_published
 from analysis.comparison.text import summary_sentences
-from analysis.figures.exhibits import Exhibit
+from analysis.figures.display_items import DisplayItem
 from analysis.figures.sheet import Sheet
 from analysis.figures.style import METHOD_STYLES, RULE, Layout, belongs_to, dice_floor, short_ticks
 from analysis.fronts.captions import amount_of, estimated_parts, words_of
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.columns import BY_NAME, OBJECTIVES
 from analysis.tables.contention import sentences as contention
 from analysis.tables.format import MISSING, Table, amount, counted, label_with_unit, number, reading_scale
@@ -89,8 +89,8 @@ def _amount(value: float, unit: str) -> str:
     return MISSING if pd.isna(value) else amount(value, unit)
 
 
-def patch_batch_sizes(points: pd.DataFrame) -> Exhibit | None:
-    """The exhibit; None without a finished trial of a published scheme. Points without a stage table are left out."""
+def patch_batch_sizes(points: pd.DataFrame) -> DisplayItem | None:
+    """The item; None without a finished trial of a published scheme. Points without a stage table are left out."""
     known = points[points["stage_table"].notna() & points["method"].isin(methods_of(points))]
     if known.empty:
         return None
@@ -105,7 +105,7 @@ def patch_batch_sizes(points: pd.DataFrame) -> Exhibit | None:
     ]
     if (chosen["method"] == "rpss").any():
         notes.append("RPSS draws one of its sizes at random in every iteration; the others go from top to bottom.")
-    return Exhibit(
+    return DisplayItem(
         stem="patch_batch_sizes",
         folded=True,
         heading="Patch and batch sizes by scheme (MICCAI 2024, supplement)",
@@ -151,8 +151,10 @@ def _cell_of(name: str, row: Row) -> str:
     return MISSING if pd.isna(row[name]) else str(row[name])
 
 
-def table1(points: pd.DataFrame, comparison: Comparison, *, published: pd.DataFrame | None = None) -> Exhibit | None:
-    """The exhibit; None without a finished trial of a published scheme.
+def table1(
+    points: pd.DataFrame, comparison: Comparison, *, published: pd.DataFrame | None = None
+) -> DisplayItem | None:
+    """The item; None without a finished trial of a published scheme.
 
     Args:
         points: of the studies.
@@ -169,7 +171,7 @@ def table1(points: pd.DataFrame, comparison: Comparison, *, published: pd.DataFr
     rows = both.loc[keys.sort_values(["dataset", "_budget", "_order", "_published"], kind="stable").index]
     summary = comparison.summary
     largest = replace(comparison, summary=summary[summary["budget"] == summary["budget"].max()])
-    return Exhibit(
+    return DisplayItem(
         stem="results_by_scheme",
         folded=True,
         heading="Dice, runtime, voxels and CO₂ by task and scheme (MICCAI 2024, Table 1)",
@@ -223,21 +225,21 @@ def _amounts(rows: pd.DataFrame, name: str, label: str, unit: str, overlaid: boo
     return heading, True, lambda row: MISSING if pd.isna(row[name]) else number(row[name] * scale.factor)
 
 
-def time_table(evidence: Evidence, thresholds: Sequence[float] | None = None) -> Exhibit | None:
-    """The exhibit; None without a pair of a scheme and conventional training whose curves are long enough.
+def time_table(results: StudyResults, thresholds: Sequence[float] | None = None) -> DisplayItem | None:
+    """The item; None without a pair of a scheme and conventional training whose curves are long enough.
 
     Args:
-        evidence: any study.
+        results: any study.
         thresholds: of Dice; None chooses the poster's and, in trainings that reach few of them, lower ones.
     """
-    rows = time_to_dice(evidence, thresholds)
+    rows = time_to_dice(results, thresholds)
     if rows.empty:
         return None
-    return Exhibit(
+    return DisplayItem(
         stem="time_to_dice",
         folded=True,
         heading="Time to a fixed Dice (PDL poster, tables 1 and 2)",
-        notes=[*_TIME_NOTES, *about_machines(evidence.points)],
+        notes=[*_TIME_NOTES, *about_machines(results.points)],
         data=rows,
         table=_set(rows, _time_cells(several_of(rows, "dataset", "plans"))),
         caption="Time to a fixed Dice, relative to conventional training",
@@ -285,16 +287,16 @@ _MOST_ROWS, _MOST_PANELS = 10, 8
 _RASTERIZE_FROM = 400
 
 
-def paired_cases(evidence: Evidence, comparison: Comparison, dataset: str) -> pd.DataFrame:
+def paired_cases(results: StudyResults, comparison: Comparison, dataset: str) -> pd.DataFrame:
     """The cases of a dataset that a scheme and the baseline share, at the largest budget, seeds averaged.
 
     Returns:
         A row per scheme and case: `method`, `scheme` (in words, with its plans where they differ), `point_id`, `case`,
         `baseline_dice`, `dice` and `difference`.
     """
-    rows, points = comparison.rows, {str(point["point_id"]): point for _, point in evidence.points.iterrows()}
+    rows, points = comparison.rows, {str(point["point_id"]): point for _, point in results.points.iterrows()}
     rows = rows[(rows["dataset"] == dataset) & (rows["n_cases"] > 1)]
-    finished, several = Finished(evidence), several_of(rows, "plans")
+    finished, several = Finished(results), several_of(rows, "plans")
     parts = []
     for row in rows[rows["budget"] == rows["budget"].max()].to_dict("records"):
         folds = {int(fold) for fold in row["folds"].split()}
@@ -307,9 +309,9 @@ def paired_cases(evidence: Evidence, comparison: Comparison, dataset: str) -> pd
     return found.assign(difference=found["dice"] - found["baseline_dice"])
 
 
-def dice_per_case(evidence: Evidence, comparison: Comparison, dataset: str, *, stem: str) -> Exhibit | None:
-    """The exhibit of a dataset; None without two shared cases."""
-    found, baseline = paired_cases(evidence, comparison, dataset), comparison.baseline
+def dice_per_case(results: StudyResults, comparison: Comparison, dataset: str, *, stem: str) -> DisplayItem | None:
+    """The item of a dataset; None without two shared cases."""
+    found, baseline = paired_cases(results, comparison, dataset), comparison.baseline
     if found.empty:
         return None
     lower = [
@@ -317,7 +319,7 @@ def dice_per_case(evidence: Evidence, comparison: Comparison, dataset: str, *, s
         for scheme, part in found.groupby("scheme", sort=False)
     ]
     worst = found.sort_values(["difference", "case"]).head(_MOST_ROWS)
-    return Exhibit(
+    return DisplayItem(
         stem=stem,
         heading=f"Dice of each case, against {baseline}: {dataset}",
         draw=lambda layout: _draw(found, baseline, dataset, layout),

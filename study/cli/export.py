@@ -85,17 +85,17 @@ def _track(args: argparse.Namespace, trackers: Mapping[str, str]) -> None:
 
 def _export_model(args: argparse.Namespace) -> None:
     from analysis.advice.text import model_card
-    from analysis.statistics.evidence import gather
     from analysis.statistics.intervals import with_intervals
+    from analysis.statistics.study_results import gather
     from study.nnunet.checkpoints import dataset_description, previous_stage, write_model
     from study.store.ledger import Ledger
     from study.store.prediction import previous_command, stock_command
 
     _check_out(args.out)
     study, wanted = _study_of(args)
-    evidence = gather([study], with_details=False)
-    points = with_intervals(evidence.points, evidence.tables)
-    point, mine = _chosen(points, evidence.tables.trials, wanted)
+    results = gather([study], with_details=False)
+    points = with_intervals(results.points, results.tables)
+    point, mine = _chosen(points, results.tables.trials, wanted)
     seed = _seed(mine, args.seed)
     taken = mine[mine["seed"] == seed].sort_values("fold")
     ledger = Ledger.open(study)

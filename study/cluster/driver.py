@@ -41,7 +41,7 @@ from study.nnunet.datasets import DataPaths
 from study.run.following import following
 from study.run.provenance import Provenance, Workplace, check_provenance
 from study.run.trial_process import STOP_GRACE_SECONDS, TrialJob
-from study.search.proposers import TrialSource, make_proposer
+from study.search.samplers import TrialSource, make_sampler
 from study.search.space import SearchSpace
 from study.search.trials import Lookup, prepared_lookup
 from study.store.audit import audit
@@ -121,16 +121,16 @@ def run_study(run: Run) -> list[str]:
         here = Provenance.here(run.trained, run.data, run.previous_stage)
         check_provenance(run.ledger, run.space, run.data, here)
         record_preview(run.ledger, run.preview)
-        proposer = _work(run)
+        sampler = _work(run)
         rows = study_status(run.ledger)
         if rows:
-            run.say(found(rows, new=proposer.untrained))
+            run.say(found(rows, new=sampler.untrained))
         with following(run.space.trackers, run.ledger, run.say) as look:
-            return _on_ray(run.with_look(look), proposer, here, signals) if proposer.remaining else []
+            return _on_ray(run.with_look(look), sampler, here, signals) if sampler.remaining else []
 
 
-def _on_ray(run: Run, proposer: TrialSource, here: Provenance, signals: _Signals) -> list[str]:
-    search = PointSearcher(proposer)
+def _on_ray(run: Run, sampler: TrialSource, here: Provenance, signals: _Signals) -> list[str]:
+    search = PointSearcher(sampler)
     run.say("starting Ray" if run.address is None else f"joining Ray at {run.address}")
     with _stop_file(run.ledger.root) as stop_file, connected(run.space, run.address):
         # Ray has put its own handlers in their place.
@@ -140,7 +140,7 @@ def _on_ray(run: Run, proposer: TrialSource, here: Provenance, signals: _Signals
             check_nodes(root, run.trained, run.data, here, previous_stage=run.previous_stage, url=url)
         shares = allot(run.space.resources, nodes())
         signals.check()
-        run.on_begin(proposer.unfinished)
+        run.on_begin(sampler.unfinished)
         return _fit(run, search, shares, stop_file, signals)
 
 
@@ -148,7 +148,7 @@ def _work(run: Run) -> TrialSource:
     lookup = prepared_lookup(run.data)
     if run.work is not None:
         return run.work(run.ledger, lookup, run.say)
-    return make_proposer(run.space, run.ledger, lookup, retry_infeasible=run.patience.retry_infeasible)
+    return make_sampler(run.space, run.ledger, lookup, retry_infeasible=run.patience.retry_infeasible)
 
 
 @contextmanager

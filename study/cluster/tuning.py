@@ -34,7 +34,7 @@ from study.common.errors import DiskFullError, LedgerError, StudyError, TrialInt
 from study.curriculum.data_curriculum import STALL_SECONDS
 from study.run.trial_host import Ending, TrialHost
 from study.run.trial_process import BUSY, DISK_FULL, INFEASIBLE, LOST, REFUSED, TOLD_CODES, TrialJob
-from study.search.proposers import TrialSource
+from study.search.samplers import TrialSource
 from study.search.space import OBJECTIVES, SearchSpace
 from study.search.trials import prepared_lookup, specs
 from study.store.ledger import Ledger
@@ -292,21 +292,21 @@ STATES = {state.value for state in TrialState}
 
 
 class PointSearcher(Searcher):
-    """A Tune searcher that hands out a proposer's points.
+    """A Tune searcher that hands out a sampler's points.
 
     Args:
-        proposer: decides what is trained.
+        sampler: decides what is trained.
     """
 
-    def __init__(self, proposer: TrialSource) -> None:
+    def __init__(self, sampler: TrialSource) -> None:
         super().__init__()
-        self._proposer = proposer
+        self._sampler = sampler
         self._numbers: dict[str, int] = {}
         self._failure: StudyError | None = None
 
     @property
     def remaining(self) -> int:
-        return self._proposer.remaining
+        return self._sampler.remaining
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune writes its searcher to a file, which nobody reads back.
@@ -321,14 +321,14 @@ class PointSearcher(Searcher):
         try:
             if self._failure is not None:
                 raise self._failure
-            proposal = self._proposer.propose()
+            proposal = self._sampler.propose()
         except StudyError as error:
             self._failure = error
             if self._numbers:
                 return None
             raise
         if proposal is None:
-            return None if self._proposer.waits and self._numbers else Searcher.FINISHED
+            return None if self._sampler.waits and self._numbers else Searcher.FINISHED
         self._numbers[trial_id] = proposal.number
         only = {} if proposal.only is None else {"only": proposal.only}
         return {"number": proposal.number, "point": dict(proposal.point), **only}
@@ -336,7 +336,7 @@ class PointSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is not None:
-            self._proposer.tell(number, reported(None if error else result))
+            self._sampler.tell(number, reported(None if error else result))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what a study is resumed from."""

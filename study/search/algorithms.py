@@ -1,7 +1,7 @@
 """The searchers: how a study comes by its points.
 
 One more is an entry of `SEARCHERS`: with a function that lists its points, or where they depend on results with a
-subclass of `study.search.proposers.Strategy`. What is recorded, proposed again or never twice is not its business.
+subclass of `study.search.samplers.Strategy`. What is recorded, proposed again or never twice is not its business.
 """
 
 from __future__ import annotations

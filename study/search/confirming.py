@@ -21,8 +21,8 @@ import numpy as np
 
 from study.common.terminal import time_left
 from study.search.contenders import DICE, Aim, Contender, Pair, contenders, gpu_hours
-from study.search.proposers import Proposal
 from study.search.race import LIKELY, Belief, Race, Training, case_deviation, next_training
+from study.search.samplers import Proposal
 from study.search.space import SearchSpace
 from study.search.trials import Lookup
 from study.store.audit import read_trial

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.common.errors import InvalidInputError
-from study.search.proposers import Proposal, known_points
+from study.search.samplers import Proposal, known_points
 from study.search.space import OBJECTIVES, Point, SearchSpace
 from study.search.trials import Lookup, specs
 from study.store.audit import read_trial

@@ -37,7 +37,7 @@ from sqlalchemy.exc import ArgumentError
 from study.common.errors import InvalidInputError, LedgerError, MachineError
 from study.curriculum.curriculum import Curriculum
 from study.search.domains import Choice, Domain, Integer, Interval, LogUniform
-from study.search.proposers import Strategy, known_points
+from study.search.samplers import Strategy, known_points
 from study.search.space import OBJECTIVES, Point, SearchSpace
 from study.store.ledger import Ledger
 from study.store.outcomes import Outcome

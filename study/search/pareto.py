@@ -20,7 +20,7 @@ from study.curriculum.curriculum import Curriculum
 from study.curriculum.schemes import SCHEMES
 from study.search.algorithms import draws, every, size_of
 from study.search.domains import DEFAULTS, PLANS, SCHEME, Domain, Interval, Scalar
-from study.search.proposers import Strategy
+from study.search.samplers import Strategy
 from study.search.space import Point, SearchSpace
 from study.search.surrogate import Array, DiceModel, Encoding, expected_improvement, predicted_costs, scaled_costs
 from study.store.outcomes import Outcome

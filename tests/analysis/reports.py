@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.figures.exhibits import Section
+from analysis.figures.display_items import Section
 from analysis.page.report import Report, write_report
 from analysis.page.sections import fronts
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 
 
 def quick_report(studies: Sequence[Path], out: Path | None = None, country: str | None = None, most: int = 1) -> Report:
@@ -17,11 +17,13 @@ def quick_report(studies: Sequence[Path], out: Path | None = None, country: str 
     return write_report(studies, out, country, sections=[only(fronts, most=most)])
 
 
-def only(chapter: Callable[[Evidence], Section], *stems: str, most: int | None = None) -> Callable[[Evidence], Section]:
-    """A section with its first exhibits, or those of some stems, alone."""
+def only(
+    chapter: Callable[[StudyResults], Section], *stems: str, most: int | None = None
+) -> Callable[[StudyResults], Section]:
+    """A section with its first items, or those of some stems, alone."""
 
-    def section(evidence: Evidence) -> Section:
-        told = chapter(evidence)
-        return replace(told, exhibits=[one for one in told.exhibits if not stems or one.stem in stems][:most])
+    def section(results: StudyResults) -> Section:
+        told = chapter(results)
+        return replace(told, items=[one for one in told.items if not stems or one.stem in stems][:most])
 
     return section

@@ -15,7 +15,7 @@ from ledgers import finish_trial, make_spec, make_study
 
 from analysis.__main__ import main
 from analysis.fronts.front import GROUP_COLUMNS
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from benchmarks.made_up import write_study
 from benchmarks.reports import OBJECTIVES, measure_front
 from study.curriculum.curriculum import Curriculum, Stage
@@ -209,11 +209,11 @@ def test_the_front_is_that_of_the_made_up_trials(tmp_path: Path) -> None:
 
 
 def test_a_made_up_study_is_read_like_a_real_one(tmp_path: Path) -> None:
-    evidence = gather([write_study(tmp_path / "study", 5).root])
-    assert evidence.tables.trials["state"].tolist() == ["finished"] * 5
-    assert evidence.tables.epochs.groupby("trial_id").size().tolist() == [10] * 5
-    assert evidence.points[["dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg"]].notna().all(axis=None)
-    assert (evidence.points["dice_low"] < evidence.points["dice"]).all()
+    results = gather([write_study(tmp_path / "study", 5).root])
+    assert results.tables.trials["state"].tolist() == ["finished"] * 5
+    assert results.tables.epochs.groupby("trial_id").size().tolist() == [10] * 5
+    assert results.points[["dice", "dice_low", "dice_high", "runtime_seconds", "co2_kg"]].notna().all(axis=None)
+    assert (results.points["dice_low"] < results.points["dice"]).all()
 
 
 @pytest.mark.cluster

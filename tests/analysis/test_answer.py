@@ -21,7 +21,7 @@ from analysis.page.answer import Answer, answers
 from analysis.page.report import page_of, write_report
 from analysis.page.sections import fronts
 from analysis.papers.tables import paired_cases
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from study.store.ledger import Ledger
 
 
@@ -129,9 +129,9 @@ def test_several_datasets_have_an_answer_each_and_names_of_any_script_stand_as_t
     for name in names:
         for scheme, seconds in (("cps", 90), ("pgps", 30)):
             finish_trial(study, make_spec(scheme, dataset=name), dice=0.8, seconds=seconds, n_cases=3)
-    evidence = gather([study.root])
-    assert [one.dataset for one in answers(evidence)] == list(names)
-    page = page_of(evidence, [only(fronts, most=2)])
+    results = gather([study.root])
+    assert [one.dataset for one in answers(results)] == list(names)
+    page = page_of(results, [only(fronts, most=2)])
     assert all(f"<h2><bdi>{name}</bdi></h2>" in page for name in names) and "<bdi>Study report: دراسة</bdi>" in page
     assert 'data-choice="Dataset001_قلب: training time"' in page
     assert 'href="figures/' not in page and 'href="data/' not in page
@@ -160,23 +160,23 @@ def test_the_answer_the_front_and_the_command_are_on_the_first_screen(tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return gather([make_study(tmp_path_factory.mktemp("studies") / "hippo", folds=(0, 1), n_cases=6).root])
 
 
-def test_cases_are_paired_by_name(evidence: Evidence) -> None:
-    compared = compare(evidence)
-    found = paired_cases(evidence, compared, evidence.datasets[0])
+def test_cases_are_paired_by_name(results: StudyResults) -> None:
+    compared = compare(results)
+    found = paired_cases(results, compared, results.datasets[0])
     assert len(found) == 5 * 12 and found["difference"].notna().all()
     rows = compared.rows.set_index("against_method")
     means = found.groupby("method")["difference"].mean()
     assert means.to_dict() == pytest.approx(rows["dice_difference"].to_dict())
 
 
-def test_hypervolume_grows_with_the_hours_of_all_trials(evidence: Evidence) -> None:
-    found = incumbents(evidence, pareto_front(evidence.points, ("dice", "runtime_seconds")))
+def test_hypervolume_grows_with_the_hours_of_all_trials(results: StudyResults) -> None:
+    found = incumbents(results, pareto_front(results.points, ("dice", "runtime_seconds")))
     assert len(found) == 8 and (np.diff(found["share"]) >= 0).all() and 0 < found["share"].iloc[-1] <= 1
-    assert found["hours"].iloc[-1] == pytest.approx(evidence.tables.trials["total_seconds"].sum() / 3600)
+    assert found["hours"].iloc[-1] == pytest.approx(results.tables.trials["total_seconds"].sum() / 3600)
 
 
 def write_image(path: Path, array: np.ndarray) -> None:
@@ -184,7 +184,7 @@ def write_image(path: Path, array: np.ndarray) -> None:
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(path))
 
 
-def with_images(root: Path, *, cases: int = 3) -> Evidence:
+def with_images(root: Path, *, cases: int = 3) -> StudyResults:
     """A study whose only trial says where its data are; in case 0 a slice is missed."""
     study, spec = Ledger.create(root / "study"), make_spec()
     folder = start_trial(study, spec, seconds=30, preprocessed=str(root / "data" / "nnUNet_preprocessed"))
@@ -203,12 +203,12 @@ def with_images(root: Path, *, cases: int = 3) -> Evidence:
 
 def test_the_worst_cases_show_where_label_and_prediction_differ(tmp_path: Path) -> None:
     found = with_images(tmp_path)
-    exhibit, why = failures(found, found.points.iloc[0])
-    assert why == "" and exhibit is not None and exhibit.draw is not None
+    item, why = failures(found, found.points.iloc[0])
+    assert why == "" and item is not None and item.draw is not None
     cases = found.tables.cases[found.tables.cases["label"] == "foreground"].sort_values("dice")
-    assert [row[0] for row in exhibit.table.rows] == cases["case"].tolist()
+    assert [row[0] for row in item.table.rows] == cases["case"].tolist()
     for layout, panels in ((WIDE, 27), (NARROW, 27)):
-        shown = [axes.images[0].get_array() for axes in exhibit.draw(layout).axes]
+        shown = [axes.images[0].get_array() for axes in item.draw(layout).axes]
         assert len(shown) == panels
         for plain, label, prediction in zip(shown[::3], shown[1::3], shown[2::3], strict=True):
             # The slice that was missed: painted in the label alone.
@@ -243,8 +243,8 @@ def test_without_a_file_there_is_a_table_and_a_sentence(
 ) -> None:
     found = with_images(tmp_path)
     break_it(tmp_path)
-    exhibit, why = failures(found, found.points.iloc[0])
-    assert words in why and exhibit is not None and exhibit.draw is None and len(exhibit.table.rows) == 3
+    item, why = failures(found, found.points.iloc[0])
+    assert words in why and item is not None and item.draw is None and len(item.table.rows) == 3
 
 
 def test_images_of_no_extent_and_several_channels_are_shown(tmp_path: Path) -> None:
@@ -255,5 +255,5 @@ def test_images_of_no_extent_and_several_channels_are_shown(tmp_path: Path) -> N
         write_image(path, empty)
     vector = SimpleITK.GetImageFromArray(np.zeros((3, 30, 40, 3), dtype=np.float32), isVector=True)
     SimpleITK.WriteImage(vector, str(next(raw.rglob("imagesTr/*"))))
-    exhibit, why = failures(found, found.points.iloc[0])
-    assert why == "" and exhibit is not None and len(exhibit.draw(WIDE).axes) == 9
+    item, why = failures(found, found.points.iloc[0])
+    assert why == "" and item is not None and len(item.draw(WIDE).axes) == 9

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import finish_trial, make_spec, make_study
 
-from analysis.figures.exhibits import as_png, as_svg
+from analysis.figures.display_items import as_png, as_svg
 from analysis.figures.style import FILE, NARROW
 from analysis.fronts.attainment import attainments, levels
 from analysis.fronts.figures import attainment_figure
 from analysis.fronts.front import attained_by
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.columns import OBJECTIVES
 from study.store.ledger import Ledger
 

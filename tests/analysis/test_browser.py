@@ -17,7 +17,7 @@ from reports import only, quick_report
 from analysis.page.papers import papers
 from analysis.page.report import Report, write_report
 from analysis.page.sections import certainty, costs, effects
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 
 POINT = "figure > svg.wide .point"
 SHOWN = "node => getComputedStyle(node).display !== 'none'"
@@ -48,7 +48,7 @@ def report(root: Path) -> Report:
 
 
 @pytest.fixture(scope="module")
-def evidence(root: Path, report: Report) -> Evidence:
+def results(root: Path, report: Report) -> StudyResults:
     return gather([root])
 
 
@@ -59,8 +59,8 @@ def page(browser: Browser, report: Report) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def point(evidence: Evidence) -> pd.Series:
-    points = evidence.points
+def point(results: StudyResults) -> pd.Series:
+    points = results.points
     return points[(points["method"] == "performance") & (points["budget"] == 1)].iloc[0]
 
 
@@ -87,16 +87,16 @@ def test_hover_tells_curriculum_stages_dice_and_cost(page: Page, point: pd.Serie
     assert page.locator("#tip").is_hidden()
 
 
-def test_a_figure_is_one_tab_stop_and_arrows_reach_every_point_in_order(page: Page, evidence: Evidence) -> None:
+def test_a_figure_is_one_tab_stop_and_arrows_reach_every_point_in_order(page: Page, results: StudyResults) -> None:
     stops = page.locator(f"{POINT}[tabindex='0']")
     assert stops.count() == 1
     stops.focus()
     page.keyboard.press("Home")
     seen = [page.evaluate(CARD)]
-    for _ in range(len(evidence.points) + 2):
+    for _ in range(len(results.points) + 2):
         page.keyboard.press("ArrowRight")
         seen.append(page.evaluate(CARD))
-    points = evidence.points.set_index("point_id")
+    points = results.points.set_index("point_id")
     assert set(seen) == set(points.index)
     assert list(points["runtime_seconds"][list(dict.fromkeys(seen))]) == sorted(points["runtime_seconds"])
     label, last = page.evaluate("document.activeElement.getAttribute('aria-label')"), points.loc[seen[-1]]
@@ -179,8 +179,8 @@ def hide(page: Page) -> None:
         page.get_by_label(label, exact=True).uncheck()
 
 
-def test_filters_hide_points_and_rows(page: Page, evidence: Evidence) -> None:
-    points, trials = evidence.points, evidence.tables.trials
+def test_filters_hide_points_and_rows(page: Page, results: StudyResults) -> None:
+    points, trials = results.points, results.tables.trials
     hide(page)
     kept = points[(points["method"] != "pgps") & (points["budget"] == 1)]
     shown = page.eval_on_selector_all(POINT, f"all => all.filter({SHOWN}).map(mark => mark.dataset.card)")
@@ -195,9 +195,9 @@ def test_filters_hide_points_and_rows(page: Page, evidence: Evidence) -> None:
 
 @pytest.mark.cluster
 def test_filters_hide_every_mark_of_hidden_points_in_every_figure(
-    browser: Browser, root: Path, evidence: Evidence, tmp_path: Path
+    browser: Browser, root: Path, results: StudyResults, tmp_path: Path
 ) -> None:
-    points = evidence.points
+    points = results.points
     kept = set(points.loc[(points["method"] != "pgps") & (points["budget"] == 1), "point_id"])
     figures = {
         *("dice_and_cost_by_setting", "learning_curves", "cost_by_cause", "hypervolume_over_hours"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ledgers import finish_trial, make_header, make_interval, make_spec, make_study, start_trial
 
 from analysis.page.cards import MOST_POINTS, as_script, card_data, card_rows, events_of, predict_command, thinned_curves
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.sources import save
 from study.store.ledger import Ledger
 from study.store.prediction import EXTENSION_FOLDER

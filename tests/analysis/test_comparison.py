@@ -16,7 +16,7 @@ from analysis.comparison.compare import Comparison, compare, joined_with, signif
 from analysis.comparison.pairs import RATIOS, ROW_COLUMNS, SUMMARY_COLUMNS
 from analysis.comparison.reference import load
 from analysis.comparison.text import cost_table, dice_table, notes, summary_sentences, whole_table
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.tables.columns import Column
 from study.common.errors import InvalidInputError
 from study.store.ledger import Ledger
@@ -26,7 +26,7 @@ SETTINGS = TrainingSettings(optimizer="adamw", epochs=10, iterations_per_epoch=2
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     root = tmp_path_factory.mktemp("studies") / "hippo"
     make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=20)
     return gather([root])
@@ -61,7 +61,7 @@ def test_by_hand(tmp_path: Path) -> None:
     assert row["p"] == wilcoxon(np.round([0.1, -0.1, 0.3], 12), alternative="greater").pvalue
 
 
-def test_against_scipy_over_all_folds(study: Evidence) -> None:
+def test_against_scipy_over_all_folds(study: StudyResults) -> None:
     comparison = compare(study, against=["pgps"])
     trials = study.tables.trials.query("budget == 1 and method in ['cps', 'pgps']")
     cases = study.tables.cases.query("label == 'foreground'").merge(trials, on=["study", "trial_id"])
@@ -73,7 +73,7 @@ def test_against_scipy_over_all_folds(study: Evidence) -> None:
     assert row["dice_difference"] == pytest.approx(difference.mean())
 
 
-def test_every_published_scheme_at_every_budget_and_no_searched_one(study: Evidence) -> None:
+def test_every_published_scheme_at_every_budget_and_no_searched_one(study: StudyResults) -> None:
     rows = compare(study).rows
     assert list(rows.columns) == [column.name for column in ROW_COLUMNS]
     assert rows["against"].tolist() == ["PGPS", "PGPS+", "RPSS", "Efficiency", "Performance"] * 2
@@ -110,7 +110,7 @@ def test_seeds_are_averaged_and_cases_without_dice_dropped_by_name(tmp_path: Pat
     assert "Different seeds: 0 and 0, 1." in notes(comparison)
 
 
-def test_direction_is_said_and_can_be_turned(study: Evidence) -> None:
+def test_direction_is_said_and_can_be_turned(study: StudyResults) -> None:
     up, down = compare(study, against=["rpss"]), compare(study, against=["rpss"], alternative="less")
     assert up.rows["p"].iloc[0] > 0.99
     assert down.rows["p"].iloc[0] < 0.001
@@ -123,8 +123,8 @@ def test_holm_is_over_every_comparison_of_the_table(tmp_path: Path) -> None:
     for number in range(3):
         make_study(tmp_path / f"s{number}", n_cases=8 + number, dataset=f"Dataset00{number}_Task")
         roots.append(tmp_path / f"s{number}")
-    evidence = gather(roots)
-    comparison = compare(evidence, against=["pgps", "rpss"])
+    results = gather(roots)
+    comparison = compare(results, against=["pgps", "rpss"])
     assert len(comparison.rows) == 6
     # The smallest of 6 is multiplied by 6.
     assert comparison.rows["p_holm"].min() == pytest.approx(min(1, 6 * comparison.rows["p"].min()))
@@ -133,7 +133,7 @@ def test_holm_is_over_every_comparison_of_the_table(tmp_path: Path) -> None:
     assert len(summary_sentences(comparison)) == 2
 
 
-def test_a_single_comparison_has_no_correction(study: Evidence) -> None:
+def test_a_single_comparison_has_no_correction(study: StudyResults) -> None:
     trial = study.points.query("method == 'rpss' and budget == 1")["point_id"].item()
     comparison = compare(study, against=[trial])
     assert pd.isna(only(comparison)["p_holm"])
@@ -202,8 +202,8 @@ def test_what_the_search_emitted_beside_what_it_saves(tmp_path: Path) -> None:
     finish_trial(study, make_spec("cps"), dice=0.8, seconds=100)
     finish_trial(study, make_spec("pgps"), dice=0.8, seconds=40)
     start_trial(study, make_spec("rpss"), seconds=500)
-    evidence = gather([study.root])
-    comparison, trials = compare(evidence), evidence.tables.trials
+    results = gather([study.root])
+    comparison, trials = compare(results), results.tables.trials
     co2 = trials.set_index("method")["co2_kg"]
     # All of them, with set-up, validation and the trial that came to nothing.
     expected = trials["total_co2_kg"].sum() / (co2["cps"] - co2["pgps"])
@@ -269,17 +269,17 @@ def test_training_settings_must_agree(tmp_path: Path) -> None:
     other = replace(SETTINGS, initial_learning_rate=0.1)
     finish(study, "cps", {"a": 0.5})
     finish(study, "pgps", {"a": 0.6}, training=other)
-    evidence = gather([study.root])
-    comparison = compare(evidence)
+    results = gather([study.root])
+    comparison = compare(results)
     assert comparison.rows.empty
     assert [text.split(" with the same")[0] for text in comparison.missing] == ["No PGPS", "No CPS"]
-    ids = dict(zip(evidence.points["method"], evidence.points["point_id"], strict=True))
-    by_id = compare(evidence, baseline=ids["cps"], against=[ids["pgps"][:8]])
+    ids = dict(zip(results.points["method"], results.points["point_id"], strict=True))
+    by_id = compare(results, baseline=ids["cps"], against=[ids["pgps"][:8]])
     assert "Settings differ: learning rate 0.003 and 0.1." in notes(by_id)
     assert only(by_id)["dice_difference"] == pytest.approx(0.1)
 
 
-def test_the_foreground_share_may_follow_the_scheme(study: Evidence) -> None:
+def test_the_foreground_share_may_follow_the_scheme(study: StudyResults) -> None:
     assert compare(study, against=["pgps"]).foreground.endswith("CPS 33 %, PGPS 50 %.")
 
 
@@ -288,28 +288,28 @@ def test_several_configurations_of_a_scheme_are_listed_and_not_guessed(tmp_path:
     finish(study, "cps", {"a": 0.5})
     finish(study, "pgps", {"a": 0.6})
     finish(study, "pgps", {"a": 0.7}, training=replace(SETTINGS, foreground_oversampling=0.33))
-    evidence = gather([study.root])
-    comparison = compare(evidence)
+    results = gather([study.root])
+    comparison = compare(results)
     assert comparison.rows.empty
-    ids = evidence.points.loc[evidence.points["method"] == "pgps", "point_id"]
+    ids = results.points.loc[results.points["method"] == "pgps", "point_id"]
     assert comparison.ambiguous[0].startswith("2 configurations are PGPS on Dataset004_Hippocampus at 100 %")
     assert all(name in comparison.ambiguous[0] for name in ids)
-    assert only(compare(evidence, against=[ids.iloc[1]]))["dice_difference"] == pytest.approx(0.2)
+    assert only(compare(results, against=[ids.iloc[1]]))["dice_difference"] == pytest.approx(0.2)
 
 
-def test_trial_ids_name_their_configuration(study: Evidence) -> None:
+def test_trial_ids_name_their_configuration(study: StudyResults) -> None:
     trial = study.points.query("method == 'rpss' and budget == 1")["trial_ids"].item().split()[1]
     row = only(compare(study, against=[trial]))
     assert (row["against_method"], row["against"]) == ("rpss", trial)
 
 
 @pytest.mark.parametrize("word", ["pgsp", "", "zzzz", "other"])
-def test_a_word_that_names_nothing_is_one_line(word: str, study: Evidence) -> None:
+def test_a_word_that_names_nothing_is_one_line(word: str, study: StudyResults) -> None:
     with pytest.raises(InvalidInputError, match=r"against: .*finished here: cps, pgps, pgps\+, rpss"):
         compare(study, against=[word])
 
 
-def test_published_rows_join_those_of_the_same_task(study: Evidence) -> None:
+def test_published_rows_join_those_of_the_same_task(study: StudyResults) -> None:
     both = joined_with(compare(study, against=["pgps", "pgps+"]), compare(load("miccai2024")))
     published = both.rows[both.rows["source"] == "miccai2024 (published)"]
     assert published["against"].tolist() == ["PGPS", "PGPS+"]
@@ -328,11 +328,11 @@ def test_empty_failed_and_single() -> None:
         assert dice_table(comparison).rows == ()
 
 
-def replace_points(evidence: Evidence, *, keep: int) -> Evidence:
-    return replace(evidence, points=evidence.points.iloc[:keep])
+def replace_points(results: StudyResults, *, keep: int) -> StudyResults:
+    return replace(results, points=results.points.iloc[:keep])
 
 
-def test_the_same_again(study: Evidence) -> None:
+def test_the_same_again(study: StudyResults) -> None:
     pd.testing.assert_frame_equal(*(compare(study, against=["pgps"]).rows for _ in range(2)))
 
 
@@ -343,7 +343,7 @@ def test_columns_are_described_once(columns: tuple[Column, ...]) -> None:
     assert all(column.meaning for column in columns)
 
 
-def test_a_baseline_is_not_compared_with_itself(study: Evidence) -> None:
+def test_a_baseline_is_not_compared_with_itself(study: StudyResults) -> None:
     with pytest.raises(InvalidInputError, match="against: received 'cps', legal is anything but the baseline itself"):
         compare(study, against=["pgps", "cps"])
 

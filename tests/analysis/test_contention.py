@@ -14,7 +14,7 @@ from analysis.fronts.captions import caveats
 from analysis.fronts.front import pareto_front
 from analysis.page.papers import papers
 from analysis.page.sections import certainty, fronts
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from study.__main__ import main
 from study.store.ledger import Ledger
 from study.store.readings import OwnEnergy
@@ -82,9 +82,7 @@ def test_a_spread_of_the_same_work_is_said_beside_fronts_and_comparisons(
     assert words in compare(found).rows["remarks"].iloc[0]
     # Beside the papers' tables and figures, the hypervolume, at the head of the report, and by `status`.
     notes = {
-        exhibit.stem: " ".join(exhibit.notes)
-        for section in (papers, fronts, certainty)
-        for exhibit in section(found).exhibits
+        item.stem: " ".join(item.notes) for section in (papers, fronts, certainty) for item in section(found).items
     }
     for stem in ("results_by_scheme", "hypervolume", "attainment_dice_runtime", "pareto_dice_runtime"):
         assert words in notes[stem], stem

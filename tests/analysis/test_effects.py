@@ -25,11 +25,11 @@ from matplotlib.text import Text
 
 from analysis.effects.costs import AMOUNTS, CostParts, cost_parts
 from analysis.effects.curves import MOST_CURVES, choose_points, curves_of
-from analysis.figures.exhibits import Exhibit, Section, inline_svg
+from analysis.figures.display_items import DisplayItem, Section, inline_svg
 from analysis.figures.style import FILE, WIDE
 from analysis.fronts.front import pareto_front
 from analysis.page.sections import certainty, costs, effects
-from analysis.statistics.evidence import Evidence, evidence_of, gather
+from analysis.statistics.study_results import StudyResults, gather, results_of
 from study.store.ledger import Ledger
 from study.store.readings import StagePart
 from study.store.records import Phase
@@ -37,41 +37,41 @@ from study.store.specification import TrainingSettings
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     root = tmp_path_factory.mktemp("why") / "hippo"
     return gather([make_study(root, folds=(0, 1), budgets=(0.5, 1.0), n_cases=4, curve=True).root])
 
 
-def exhibit(section: Section, stem: str) -> Exhibit:
-    [found] = [one for one in section.exhibits if one.stem == stem]
+def item(section: Section, stem: str) -> DisplayItem:
+    [found] = [one for one in section.items if one.stem == stem]
     return found
 
 
-def words_in(one: Exhibit) -> str:
+def words_in(one: DisplayItem) -> str:
     assert one.draw is not None
     return " ".join(text.get_text() for text in one.draw(FILE).findobj(Text))
 
 
-def parts_of(evidence: Evidence) -> CostParts:
-    return cost_parts(evidence.tables.trials, evidence.tables.costs)
+def parts_of(results: StudyResults) -> CostParts:
+    return cost_parts(results.tables.trials, results.tables.costs)
 
 
-def test_costs_by_cause_are_those_of_the_ledger(evidence: Evidence) -> None:
-    parts = parts_of(evidence)
+def test_costs_by_cause_are_those_of_the_ledger(results: StudyResults) -> None:
+    parts = parts_of(results)
     cps = 94.0 + 0.5  # the mean of two folds
     told = {"training": 0.9 * cps, "online_validation": 0.1 * cps, "waste": 0.0}
     told |= {"setup": SETUP_SECONDS, "final_validation": FINAL_VALIDATION_SECONDS}
     rows = parts.causes.set_index(["group", "cause"])["seconds"]
     assert rows["CPS, 100% budget"].to_dict() == pytest.approx(told)
-    trials = evidence.tables.trials
+    trials = results.tables.trials
     whole = trials[(trials["method"] == "pgps") & (trials["budget"] == 0.5)]["total_co2_kg"].mean()
     assert parts.total("co2_kg")["PGPS, 50% budget"] == pytest.approx(whole)
     assert parts.groups[:3] == ["CPS, 100% budget", "CPS, 50% budget", "PGPS, 100% budget"]
     assert parts.causes[list(AMOUNTS)].notna().all(axis=None)
 
 
-def test_the_bars_are_as_long_as_the_costs(evidence: Evidence) -> None:
-    parts, one = parts_of(evidence), exhibit(costs(evidence), "cost_by_cause")
+def test_the_bars_are_as_long_as_the_costs(results: StudyResults) -> None:
+    parts, one = parts_of(results), item(costs(results), "cost_by_cause")
     assert one.draw is not None
     [panel] = one.draw(WIDE).axes
     lengths = Counter[float]()
@@ -92,7 +92,7 @@ def test_waste_is_a_cause_of_its_own_and_never_counted_twice(tmp_path: Path) -> 
     seconds = parts_of(found).causes.set_index("cause")["seconds"]
     assert (seconds["waste"], seconds["training"], seconds["final_validation"]) == (40.0, 90.0, 7.0)
     assert seconds.sum() == found.tables.trials["total_seconds"].sum()
-    one = exhibit(costs(found), "cost_by_cause")
+    one = item(costs(found), "cost_by_cause")
     assert any("lost to an interruption" in note for note in one.notes)
     assert "waste" in words_in(one)
 
@@ -143,16 +143,16 @@ def test_unfinished_trials_are_named_and_not_averaged(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s")
     start_trial(study, make_spec("cps", fold=3), seconds=1000.0)
     found = gather([study.root])
-    one = exhibit(costs(found), "cost_by_cause")
+    one = item(costs(found), "cost_by_cause")
     assert any("1 trial that did not finish" in note for note in one.notes)
     assert one.data is not None and one.data["seconds"].max() < 100
     # No epoch of these has a validation.
     assert any(sentence.startswith("Learning curves") for sentence in certainty(found).missing)
 
 
-def test_curves_are_means_over_folds_at_the_same_epoch(evidence: Evidence) -> None:
-    tables = evidence.tables
-    points = choose_points(pareto_front(evidence.points, ("dice", "runtime_seconds")), tables.epochs)
+def test_curves_are_means_over_folds_at_the_same_epoch(results: StudyResults) -> None:
+    tables = results.tables
+    points = choose_points(pareto_front(results.points, ("dice", "runtime_seconds")), tables.epochs)
     means, singles = curves_of(points, tables)
     assert set(points["budget"]) == {1.0}
     assert points["method"].tolist()[:4] == ["cps", "pgps", "pgps+", "rpss"]
@@ -171,16 +171,16 @@ def test_of_many_points_few_curves_are_drawn_and_named(tmp_path: Path) -> None:
         settings = TrainingSettings(epochs=10, iterations_per_epoch=20, **rate)
         spec = make_spec("pgps", min_patch=0.3, stages=3, training=settings)
         finish_trial(study, spec, dice=0.7 + 0.005 * number, seconds=30.0 + number, curve=True)
-    one = exhibit(certainty(gather([study.root])), "learning_curves")
+    one = item(certainty(gather([study.root])), "learning_curves")
     assert one.data is not None and one.data["point_id"].nunique() == MOST_CURVES
     assert all(summary.split(", ")[-1] in one.notes[0] for summary in set(one.data["summary"]))
 
 
 @pytest.mark.cluster
-def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:
+def test_a_thousand_points_take_no_megabytes(results: StudyResults) -> None:
     """The study's trials sixty-odd times over, each copy with settings and results of its own."""
     rng = np.random.default_rng(0)
-    trials = evidence.tables.trials
+    trials = results.tables.trials
     draws = {"budget": (0.1, 1), "min_patch": (0, 1), "dice": (0.5, 0.9)}
     copies = [
         trials.assign(
@@ -191,9 +191,9 @@ def test_a_thousand_points_take_no_megabytes(evidence: Evidence) -> None:
         )
         for number in range(1000 // len(trials) + 1)
     ]
-    tables = replace(evidence.tables, trials=pd.concat(copies, ignore_index=True), cases=evidence.tables.cases.head(0))
-    many = evidence_of(tables)
+    tables = replace(results.tables, trials=pd.concat(copies, ignore_index=True), cases=results.tables.cases.head(0))
+    many = results_of(tables)
     assert len(many.points) > 1000
-    drawn = [one for one in effects(many).exhibits if one.draw is not None]
+    drawn = [one for one in effects(many).items if one.draw is not None]
     sizes = {one.stem: len(inline_svg(one.draw(WIDE), prefix="x", alt=one.alt, css_class="wide")) for one in drawn}
     assert max(sizes.values()) < 1_200_000, sizes

@@ -13,7 +13,7 @@ from analysis.__main__ import main
 from analysis.cli.power import power, power_sentences
 from analysis.comparison.compare import compare
 from analysis.comparison.equal_cost import equal_cost, equal_cost_sentences, equal_cost_table
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.statistics.tests import smallest_difference
 from analysis.tables.frame import tables_of
 from study.store.ledger import Ledger
@@ -29,11 +29,11 @@ MEASURED = [
 ]
 
 
-def published(**changes: list) -> Evidence:
+def published(**changes: list) -> StudyResults:
     """Points of the table in docs/measurements.md, without cases."""
     names = ("method", "budget", "dice", "runtime_seconds", "voxels")
     columns = dict(zip(names, map(list, zip(*MEASURED, strict=True)), strict=True))
-    return Evidence(tables=tables_of({}), points=make_points(**columns, energy_kwh=[np.nan] * 6, **changes))
+    return StudyResults(tables=tables_of({}), points=make_points(**columns, energy_kwh=[np.nan] * 6, **changes))
 
 
 def test_the_readmes_table_at_equal_time() -> None:
@@ -62,9 +62,9 @@ def test_other_machines_have_voxels_alone(changes: dict) -> None:
 
 def test_other_folds_are_another_line() -> None:
     assert equal_cost(published().of("x"), "cps", ["rpss"]).empty
-    evidence = published()
-    points = evidence.points.assign(folds=["0", "0 1"] * 3)
-    assert equal_cost(Evidence(tables=evidence.tables, points=points), "cps", ["pgps"]).empty
+    results = published()
+    points = results.points.assign(folds=["0", "0 1"] * 3)
+    assert equal_cost(StudyResults(tables=results.tables, points=points), "cps", ["pgps"]).empty
 
 
 def test_table_and_sentence_say_both() -> None:

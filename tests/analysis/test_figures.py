@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from analysis.figures.exhibits import Exhibit, as_png, as_svg, inline_svg
+from analysis.figures.display_items import DisplayItem, as_png, as_svg, inline_svg
 from analysis.figures.style import FILE, METHOD_STYLES, NARROW, SURFACE, WIDE, Layout, place
 from analysis.fronts.captions import description, notes, title
 from analysis.fronts.figures import pareto_figure
 from analysis.fronts.front import Front, pareto_front
 from analysis.page.report import CHAPTERS
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.tables.format import amount, number, reading_scale
 from study.store.ledger import Ledger
 
@@ -47,14 +47,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     root = tmp_path_factory.mktemp("whole") / "hippo"
     return gather([make_study(root, folds=(0, 1), budgets=(0.5, 1.0), n_cases=8, curve=True).root])
 
 
 @pytest.fixture(scope="module")
-def exhibits(evidence: Evidence) -> Sequence[Exhibit]:
-    return [exhibit for chapter in CHAPTERS for exhibit in chapter(evidence).exhibits]
+def items(results: StudyResults) -> Sequence[DisplayItem]:
+    return [item for chapter in CHAPTERS for item in chapter(results).items]
 
 
 def words_on(figure: Figure) -> str:
@@ -83,30 +83,30 @@ def steps_of(figure: Figure) -> list[Line2D]:
 
 
 @pytest.mark.parametrize("layout", [FILE, pytest.param(NARROW, marks=pytest.mark.cluster)], ids=["file", "narrow"])
-def test_figures_fit_are_legible_and_follow_the_page(exhibits: Sequence[Exhibit], layout: Layout) -> None:
-    drawn = [exhibit for exhibit in exhibits if exhibit.draw is not None]
+def test_figures_fit_are_legible_and_follow_the_page(items: Sequence[DisplayItem], layout: Layout) -> None:
+    drawn = [item for item in items if item.draw is not None]
     assert len(drawn) > 10
-    for exhibit in drawn:
-        assert exhibit.heading and exhibit.alt
-        figure = exhibit.draw(layout)
+    for item in drawn:
+        assert item.heading and item.alt
+        figure = item.draw(layout)
         width, height = figure.get_size_inches()
         assert width == layout.width
-        assert min(text.get_fontsize() for text in texts(figure)) >= 7.5, exhibit.stem
+        assert min(text.get_fontsize() for text in texts(figure)) >= 7.5, item.stem
         ink = figure.get_tightbbox()
-        assert min(ink.x0, ink.y0) >= 0 and ink.x1 <= width and ink.y1 <= height, exhibit.stem
+        assert min(ink.x0, ink.y0) >= 0 and ink.x1 <= width and ink.y1 <= height, item.stem
         svg = inline_svg(figure, prefix="x", alt='of <1> & "two"', css_class="wide")
         root = ElementTree.fromstring(svg)
         assert root.attrib["aria-label"] == 'of <1> & "two"'
-        assert not re.search(r"#[0-9a-f]{6}\b|<style|font-family", svg), exhibit.stem
+        assert not re.search(r"#[0-9a-f]{6}\b|<style|font-family", svg), item.stem
         ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
         assert len(ids) == len(set(ids)) and all(name.startswith("x-") for name in ids)
         assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) == set(ids)
 
 
 @pytest.mark.cluster
-def test_what_is_said_and_drawn_is_the_same_every_time(evidence: Evidence, exhibits: Sequence[Exhibit]) -> None:
-    again = [exhibit for chapter in CHAPTERS for exhibit in chapter(evidence).exhibits]
-    for one, other in zip(exhibits, again, strict=True):
+def test_what_is_said_and_drawn_is_the_same_every_time(results: StudyResults, items: Sequence[DisplayItem]) -> None:
+    again = [item for chapter in CHAPTERS for item in chapter(results).items]
+    for one, other in zip(items, again, strict=True):
         assert (one.stem, one.alt, list(one.notes), one.table) == (
             other.stem,
             other.alt,
@@ -185,8 +185,8 @@ def bars_of(figure: Figure) -> list[list[float]]:
     return sorted(list(map(float, line.get_ydata())) for line in lines_of(figure, "of-").values())
 
 
-def test_bars_are_intervals_and_within_the_axis(evidence: Evidence) -> None:
-    front = pareto_front(evidence.points, ("dice", "runtime_seconds"))
+def test_bars_are_intervals_and_within_the_axis(results: StudyResults) -> None:
+    front = pareto_front(results.points, ("dice", "runtime_seconds"))
     figure = pareto_figure(front)
     assert bars_of(figure) == sorted(front.points[["dice_low", "dice_high"]].to_numpy().tolist())
     low, high = figure.axes[0].get_ylim()

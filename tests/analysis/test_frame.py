@@ -24,8 +24,8 @@ from ledgers import (
     start_trial,
 )
 
-from analysis.statistics.evidence import gather
 from analysis.statistics.intervals import with_intervals
+from analysis.statistics.study_results import gather
 from analysis.tables.columns import POINT_COLUMNS, TABLES, TRIAL_COLUMNS
 from analysis.tables.frame import KEY, Tables, read_studies
 from study.store.ledger import Ledger

@@ -20,7 +20,7 @@ from analysis.__main__ import main
 from analysis.fronts.captions import caveats, left_out
 from analysis.fronts.front import contributions, hypervolume, nondominated, pareto_front
 from analysis.fronts.hypervolume import box_of, contribution_shares, hypervolume_rows, volume_share
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.columns import OBJECTIVES, POINT_COLUMNS
 from analysis.tables.frame import read_studies
 from analysis.tables.points import average_points

@@ -13,7 +13,7 @@ import pytest
 from examples import finish, make_spec
 from reports import quick_report
 
-from analysis.figures.exhibits import Drawn, Exhibit, draw, stem_of
+from analysis.figures.display_items import DisplayItem, Drawn, draw, stem_of
 from analysis.page.report import write_folder
 from analysis.tables.format import Table, markdown
 from analysis.tables.frame import tables_of
@@ -55,10 +55,10 @@ def test_stems_are_told_apart_and_clean() -> None:
     assert len({stem_of(name) for name in names}) == len(names)
     assert stem_of("Dataset004_Hippocampus") == "Dataset004_Hippocampus"
     for name in names:
-        Exhibit(stem=f"x_{stem_of(name)}", heading="")
+        DisplayItem(stem=f"x_{stem_of(name)}", heading="")
     for stem in ("", "../x", "a/b", "a b", ".x"):
         with pytest.raises(ValueError, match="no stem"):
-            Exhibit(stem=stem, heading="")
+            DisplayItem(stem=stem, heading="")
 
 
 def files_below(folder: Path) -> set[str]:
@@ -101,7 +101,7 @@ def test_a_link_in_a_reports_folder_is_not_followed(tmp_path: Path, name: str) -
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     data = pd.DataFrame({"word": CELLS, "number": [-1.5] * len(CELLS), "count": pd.array([1, None] * 5, dtype="Int64")})
-    text = draw(Exhibit(stem="t", heading="", data=data), prefix="f").files["tables/t.csv"].decode()
+    text = draw(DisplayItem(stem="t", heading="", data=data), prefix="f").files["tables/t.csv"].decode()
     words, numbers, counts = zip(*list(csv.reader(io.StringIO(text, newline="")))[1:], strict=True)
     assert list(words) == ["'" + cell.replace("\r", " ") for cell in CELLS]
     assert (set(numbers), set(counts)) == ({"-1.5"}, {"1", ""})

@@ -20,7 +20,6 @@ from scipy.stats import bootstrap, norm
 from analysis.comparison.compare import compare
 from analysis.fronts.captions import interval_cautions
 from analysis.statistics.case_dice import CaseDice, case_matrices, mean_dice
-from analysis.statistics.evidence import gather
 from analysis.statistics.intervals import (
     Estimates,
     cautions,
@@ -29,6 +28,7 @@ from analysis.statistics.intervals import (
     training_sd,
     unseen_failures,
 )
+from analysis.statistics.study_results import gather
 from study.store.ledger import Ledger
 
 
@@ -191,10 +191,10 @@ def test_one_estimand_everywhere(unequal: bool, tmp_path: Path) -> None:
             )
             complete(start_trial(study, spec, seconds=9), result)
             expected.setdefault(scheme, {}).setdefault(fold, []).append(result.dice)
-    evidence = gather([study.root])
-    row = compare(evidence).rows.iloc[0]
+    results = gather([study.root])
+    row = compare(results).rows.iloc[0]
     for scheme, name in (("cps", "baseline_dice"), ("pgps", "against_dice")):
-        point = evidence.points.set_index("method").loc[scheme]
+        point = results.points.set_index("method").loc[scheme]
         assert point["dice"] == pytest.approx(np.mean([np.mean(fold) for fold in expected[scheme].values()]))
         assert point["dice_low"] < point["dice"] < point["dice_high"]
         assert row[name] == pytest.approx(point["dice"])

@@ -17,7 +17,7 @@ from ledgers import finish_trial, make_spec, make_study
 from nbclient import NotebookClient
 
 from analysis.fronts.front import pareto_front
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.sources import Grid
 from study.curriculum.chain import Geometry
 from study.curriculum.curriculum import resolve

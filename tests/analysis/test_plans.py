@@ -16,7 +16,7 @@ from analysis.fronts.front import pareto_front
 from analysis.page.answer import answers
 from analysis.page.papers import figure3
 from analysis.papers.tables import paired_cases, time_table
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from study.curriculum.chain import Geometry
 from study.store.ledger import Ledger
 
@@ -32,7 +32,7 @@ TRIALS = {
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     root = tmp_path_factory.mktemp("studies") / "plans"
     study = Ledger.create(root)
     for (plans, scheme), (dice, seconds) in TRIALS.items():
@@ -43,8 +43,8 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     return gather([root])
 
 
-def test_schemes_are_compared_within_a_plan(evidence: Evidence) -> None:
-    comparison = compare(evidence)
+def test_schemes_are_compared_within_a_plan(results: StudyResults) -> None:
+    comparison = compare(results)
     whole = comparison.rows[comparison.rows["budget"] == 1].set_index("plans")
     assert whole["dice_difference"].to_dict() == pytest.approx({PLAIN: 0.01, RESIDUAL: -0.02})
     assert whole["runtime_ratio"].to_dict() == pytest.approx({PLAIN: 0.4, RESIDUAL: 0.3})
@@ -54,15 +54,15 @@ def test_schemes_are_compared_within_a_plan(evidence: Evidence) -> None:
         assert {row[at] for row in table.rows} == {PLAIN, RESIDUAL}
     told = " ".join(notes(comparison))
     assert "Several plans or training settings of a dataset count as separate tasks." in told
-    pairs = paired_cases(evidence, comparison, "Dataset004_Hippocampus")
+    pairs = paired_cases(results, comparison, "Dataset004_Hippocampus")
     assert pairs.groupby("scheme")["difference"].mean().to_dict() == pytest.approx(
         {f"PGPS, {PLAIN}": 0.01, f"PGPS, {RESIDUAL}": -0.02}
     )
-    assert (exhibit := figure3(comparison)) is not None and exhibit.draw is not None
+    assert (item := figure3(comparison)) is not None and item.draw is not None
 
 
-def test_dice_at_equal_cost_is_of_the_plans_own_line(evidence: Evidence) -> None:
-    rows = compare(evidence).equal_cost
+def test_dice_at_equal_cost_is_of_the_plans_own_line(results: StudyResults) -> None:
+    rows = compare(results).equal_cost
     assert set(rows["plans"]) == {PLAIN, RESIDUAL}
     at = rows[(rows["cost"] == "runtime_seconds") & (rows["measured"] == "pgps") & (rows["budget"] == 1)]
     # CPS for 40 s and 300 s of its own plan: between a quarter and a half of the iterations.
@@ -77,18 +77,18 @@ def test_dice_at_equal_cost_is_of_the_plans_own_line(evidence: Evidence) -> None
     assert any(f"Hippocampus, {RESIDUAL}: for the training time" in said for said in equal_cost_sentences(rows))
 
 
-def test_time_to_dice_is_relative_to_the_plans_own_training(evidence: Evidence) -> None:
-    rows = time_to_dice(evidence, [0.5])
+def test_time_to_dice_is_relative_to_the_plans_own_training(results: StudyResults) -> None:
+    rows = time_to_dice(results, [0.5])
     assert {(row["plans"], row["n_pairs"]) for _, row in rows.iterrows()} == {(PLAIN, 1), (RESIDUAL, 1)}
-    exhibit = time_table(evidence, [0.5])
-    assert exhibit is not None and exhibit.table is not None and exhibit.table.headings[0] == "Plans"
+    item = time_table(results, [0.5])
+    assert item is not None and item.table is not None and item.table.headings[0] == "Plans"
 
 
-def test_the_plan_is_an_axis_and_is_said(evidence: Evidence) -> None:
-    points = evidence.points
+def test_the_plan_is_an_axis_and_is_said(results: StudyResults) -> None:
+    points = results.points
     assert "plans" in [name for axis in varying_axes(points) for name in (axis.name, *axis.together)]
     assert set(points["summary"]) >= {f"PGPS, {RESIDUAL}, budget 100%", f"CPS, {PLAIN}, budget 25%"}
-    [one] = answers(evidence)
+    [one] = answers(results)
     assert one.sentences[0].startswith(f"CPS, {RESIDUAL}, budget 25%: Dice 0.835 for 25 % of CPS, {RESIDUAL}' training")
     words = "A voxel share is of the plan's own constant patch size: those of different plans do not compare."
     assert words in caveats(pareto_front(points, ("dice", "voxel_share")))

@@ -20,7 +20,7 @@ from ledgers import GEOMETRY, complete, finish_trial, make_header, make_interval
 from analysis.__main__ import main
 from analysis.advice.advice import at_knee, best_within
 from analysis.advice.text import Recipe, folded, trial_command
-from analysis.statistics.evidence import Evidence, gather
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.tables.columns import OBJECTIVES
 from analysis.tables.methods import point_id
 from study.__main__ import PROGRAM
@@ -35,7 +35,7 @@ from study.store.specification import TrainingSettings, TrialSpec
 RUNTIME = OBJECTIVES["runtime_seconds"]
 
 
-def study_of(root: Path, *rows: tuple[str, float, float], n_cases: int = 12) -> Evidence:
+def study_of(root: Path, *rows: tuple[str, float, float], n_cases: int = 12) -> StudyResults:
     """Schemes with Dice and seconds, on one fold."""
     study = Ledger.create(root / "study")
     for scheme, dice, seconds in rows:
@@ -79,23 +79,23 @@ def read(command: str) -> TrialSpec:
 
 
 def test_the_best_dice_within_a_limit(tmp_path: Path) -> None:
-    evidence = study_of(tmp_path, ("cps", 0.9, 90), ("pgps", 0.8, 30), ("pgps+", 0.85, 45), ("rpss", 0.7, 20))
-    assert [best_within(evidence, RUNTIME, most).point["method"] for most in (20.0, 44.9, 45.0, 1e9)] == [
+    results = study_of(tmp_path, ("cps", 0.9, 90), ("pgps", 0.8, 30), ("pgps+", 0.85, 45), ("rpss", 0.7, 20))
+    assert [best_within(results, RUNTIME, most).point["method"] for most in (20.0, 44.9, 45.0, 1e9)] == [
         *("rpss", "pgps", "pgps+", "cps"),
     ]
 
 
 def test_equal_dice_goes_to_the_cheaper(tmp_path: Path) -> None:
-    evidence = study_of(tmp_path, ("cps", 0.8, 90), ("pgps", 0.8, 30))
-    assert best_within(evidence, RUNTIME, 100.0).point["method"] == "pgps"
+    results = study_of(tmp_path, ("cps", 0.8, 90), ("pgps", 0.8, 30))
+    assert best_within(results, RUNTIME, 100.0).point["method"] == "pgps"
 
 
 def test_nothing_within_the_limit_names_the_cheapest_and_a_limit_that_works(tmp_path: Path) -> None:
-    evidence = study_of(tmp_path, ("cps", 0.9, 90.00004), ("pgps", 0.8, 30.00004))
+    results = study_of(tmp_path, ("cps", 0.9, 90.00004), ("pgps", 0.8, 30.00004))
     with pytest.raises(InvalidInputError, match="cheapest configuration took") as caught:
-        best_within(evidence, RUNTIME, 5.0)
+        best_within(results, RUNTIME, 5.0)
     limit = float(caught.value.legal.split()[2].rstrip(","))
-    assert best_within(evidence, RUNTIME, limit).point["method"] == "pgps"
+    assert best_within(results, RUNTIME, limit).point["method"] == "pgps"
 
 
 @pytest.mark.parametrize("most", [0.0, -1.0, math.nan, math.inf, "ten"])

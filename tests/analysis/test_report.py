@@ -17,10 +17,10 @@ import pytest
 from ledgers import finish_trial, make_header, make_spec, make_study, start_trial
 from reports import quick_report
 
-from analysis.figures.exhibits import FIGURE_FORMATS, draw_all
+from analysis.figures.display_items import FIGURE_FORMATS, draw_all
 from analysis.page.report import CHAPTERS, Report, stylesheet, write_report
 from analysis.page.sections import fronts
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.columns import TRIAL_COLUMNS
 from study.common.errors import InvalidInputError, LedgerError, MachineError, StudyError
 from study.store.ledger import Ledger
@@ -172,17 +172,17 @@ def test_files_of_several_datasets_do_not_meet(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     for dataset in ("Dataset001_A", "Dataset002_B"):
         finish_trial(study, make_spec(dataset=dataset), dice=0.8, seconds=30)
-    evidence = gather([study.root])
-    stems = [exhibit.stem for section in CHAPTERS for exhibit in section(evidence).exhibits]
+    results = gather([study.root])
+    stems = [item.stem for section in CHAPTERS for item in section(results).items]
     assert len(stems) == len(set(stems))
     assert {"pareto_dice_runtime_Dataset001_A", "pareto_dice_runtime_Dataset002_B"} <= set(stems)
     assert {"trials", "report"}.isdisjoint(stems)
 
 
 @pytest.mark.cluster
-def test_drawing_in_several_processes_gives_the_same_exhibits(study: Ledger) -> None:
-    exhibits = fronts(gather([study.root])).exhibits[-3:]
-    for here, elsewhere in zip(draw_all(exhibits), draw_all(exhibits, processes=2), strict=True):
+def test_drawing_in_several_processes_gives_the_same_items(study: Ledger) -> None:
+    items = fronts(gather([study.root])).items[-3:]
+    for here, elsewhere in zip(draw_all(items), draw_all(items, processes=2), strict=True):
         assert list(here.files) == list(elsewhere.files)
         assert all(content == elsewhere.files[name] for name, content in here.files.items() if "tables/" in name)
         for one, other in ((here.wide, elsewhere.wide), (here.narrow, elsewhere.narrow)):
@@ -192,8 +192,8 @@ def test_drawing_in_several_processes_gives_the_same_exhibits(study: Ledger) -> 
 
 @pytest.mark.torture
 def test_drawing_in_several_processes_gives_the_same_bytes(study: Ledger) -> None:
-    exhibits = fronts(gather([study.root])).exhibits[-3:]
-    assert draw_all(exhibits) == draw_all(exhibits, processes=2)
+    items = fronts(gather([study.root])).items[-3:]
+    assert draw_all(items) == draw_all(items, processes=2)
 
 
 @pytest.mark.cluster
@@ -367,4 +367,4 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line_before_anything_is_dr
     study = Ledger.create(tmp_path / "study")
     (tmp_path / "file").write_text("here")
     with pytest.raises(MachineError, match="name another --out"):
-        write_report([study.root], tmp_path / "file" / "report", sections=[lambda evidence: pytest.fail("drawn")])
+        write_report([study.root], tmp_path / "file" / "report", sections=[lambda results: pytest.fail("drawn")])

@@ -11,8 +11,8 @@ from ledgers import finish_trial, make_points, make_spec, make_study, sample_of
 
 from analysis.fronts.front import nondominated, pareto_front
 from analysis.fronts.resampling import CaseDraws, _nondominated_in_each, drawn_changes, probability_on_front, replicated
-from analysis.statistics.evidence import Evidence, gather
 from analysis.statistics.intervals import estimate
+from analysis.statistics.study_results import StudyResults, gather
 from analysis.tables.columns import OBJECTIVES
 from analysis.tables.frame import Tables
 from study.store.ledger import Ledger
@@ -20,9 +20,9 @@ from study.store.ledger import Ledger
 RUNTIME = (OBJECTIVES["dice"], OBJECTIVES["runtime_seconds"])
 
 
-def probabilities(evidence: Evidence, *objectives: str, by: str | None = None) -> pd.Series:
-    front = pareto_front(evidence.points, objectives or ("dice", "runtime_seconds"), by=by)
-    shares = probability_on_front(front, CaseDraws(evidence.tables))
+def probabilities(results: StudyResults, *objectives: str, by: str | None = None) -> pd.Series:
+    front = pareto_front(results.points, objectives or ("dice", "runtime_seconds"), by=by)
+    shares = probability_on_front(front, CaseDraws(results.tables))
     return shares.rename(index=front.points["method"].to_dict())
 
 
@@ -131,29 +131,29 @@ def test_clear_and_unclear_points_of_a_study(tmp_path: Path) -> None:
 
 
 def test_groups_have_fronts_of_their_own(tmp_path: Path) -> None:
-    evidence = gather([make_study(tmp_path / "study", budgets=(1.0, 0.5), n_cases=10).root])
-    pooled, grouped = probabilities(evidence), probabilities(evidence, "dice", "runtime_seconds", by="budget")
+    results = gather([make_study(tmp_path / "study", budgets=(1.0, 0.5), n_cases=10).root])
+    pooled, grouped = probabilities(results), probabilities(results, "dice", "runtime_seconds", by="budget")
     assert (grouped.to_numpy() >= pooled.to_numpy()).all()
     assert (grouped.to_numpy() > pooled.to_numpy()).any()
-    alone = probabilities(evidence, "dice", "runtime_seconds", by="n_folds")
+    alone = probabilities(results, "dice", "runtime_seconds", by="n_folds")
     assert alone.to_numpy().tolist() == pooled.to_numpy().tolist()
 
 
 def test_the_same_evidence_gives_the_same_probabilities(tmp_path: Path) -> None:
-    evidence = gather([make_study(tmp_path / "study", folds=(0, 1), n_cases=10).root])
-    assert probabilities(evidence).tolist() == probabilities(evidence).tolist()
+    results = gather([make_study(tmp_path / "study", folds=(0, 1), n_cases=10).root])
+    assert probabilities(results).tolist() == probabilities(results).tolist()
 
 
 def test_without_cases_a_front_is_what_it_is(tmp_path: Path) -> None:
-    evidence = gather([make_study(tmp_path / "study").root])
-    front = pareto_front(evidence.points, ("dice", "voxels"))
+    results = gather([make_study(tmp_path / "study").root])
+    front = pareto_front(results.points, ("dice", "voxels"))
     assert (
-        probability_on_front(front, CaseDraws(evidence.tables)).tolist()
+        probability_on_front(front, CaseDraws(results.tables)).tolist()
         == front.points["non_dominated"].astype(float).tolist()
     )
 
 
 def test_an_empty_front_has_no_probabilities(tmp_path: Path) -> None:
-    evidence = gather([Ledger.create(tmp_path / "study").root])
-    front = pareto_front(evidence.points, ("dice", "runtime_seconds"))
-    assert probability_on_front(front, CaseDraws(evidence.tables)).empty
+    results = gather([Ledger.create(tmp_path / "study").root])
+    front = pareto_front(results.points, ("dice", "runtime_seconds"))
+    assert probability_on_front(front, CaseDraws(results.tables)).empty

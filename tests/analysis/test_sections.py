@@ -1,4 +1,4 @@
-"""The sections of a report: which exhibits a study has, what they say, and what is missing and why."""
+"""The sections of a report: which items a study has, what they say, and what is missing and why."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from ledgers import finish_trial, make_spec, make_study, start_trial
 
-from analysis.figures.exhibits import Exhibit, Section
+from analysis.figures.display_items import DisplayItem, Section
 from analysis.figures.style import NARROW
 from analysis.fronts.front import pareto_front
 from analysis.page.papers import papers
 from analysis.page.sections import certainty, costs, effects, fronts, weaknesses
-from analysis.statistics.evidence import Evidence, evidence_of, gather
+from analysis.statistics.study_results import StudyResults, gather, results_of
 from analysis.tables.columns import CASE_COLUMNS, TRIAL_COLUMNS, dtypes
 from analysis.tables.frame import Tables
 from study.store.ledger import Ledger
 
-Chapter = Callable[[Evidence], Section]
+Chapter = Callable[[StudyResults], Section]
 FRONTS = ["pareto_dice_runtime", "pareto_dice_voxels", "hypervolume"]
 PAPERS = [
     *("dice_difference", "dice_per_case", "comparison", "equal_cost", "dice_by_budget", "results_by_scheme"),
@@ -35,17 +35,17 @@ IN_OTHER_UNITS = [f"Dice against training {one} is not drawn" for one in ("energ
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     root = tmp_path_factory.mktemp("studies") / "hippo"
     return gather([make_study(root, folds=(0, 1), budgets=(1.0, 0.5), n_cases=8, curve=True).root])
 
 
 def stems(section: Section) -> list[str]:
-    return [exhibit.stem for exhibit in section.exhibits]
+    return [item.stem for item in section.items]
 
 
-def exhibit_of(section: Section, stem: str) -> Exhibit:
-    return next(exhibit for exhibit in section.exhibits if exhibit.stem == stem)
+def item_of(section: Section, stem: str) -> DisplayItem:
+    return next(item for item in section.items if item.stem == stem)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def exhibit_of(section: Section, stem: str) -> Exhibit:
         (effects, EFFECTS),
     ],
 )
-def test_a_whole_study_has_every_exhibit(evidence: Evidence, chapter: Chapter, expected: list[str]) -> None:
-    section = chapter(evidence)
+def test_a_whole_study_has_every_item(results: StudyResults, chapter: Chapter, expected: list[str]) -> None:
+    section = chapter(results)
     assert stems(section) == expected
     expected_missing = {"fronts": IN_OTHER_UNITS, "weaknesses": ["No pictures of the worst cases: no prediction"]}
     started = expected_missing.get(chapter.__name__, [])
@@ -113,17 +113,17 @@ def test_what_a_study_lacks_is_said(
     assert stems(section) == expected
     assert section.missing[0].startswith(missing) if missing else not section.missing
     # A Dice of 0 everywhere, one point, one curve: all can be drawn.
-    for exhibit in section.exhibits:
-        assert exhibit.draw is None or exhibit.draw(NARROW).axes
+    for item in section.items:
+        assert item.draw is None or item.draw(NARROW).axes
 
 
-def test_several_datasets_have_exhibits_each(tmp_path: Path) -> None:
+def test_several_datasets_have_items_each(tmp_path: Path) -> None:
     names = ("Dataset001_A", "Dataset002_B")
     found = gather([make_study(tmp_path / name, dataset=name, n_cases=8, curve=True).root for name in names])
     for chapter, each in ((fronts, FRONTS), (effects, EFFECTS), (costs, COSTS), (weaknesses, FAILS)):
         section = chapter(found)
         assert stems(section) == [f"{stem}_{name}" for name in names for stem in each]
-        assert all(exhibit.heading.endswith(f", {names[1]}") for exhibit in section.exhibits[len(each) :])
+        assert all(item.heading.endswith(f", {names[1]}") for item in section.items[len(each) :])
         assert all(sentence.startswith("Dataset00") for sentence in section.missing)
 
 
@@ -132,9 +132,9 @@ def test_unmeasured_energy_is_left_out_and_said(tmp_path: Path) -> None:
     section = fronts(found)
     assert "pareto_dice_co2" not in stems(section)
     assert section.missing[1].startswith("No figure of Training CO₂: it was not measured completely")
-    assert {row[-1] for row in exhibit_of(costs(found), "cost_by_cause").table.rows} == {"–"}
-    assert "voxels" in set(exhibit_of(effects(found), "importances").data["target"])
-    assert {row[7] for row in exhibit_of(papers(found), "results_by_scheme").table.rows} == {"–"}
+    assert {row[-1] for row in item_of(costs(found), "cost_by_cause").table.rows} == {"–"}
+    assert "voxels" in set(item_of(effects(found), "importances").data["target"])
+    assert {row[7] for row in item_of(papers(found), "results_by_scheme").table.rows} == {"–"}
 
 
 def test_different_hardware_is_said_and_has_fronts_of_its_own(tmp_path: Path) -> None:
@@ -151,44 +151,44 @@ def test_different_hardware_is_said_and_has_fronts_of_its_own(tmp_path: Path) ->
         ("costs", ("cost_by_cause",)),
     ):
         for stem in told:
-            assert "ifferent hardware" in " ".join(exhibit_of(sections[name], stem).notes), stem
+            assert "ifferent hardware" in " ".join(item_of(sections[name], stem).notes), stem
     by_hardware = [stem for stem in stems(sections["fronts"]) if stem.endswith("by_hardware")]
     assert by_hardware == ["pareto_dice_runtime_by_hardware"]
-    data = exhibit_of(sections["fronts"], by_hardware[0]).data
+    data = item_of(sections["fronts"], by_hardware[0]).data
     assert data.loc[data["non_dominated"], "hardware"].unique().tolist() == ["Fast CPU", "Slow CPU"]
-    assert "Hardware" in exhibit_of(sections["papers"], "results_by_scheme").table.headings
-    ratios = exhibit_of(sections["papers"], "comparison").data.set_index("against")["runtime_ratio"]
+    assert "Hardware" in item_of(sections["papers"], "results_by_scheme").table.headings
+    ratios = item_of(sections["papers"], "comparison").data.set_index("against")["runtime_ratio"]
     assert ratios["PGPS"].isna().all() and ratios["RPSS"].notna().all()
 
 
-def test_the_table_of_a_front_has_interval_probability_and_contribution(evidence: Evidence) -> None:
-    exhibit = exhibit_of(fronts(evidence), "pareto_dice_runtime")
-    front = pareto_front(evidence.points, ("dice", "runtime_seconds"))
-    assert exhibit.data is not None and exhibit.table is not None
-    assert len(exhibit.data) == len(front.points) == 16
-    best = exhibit.data[exhibit.data["non_dominated"]]
+def test_the_table_of_a_front_has_interval_probability_and_contribution(results: StudyResults) -> None:
+    item = item_of(fronts(results), "pareto_dice_runtime")
+    front = pareto_front(results.points, ("dice", "runtime_seconds"))
+    assert item.data is not None and item.table is not None
+    assert len(item.data) == len(front.points) == 16
+    best = item.data[item.data["non_dominated"]]
     ids = front.best["point_id"].tolist()
-    assert best["point_id"].tolist() == ids == exhibit.data["point_id"][: len(best)].tolist()
-    assert exhibit.data["probability"].between(0, 1).all()
+    assert best["point_id"].tolist() == ids == item.data["point_id"][: len(best)].tolist()
+    assert item.data["probability"].between(0, 1).all()
     assert best["contribution"].gt(0).all()
-    assert not exhibit.data.loc[~exhibit.data["non_dominated"], "contribution"].any()
-    assert {"No.", "Dice, from", "Dice, to", "P(on front)", "Own share", "Folds used"} <= set(exhibit.table.headings)
-    likely = exhibit.data["non_dominated"] | (exhibit.data["probability"] >= 0.1)
-    assert len(exhibit.table.rows) == likely.sum()
-    assert any("validation cases, not over seeds, drawn again" in sentence for sentence in exhibit.notes)
-    assert any("reference point Dice" in sentence for sentence in exhibit.notes)
+    assert not item.data.loc[~item.data["non_dominated"], "contribution"].any()
+    assert {"No.", "Dice, from", "Dice, to", "P(on front)", "Own share", "Folds used"} <= set(item.table.headings)
+    likely = item.data["non_dominated"] | (item.data["probability"] >= 0.1)
+    assert len(item.table.rows) == likely.sum()
+    assert any("validation cases, not over seeds, drawn again" in sentence for sentence in item.notes)
+    assert any("reference point Dice" in sentence for sentence in item.notes)
 
 
-def test_the_table_of_hypervolumes_names_its_reference_points(evidence: Evidence) -> None:
-    exhibit = exhibit_of(fronts(evidence), "hypervolume")
-    assert exhibit.draw is None and exhibit.table is not None and exhibit.data is not None
-    assert len(exhibit.table.rows) == 1 + 7 + 2
-    assert len(exhibit.data) == 2 * len(exhibit.table.rows)
-    assert "Training time 10" in exhibit.notes[0]
-    assert {"all", "scheme", "budget"} == {row[1] for row in exhibit.table.rows}
+def test_the_table_of_hypervolumes_names_its_reference_points(results: StudyResults) -> None:
+    item = item_of(fronts(results), "hypervolume")
+    assert item.draw is None and item.table is not None and item.data is not None
+    assert len(item.table.rows) == 1 + 7 + 2
+    assert len(item.data) == 2 * len(item.table.rows)
+    assert "Training time 10" in item.notes[0]
+    assert {"all", "scheme", "budget"} == {row[1] for row in item.table.rows}
     # Every share stands in the column of its cost.
-    for place, (_, rows) in enumerate(exhibit.data.groupby("objectives", sort=False), start=3):
-        assert [row[place] for row in exhibit.table.rows] == [f"{share:.4f}" for share in rows["share"]]
+    for place, (_, rows) in enumerate(item.data.groupby("objectives", sort=False), start=3):
+        assert [row[place] for row in item.table.rows] == [f"{share:.4f}" for share in rows["share"]]
 
 
 def test_a_thousand_trials_on_many_cases_are_a_thousand_points() -> None:
@@ -218,4 +218,4 @@ def test_a_thousand_trials_on_many_cases_are_a_thousand_points() -> None:
         epochs=nothing,
         costs=nothing,
     )
-    assert len(exhibit_of(fronts(evidence_of(tables)), "pareto_dice_runtime").data) == count
+    assert len(item_of(fronts(results_of(tables)), "pareto_dice_runtime").data) == count

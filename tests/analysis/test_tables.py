@@ -17,7 +17,7 @@ from analysis.cli.front import _print_table
 from analysis.fronts.front import Front, pareto_front
 from analysis.fronts.hypervolume import judged
 from analysis.fronts.resampling import CaseDraws
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from analysis.tables.format import LONGEST_FLOAT, Table, escaped, html, latex, markdown, readable
 from analysis.tables.frame import read_studies
 from study.common.tables import PlainConsole
@@ -150,9 +150,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def best_of(studies: list[Path], objectives: tuple[str, ...]) -> tuple[pd.DataFrame, Front]:
-    evidence = gather(studies)
-    front = pareto_front(evidence.points, objectives)
-    table = judged(front, CaseDraws(evidence.tables, replicates=50))
+    results = gather(studies)
+    front = pareto_front(results.points, objectives)
+    table = judged(front, CaseDraws(results.tables, replicates=50))
     return table[table["non_dominated"]], front
 
 

@@ -20,7 +20,7 @@ from analysis.comparison.equal_cost import (
     time_to_dice,
 )
 from analysis.papers.tables import time_table
-from analysis.statistics.evidence import gather
+from analysis.statistics.study_results import gather
 from study.store.ledger import Ledger
 
 
@@ -131,9 +131,9 @@ def test_trainings_that_do_not_arrive_count_with_the_horizon(tmp_path: Path) -> 
     assert horizon == pytest.approx(100.0)
     assert row["ratio_training_seconds"] == pytest.approx((0.4 * theirs + horizon) / 2 / theirs)
     assert np.isnan(row["low_training_seconds"])
-    exhibit = time_table(gather([study.root]), [0.8])
-    assert exhibit is not None
-    cells = dict(zip(exhibit.table.headings, exhibit.table.rows[0], strict=True))
+    item = time_table(gather([study.root]), [0.8])
+    assert item is not None
+    cells = dict(zip(item.table.headings, item.table.rows[0], strict=True))
     assert (cells["Reached"], cells["Conventional"]) == ("1 of 2", "2 of 2")
     assert cells["Ratio of time"].endswith("(restricted to 100 s)")
     assert cells["Ratio of voxels"].endswith("million)")
@@ -160,10 +160,10 @@ def test_a_ratio_across_hardware_is_left_out_and_that_of_voxels_stays(tmp_path: 
 def test_the_table_says_what_is_not_reached(tmp_path: Path) -> None:
     study = Ledger.create(tmp_path / "study")
     write_pair(study, fold=0, seconds=(100.0, 40.0))
-    exhibit = time_table(gather([study.root]), [0.8, 0.95])
-    assert exhibit is not None
-    assert exhibit.table is not None
-    rows = [dict(zip(exhibit.table.headings, row, strict=True)) for row in exhibit.table.rows]
+    item = time_table(gather([study.root]), [0.8, 0.95])
+    assert item is not None
+    assert item.table is not None
+    rows = [dict(zip(item.table.headings, row, strict=True)) for row in item.table.rows]
     assert [row["Threshold"] for row in rows] == ["0.80", "0.95"]
     assert (rows[0]["Reached"], rows[0]["Ratio of time"]) == ("1 of 1", "40 %")
     assert rows[0]["Evaluated every"] == "20 iterations"

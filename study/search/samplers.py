@@ -7,12 +7,12 @@ is known of the proposals before it, so an interrupted study proposes what an un
 A point is *settled* when there is nothing left to train: it has finished, was stopped late, or is infeasible and not to
 be tried again.
 
-Points that are known in advance are gone through by `ListProposer`. Of those that stand for the same trials the first
+Points that are known in advance are gone through by `ListSampler`. Of those that stand for the same trials the first
 alone is trained: the others would wait for it in its way. They are recorded in their turn, as are points whose trials
 have finished already, so that the ledger holds every listed point.
 
 Others come from a `Strategy`, the part of a searcher that learns from results; Optuna's is in `optuna_study`.
-`AdaptiveProposer` passes over its candidates whose trials are known, and draws evenly where it has no more.
+`AdaptiveSampler` passes over its candidates whose trials are known, and draws evenly where it has no more.
 """
 
 from __future__ import annotations
@@ -75,21 +75,21 @@ class TrialSource(Protocol):
 
     @property
     def remaining(self) -> int:
-        """See `Proposer.remaining`."""
+        """See `Sampler.remaining`."""
 
     @property
     def untrained(self) -> int:
-        """See `Proposer.untrained`."""
+        """See `Sampler.untrained`."""
 
     @property
     def unfinished(self) -> int:
-        """See `Proposer.unfinished`."""
+        """See `Sampler.unfinished`."""
 
     def propose(self) -> Proposal | None:
-        """See `Proposer.propose`."""
+        """See `Sampler.propose`."""
 
     def tell(self, number: int, reached: Outcome) -> None:
-        """See `Proposer.tell`."""
+        """See `Sampler.tell`."""
 
 
 class Strategy(ABC):
@@ -122,7 +122,7 @@ class Strategy(ABC):
         """Points for a proposal, best first, until one will do: one that is legal and whose trials are not known."""
 
 
-class Proposer(ABC):
+class Sampler(ABC):
     """Proposes points, unsettled ones of the ledger first, in order of their number and without recording them again.
 
     Args:
@@ -215,7 +215,7 @@ class Proposer(ABC):
         return list(open_points.values())[: max(0, wanted - settled)]
 
 
-class ListProposer(Proposer):
+class ListSampler(Sampler):
     """Goes through the points of a grid or random search once."""
 
     def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
@@ -257,7 +257,7 @@ class ListProposer(Proposer):
                 yield point, trial_ids, not settled
 
 
-class AdaptiveProposer(Proposer):
+class AdaptiveSampler(Sampler):
     """Proposes what its `strategy` finds, never a point whose trials are known."""
 
     def __init__(self, space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool) -> None:
@@ -338,10 +338,10 @@ class AdaptiveProposer(Proposer):
                     self.tell(proposal.number, reached)
 
 
-def make_proposer(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool = False) -> Proposer:
-    """The proposer of a space, see `Proposer`. Only who holds the study's lock may make one."""
+def make_sampler(space: SearchSpace, ledger: Ledger, lookup: Lookup, *, retry_infeasible: bool = False) -> Sampler:
+    """The sampler of a space, see `Sampler`. Only who holds the study's lock may make one."""
     _extend(space, ledger, lookup)
-    kind = ListProposer if space.method.points else AdaptiveProposer
+    kind = ListSampler if space.method.points else AdaptiveSampler
     return kind(space, ledger, lookup, retry_infeasible=retry_infeasible)
 
 

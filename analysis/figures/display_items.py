@@ -1,6 +1,6 @@
-"""What a report is made of: sections of exhibits, each a figure, a table or both, with what must be said beside it.
+"""What a report is made of: sections of display items, a figure, a table or both each, and what must be said beside it.
 
-An exhibit becomes files: `figures/{stem}.png`, `.svg`, `.pdf`; `tables/{stem}.csv` (numbers in files' units), `.md`,
+An item becomes files: `figures/{stem}.png`, `.svg`, `.pdf`; `tables/{stem}.csv` (numbers in files' units), `.md`,
 `.tex`. Its figure is drawn for files, and for wide and narrow screens of a page.
 
 A figure as bytes of a PNG or a PDF, as an SVG file, or as an `<svg>` element of a page.
@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.style import FILE, NARROW, PAINTS, RC, WIDE, Layout
-from analysis.statistics.evidence import Evidence
+from analysis.statistics.study_results import StudyResults
 from analysis.tables.format import Table, latex, markdown
 
 STEM = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]*")
@@ -42,7 +42,7 @@ def stem_of(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exhibit:
+class DisplayItem:
     """One figure, one table, or a figure with its table.
 
     Attributes:
@@ -79,55 +79,57 @@ class Exhibit:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Exhibits about one question.
+    """Items about one question.
 
     Attributes:
         anchor: of the section on the page, a word.
         heading: of the section.
         intro: a sentence or two: the question, and how to read the answer.
-        exhibits: in order.
-        missing: sentences that say why an exhibit that one might expect is not there.
+        items: in order.
+        missing: sentences that say why an item that one might expect is not there.
     """
 
     anchor: str
     heading: str
     intro: str = ""
-    exhibits: Sequence[Exhibit] = ()
+    items: Sequence[DisplayItem] = ()
     missing: Sequence[str] = ()
 
 
-Part = Exhibit | str
-"""An exhibit, or a sentence that says why it is not there."""
+Part = DisplayItem | str
+"""An item, or a sentence that says why it is not there."""
 
 
-def by_dataset(evidence: Evidence, parts: Callable[[Evidence], Iterable[Part]], *, none: str, **words: str) -> Section:
+def by_dataset(
+    results: StudyResults, parts: Callable[[StudyResults], Iterable[Part]], *, none: str, **words: str
+) -> Section:
     """A section with the parts of every dataset; of several, stems, headings and sentences name theirs.
 
     Args:
-        evidence: of any number of datasets.
+        results: of any number of datasets.
         parts: of one of them, in order.
         none: what is said where no dataset has a finished trial.
         words: the section's anchor, heading and intro.
     """
-    exhibits: list[Exhibit] = []
-    missing: list[str] = [] if evidence.datasets else [none]
-    several = len(evidence.datasets) > 1
-    for name in evidence.datasets:
-        for part in parts(evidence.of(name)):
+    items: list[DisplayItem] = []
+    missing: list[str] = [] if results.datasets else [none]
+    several = len(results.datasets) > 1
+    for name in results.datasets:
+        for part in parts(results.of(name)):
             if isinstance(part, str):
                 missing.append(f"{name}: {part}" if several else part)
             elif several:
                 ending, heading = stem_of(name), f"{part.heading}, {name}"
                 choice = part.choice and f"{name}: {part.choice}"
-                exhibits.append(replace(part, stem=f"{part.stem}_{ending}", heading=heading, choice=choice))
+                items.append(replace(part, stem=f"{part.stem}_{ending}", heading=heading, choice=choice))
             else:
-                exhibits.append(part)
-    return Section(exhibits=exhibits, missing=missing, **words)
+                items.append(part)
+    return Section(items=items, missing=missing, **words)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """One exhibit, ready to be written.
+    """One item, ready to be written.
 
     Attributes:
         files: name within the report's folder -> content.
@@ -139,18 +141,18 @@ class Drawn:
     narrow: str = ""
 
 
-def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1, files: bool = True) -> list[Drawn]:
-    """Draw and set exhibits, in order.
+def draw_all(items: Sequence[DisplayItem], *, processes: int = 1, files: bool = True) -> list[Drawn]:
+    """Draw and set items, in order.
 
     Args:
-        exhibits: of one page; their figures get ids of their own.
+        items: of one page; their figures get ids of their own.
         processes: that share the work; starting them takes seconds, so that few small figures are drawn in this one.
         files: whether files are wanted, besides what a page shows.
     """
-    jobs = [(exhibit, f"f{number}") for number, exhibit in enumerate(exhibits)]
+    jobs = [(item, f"f{number}") for number, item in enumerate(items)]
     if processes < 2:
-        return [draw(exhibit, prefix=prefix, files=files) for exhibit, prefix in jobs]
-    # Its processes take the closures that exhibits draw with, and are not forks of one that may have threads.
+        return [draw(item, prefix=prefix, files=files) for item, prefix in jobs]
+    # Its processes take the closures that items draw with, and are not forks of one that may have threads.
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
 
@@ -158,43 +160,43 @@ def draw_all(exhibits: Sequence[Exhibit], *, processes: int = 1, files: bool = T
     get_reusable_executor().shutdown(wait=True)
     try:
         parallel = Parallel(n_jobs=processes, pre_dispatch="all")
-        return list(parallel(delayed(draw)(exhibit, prefix=prefix, files=files) for exhibit, prefix in jobs))
+        return list(parallel(delayed(draw)(item, prefix=prefix, files=files) for item, prefix in jobs))
     finally:
         # They would wait for more work for five minutes, and a caller that is a process of another pool for them.
         get_reusable_executor().shutdown(wait=True)
 
 
-def draw(exhibit: Exhibit, *, prefix: str, files: bool = True) -> Drawn:
-    """Draw and set one exhibit, the ids of its figure beginning with a prefix; without files, for a page alone."""
-    contents = _contents(exhibit) if files else {}
-    if exhibit.draw is None:
+def draw(item: DisplayItem, *, prefix: str, files: bool = True) -> Drawn:
+    """Draw and set one item, the ids of its figure beginning with a prefix; without files, for a page alone."""
+    contents = _contents(item) if files else {}
+    if item.draw is None:
         return Drawn(files=contents)
     elements = {
-        name: inline_svg(exhibit.draw(layout), prefix=f"{prefix}{name[0]}", alt=exhibit.alt, css_class=name)
+        name: inline_svg(item.draw(layout), prefix=f"{prefix}{name[0]}", alt=item.alt, css_class=name)
         for name, layout in (("wide", WIDE), ("narrow", NARROW))
     }
     return Drawn(files=contents, **elements)
 
 
-def _contents(exhibit: Exhibit) -> dict[str, bytes]:
+def _contents(item: DisplayItem) -> dict[str, bytes]:
     """Of its files, by name within the report's folder: figures, then tables."""
-    tables = {f"{TABLES}/{exhibit.stem}.{ending}": text.encode() for ending, text in _table_texts(exhibit).items()}
-    if exhibit.draw is None:
+    tables = {f"{TABLES}/{item.stem}.{ending}": text.encode() for ending, text in _table_texts(item).items()}
+    if item.draw is None:
         return tables
-    figure = exhibit.draw(FILE)
+    figure = item.draw(FILE)
     formats = (as_png(figure, dots_per_inch=_DOTS_PER_INCH), as_svg(figure).encode(), as_pdf(figure))
-    pictures = {f"{FIGURES}/{exhibit.stem}.{end}": made for end, made in zip(FIGURE_FORMATS, formats, strict=True)}
+    pictures = {f"{FIGURES}/{item.stem}.{end}": made for end, made in zip(FIGURE_FORMATS, formats, strict=True)}
     return pictures | tables
 
 
-def _table_texts(exhibit: Exhibit) -> dict[str, str]:
+def _table_texts(item: DisplayItem) -> dict[str, str]:
     texts: dict[str, str] = {}
-    if exhibit.data is not None:
-        words = exhibit.data.select_dtypes(include=["object", "str"]).map(_neutral)
-        texts["csv"] = exhibit.data.assign(**words).rename(columns=_neutral).to_csv(index=False)
-    if exhibit.table is not None:
-        texts["md"] = markdown(exhibit.table)
-        texts["tex"] = latex(exhibit.table, caption=exhibit.caption or exhibit.heading, label=exhibit.stem)
+    if item.data is not None:
+        words = item.data.select_dtypes(include=["object", "str"]).map(_neutral)
+        texts["csv"] = item.data.assign(**words).rename(columns=_neutral).to_csv(index=False)
+    if item.table is not None:
+        texts["md"] = markdown(item.table)
+        texts["tex"] = latex(item.table, caption=item.caption or item.heading, label=item.stem)
     return texts
 
 

@@ -23,7 +23,7 @@ BY_CLASS = ("dice", *METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class StudyResults:
     """Studies, read and averaged.
 
     Attributes:
@@ -41,7 +41,7 @@ class Evidence:
         """Names of the datasets with a finished trial."""
         return sorted(set(self.points["dataset"]))
 
-    def of(self, dataset: str) -> Evidence:
+    def of(self, dataset: str) -> StudyResults:
         """The part about one dataset."""
         trials = self.tables.trials[self.tables.trials["dataset"] == dataset]
         keys = pd.MultiIndex.from_frame(trials[["study", "trial_id"]])
@@ -58,7 +58,7 @@ class Evidence:
         labels = self.tables.cases["label"]
         return sorted(set(labels[labels != FOREGROUND]))
 
-    def of_class(self, label: str) -> Evidence:
+    def of_class(self, label: str) -> StudyResults:
         """The same with Dice, NSD and HD95 of one class in place of the means over classes, where a trial has them.
 
         Raises:
@@ -69,10 +69,10 @@ class Evidence:
         means = cases.groupby(KEY)[list(BY_CLASS)].mean().reindex(pd.MultiIndex.from_frame(self.tables.trials[KEY]))
         trials = self.tables.trials.assign(**{name: means[name].to_numpy(dtype=float) for name in BY_CLASS})
         both = pd.concat([cases, cases.assign(label=FOREGROUND)], ignore_index=True)
-        return evidence_of(replace(self.tables, trials=trials, cases=both))
+        return results_of(replace(self.tables, trials=trials, cases=both))
 
 
-def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_details: bool = True) -> Evidence:
+def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_details: bool = True) -> StudyResults:
     """Read studies, reports or folders of tables.
 
     Args:
@@ -85,14 +85,14 @@ def gather(folders: Sequence[Path], *, grid: Grid | None = None, with_details: b
     """
     with reading_many():
         tables = read(folders, with_details=with_details or grid is not None)
-        found = evidence_of(tables if grid is None else redrawn(tables, grid), intervals=with_details)
+        found = results_of(tables if grid is None else redrawn(tables, grid), intervals=with_details)
     return replace(found, folders=tuple(folders))
 
 
-def evidence_of(tables: Tables, *, intervals: bool = True) -> Evidence:
+def results_of(tables: Tables, *, intervals: bool = True) -> StudyResults:
     """Average the finished trials of some tables; of thousands of points, intervals are a tenth of the time."""
     points = average_points(tables.trials)
-    return Evidence(tables=tables, points=with_intervals(points, tables) if intervals else points)
+    return StudyResults(tables=tables, points=with_intervals(points, tables) if intervals else points)
 
 
 def find_trial(folders: Sequence[Path], trial_id: str) -> TrialFolder | None:
