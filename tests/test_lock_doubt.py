@@ -292,7 +292,7 @@ def test_a_pid_that_nobody_has_is_gone_where_proc_shows_nothing(monkeypatch: pyt
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     monkeypatch.setattr(holders, "_born", lambda pid: None)
-    for pid in (ended.pid, 2**70):
+    for pid in (ended.pid, 2**70, 0):
         assert replace(Holder.this_process(), pid=pid, born=5).is_gone
 
 

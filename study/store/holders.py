@@ -98,6 +98,9 @@ def this_machine() -> str:
 
 
 def _has_ended(pid: int, born: int | None) -> bool:
+    if not pid:
+        # Nobody has it; a signal to it is to whoever sends it.
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
