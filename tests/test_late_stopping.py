@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -320,7 +321,27 @@ def test_the_verb_replays_studies_and_stored_grids(
     shutil.rmtree(ledger.root / "trials")
     stored.write_text("[]")
     for wrong in (ledger.root, stored, tmp_path, tmp_path / "nowhere"):
-        refused("replay-stops", wrong)
+        refused("replay-stops", wrong, by=main)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dice": "0.9"}, "curve.dice: received '0.9'"),
+        ({"dice": math.nan}, "curve.dice: received "),
+        ({"evaluations": [[0.5, 0.8]]}, "curve.evaluations.0.2 is missing"),
+        ({"evaluations": []}, "has no finished training with a curve"),
+        ({"work": [1]}, "curve.work.1 is missing"),
+        ({"trial_id": "g"}, "curve.trial_id: received 'g'"),
+    ],
+)
+def test_a_damaged_grid_is_one_line(
+    change: dict[str, Any], reason: str, ledger: Ledger, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    one = history_of(ledger)[0].to_json()
+    stored = tmp_path / "grid.json"
+    stored.write_text(json.dumps({"trials": [{"past": {**one, "curve": {**one["curve"], **change}}}]}))
+    assert reason in refused("replay-stops", stored, by=main)
 
 
 def test_a_report_says_how_often_it_was_wrong(ledger: Ledger) -> None:

@@ -64,6 +64,10 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
         ["SPACE", "--out", "STUDY", "--epochs", "5"],
         "STUDY belongs to another study: training.epochs differ; name another --out, or undo the change",
     ),
+    "another study's preview": (
+        ["SPACE", "--out", "STUDY", "--epochs", "5", "--dry-run"],
+        "STUDY belongs to another study: training.epochs differ; name another --out, or undo the change",
+    ),
     "no tracker": (
         ["SPACE", "--out", NEW, "--mlflow", "ftp://me:secret@host/runs"],
         "trackers.mlflow: received 'ftp://…@host/runs', legal is http(s)://HOST:PORT, ",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from study.buckets.storage import place
 from study.common.errors import LedgerError, check_count
 from study.common.setting import whole
+from study.store.stopping import LEAST_CURVES
 
 if TYPE_CHECKING:
     from analysis.fronts.stops import Past, Stop
@@ -60,7 +61,9 @@ def _history(study: Path | str) -> list[Past]:
         try:
             found = [Past.from_json(trial["past"]) for trial in read_json(study)["trials"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LedgerError(f"{study} is no stored grid ({type(error).__name__}); name a study folder") from None
+            reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+            raise LedgerError(f"{study} is no stored grid ({reason}); name a study folder") from None
+        found = [past for past in found if past.curve.dice is not None and past.curve.evaluations]
     else:
         with reading(study) as (folder, _):
             found = history_of(Ledger.open(folder))
@@ -110,6 +113,8 @@ def _text(found: dict[str, Any]) -> str:
         f"would save {found['saved_hours']:.2f} hours, {found['saved_share']:.1%} of training and final validation",
         false_stops(found["false"], found["stops"]),
     ]
+    if found["finished"] <= LEAST_CURVES:
+        lines.append(f"nothing is stopped before {LEAST_CURVES} others with a curve have finished")
     if others := found["shuffles"]:
         saved = sorted(other["saved_share"] for other in others)
         wrong, count = (sum(other[name] for other in others) for name in ("false", "stops"))

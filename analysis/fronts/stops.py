@@ -8,6 +8,7 @@ Dice, iterations and voxels of its fold, of which the fronts of Dice against tim
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from study.store.audit import read_trial, reading_many
 from study.store.ledger import Ledger
 from study.store.records import Phase
 from study.store.stopping import STAYED, Curve, curve_of, is_kept, judged, on_front, rungs_at, searched_training
+from study.store.stored import Amount, Stored, record_from_json
 from study.store.trial_folder import RESULT, TrialState
 
 CONFIDENCE = 0.95
@@ -27,7 +29,7 @@ SHOWN_BELOW = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
+class Past(Stored):
     """A finished training.
 
     Attributes:
@@ -39,7 +41,7 @@ class Past:
     curve: Curve
     began: float
     ended: float
-    validation_seconds: float
+    validation_seconds: Amount
 
     @property
     def seconds(self) -> float:
@@ -52,11 +54,8 @@ class Past:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Past:
-        """Inverse of `to_json`."""
-        curve = dict(data["curve"])
-        curve |= {"group": tuple(curve["group"]), "work": tuple(curve["work"])}
-        curve["evaluations"] = tuple(map(tuple, curve["evaluations"]))
-        return cls(**{**data, "curve": Curve(**curve)})
+        """Inverse of `to_json`; ValueError where it is none."""
+        return record_from_json(cls, json.dumps(data).encode())
 
 
 @dataclass(frozen=True, kw_only=True)

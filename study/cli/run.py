@@ -35,7 +35,7 @@ from study.nnunet.datasets import DataPaths, data_paths, find_dataset
 from study.search.algorithms import draws
 from study.search.space import Point, SearchSpace, resolved_space
 from study.search.trials import Lookup, check_data, prepared_lookup, specs
-from study.store.ledger import Ledger
+from study.store.ledger import Ledger, check_same_space
 from study.store.outlook import StudyPreview
 from study.store.specification import TrialSpec
 from study.store.status import TrialStatus, study_status
@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
         # Whatever its nodes are: one kind of hardware is taken.
         sources = replace(sources, hardware=None, card="")
     if args.dry_run:
+        if header:
+            check_same_space(header, space.identity(), args.out)
         return show(space, prepared_lookup(paths), sources)
     if args.out is None:
         raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")

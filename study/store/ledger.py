@@ -202,7 +202,7 @@ class Ledger:
         """
         if (root / "study.json").exists():
             ledger = cls.open(root)
-            ledger._check_same_space(space)
+            check_same_space(ledger.header(), space, ledger.root)
             return ledger
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -349,16 +349,17 @@ class Ledger:
         if stored != wanted:
             self.amend(space=wanted)
 
-    def _check_same_space(self, space: Mapping[str, Any] | None) -> None:
-        header = self.header()
-        stored = header.get("space")
-        if space is None:
-            return
-        if stored is None:
-            raise LedgerError(f"{self.root} holds hand-made trials, not this study; name another --out")
-        changed = differences(stored, recorded_defaults(header), space)
-        if changed:
-            raise LedgerError(
-                f"{self.root} belongs to another study: {', '.join(changed)} differ; "
-                "name another --out, or undo the change to continue this one (folds and seeds can be added)"
-            )
+
+def check_same_space(header: Mapping[str, Any], space: Mapping[str, Any] | None, where: Path | str) -> None:
+    """Raise LedgerError where a study, by its header, is not that of a space; None is of every study."""
+    stored = header.get("space")
+    if space is None:
+        return
+    if stored is None:
+        raise LedgerError(f"{where} holds hand-made trials, not this study; name another --out")
+    changed = differences(stored, recorded_defaults(header), space)
+    if changed:
+        raise LedgerError(
+            f"{where} belongs to another study: {', '.join(changed)} differ; "
+            "name another --out, or undo the change to continue this one (folds and seeds can be added)"
+        )

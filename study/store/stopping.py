@@ -21,10 +21,13 @@ finished all the same: what these come to tells how often the rule is wrong.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Predicate
 
 from study.common.errors import LedgerError
 from study.curriculum.curriculum import resolve
@@ -34,6 +37,7 @@ from study.store.ledger import Ledger
 from study.store.records import EpochReport
 from study.store.results import TrialResult
 from study.store.specification import TrainingSettings, TrialSpec
+from study.store.stored import Stored
 from study.store.trial_folder import RESULT, TrialFolder
 
 ALL, LATE = "none", "late"
@@ -51,7 +55,7 @@ _SAME = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(Stored):
     """A training as far as it is known.
 
     Attributes:
@@ -64,7 +68,7 @@ class Curve:
         schedule: of the learning rate: how much is still to come depends on it.
     """
 
-    trial_id: str
+    trial_id: Annotated[str, Predicate(re.compile("[0-9a-f]+").fullmatch)]
     group: tuple[str, ...]
     fold: int
     work: tuple[int, int]
