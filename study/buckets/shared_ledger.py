@@ -150,7 +150,7 @@ def _study_lock(storage: Storage, on_takeover: Callable[[str], None]) -> Iterato
             yield Committer(archive, hold.number)
     except LockedError as error:
         raise LedgerError(
-            f"{storage.url} is being run by {error}; stop that one first, or name another --out"
+            f"{storage.url} is being run by {error}; stop that one first, or name another study"
         ) from error
 
 

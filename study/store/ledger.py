@@ -228,7 +228,7 @@ class Ledger:
         with holding(
             lock,
             on_takeover,
-            lambda who: LedgerError(f"{self.root} is being run by {who}; stop that one first, or name another --out"),
+            lambda who: LedgerError(f"{self.root} is being run by {who}; stop that one first, or name another study"),
         ):
             for folder in (self.root, lock):
                 files.sweep(folder, below=False)
