@@ -136,7 +136,7 @@ def test_a_study_that_is_being_run_is_refused(data: Path, tmp_path: Path) -> Non
     assert (ended.code, ended.output) == (USER_ERROR, "")
     assert re.fullmatch(
         rf"error: {ledger.root} is being run by process {os.getpid()} on {socket.gethostname()} since "
-        r"[-\d]+ [:\d]+ UTC; stop that one first, or name another --out\n",
+        r"[-\d]+ [:\d]+ UTC; stop that one first, or name another study\n",
         ended.errors,
     )
 
