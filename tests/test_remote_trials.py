@@ -167,10 +167,10 @@ def _away(storage: Storage, *_: object) -> None:
 
 def test_what_a_driver_adds_is_in_the_storage_at_once(storage: Storage) -> None:
     with study_ledger(storage.url, space={"name": "x"}) as ledger, ledger.locked():
-        ledger.amend(provenance={"a": 1})
+        ledger.amend(provenance={"code": {"a": "1"}})
         ledger.add_point(0, {"x": 1}, ["abc"])
         with viewed(storage.url) as view:
-            assert view.ledger.header()["provenance"] == {"a": 1}
+            assert view.ledger.header()["provenance"] == {"code": {"a": "1"}}
             assert view.ledger.points() == [{"number": 0, "point": {"x": 1}, "trial_ids": ["abc"]}]
             runner = view.ledger.runner()
             assert runner is not None

@@ -91,15 +91,15 @@ def test_dice_is_the_summarys_time_the_logs_and_energy_unmeasured(results: Path,
     out = tmp_path / "study"
     assert pgps("import", results / MODEL, "--out", out) == 0
     audit(Ledger.open(out))
-    results = gather([out])
-    (point,) = results.points.to_dict("records")
+    gathered = gather([out])
+    (point,) = gathered.points.to_dict("records")
     assert point["dice"] == pytest.approx((0.75 + 0.675) / 2) and point["folds"] == "0 1"
     assert (point["method"], point["summary"], point["hardware"]) == (
         *("imported", "nnUNetTrainer (imported)", "CPU not known + Some GPU"),
     )
     assert point["runtime_seconds"] == 50.0 and point["total_seconds"] == pytest.approx(50.0 + 60.1 + 30.0)
-    assert results.points["co2_kg"].isna().all() and "does not measure energy" in point["unmeasured"]
-    cases = results.tables.cases.query("label == '1' and case == 'a'")
+    assert gathered.points["co2_kg"].isna().all() and "does not measure energy" in point["unmeasured"]
+    cases = gathered.tables.cases.query("label == '1' and case == 'a'")
     assert sorted(cases["dice"]) == pytest.approx([0.81, 0.9])
     trial = Ledger.open(out).trials()[0]
     source = trial.imported()
