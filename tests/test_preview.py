@@ -14,6 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searching import lookup, space_of
 
+from study.buckets.checkout import RemoteCheckout
+from study.buckets.shared_ledger import study_ledger
+from study.buckets.storage import place
+from study.buckets.view import SCRATCH_VARIABLE, readings
 from study.cli.costs import Sources, opened
 from study.cli.run import show
 from study.common.errors import InvalidInputError
@@ -135,6 +139,19 @@ def test_trials_too_short_to_time_a_size_tell_nothing(ledger: Ledger) -> None:
 
 def test_what_is_named_twice_counts_once(ledger: Ledger) -> None:
     assert len(opened([ledger.root, ledger.root / "." / ".." / "study"])[0]) == 1
+
+
+def test_a_study_in_object_storage_counts_as_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path / "scratch"))
+    url, spec = f"file://{tmp_path}/bucket/study", spec_of("cps", 1.0)
+    with study_ledger(url):
+        checkout = RemoteCheckout(url, waits=False)
+        ledger = Ledger.open(checkout.study)
+        with checkout.checked_out(ledger.add(spec)):
+            train(ledger, spec)
+    with readings([place(url), place(f"{url}/")]) as found:
+        [bucket], _ = opened(found)
+        assert basis_of(bucket, spec).preview(spec).amounts == basis_of(ledger, spec).preview(spec).amounts
 
 
 def test_energy_that_is_unmeasured_stays_so(ledger: Ledger) -> None:

@@ -155,9 +155,9 @@ def reading(where: Path | str) -> Iterator[tuple[Path, View | None]]:
 
 @contextmanager
 def readings(places: Sequence[Path | str]) -> Iterator[list[Path]]:
-    """Folders of several studies to read; see `reading`."""
+    """Folders of several studies to read, of one named twice once; see `reading`."""
     with ExitStack() as stack:
-        yield [stack.enter_context(reading(where))[0] for where in places]
+        yield [stack.enter_context(reading(where))[0] for where in dict.fromkeys(places)]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.buckets.storage import local
+from study.buckets.storage import place
 from study.common.errors import StudyError
 from study.common.terminal import complain, python, time_left
 from study.store.calibration import Calibration, found_beside, hardware_words, network_of, read_calibration
@@ -38,7 +38,7 @@ def add_costs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--costs-from",
         nargs="+",
-        type=local,
+        type=place,
         metavar="STUDY|FILE",
         help="what trials will cost, by finished ones of these studies, or by files that `calibrate` wrote "
         "(default: of the study itself, and calibrations beside the prepared data)",
@@ -112,28 +112,25 @@ class Sources:
 
 
 def sources_of(
-    space: SearchSpace, *, data: Path | None, named: Sequence[Path] | None, out: Path | str | None, space_file: Path
+    space: SearchSpace, *, data: Path | None, found: Sequence[Path], space_file: Path, strict: bool
 ) -> Sources:
     """Those of a study that is to be run.
 
     Args:
         space: of the study, its data checked.
         data: `--data`.
-        named: `--costs-from`.
-        out: folder or URL of the study.
+        found: folders of studies, and files of calibrations.
         space_file: as it was named.
+        strict: whether any of them was named.
 
     Raises:
-        StudyError: something that was named is no study and no calibration.
+        StudyError: one is no study and no calibration.
     """
     from study.nnunet.datasets import data_paths, find_dataset
 
     paths = data_paths(data)
     prepared = [find_dataset(paths, name) for name in space.datasets]
-    ledgers, files = opened(named or ())
-    if out is not None and (Path(out) / "study.json").exists():
-        known = {ledger.root.resolve() for ledger in ledgers}
-        ledgers += [Ledger(Path(out))] if Path(out).resolve() not in known else []
+    ledgers, files = opened(found)
     words = ["-m", "study", "calibrate", str(space_file), *(["--data", str(data)] if data else [])]
     words += ["--dataset", str(space.datasets[0])] if space.datasets else []
     # What is here is asked of torch, which takes seconds to load: only where there is something to compare it with.
@@ -146,7 +143,7 @@ def sources_of(
         card=_card() if is_known and space.resources.gpus != 0 else "",
         energy=space.energy,
         command=f"{python()} {shlex.join(words)}",
-        strict=bool(named),
+        strict=strict,
     )
 
 

@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _costs(args: argparse.Namespace, axes: Axes) -> list[str]:
     """What one training will cost, on each kind of hardware that is known of."""
+    from study.buckets.view import readings
     from study.search.trials import make_spec
 
     if args.plans is None:
@@ -107,15 +108,16 @@ def _costs(args: argparse.Namespace, axes: Axes) -> list[str]:
         axes=replace(axes, pdl_fraction=0.0),
         training=TrainingSettings(epochs=args.epochs, iterations_per_epoch=args.iterations_per_epoch),
     )
-    ledgers, files = opened(args.costs_from or ())
-    sources = Sources(
-        ledgers=ledgers,
-        calibrations=files,
-        datasets={spec.dataset: args.plans.parent},
-        command=f"{python()} -m study calibrate --dataset {spec.dataset} --plans {spec.plans}",
-        strict=bool(args.costs_from),
-    )
-    return sources.lines(spec)
+    with readings(args.costs_from or ()) as found:
+        ledgers, files = opened(found)
+        sources = Sources(
+            ledgers=ledgers,
+            calibrations=files,
+            datasets={spec.dataset: args.plans.parent},
+            command=f"{python()} -m study calibrate --dataset {spec.dataset} --plans {spec.plans}",
+            strict=bool(args.costs_from),
+        )
+        return sources.lines(spec)
 
 
 def _rates(curriculum: Curriculum, args: argparse.Namespace) -> list[tuple[float, float]]:

@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then run what is left to run."""
+    from study.buckets.view import readings
     from study.run.meter import check_country
 
     if args.optuna_storage is not None:
@@ -103,17 +104,18 @@ def run(args: argparse.Namespace) -> int:
     if space.stopping != written.stopping:
         terminal.complain(f"the study was begun with `stopping: {space.stopping}` and keeps it")
     check_data(space, prepared_lookup(paths))
-    sources = sources_of(space, data=args.data, named=args.costs_from, out=args.out, space_file=args.space)
-    if args.address:
-        # Whatever its nodes are: one kind of hardware is taken.
-        sources = replace(sources, hardware=None, card="")
-    if args.dry_run:
-        if header:
-            check_same_space(header, space.identity(), args.out)
-        return show(space, prepared_lookup(paths), sources)
-    if args.out is None:
-        raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
-    preview = None if header else _told_preview(space, paths, sources)
+    with readings([*(args.costs_from or ()), *([args.out] if header else [])]) as found:
+        sources = sources_of(space, data=args.data, found=found, space_file=args.space, strict=bool(args.costs_from))
+        if args.address:
+            # Whatever its nodes are: one kind of hardware is taken.
+            sources = replace(sources, hardware=None, card="")
+        if args.dry_run:
+            if header:
+                check_same_space(header, space.identity(), args.out)
+            return show(space, prepared_lookup(paths), sources)
+        if args.out is None:
+            raise MissingDataError("--out DIR is needed to run a study; --dry-run lists its trials without")
+        preview = None if header else _told_preview(space, paths, sources)
     return start(
         space,
         paths,
