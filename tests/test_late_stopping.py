@@ -318,6 +318,11 @@ def test_the_verb_replays_studies_and_stored_grids(
     assert first["finished"] == 12 and {**first, "study": ""} == {**second, "study": ""}
     assert main(["replay-stops", str(stored), "--shuffles", "2"]) == 0
     assert "in 2 other orders" in capsys.readouterr().out
+    damaged = ledger.trials()[0]
+    (damaged.path / "costs.jsonl").write_text("no record\n")
+    assert main(["replay-stops", str(ledger.root)]) == 0
+    printed = capsys.readouterr()
+    assert "11 finished" in printed.out and printed.err.startswith(f"{damaged.trial_id} unreadable: ")
     shutil.rmtree(ledger.root / "trials")
     stored.write_text("[]")
     for wrong in (ledger.root, stored, tmp_path, tmp_path / "nowhere"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from study.buckets.storage import place
 from study.common.errors import LedgerError, check_count
 from study.common.setting import whole
+from study.common.terminal import complain
 from study.store.stopping import LEAST_CURVES
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _history(study: Path | str) -> list[Past]:
         found = [past for past in found if past.curve.dice is not None and past.curve.evaluations]
     else:
         with reading(study) as (folder, _):
-            found = history_of(Ledger.open(folder))
+            found = history_of(Ledger.open(folder), complain)
     if not found:
         raise LedgerError(f"{study} has no finished training with a curve, so there is nothing to replay")
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,13 @@ class Stop:
     saved_seconds: float
 
 
-def history_of(ledger: Ledger) -> list[Past]:
-    """The finished trainings of a study that can be read and have a curve; those that ended at a Dice are left out."""
+def history_of(ledger: Ledger, left_out: Callable[[str], None] = lambda _: None) -> list[Past]:
+    """The finished trainings of a study that can be read and have a curve; those that ended at a Dice are left out.
+
+    Args:
+        ledger: of the study.
+        left_out: told, in one line, which trial cannot be read, and why.
+    """
     searched, found = searched_training(ledger.header()), []
     with reading_many():
         for folder in ledger.trials():
@@ -85,7 +90,8 @@ def history_of(ledger: Ledger) -> list[Past]:
                 continue
             try:
                 records = read_trial(folder)
-            except LedgerError:
+            except LedgerError as error:
+                left_out(f"{folder.trial_id} unreadable: {error}")
                 continue
             curve = curve_of(records.spec, records.epochs, records.result, searched)
             if curve.dice is None or not curve.evaluations or not records.attempts or not records.intervals:
