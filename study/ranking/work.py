@@ -63,6 +63,8 @@ def run_all(
         return
     # That pieces are cut off with the command needs no saying.
     warnings.filterwarnings("ignore", message="[0-9]+ tasks which were still being processed")
+    if not isinstance(threading.excepthook, _ThreadsSaid):
+        threading.excepthook = _ThreadsSaid(threading.excepthook)
     try:
         with parallel_config("loky", initializer=_end_with, initargs=(os.getpid(),)):
             parallel = Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
@@ -77,16 +79,38 @@ def run_all(
         ) from error
 
 
+@dataclass(frozen=True)
+class _ThreadsSaid:
+    """Says what threads raise, but for joblib's own when it is cut off.
+
+    Its thread forgets all pieces that have not begun, then looks for those that it was about to hand on (joblib 1.6).
+    """
+
+    before: Callable[[Any], object]
+
+    def __call__(self, raised: Any) -> None:
+        if raised.exc_type is not KeyError or getattr(raised.thread, "name", "") != "ExecutorManagerThread":
+            self.before(raised)
+
+
 @contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """What is started in the block leaves Ctrl-C to this process from its first moment on."""
+    """What is started in the block leaves Ctrl-C to this process from its first moment on, and this one to its end."""
     # Started within, it would let the signal through again.
     resource_tracker.ensure_running()
+    received: list[int] = []
+    # A library's thread that lets the signal through has its handler called in the main one all the same.
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number)) if is_main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _end_with(parent: int) -> None:
